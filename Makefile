@@ -1,0 +1,58 @@
+# `make lab` is the front door. Everything lives in .venv; a stamp there remembers what pyproject.toml asked for.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+ifeq ($(shell uname -s)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
+LAB_FLAGS += --no-browser
+endif
+ifeq ($(shell id -u),0)
+LAB_FLAGS += --allow-root
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help lab demo test lint notebooks clean
+
+help:  ## list these targets
+	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'prockd needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo 'No virtual environment could be made. On Debian or Ubuntu: apt install python3-venv'; exit 1; }
+
+$(STAMP): pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install $(PIP_ARGS) -e .
+	@touch $@
+
+$(STAMP)-%: pyproject.toml | $(STAMP)
+	$(BIN)/pip install $(PIP_ARGS) -e '.[$*]'
+	@touch $@
+
+lab: $(STAMP)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
+	$(BIN)/jupyter lab $(LAB_FLAGS) --ServerApp.root_dir=. notebooks/00_quickstart.ipynb
+
+demo: $(STAMP)  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
+	$(BIN)/prockd demo
+
+test: $(STAMP)-test  ## every test, then every notebook from first cell to last
+	@status=0; \
+	$(BIN)/python -m pytest tests || status=1; \
+	$(BIN)/python -m pytest --nbmake notebooks/*.ipynb --nbmake-timeout=600 || status=1; \
+	exit $$status
+
+lint: $(STAMP)-test $(STAMP)-dev  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs and dropping widget state
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-output notebooks/*.ipynb
+
+clean:  ## remove what was built or run here, .venv included
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
