@@ -404,7 +404,8 @@ def split(
 
 
 def _chosen(indices: Sequence[int] | np.ndarray, length: int) -> Int64[np.ndarray, " n"]:
-    return np.arange(length)[np.asarray(indices, None if len(indices) else np.int64)]
+    chosen: np.ndarray = np.arange(length)[np.asarray(indices, None if len(indices) else np.int64)]
+    return chosen
 
 
 def _draw(members: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,153 @@
+"""Farmyard: an endless, bit-identical data set of drawn quadrupeds whose parts are known."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prockd._data_path import data_path
+from prockd._types import UNLABELLED, Sample
+from prockd.farmyard.backdrop import BACKGROUNDS
+from prockd.farmyard.parts import PARTS
+from prockd.farmyard.scene import render
+from prockd.farmyard.species import SpeciesError, load_species
+
+RENDERER_VERSION = 1
+"""Raised by every change that moves a pixel or a label."""
+
+SPLITS = ("source", "target", "all")
+SUBSETS = ("train", "val", "test", "unlabelled")
+KINDS = ("single", "scene")
+
+
+class Farmyard:
+    """Drawn quadrupeds with known classes, parts, boxes and key points; sample i depends on the arguments and i alone.
+
+    A *single* sample is one animal that fills the picture, of class ``i % len(classes)``. A *scene* holds one to five
+    animals of various sizes that overlap; its label is their class if they share one, else ``UNLABELLED``.
+
+    Random streams: sample i draws from ``np.random.default_rng([seed, stream, i])``, where ``stream`` is different for
+    every split, subset and kind, so subsets share no sample. Pixels have no other source of randomness.
+
+    Args:
+        split: which species: "source" (the teacher's), "target" (the student's, disjoint) or "all".
+        subset: "train", "val", "test", or "unlabelled": more of the same, whose labels are not told.
+        size: number of samples, 1 or more.
+        kind: "single" or "scene".
+        image_px: width and height in pixels, 32..512.
+        seed: 0 or more.
+        species: names to restrict the split to; None for all of it. Classes keep the order of the file.
+        background: family of backgrounds, one of ``BACKGROUNDS``; "shifted" looks like none of the others.
+        species_file: another species file; None for the one that ships with the package.
+
+    Raises:
+        ValueError: an argument is out of its range; the message says which, and what is allowed.
+        SpeciesError: the species file cannot be drawn, or does not have the species asked for.
+    """
+
+    parts: tuple[str, ...] = PARTS
+
+    def __init__(
+        self,
+        split: str = "target",
+        subset: str = "train",
+        size: int = 300,
+        *,
+        kind: str = "single",
+        image_px: int = 96,
+        seed: int = 0,
+        species: Sequence[str] | None = None,
+        background: str = "field",
+        species_file: str | Path | None = None,
+    ) -> None:
+        choices = (("split", split, SPLITS), ("subset", subset, SUBSETS), ("kind", kind, KINDS),
+                   ("background", background, BACKGROUNDS))  # fmt: skip
+        for name, value, options in choices:
+            if value not in options:
+                raise ValueError(f"{name} = {value!r} is not one of {', '.join(options)}")
+        ranges = (("size", size, 1, 10**9), ("image_px", image_px, 32, 512), ("seed", seed, 0, 2**63))
+        for name, number, low, high in ranges:
+            if not low <= number <= high:
+                raise ValueError(f"{name} = {number!r} is not from {low} to {high}")
+        path = data_path("farmyard", "species.toml") if species_file is None else Path(species_file)
+        known = {name: s for name, s in load_species(path).items() if split in ("all", s.split)}
+        unknown = sorted(set(species or ()) - set(known))
+        if unknown or not known:
+            raise SpeciesError(f"{path}: no species {', '.join(unknown)} in split {split!r}; it has {', '.join(known)}")
+        self._species = [s for name, s in known.items() if species is None or name in species]
+        self.split, self.subset, self.kind, self.background = split, subset, kind, background
+        self.image_px, self.seed, self._size = image_px, seed, size
+        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self._stream = (SPLITS.index(split) * len(SUBSETS) + SUBSETS.index(subset)) * len(KINDS) + KINDS.index(kind)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Species names in label order, which is the order of the species file."""
+        return tuple(s.name for s in self._species)
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that changes when any image or label would change."""
+        return (
+            f"farmyard-{RENDERER_VERSION}/{self.split}/{self.subset}/{self._size}/{self.kind}/{self.image_px}px"
+            f"/seed{self.seed}/{self.background}/{'+'.join(self.classes)}/{self._digest}"
+        )
+
+    def few(self, per_class: int) -> "Farmyard":
+        """Return the same data set cut to its first ``per_class`` images of each class; smaller cuts are prefixes.
+
+        Raises:
+            ValueError: there are not that many images of each class, or this is not a data set of singles.
+        """
+        size = per_class * len(self._species)
+        if self.kind != "single" or not 1 <= size <= self._size:
+            most = self._size // len(self._species) if self.kind == "single" else 0
+            raise ValueError(f"few({per_class}): {self!r} has {most} images of every class")
+        cut = object.__new__(Farmyard)
+        cut.__dict__.update(self.__dict__, _size=size)
+        return cut
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Sample:
+        """Render sample ``index``; negative indices count from the end.
+
+        Raises:
+            IndexError: outside the data set.
+        """
+        if not -self._size <= index < self._size:
+            raise IndexError(f"{index} is outside {self!r}")
+        index %= self._size
+        rng = np.random.default_rng([self.seed, self._stream, index])
+        count = len(self._species)
+        if self.kind == "single":
+            drawn = [index % count]
+        else:
+            animals = int(rng.integers(1, 6))
+            drawn = [int(k) for k in rng.integers(0, count, animals)]
+            if rng.random() < 0.3:
+                drawn = drawn[:1] * animals
+        herd = [self._species[k] for k in drawn]
+        picture = render(herd, rng, image_px=self.image_px, background=self.background, single=self.kind == "single")
+        labels = np.array([self._species.index(s) for s in picture.species], dtype=np.int64)
+        if self.subset == "unlabelled":
+            labels[:] = UNLABELLED
+        label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
+        return Sample(
+            image=picture.image,
+            label=label,
+            id=f"farmyard/{self.split}/{self.kind}/{self.background}/{self.subset}/{self.seed}/{index:06d}",
+            parts=picture.parts,
+            instances=picture.instances,
+            boxes=picture.boxes,
+            box_labels=labels,
+            keypoints=picture.keypoints,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Farmyard({self.split!r}, {self.subset!r}, {self._size}, kind={self.kind!r}, image_px={self.image_px}, "
+            f"seed={self.seed}, background={self.background!r}): {len(self._species)} classes: {', '.join(self.classes)}"
+        )

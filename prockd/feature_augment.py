@@ -1,0 +1,96 @@
+"""Task-adaptive feature augmentation (METHOD part 2; arXiv 2212.13180, FSOD^up arXiv 2103.01077)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class FeatureAugment(nn.Module):
+    """Adds what the prototypes know to a map of features; the result has the same shape, so any head can take either.
+
+    e = E f, p_k = E (alpha_k c_k + beta_k), A = softmax_k(e p_k / sqrt E), r = A p; then with the default gate
+    f+ = f + gamma * T([e; r]), gamma starting at 0, or with ``residual="relu"`` the paper's f+ = ReLU(T([e; r]) + f).
+
+    Args:
+        embed_dim: width E of features and prototypes.
+        num_prototypes: K.
+        content: ``"prototypes"`` (above), ``"descriptor"`` (r is the residual descriptor given to every patch), or
+            ``"mlp"``, the control: r comes from a hidden layer with as many parameters as the prototypes have.
+        residual: ``"gate"`` or ``"relu"``.
+        conditional: learn alpha and beta (``"prototypes"`` only).
+        scaled: divide scores by sqrt(E).
+        detach: cut the gradient from the augmented prediction to the features.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_prototypes: int,
+        *,
+        content: str = "prototypes",
+        residual: str = "gate",
+        conditional: bool = True,
+        scaled: bool = True,
+        detach: bool = False,
+    ) -> None:
+        super().__init__()
+        if content not in ("prototypes", "descriptor", "mlp"):
+            raise ValueError(f"content={content!r}: choose 'prototypes', 'descriptor' or 'mlp'")
+        self.content, self.residual, self.detach = content, residual, detach
+        self.scale = 1 / math.sqrt(embed_dim) if scaled else 1.0
+        self.encode = nn.Linear(embed_dim, embed_dim)
+        self.transform = nn.Linear(2 * embed_dim, embed_dim)
+        self.gate = nn.Parameter(torch.zeros(embed_dim)) if residual == "gate" else None
+        if content == "mlp":  # K keys and K values of width E are what prototypes and their condition hold
+            self.hidden = nn.Sequential(
+                nn.Linear(embed_dim, num_prototypes), nn.ReLU(), nn.Linear(num_prototypes, embed_dim)
+            )
+        if content == "prototypes":
+            shape = (num_prototypes, embed_dim)
+            self.alpha = nn.Parameter(torch.ones(shape), requires_grad=conditional)
+            self.beta = nn.Parameter(torch.zeros(shape), requires_grad=conditional)
+
+    def forward(
+        self,
+        features: Float[Tensor, "B N E"],
+        prototypes: Float[Tensor, "K E"],
+        *,
+        enabled: Bool[Tensor, " K"] | None = None,
+        descriptor: Float[Tensor, "B E"] | None = None,
+    ) -> Float[Tensor, "B N E"]:
+        """Augment features; a disabled prototype takes no attention, ``descriptor`` is read for that content only."""
+        source = features.detach() if self.detach else features
+        e = self.encode(source)  # (B, N, E)
+        if self.content == "mlp":
+            r = self.hidden(e)
+        elif self.content == "descriptor":
+            if descriptor is None:
+                raise ValueError("content='descriptor' needs the residual descriptor of the image")
+            r = descriptor.unsqueeze(1).expand_as(e)
+        else:
+            r = self.attention(source, prototypes, enabled=enabled, e=e) @ self.keys(prototypes)
+        t = self.transform(torch.cat([e, r], dim=-1))
+        return F.relu(t + source) if self.gate is None else source + self.gate * t
+
+    def keys(self, prototypes: Float[Tensor, "K E"]) -> Float[Tensor, "K E"]:
+        """p_k: the task's conditional prototypes, encoded like the features."""
+        encoded: Tensor = self.encode(self.alpha * prototypes + self.beta)
+        return encoded
+
+    def attention(
+        self,
+        features: Float[Tensor, "B N E"],
+        prototypes: Float[Tensor, "K E"],
+        *,
+        enabled: Bool[Tensor, " K"] | None = None,
+        e: Tensor | None = None,
+    ) -> Float[Tensor, "B N K"]:
+        """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0."""
+        e = self.encode(features) if e is None else e
+        scores = e @ self.keys(prototypes).T * self.scale  # (B, N, K)
+        if enabled is not None:
+            scores = scores.masked_fill(~enabled, float("-inf"))
+        return torch.softmax(scores, dim=-1)

@@ -1,0 +1,33 @@
+"""Losses as free functions. Student first, teacher second; every value is a mean over patches or images."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def assignment_transfer(
+    student: Float[Tensor, "B N E"],
+    teacher: Float[Tensor, "B N E"],
+    prototypes: Float[Tensor, "K E"],
+    temperature: float = 0.1,
+) -> Float[Tensor, ""]:
+    """KL(teacher || student) between prototype assignments of the same patch (METHOD part 3, "transfer").
+
+    Features and prototypes are compared by cosine over ``temperature``. The teacher's side carries no gradient.
+    """
+    prototypes = F.normalize(prototypes, dim=-1)
+    target = torch.softmax(F.normalize(teacher.detach(), dim=-1) @ prototypes.detach().T / temperature, dim=-1)
+    score = torch.log_softmax(F.normalize(student, dim=-1) @ prototypes.T / temperature, dim=-1)
+    return F.kl_div(score.flatten(0, 1), target.flatten(0, 1), reduction="batchmean")
+
+
+def feature_transfer(student: Float[Tensor, "B N E"], teacher: Float[Tensor, "B N E"]) -> Float[Tensor, ""]:
+    """1 - cosine between the student's and the teacher's patch, 0..2."""
+    return 1 - F.cosine_similarity(student, teacher.detach(), dim=-1).mean()
+
+
+def hint(student: Float[Tensor, "B D h w"], teacher: Float[Tensor, "B D h w"]) -> Float[Tensor, ""]:
+    """FitNets hint (arXiv 1412.6550): mean squared error to the teacher's map, in units of the teacher's variance."""
+    teacher = teacher.detach()
+    return F.mse_loss(student, teacher) / teacher.var().clamp_min(1e-6)

@@ -1,0 +1,135 @@
+"""Do prototypes agree with true parts? Purity, mutual information and a table, each with its controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from prockd.datasets import PackedImages
+
+
+def patch_parts(parts: Int[np.ndarray, "M H W"], grid: tuple[int, int], num_parts: int) -> Int[np.ndarray, "M N"]:
+    """The part of each patch: the commonest foreground part where at least half of its pixels are foreground, else 0."""
+    M, H, W = parts.shape
+    h, w = grid
+    if H % h or W % w:
+        raise ValueError(f"a part mask of {H}x{W} pixels cannot be cut into {h}x{w} equal patches")
+    blocks = parts.reshape(M, h, H // h, w, W // w).transpose(0, 1, 3, 2, 4).reshape(M, h * w, -1)
+    counts = np.stack([(blocks == part).sum(-1) for part in range(num_parts)], axis=-1)  # (M, N, P)
+    majority = counts[..., 1:].argmax(-1) + 1
+    return np.where(2 * counts[..., 0] <= blocks.shape[-1], majority, 0)
+
+
+@dataclass(frozen=True)
+class PartAgreement:
+    """Agreement of hard prototype assignments with parts, over foreground patches.
+
+    Attributes:
+        purity: share of foreground patches whose part is the commonest of their prototype, 0..1.
+        nmi: normalised mutual information, 0..1.
+        majority: purity that a single prototype would have (the commonest part's share).
+        table: (K, P) foreground patches by prototype and part; column 0 holds background patches.
+    """
+
+    purity: float
+    nmi: float
+    majority: float
+    table: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"PartAgreement(purity {self.purity:.3f}, NMI {self.nmi:.3f}, commonest part {self.majority:.3f})"
+
+
+def part_agreement(assigned: Int[np.ndarray, "M N"], parts: Int[np.ndarray, "M N"], num_prototypes: int, num_parts: int) -> PartAgreement:
+    """Compare the strongest prototype of each patch with its true part."""
+    table = np.zeros((num_prototypes, num_parts), dtype=np.int64)
+    np.add.at(table, (assigned.ravel(), parts.ravel()), 1)
+    front = parts > 0
+    total = max(1, int(front.sum()))
+    return PartAgreement(
+        float(table[:, 1:].max(1).sum() / total),
+        float(normalized_mutual_info_score(parts[front], assigned[front])) if front.any() else 0.0,
+        float(table[:, 1:].sum(0).max() / total),
+        table,
+    )
+
+
+def agreement_with_controls(
+    assignments: Float[Tensor, "M N K"], images: PackedImages, grid: tuple[int, int], num_parts: int, *, seed: int = 0
+) -> dict[str, PartAgreement]:
+    """Part agreement of the prototypes beside shuffled assignments and beside k-means on raw pixel patches of the same K.
+
+    Raises:
+        ValueError: the images have no part masks.
+    """
+    if images.parts is None:
+        raise ValueError("these images have no part masks; part agreement needs Farmyard or your own masks")
+    K = assignments.shape[-1]
+    parts = patch_parts(np.asarray(images.parts), grid, num_parts)
+    assigned = assignments.argmax(-1).numpy()
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(assigned.ravel()).reshape(assigned.shape)
+    pixels = pixel_patches(images, grid)
+    raw = MiniBatchKMeans(K, n_init=3, random_state=seed).fit(pixels.reshape(-1, pixels.shape[-1])[:: max(1, pixels.shape[0] * pixels.shape[1] // 30_000)])
+    by_pixels = raw.predict(pixels.reshape(-1, pixels.shape[-1])).reshape(assigned.shape)
+    return {
+        "prototypes": part_agreement(assigned, parts, K, num_parts),
+        "shuffled": part_agreement(shuffled, parts, K, num_parts),
+        "raw pixels": part_agreement(by_pixels, parts, K, num_parts),
+    }
+
+
+def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float[np.ndarray, "M N P"]:
+    """Raw RGB values of each patch, 0..1: what a prototype would see without a teacher."""
+    M, _, S, _ = images.pixels.shape
+    h, w = grid
+    blocks = np.asarray(images.pixels).reshape(M, 3, h, S // h, w, S // w).transpose(0, 2, 4, 1, 3, 5)
+    return blocks.reshape(M, h * w, -1).astype(np.float32) / 255
+
+
+def linear_probe(
+    train: Float[np.ndarray, "M F"], train_labels: Sequence[int] | np.ndarray,
+    test: Float[np.ndarray, "T F"], test_labels: Sequence[int] | np.ndarray, *, strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0), seed: int = 0,
+) -> float:  # fmt: skip
+    """Test accuracy of a logistic regression; its strength is chosen on a fifth of the training images, class by class."""
+    labels = np.asarray(train_labels)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    held = np.zeros(len(labels), dtype=bool)
+    for c in np.unique(labels):
+        mine = order[labels[order] == c]
+        held[mine[: max(1, len(mine) // 5)]] = True
+    scaler = StandardScaler().fit(train)
+    x, t = scaler.transform(train), scaler.transform(test)
+
+    def fit(strength: float, rows: np.ndarray) -> LogisticRegression:
+        return LogisticRegression(C=strength, max_iter=500).fit(x[rows], labels[rows])
+
+    chosen = max(strengths, key=lambda s: fit(s, ~held).score(x[held], labels[held]))
+    return float(fit(chosen, np.ones(len(labels), dtype=bool)).score(t, test_labels))
+
+
+def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Mean of paired differences and its 95 % interval (Student's t over seeds).
+
+    Raises:
+        ValueError: fewer than two differences.
+    """
+    from scipy.stats import t  # noqa: PLC0415
+
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        raise ValueError("an interval needs at least 2 paired differences")
+    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
+
+
+def pooled(maps: Sequence[np.ndarray], view: int = 0) -> Float[np.ndarray, "M D"]:
+    """Each layer averaged over its patches and all layers joined: what a linear probe on the teacher reads."""
+    return np.concatenate([torch.from_numpy(np.asarray(m[:, view])).float().mean((2, 3)).numpy() for m in maps], axis=1)

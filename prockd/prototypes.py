@@ -1,0 +1,316 @@
+"""The prototype learning module (METHOD part 1): what local things does the teacher know?"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from prockd.config import DiscoverConfig
+from prockd.features import PatchFeatures
+
+
+class PrototypeBank(nn.Module):
+    """K prototypes and the way from a teacher's patch to them.
+
+    u = W_c t (``rectify=True`` adds the paper's ReLU); a = softmax_k(w_k u/|u| + b_k) (NetVLAD, arXiv 1511.07247);
+    V_k = sum_n a_nk (u_n/|u_n| - c_k); v = projection of the normalised V; g = T([u; v]).
+
+    Args:
+        num_prototypes: K.
+        feature_dim: D, summed width of the teacher's layers.
+        embed_dim: E, width of the prototypes.
+        teacher: fingerprint of the teacher that the bank belongs to.
+        rectify: apply a ReLU after W_c.
+        rank: width to which each residual is reduced before they are joined, in place of a K*E x E matrix.
+    """
+
+    def __init__(
+        self,
+        num_prototypes: int,
+        feature_dim: int,
+        embed_dim: int,
+        *,
+        teacher: str = "",
+        rectify: bool = False,
+        rank: int = 16,
+    ) -> None:
+        super().__init__()
+        self.teacher, self.rectify = teacher, rectify
+        self.fuse = nn.Linear(feature_dim, embed_dim)
+        self.prototypes = nn.Parameter(torch.rand(num_prototypes, embed_dim) / embed_dim**0.5)
+        self.assigner = nn.Linear(embed_dim, num_prototypes)
+        self.reduce = nn.Linear(embed_dim, rank, bias=False)
+        self.expand = nn.Linear(num_prototypes * rank, embed_dim)
+        self.transform = nn.Linear(2 * embed_dim, embed_dim)
+        self.names = [f"p{k:02d}" for k in range(num_prototypes)]
+        self.enabled: Tensor
+        self.register_buffer("enabled", torch.ones(num_prototypes, dtype=torch.bool))
+
+    @property
+    def num_prototypes(self) -> int:
+        """K, the disabled ones included."""
+        return self.prototypes.shape[0]
+
+    @property
+    def embed_dim(self) -> int:
+        """E."""
+        return self.prototypes.shape[1]
+
+    def embed(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N E"]:
+        """u: teacher patches in the space of the prototypes, row by row of the grid."""
+        u: Tensor = self.fuse(fused.flatten(2).transpose(1, 2))  # (B, N, E)
+        return F.relu(u) if self.rectify else u
+
+    def assign(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N K"]:
+        """Soft assignment of each patch; rows sum to 1, disabled prototypes get 0."""
+        scores = self.assigner(F.normalize(u, dim=-1)).masked_fill(~self.enabled, float("-inf"))
+        return torch.softmax(scores, dim=-1)
+
+    def residuals(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B K E"]:
+        """V = A'U - diag(A'1) C: the same number as sum_n a_nk (u_n - c_k), without a tensor of size B*K*E*N."""
+        a = self.assign(u)
+        return a.transpose(1, 2) @ F.normalize(u, dim=-1) - a.sum(1).unsqueeze(-1) * self.prototypes
+
+    def describe(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B E"]:
+        """v: intra-normalised residuals, flattened, L2-normalised and projected by a factorised matrix."""
+        v = F.normalize(self.residuals(u), dim=-1)  # (B, K, E)
+        v = v / v.flatten(1).norm(dim=1).clamp_min(1e-6)[:, None, None]
+        projected: Tensor = self.expand(self.reduce(v).flatten(1))
+        return projected
+
+    def forward(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+        """g = T([u; v]): every patch joined with the image's descriptor."""
+        v = self.describe(u).unsqueeze(1).expand_as(u)
+        g: Tensor = self.transform(torch.cat([u, v], dim=-1))
+        return g
+
+    @torch.no_grad()
+    def assignments(self, features: PatchFeatures, *, view: int = 0, chunk: int = 256) -> Float[Tensor, "M N K"]:
+        """Soft assignment of every patch of a data set, in half precision.
+
+        Raises:
+            ValueError: the features come from another teacher, or hold NaN.
+        """
+        self.check(features)
+        parts = [
+            self.assign(self.embed(features.fused(np.arange(i, min(i + chunk, len(features))), view))).half()
+            for i in range(0, len(features), chunk)
+        ]
+        return torch.cat(parts).float()
+
+    def check(self, features: PatchFeatures) -> None:
+        """Refuse features of another teacher.
+
+        Raises:
+            ValueError: fingerprints or widths differ.
+        """
+        if features.width != self.fuse.in_features or (self.teacher and features.teacher != self.teacher):
+            raise ValueError(
+                f"these features come from teacher {features.teacher[:8]} (width {features.width}), but the bank was learned "
+                f"from teacher {self.teacher[:8]} (width {self.fuse.in_features}); extract them again with the bank's teacher"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write tensors, names and switches to one safetensors file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {
+            "num_prototypes": self.num_prototypes, "feature_dim": self.fuse.in_features, "embed_dim": self.embed_dim,
+            "teacher": self.teacher, "rectify": self.rectify, "rank": self.reduce.out_features,
+        }  # fmt: skip
+        metadata = {"prockd_bank": json.dumps(about), "names": json.dumps(self.names)}
+        safetensors.torch.save_file(self.state_dict(), path, metadata)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PrototypeBank":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file is missing, damaged, or not a prototype bank.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata: dict[str, str] = file.metadata() or {}
+                about: dict[str, Any] = json.loads(metadata["prockd_bank"])
+                names = json.loads(metadata["names"])
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            bank = cls(about.pop("num_prototypes"), about.pop("feature_dim"), about.pop("embed_dim"), **about)
+            bank.load_state_dict(state)
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})") from error
+        bank.names = names
+        return bank
+
+    def __repr__(self) -> str:
+        off = int((~self.enabled).sum())
+        return f"PrototypeBank({self.num_prototypes} prototypes of width {self.embed_dim}{f', {off} disabled' if off else ''}, teacher {self.teacher[:8]})"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch of one image, and how strongly it belongs to a prototype (0..1)."""
+
+    image: int
+    row: int
+    column: int
+    score: float
+
+
+def nearest_patches(
+    assignments: Float[Tensor, "M N K"], grid: tuple[int, int], prototype: int, count: int = 9, *, per_image: int = 1
+) -> list[Patch]:
+    """The patches that belong most to a prototype, best first, at most ``per_image`` from one image."""
+    scores = assignments[:, :, prototype]
+    top, where = scores.topk(min(per_image, scores.shape[1]), dim=1)
+    order = top.flatten().argsort(descending=True)[:count]
+    found = []
+    for i in order.tolist():
+        image, patch = i // top.shape[1], int(where.flatten()[i])
+        found.append(Patch(image, patch // grid[1], patch % grid[1], float(top.flatten()[i])))
+    return found
+
+
+@dataclass(frozen=True)
+class BankReport:
+    """Health of a bank on some images.
+
+    Attributes:
+        usage: (K,) part of the patches whose strongest prototype this is.
+        dead: prototypes that no patch prefers.
+        duplicates: pairs whose prototypes point the same way (cosine above 0.95).
+    """
+
+    usage: np.ndarray
+    dead: tuple[int, ...]
+    duplicates: tuple[tuple[int, int], ...]
+
+
+def report(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> BankReport:
+    """Usage of each prototype, and which are dead or duplicates."""
+    usage = np.bincount(assignments.argmax(-1).flatten().numpy(), minlength=bank.num_prototypes) / assignments[..., 0].numel()
+    unit = F.normalize(bank.prototypes.detach(), dim=-1)
+    close = torch.triu(unit @ unit.T > 0.95, diagonal=1).nonzero().tolist()
+    return BankReport(usage, tuple(np.flatnonzero(usage == 0).tolist()), tuple((i, j) for i, j in close))
+
+
+def discover(
+    features: PatchFeatures,
+    num_prototypes: int | None = None,
+    *,
+    config: DiscoverConfig | None = None,
+    progress: bool = True,
+) -> PrototypeBank:
+    """Find prototypes in a teacher's features, without any label.
+
+    A PCA gives the space, k-means the start (w_k = s c_k, b_k = -s |c_k|^2 / 2, NetVLAD's own advice), and
+    :func:`train_bank` refines the whole module.
+
+    Args:
+        features: what :func:`prockd.extract` returned.
+        num_prototypes: K, in place of ``config.num_prototypes``.
+        config: every other knob.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: more prototypes than patches, or features that are not finite (names the image).
+    """
+    config = config or DiscoverConfig()
+    if num_prototypes is not None:
+        config = replace(config, num_prototypes=num_prototypes)
+    total = len(features) * features.grid[0] * features.grid[1]
+    if config.num_prototypes > total:
+        raise ValueError(f"num_prototypes={config.num_prototypes} is more than the {total} patches of {len(features)} images")
+    torch.manual_seed(config.seed)
+    bank = PrototypeBank(
+        config.num_prototypes, features.width, config.embed_dim, teacher=features.teacher, rectify=config.init == "uniform"
+    )
+    if config.init == "kmeans":
+        patches, weights = sample_patches(features, config.max_patches, config.seed)
+        start_from_kmeans(bank, patches, weights if config.salient else None, config)
+    if config.steps:
+        train_bank(bank, features, config, progress=progress)
+    return bank.eval()
+
+
+def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int = 256) -> tuple[Tensor, Tensor]:
+    """A random (P, D) sample of fused patches and the (P,) energy of each, relative to its image's mean.
+
+    Raises:
+        ValueError: a sampled patch is not finite; the message names the image.
+    """
+    rng = np.random.default_rng(seed)
+    M, N = len(features), features.grid[0] * features.grid[1]
+    chosen = np.sort(rng.choice(M * N, min(count, M * N), replace=False))
+    patches, energies = [], []
+    for start in range(0, M, chunk):
+        indices = np.arange(start, min(start + chunk, M))
+        inside = chosen[(chosen >= start * N) & (chosen < (indices[-1] + 1) * N)] - start * N
+        flat = features.fused(indices).flatten(2).transpose(1, 2).flatten(0, 1)  # (chunk * N, D)
+        bad = ~torch.isfinite(flat).all(1)
+        if bad.any():
+            image = features.images.ids[start + int(bad.nonzero()[0]) // N]
+            raise ValueError(f"features of image {image!r} are not finite: remove the image or extract in full precision")
+        energy = features.energy(indices).flatten(1)
+        energy = energy / energy.mean(1, keepdim=True).clamp_min(1e-6)
+        patches.append(flat[inside])
+        energies.append(energy.flatten()[inside])
+    return torch.cat(patches), torch.cat(energies)
+
+
+@torch.no_grad()
+def start_from_kmeans(bank: PrototypeBank, patches: Tensor, weights: Tensor | None, config: DiscoverConfig) -> None:
+    """PCA into W_c, then spherical k-means into prototypes and assignment."""
+    mean = patches.mean(0)
+    _, values, basis = torch.pca_lowrank(patches - mean, q=min(bank.embed_dim, *patches.shape), center=False, niter=3)
+    spread = (values / len(patches) ** 0.5).clamp_min(1e-6).sqrt()  # half-whitened: fine differences count, noise does not rule
+    weight = torch.zeros_like(bank.fuse.weight)
+    weight[: basis.shape[1]] = (basis / spread).T
+    bank.fuse.weight.copy_(weight)
+    bank.fuse.bias.copy_(-weight @ mean)
+    unit = F.normalize(bank.embed(patches.T[None, :, :, None])[0], dim=-1)
+    kmeans = KMeans(bank.num_prototypes, n_init=2, max_iter=100, random_state=config.seed)
+    kmeans.fit(unit.numpy(), sample_weight=None if weights is None else weights.square().numpy())
+    centres = torch.from_numpy(kmeans.cluster_centers_).float()
+    bank.prototypes.copy_(centres)
+    bank.assigner.weight.copy_(2 * config.sharpness * centres)
+    bank.assigner.bias.copy_(-config.sharpness * centres.square().sum(1))
+
+
+def train_bank(bank: PrototypeBank, features: PatchFeatures, config: DiscoverConfig, *, progress: bool = True) -> None:
+    """Refine the module without labels.
+
+    Three terms: g must tell the teacher's patch (reconstruction through a decoder that is dropped afterwards), a patch
+    and its mirror image must get the same prototype, and all prototypes must be used.
+    """
+    decoder = nn.Linear(bank.embed_dim, features.width)
+    optimiser = torch.optim.AdamW([*bank.parameters(), *decoder.parameters()], lr=config.lr, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps)
+    rng = np.random.default_rng(config.seed)
+    for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
+        indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
+        fused = features.fused(indices)
+        u = bank.embed(fused)
+        a = bank.assign(u)
+        loss = 1 - F.cosine_similarity(decoder(bank(u)), fused.flatten(2).transpose(1, 2), dim=-1).mean()
+        loss = loss + (F.normalize(u, dim=-1) - a @ bank.prototypes).square().sum(-1).mean()
+        if features.num_views == 2:
+            mirrored = bank.assign(bank.embed(features.fused(indices, 1).flip(3)))
+            loss = loss + 0.5 * (a - mirrored).square().sum(-1).mean()
+        used = a.mean((0, 1)).clamp_min(1e-8)
+        loss = loss + 0.1 * (used * used.log()).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()

@@ -1,0 +1,3 @@
+"""Tasks: what the student predicts, in a label space of its own."""
+
+from prockd.tasks.classification import Classification as Classification

@@ -1,0 +1,202 @@
+"""The frozen teacher: any timm backbone that turns images into maps of patch features, several layers at once."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prockd._data_path import data_path
+
+
+class WeightsError(RuntimeError):
+    """Weights could not be found, read or matched to the model; the message says which file and what to do."""
+
+
+class Teacher(nn.Module):
+    """A frozen timm backbone, always in eval mode.
+
+    Args:
+        name: ``"farmyard"`` (the teacher that ships with prockd) or any timm model name.
+        weights: local state dict (safetensors preferred; ``.pth`` is read with ``weights_only=True``).
+        pretrained: fetch timm's weights from the hub (needs a network or a filled hub cache).
+        layers: indices of timm's intermediate features; the default is the last three stages of a pyramid, or three
+            blocks spread over the second half of a transformer.
+        image_px: side of the square input; the default is the model's own.
+        timm_kwargs: passed on to ``timm.create_model``.
+
+    Raises:
+        WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
+        ValueError: layers outside the model.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str = "farmyard",
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = False,
+        layers: Sequence[int] | None = None,
+        image_px: int | None = None,
+        **timm_kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__()
+        self.name = name
+        about: dict[str, Any] = {}
+        if name == "farmyard":
+            weights = Path(weights or data_path("farmyard", "teacher.safetensors"))
+            about = read_metadata(weights)
+            timm_kwargs = about["timm_kwargs"] | timm_kwargs
+        architecture = about.get("architecture", name)
+        self.backbone = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
+        if weights is not None:
+            load_weights(self.backbone, Path(weights))
+        config = self.backbone.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(about.get("mean", config["mean"])).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(about.get("std", config["std"])).view(1, 3, 1, 1), persistent=False)
+        self.image_px = int(image_px or about.get("image_px") or config["input_size"][-1])
+        self.layers = choose_layers(self.backbone, layers if layers is not None else about.get("layers"))
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.eval()
+        probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
+        self.widths = tuple(m.shape[1] for m in probe)
+        self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)
+
+    def train(self, mode: bool = True) -> Self:
+        """A teacher stays in eval mode, whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """Patch features of every layer, class and register tokens left out.
+
+        Args:
+            images: RGB in 0..1; the model's own normalisation is applied here.
+
+        Returns:
+            One (B, D_l, h_l, w_l) map a layer, in the order of ``layers``.
+        """
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        maps: list[Tensor] = self.backbone.forward_intermediates(
+            images, indices=list(self.layers), output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights, layers, input size and normalisation; features of another teacher never match it."""
+        digest = hashlib.sha256(repr((self.layers, self.image_px, self.mean.tolist(), self.std.tolist())).encode())
+        for key, value in self.backbone.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:20]
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
+        maps = ", ".join(
+            f"layer {layer}: {h}x{w} patches of {width}"
+            for layer, (h, w), width in zip(self.layers, self.grids, self.widths, strict=True)
+        )
+        return f"Teacher({self.name!r}, {millions:.1f} M parameters, frozen, {self.image_px} px; {maps})"
+
+
+def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None = None, **timm_kwargs: Any) -> nn.Module:  # noqa: ANN401
+    """A timm model without its classifier.
+
+    Raises:
+        WeightsError: the name is unknown, or the hub cannot be reached.
+    """
+    if not timm.is_model(name.split("/")[-1].split(".")[0]):
+        near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:8]
+        raise WeightsError(f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(near)}?" if near else ""))
+    if image_px is not None and hasattr(timm.models, "is_model") and "vit" in name:
+        timm_kwargs.setdefault("img_size", image_px)
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **timm_kwargs)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"could not fetch the weights of {name!r} ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            "Offline? Download them once on a connected machine and pass weights='file.safetensors', "
+            "or use Teacher('farmyard'), which ships with prockd."
+        ) from error
+
+
+def choose_layers(backbone: nn.Module, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """Resolve layer indices (negative ones count from the end) against the backbone's intermediate features."""
+    total = len(backbone.feature_info)  # type: ignore[arg-type]
+    if layers is None:
+        strides = [info["reduction"] for info in backbone.feature_info]  # type: ignore[union-attr]
+        spread = {total // 2, (3 * total) // 4, total - 1} if strides[0] == strides[-1] else set(range(total))
+        return tuple(sorted(spread))[-3:]
+    resolved = tuple(layer + total if layer < 0 else layer for layer in layers)
+    if not resolved or any(not 0 <= layer < total for layer in resolved):
+        raise ValueError(f"layers={tuple(layers)} do not exist: the model has layers 0..{total - 1}")
+    return resolved
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON that prockd writes beside the tensors of its own safetensors files."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["prockd"])
+    except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} is not a file that prockd wrote ({type(error).__name__}: {error})") from error
+    return about
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a pickled state dict, never running code from it.
+
+    Raises:
+        WeightsError: the file is missing, damaged or holds something other than tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: give the path of a .safetensors or .pth state dict")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that holds "
+            "tensors only; convert others with safetensors.torch.save_file(model.state_dict(), ...)."
+        ) from error
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} is not a state dict (names to tensors) but holds {type(state).__name__}")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_weights(backbone: nn.Module, path: Path) -> None:
+    """Load a state dict strictly, but for the classifier, which a backbone does not have.
+
+    Raises:
+        WeightsError: names missing or unexpected, or shapes that differ.
+    """
+    state = read_weights(path)
+    classifier = backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr]
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    own = backbone.state_dict()
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items() if k in own or not k.startswith(heads or ("\0",))}
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own.keys() & state.keys() if state[k].shape != own[k].shape]
+    if missing or extra or wrong:
+        parts = [f"{len(n)} {what} (such as {n[0]})" for what, n in (("missing", missing), ("unexpected", extra), ("of another shape", wrong)) if n]
+        raise WeightsError(f"{path} does not fit the model: tensors {', '.join(parts)}. Were they made for another model, or with other timm options?")
+    backbone.load_state_dict(state)
