@@ -154,9 +154,11 @@ def _mane(body: Body, s: Species, neck: Frame, head: Frame) -> None:
     elif s.mane == "shag":
         withers = s.leg + s.chest
         fringe = [(0.36 - 0.09 * i, withers - s.chest - size * (0.6, 0.15)[i % 2]) for i in range(4)]
-        top = withers + 0.02 + (s.hump_size if s.hump == "shoulder" else 0.0)
-        body.add(smooth([(0.08, top - 0.02), (0.26, top - 0.02), head.at(-0.05, 0.62), head.at(0.2, 0.55),
-                         head.at(0.2, -0.5), (0.5, withers - 0.9 * s.chest), *fringe]), NECK, "hair")  # fmt: skip
+        lift = s.hump_size if s.hump == "shoulder" else 0.0
+        shag = [(0.13, withers - 0.45 * s.chest), (0.07, withers - 0.02), (0.11, withers + 0.8 * lift),
+                (0.2, withers + 1.02 * lift + 0.01), (0.33, withers + 0.62 * lift), head.at(-0.05, 0.62),
+                head.at(0.2, 0.55), head.at(0.2, -0.5), (0.5, withers - 0.9 * s.chest), *fringe]  # fmt: skip
+        body.add(smooth(shag), NECK, "hair")
 
 
 def _forelock(body: Body, s: Species, head: Frame) -> None:
@@ -224,9 +226,10 @@ def _foot(body: Body, s: Species, frame: Frame, shade: float) -> None:
 
 def _tail(body: Body, s: Species, pose: Pose, rump: float) -> None:
     root = (-0.46, rump - 0.14 * s.flank)
-    start, turn = {"bushy": (205, 50), "stub": (215, 30), "curl": (165, -430)}.get(s.tail, (200, 66))
+    starts = {"bushy": (205.0, 50.0), "stub": (215.0, 30.0), "curl": (165.0, -430.0)}
+    start, turn = starts.get(s.tail, (200.0, 66.0))
     if s.tail == "thin":
-        start, turn = 212, 84 + 2 * pose.tail
+        start, turn = 212.0, 84.0 + 2 * pose.tail
     n = 11 if s.tail == "curl" else 6
     spine = arc(root, start - pose.tail, s.tail_length, turn, n)
     wide, thin = s.tail_width, 0.3 * s.tail_width + 0.035

@@ -93,7 +93,7 @@ def _hues(family: str, u: Uniform) -> tuple[RGB, RGB]:
     if family == "snow":
         return hsv(u(0.5, 0.68), u(0.05, 0.4), u(0.7, 1.0)), hsv(u(0.5, 0.7), u(0.0, 0.12), u(0.85, 1.0))
     if family == "night":
-        return hsv(u(0.58, 0.75), u(0.4, 0.9), u(0.08, 0.3)), hsv(u(0.2, 0.7), u(0.2, 0.6), u(0.15, 0.4))
+        return hsv(u(0.58, 0.75), u(0.4, 0.9), u(0.1, 0.35)), hsv(u(0.2, 0.7), u(0.2, 0.6), u(0.15, 0.45))
     odd = u(0, 1) < 0.35
     sky = hsv(u(0, 1), u(0.05, 0.6), u(0.4, 1.0)) if odd else hsv(u(0.5, 0.65), u(0.05, 0.5), u(0.6, 1.0))
     ground = hsv(u(0, 1), u(0.1, 0.7), u(0.25, 0.9)) if odd else hsv(u(0.07, 0.36), u(0.2, 0.7), u(0.3, 0.85))

@@ -149,5 +149,5 @@ class Farmyard:
     def __repr__(self) -> str:
         return (
             f"Farmyard({self.split!r}, {self.subset!r}, {self._size}, kind={self.kind!r}, image_px={self.image_px}, "
-            f"seed={self.seed}, background={self.background!r}): {len(self._species)} classes: {', '.join(self.classes)}"
+            f"seed={self.seed}, background={self.background!r}): {len(self._species)} classes {', '.join(self.classes)}"
         )

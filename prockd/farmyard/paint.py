@@ -61,18 +61,20 @@ def pattern_tile(pattern: str) -> UInt8[np.ndarray, "256 256"]:
         wave = (x * 11 + noise_tile(64, 1).astype(np.int64) * 2 + noise_tile(16, 2) // 2) & 255
         return (wave < 112 + noise_tile(32, 3) // 8).astype(np.uint8)
     if pattern == "spots":
-        return (noise_tile(8, 4) > 152).astype(np.uint8)
+        return (_cells(16)[0] < 4.6).astype(np.uint8)
     if pattern == "patches":
         return (noise_tile(64, 5).astype(np.int64) + noise_tile(16, 6) // 6 > 146).astype(np.uint8)
     if pattern == "net":
-        return _cracks(cell=16, width=3.0)
+        first, second = _cells(16)
+        return (second - first < 3.0).astype(np.uint8)
     if pattern == "dapple":
         return (noise_tile(16, 7) > 168).astype(np.uint8)
     return np.zeros((TILE, TILE), dtype=np.uint8)
 
 
-def _cracks(cell: int, width: float) -> UInt8[np.ndarray, "256 256"]:
-    """Return the borders between the cells around randomly moved grid points."""
+@cache
+def _cells(cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances from each pixel to the nearest and second nearest of randomly moved grid points."""
     n = TILE // cell
     points = np.random.default_rng([77, cell]).integers(0, cell, (n, n, 2))
     y, x = np.mgrid[0:TILE, 0:TILE]
@@ -86,7 +88,7 @@ def _cracks(cell: int, width: float) -> UInt8[np.ndarray, "256 256"]:
             distance = np.sqrt((away_x * away_x + away_y * away_y).astype(np.float64))
             second = np.minimum(second, np.maximum(first, distance))
             first = np.minimum(first, distance)
-    return (second - first < width).astype(np.uint8)
+    return first, second
 
 
 def crop(tile: np.ndarray, at: Sequence[int], size: int, step: int = 256) -> np.ndarray:

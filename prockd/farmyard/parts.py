@@ -17,8 +17,8 @@ KEYPOINTS = (
 """Names of the rows of ``Sample.keypoints``; near is the side turned to the camera."""
 
 KEYPOINT_PARTS = (
-    (TORSO, NECK, LEG), (NECK,), (HEAD, EAR, HORN, NECK), (HEAD,), (HEAD,), (EAR,), (HORN,), (TAIL,), (TAIL,),
-    (LEG,), (LEG,), (LEG,), (LEG,), (FOOT,), (FOOT,), (FOOT,), (FOOT,),
+    (TORSO, NECK, LEG), (NECK, TORSO), (HEAD, EAR, HORN, NECK), (HEAD,), (HEAD,), (EAR,), (HORN,), (TAIL, TORSO),
+    (TAIL,), (LEG, FOOT), (LEG, FOOT), (LEG, FOOT), (LEG, FOOT), (FOOT,), (FOOT,), (FOOT,), (FOOT,),
 )  # fmt: skip
 """For each key point, the parts one of which is seen there when it is visible."""
 

@@ -17,7 +17,6 @@ from prockd.farmyard.paint import (
     Layer,
     Uniform,
     crop,
-    mix,
     noise_tile,
     over,
     pattern_tile,
@@ -205,7 +204,7 @@ def _offset(u: Uniform, image_px: int, side: float) -> float:
 
 def _exposed(canvas: np.ndarray, background: str, rng: np.random.Generator, u: Uniform) -> UInt8[np.ndarray, "H W 3"]:
     """Return the picture as a camera sees it: gain and tint, contrast, noise."""
-    dim = 0.55 if background == "night" else 1.0
+    dim = 0.8 if background == "night" else 1.0
     gain = u(0.75, 1.2) * dim
     gains = np.array([int(256 * gain * u(0.92, 1.08)) for _ in range(3)], dtype=np.int32)
     contrast, lift = int(u(190, 290)), int(u(-14, 14))

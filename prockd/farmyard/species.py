@@ -84,7 +84,8 @@ class Species:
     ear: str = _choice("leaf", "pointed", "round", "floppy", "fan")
     ear_size: float = _number(0.15, 0.03, 0.7)
     horn: str = _choice(
-        "none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk", "knob",
+        "none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk",
+        "knob",
     )  # fmt: skip
     horn_length: float = _number(0.3, 0.03, 1.2)
     mane: str = _choice("none", "stiff", "hanging", "ruff", "shag")
