@@ -28,12 +28,12 @@ $(STAMP): pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install $(PIP_ARGS) -e .
 	@touch $@
 
-$(STAMP)-%: pyproject.toml | $(STAMP)
+$(STAMP)-%: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install $(PIP_ARGS) -e '.[$*]'
 	@touch $@
 
 lab: $(STAMP)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
-	$(BIN)/jupyter lab $(LAB_FLAGS) --ServerApp.root_dir=. notebooks/00_quickstart.ipynb
+	$(BIN)/jupyter lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 demo: $(STAMP)  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
 	$(BIN)/prockd demo
