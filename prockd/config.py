@@ -14,12 +14,12 @@ class ConfigError(ValueError):
     """A knob got a value outside its range, or does not exist."""
 
 
-def knob(default: Any, low: float | None, high: float | None, about: str, unit: str = "") -> Any:  # noqa: ANN401
+def knob(default: Any, low: float | None, high: float | None, about: str, unit: str = "") -> Any:
     """A dataclass field that knows its range, unit and meaning."""
     return field(default=default, metadata={"low": low, "high": high, "about": about, "unit": unit})
 
 
-def choice(default: str, options: tuple[str, ...], about: str) -> Any:  # noqa: ANN401
+def choice(default: str, options: tuple[str, ...], about: str) -> Any:
     """A dataclass field that is one of a few words."""
     return field(default=default, metadata={"options": options, "about": about})
 
@@ -41,7 +41,7 @@ class Knobs:
             if not ((low is None or value >= low) and (high is None or value <= high)):
                 raise ConfigError(f"{where}: must lie in {low}..{'' if high is None else high} {meta['unit']}".rstrip())
 
-    def replace(self, **changes: Any) -> Self:  # noqa: ANN401
+    def replace(self, **changes: Any) -> Self:
         """A copy with the named knobs changed.
 
         Raises:
@@ -81,8 +81,12 @@ class AugmentConfig(Knobs):
         ("prototypes", "descriptor", "mlp", "none"),
         "What is added: attended prototypes, the residual descriptor, an equal-size MLP (control), or nothing.",
     )
-    residual: str = choice("gate", ("gate", "relu"), "f + gate * T([e; r]) with the gate starting at 0, or the paper's ReLU.")
-    conditional: bool = field(default=True, metadata={"about": "Learn the task's own scale and shift of each prototype."})
+    residual: str = choice(
+        "gate", ("gate", "relu"), "f + gate * T([e; r]) with the gate starting at 0, or the paper's ReLU."
+    )
+    conditional: bool = field(
+        default=True, metadata={"about": "Learn the task's own scale and shift of each prototype."}
+    )
     scaled: bool = field(default=True, metadata={"about": "Divide attention scores by sqrt(E)."})
     detach: bool = field(default=False, metadata={"about": "Stop the augmented loss from reaching the backbone."})
 
@@ -118,9 +122,7 @@ def paper() -> tuple[DiscoverConfig, AugmentConfig, DistillConfig]:
     return (
         DiscoverConfig(num_prototypes=72, init="uniform", salient=False, steps=0),
         AugmentConfig(content="prototypes", residual="relu", conditional=False, scaled=False),
-        DistillConfig(
-            augmented=1.0, teacher_branch=0.5, consistency=1.0, assignment=0.0, feature=0.0, train_bank=True
-        ),
+        DistillConfig(augmented=1.0, teacher_branch=0.5, consistency=1.0, assignment=0.0, feature=0.0, train_bank=True),
     )
 
 

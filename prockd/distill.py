@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,7 +77,9 @@ class Source:
     Mirror images are read from the cache's second view: the features of a mirrored image are not mirrored features.
     """
 
-    def __init__(self, images: PackedImages, features: PatchFeatures | None, bank: PrototypeBank | None, config: DistillConfig) -> None:
+    def __init__(
+        self, images: PackedImages, features: PatchFeatures | None, bank: PrototypeBank | None, config: DistillConfig
+    ) -> None:
         self.images, self.features = images, features
         self.flip = config.flip and (features is None or features.num_views == 2)
         self.min_crop = config.min_crop
@@ -115,7 +116,9 @@ class Source:
                 teacher = fuse_layers(maps, self.features.grid)
             teacher = crop(teacher.to(device).float(), boxes, student.grid)
             if self.wants_last:
-                last = crop(torch.from_numpy(self.features.maps[-1][indices, view]).to(device).float(), boxes, student.last_grid)
+                last = crop(
+                    torch.from_numpy(self.features.maps[-1][indices, view]).to(device).float(), boxes, student.last_grid
+                )
         return Batch(images, self.labels[torch.from_numpy(indices)].to(device), teacher, last)
 
 
@@ -124,12 +127,13 @@ def crop(maps: Float[Tensor, "B C H W"], boxes: Float[Tensor, "B 4"], size: tupl
     height, width = maps.shape[2:]
     scale = boxes.new_tensor([width, height, width, height])
     index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
-    return roi_align(maps, torch.cat([index, boxes * scale], 1), size, aligned=True)
+    cut: Tensor = roi_align(maps, torch.cat([index, boxes * scale], 1), size, aligned=True)
+    return cut
 
 
 @torch.no_grad()
 def embed_all(bank: PrototypeBank, features: PatchFeatures, *, chunk: int = 128) -> Float[Tensor, "M V E h w"]:
-    """u of every image and view in half precision: with a frozen bank it need not be computed in each step."""
+    """U of every image and view in half precision: with a frozen bank it need not be computed in each step."""
     bank.check(features)
     h, w = features.grid
     out = torch.empty(len(features), features.num_views, bank.embed_dim, h, w, dtype=torch.float16)
@@ -137,7 +141,7 @@ def embed_all(bank: PrototypeBank, features: PatchFeatures, *, chunk: int = 128)
         indices = np.arange(start, min(start + chunk, len(features)))
         for view in range(features.num_views):
             u = bank.embed(features.fused(indices, view).to(bank.prototypes.device))
-            out[indices, view] = u.transpose(1, 2).unflatten(2, (h, w)).half().cpu()
+            out[indices, view] = u.transpose(1, 2).reshape(len(indices), -1, h, w).half().cpu()
     return out
 
 
@@ -185,7 +189,9 @@ class Distiller(nn.Module):
 
 def total_loss(terms: dict[str, Tensor], config: DistillConfig) -> Tensor:
     """L = task + w1 augmented + w2 teacher_branch + w3 consistency + w4 transfer (METHOD part 3)."""
-    return torch.stack([term * (1.0 if name == "task" else getattr(config, name)) for name, term in terms.items()]).sum()
+    return torch.stack(
+        [term * (1.0 if name == "task" else getattr(config, name)) for name, term in terms.items()]
+    ).sum()
 
 
 def learning_rate(step: int, config: DistillConfig) -> float:
@@ -244,7 +250,11 @@ def distill(
         NonFiniteLossError: the loss is not finite; the last good checkpoint is kept.
     """
     config = config or DistillConfig()
-    images = dataset if isinstance(dataset, PackedImages) else (teacher.images if teacher else pack(dataset, student.image_px))
+    images = (
+        dataset
+        if isinstance(dataset, PackedImages)
+        else (teacher.images if teacher else pack(dataset, student.image_px))
+    )
     student.task.check(torch.from_numpy(np.array(images.labels)), images.ids)
     check_sources(student, images, teacher, unlabelled, config)
     accelerator = Accelerator(
@@ -256,7 +266,9 @@ def distill(
     device = accelerator.device
     bank = student.bank
     labelled_source = Source(images, teacher, bank, config)
-    extra_source = Source(unlabelled.images, unlabelled, bank, config) if unlabelled and config.unlabelled_batch else None
+    extra_source = (
+        Source(unlabelled.images, unlabelled, bank, config) if unlabelled and config.unlabelled_batch else None
+    )
     hint_width = teacher.maps[-1].shape[2] if teacher and config.hint else None
     distiller = Distiller(student, config, hint_width)
     parameters = [p for p in distiller.parameters() if p.requires_grad]
@@ -289,10 +301,11 @@ def distill(
         terms = model(batch, step < config.label_free_steps)
         loss = total_loss(terms, config)
         if not torch.isfinite(loss):
+            told = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            kept = f" The last good checkpoint is in {folder}." if folder else ""
             raise NonFiniteLossError(
-                f"the loss is {float(loss)} at step {step} ({', '.join(f'{k} {float(v):.3g}' for k, v in terms.items())}); "
-                f"images {', '.join(images.ids[i] for i in indices[:8])}, ... Lower lr (now {rate:.2g}) or look at these images."
-                + (f" The last good checkpoint is in {folder}." if folder else "")
+                f"the loss is {float(loss)} at step {step} ({told}); lower lr (now {rate:.2g}) or look at the images "
+                f"of this batch: {', '.join(images.ids[i] for i in indices)}.{kept}"
             )
         optimiser.zero_grad()
         accelerator.backward(loss)
@@ -301,8 +314,13 @@ def distill(
         history.step = step + 1
         last = history.step == config.steps
         if step % log_every == 0 or last:
-            row = {"step": float(step), "lr": rate, "seconds": spent + time.perf_counter() - began, "loss": float(loss)}
-            row |= {name: float(term) for name, term in terms.items()}
+            row = {
+                "step": float(step),
+                "lr": rate,
+                "seconds": spent + time.perf_counter() - began,
+                "loss": float(loss.detach()),
+            }
+            row |= {name: float(term.detach()) for name, term in terms.items()}
             history.rows.append(row)
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k in ("loss", "task")})
             history.stopped = any([callback(step, row) for callback in callbacks])
@@ -340,18 +358,26 @@ def check_sources(
         ValueError: says which argument does not fit and what to pass.
     """
     if teacher is not None and teacher.images.ids != images.ids:
-        raise ValueError("teacher features belong to other images than the labelled ones: extract() the same data set, in the same order")
+        raise ValueError(
+            "teacher features belong to other images than the labelled ones: extract() the same images in the same order"
+        )
     wants_bank = [name for name in ("assignment", "feature", "teacher_branch") if getattr(config, name)]
     if teacher is not None and student.bank is None and wants_bank:
-        raise ValueError(f"{', '.join(wants_bank)} > 0 need prototypes: pass Student(..., bank=pk.discover(features)), or set them to 0")
+        raise ValueError(
+            f"{', '.join(wants_bank)} > 0 need prototypes: pass bank=pk.discover(features) to Student, or set them to 0"
+        )
     if teacher is None and (config.label_free_steps or unlabelled is not None):
-        raise ValueError("unlabelled images and label_free_steps are for transfer: pass teacher=features of the labelled images too")
+        raise ValueError(
+            "unlabelled images and label_free_steps are for transfer: pass teacher=features of the labelled images too"
+        )
     for features in (teacher, unlabelled):
         if features is not None and student.bank is not None:
             student.bank.check(features)
 
 
-def checkpoint(folder: Path, distiller: Distiller, optimiser: torch.optim.Optimizer, config: DistillConfig, history: History) -> None:
+def checkpoint(
+    folder: Path, distiller: Distiller, optimiser: torch.optim.Optimizer, config: DistillConfig, history: History
+) -> None:
     """Write everything a resumed run needs, in one rename."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -364,7 +390,9 @@ def checkpoint(folder: Path, distiller: Distiller, optimiser: torch.optim.Optimi
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history.rows))
 
 
-def restore(folder: Path, distiller: Distiller, optimiser: torch.optim.Optimizer, config: DistillConfig, history: History) -> int:
+def restore(
+    folder: Path, distiller: Distiller, optimiser: torch.optim.Optimizer, config: DistillConfig, history: History
+) -> int:
     """Load the last checkpoint of a run, if there is one; returns the first step still to do.
 
     Raises:

@@ -70,15 +70,21 @@ class PatchFeatures:
         return replace(self, maps=tuple(m[indices] for m in self.maps), images=self.images.select(indices))
 
     def __repr__(self) -> str:
-        layers = ", ".join(f"layer {i}: {m.shape[3]}x{m.shape[4]} patches of {m.shape[2]}" for i, m in zip(self.layers, self.maps, strict=True))
+        layers = ", ".join(
+            f"layer {i}: {m.shape[3]}x{m.shape[4]} patches of {m.shape[2]}"
+            for i, m in zip(self.layers, self.maps, strict=True)
+        )
         size = sum(m.nbytes for m in self.maps) / 1e6
-        return f"PatchFeatures({len(self)} images, {self.num_views} views; {layers}; {size:.0f} MB, teacher {self.teacher[:8]})"
+        about = f"{len(self)} images, {self.num_views} views; {layers}; {size:.0f} MB"
+        return f"PatchFeatures({about}, teacher {self.teacher[:8]})"
 
 
 def fuse_layers(maps: Sequence[Tensor], grid: tuple[int, int]) -> Float[Tensor, "B D h w"]:
     """Concatenate layers on one grid: each is L2-normalised per patch, then resized bilinearly."""
     unit = [F.normalize(m, dim=1) for m in maps]
-    return torch.cat([m if m.shape[2:] == grid else F.interpolate(m, grid, mode="bilinear", align_corners=False) for m in unit], 1)
+    return torch.cat(
+        [m if m.shape[2:] == grid else F.interpolate(m, grid, mode="bilinear", align_corners=False) for m in unit], 1
+    )
 
 
 def extract(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import t
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score
@@ -16,7 +17,7 @@ from prockd.datasets import PackedImages
 
 
 def patch_parts(parts: Int[np.ndarray, "M H W"], grid: tuple[int, int], num_parts: int) -> Int[np.ndarray, "M N"]:
-    """The part of each patch: the commonest foreground part where at least half of its pixels are foreground, else 0."""
+    """The part of each patch: the commonest one where at least half of its pixels are foreground, else 0."""
     M, H, W = parts.shape
     h, w = grid
     if H % h or W % w:
@@ -47,7 +48,9 @@ class PartAgreement:
         return f"PartAgreement(purity {self.purity:.3f}, NMI {self.nmi:.3f}, commonest part {self.majority:.3f})"
 
 
-def part_agreement(assigned: Int[np.ndarray, "M N"], parts: Int[np.ndarray, "M N"], num_prototypes: int, num_parts: int) -> PartAgreement:
+def part_agreement(
+    assigned: Int[np.ndarray, "M N"], parts: Int[np.ndarray, "M N"], num_prototypes: int, num_parts: int
+) -> PartAgreement:
     """Compare the strongest prototype of each patch with its true part."""
     table = np.zeros((num_prototypes, num_parts), dtype=np.int64)
     np.add.at(table, (assigned.ravel(), parts.ravel()), 1)
@@ -64,7 +67,7 @@ def part_agreement(assigned: Int[np.ndarray, "M N"], parts: Int[np.ndarray, "M N
 def agreement_with_controls(
     assignments: Float[Tensor, "M N K"], images: PackedImages, grid: tuple[int, int], num_parts: int, *, seed: int = 0
 ) -> dict[str, PartAgreement]:
-    """Part agreement of the prototypes beside shuffled assignments and beside k-means on raw pixel patches of the same K.
+    """Part agreement of the prototypes, of shuffled assignments and of k-means on raw pixel patches with the same K.
 
     Raises:
         ValueError: the images have no part masks.
@@ -77,7 +80,9 @@ def agreement_with_controls(
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(assigned.ravel()).reshape(assigned.shape)
     pixels = pixel_patches(images, grid)
-    raw = MiniBatchKMeans(K, n_init=3, random_state=seed).fit(pixels.reshape(-1, pixels.shape[-1])[:: max(1, pixels.shape[0] * pixels.shape[1] // 30_000)])
+    raw = MiniBatchKMeans(K, n_init=3, random_state=seed).fit(
+        pixels.reshape(-1, pixels.shape[-1])[:: max(1, pixels.shape[0] * pixels.shape[1] // 30_000)]
+    )
     by_pixels = raw.predict(pixels.reshape(-1, pixels.shape[-1])).reshape(assigned.shape)
     return {
         "prototypes": part_agreement(assigned, parts, K, num_parts),
@@ -95,10 +100,15 @@ def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float[np.ndarr
 
 
 def linear_probe(
-    train: Float[np.ndarray, "M F"], train_labels: Sequence[int] | np.ndarray,
-    test: Float[np.ndarray, "T F"], test_labels: Sequence[int] | np.ndarray, *, strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0), seed: int = 0,
-) -> float:  # fmt: skip
-    """Test accuracy of a logistic regression; its strength is chosen on a fifth of the training images, class by class."""
+    train: Float[np.ndarray, "M F"],
+    train_labels: Sequence[int] | np.ndarray,
+    test: Float[np.ndarray, "T F"],
+    test_labels: Sequence[int] | np.ndarray,
+    *,
+    strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
+    seed: int = 0,
+) -> float:
+    """Test accuracy of a logistic regression whose strength is chosen on a fifth of the training images."""
     labels = np.asarray(train_labels)
     order = np.random.default_rng(seed).permutation(len(labels))
     held = np.zeros(len(labels), dtype=bool)
@@ -121,7 +131,7 @@ def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, f
     Raises:
         ValueError: fewer than two differences.
     """
-    from scipy.stats import t  # noqa: PLC0415
+    from scipy.stats import t
 
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:

@@ -1,7 +1,6 @@
 """The prototype learning module (METHOD part 1): what local things does the teacher know?"""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ class PrototypeBank(nn.Module):
         return projected
 
     def forward(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-        """g = T([u; v]): every patch joined with the image's descriptor."""
+        """G = T([u; v]): every patch joined with the image's descriptor."""
         v = self.describe(u).unsqueeze(1).expand_as(u)
         g: Tensor = self.transform(torch.cat([u, v], dim=-1))
         return g
@@ -117,8 +116,9 @@ class PrototypeBank(nn.Module):
         """
         if features.width != self.fuse.in_features or (self.teacher and features.teacher != self.teacher):
             raise ValueError(
-                f"these features come from teacher {features.teacher[:8]} (width {features.width}), but the bank was learned "
-                f"from teacher {self.teacher[:8]} (width {self.fuse.in_features}); extract them again with the bank's teacher"
+                f"these features come from teacher {features.teacher[:8]} (width {features.width}), but the bank was "
+                f"learned from teacher {self.teacher[:8]} (width {self.fuse.in_features}); extract them again with the "
+                "bank's teacher"
             )
 
     def save(self, path: str | Path) -> Path:
@@ -149,13 +149,16 @@ class PrototypeBank(nn.Module):
             bank = cls(about.pop("num_prototypes"), about.pop("feature_dim"), about.pop("embed_dim"), **about)
             bank.load_state_dict(state)
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})") from error
+            raise ValueError(
+                f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})"
+            ) from error
         bank.names = names
         return bank
 
     def __repr__(self) -> str:
         off = int((~self.enabled).sum())
-        return f"PrototypeBank({self.num_prototypes} prototypes of width {self.embed_dim}{f', {off} disabled' if off else ''}, teacher {self.teacher[:8]})"
+        about = f"{self.num_prototypes} prototypes of width {self.embed_dim}" + (f", {off} disabled" if off else "")
+        return f"PrototypeBank({about}, teacher {self.teacher[:8]})"
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,10 @@ class BankReport:
 
 def report(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> BankReport:
     """Usage of each prototype, and which are dead or duplicates."""
-    usage = np.bincount(assignments.argmax(-1).flatten().numpy(), minlength=bank.num_prototypes) / assignments[..., 0].numel()
+    usage = (
+        np.bincount(assignments.argmax(-1).flatten().numpy(), minlength=bank.num_prototypes)
+        / assignments[..., 0].numel()
+    )
     unit = F.normalize(bank.prototypes.detach(), dim=-1)
     close = torch.triu(unit @ unit.T > 0.95, diagonal=1).nonzero().tolist()
     return BankReport(usage, tuple(np.flatnonzero(usage == 0).tolist()), tuple((i, j) for i, j in close))
@@ -231,10 +237,16 @@ def discover(
         config = replace(config, num_prototypes=num_prototypes)
     total = len(features) * features.grid[0] * features.grid[1]
     if config.num_prototypes > total:
-        raise ValueError(f"num_prototypes={config.num_prototypes} is more than the {total} patches of {len(features)} images")
+        raise ValueError(
+            f"num_prototypes={config.num_prototypes} is more than the {total} patches of {len(features)} images"
+        )
     torch.manual_seed(config.seed)
     bank = PrototypeBank(
-        config.num_prototypes, features.width, config.embed_dim, teacher=features.teacher, rectify=config.init == "uniform"
+        config.num_prototypes,
+        features.width,
+        config.embed_dim,
+        teacher=features.teacher,
+        rectify=config.init == "uniform",
     )
     if config.init == "kmeans":
         patches, weights = sample_patches(features, config.max_patches, config.seed)
@@ -261,7 +273,9 @@ def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int
         bad = ~torch.isfinite(flat).all(1)
         if bad.any():
             image = features.images.ids[start + int(bad.nonzero()[0]) // N]
-            raise ValueError(f"features of image {image!r} are not finite: remove the image or extract in full precision")
+            raise ValueError(
+                f"features of image {image!r} are not finite: remove the image or extract in full precision"
+            )
         energy = features.energy(indices).flatten(1)
         energy = energy / energy.mean(1, keepdim=True).clamp_min(1e-6)
         patches.append(flat[inside])
@@ -274,7 +288,9 @@ def start_from_kmeans(bank: PrototypeBank, patches: Tensor, weights: Tensor | No
     """PCA into W_c, then spherical k-means into prototypes and assignment."""
     mean = patches.mean(0)
     _, values, basis = torch.pca_lowrank(patches - mean, q=min(bank.embed_dim, *patches.shape), center=False, niter=3)
-    spread = (values / len(patches) ** 0.5).clamp_min(1e-6).sqrt()  # half-whitened: fine differences count, noise does not rule
+    spread = (
+        (values / len(patches) ** 0.5).clamp_min(1e-6).sqrt()
+    )  # half-whitened: fine differences count, noise does not rule
     weight = torch.zeros_like(bank.fuse.weight)
     weight[: basis.shape[1]] = (basis / spread).T
     bank.fuse.weight.copy_(weight)
@@ -311,6 +327,6 @@ def train_bank(bank: PrototypeBank, features: PatchFeatures, config: DiscoverCon
         used = a.mean((0, 1)).clamp_min(1e-8)
         loss = loss + 0.1 * (used * used.log()).sum()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()

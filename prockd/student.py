@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,14 @@ class Student(nn.Module):
         image_px: int = 96,
         weights: str | Path | None = None,
         seed: int = 0,
-        **timm_kwargs: Any,  # noqa: ANN401
+        **timm_kwargs: Any,
     ) -> None:
         super().__init__()
         self.name, self.task, self.image_px = backbone, task, image_px
         self.embed_dim = bank.embed_dim if bank else embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = create_backbone(backbone, image_px=image_px, **timm_kwargs)
+            self.backbone: Any = create_backbone(backbone, image_px=image_px, **timm_kwargs)
             if weights is not None:
                 load_weights(self.backbone, Path(weights))
             self.layers = choose_layers(self.backbone, layers)
@@ -97,7 +98,7 @@ class Student(nn.Module):
             if bank is not None and augment is not None and augment.content != "none":
                 self.augment = FeatureAugment(self.embed_dim, bank.num_prototypes, **asdict(augment))
         self.bank = bank
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         images = (images - self.mean) / self.std
@@ -110,7 +111,10 @@ class Student(nn.Module):
         """Features, plain and augmented predictions of RGB images in 0..1."""
         maps = self._maps(images)
         projected = [conv(m) for conv, m in zip(self.adapter, maps, strict=True)]
-        joined = sum(p if p.shape[2:] == self.grid else F.interpolate(p, self.grid, mode="bilinear") for p in projected)
+        joined = reduce(
+            torch.add,
+            [p if p.shape[2:] == self.grid else F.interpolate(p, self.grid, mode="bilinear") for p in projected],
+        )
         features = joined.flatten(2).transpose(1, 2)  # (B, N, E)
         augmented = self.augmented(features)
         return StudentOutput(
@@ -122,7 +126,8 @@ class Student(nn.Module):
         if self.augment is None or self.bank is None:
             return None
         descriptor = self.bank.describe(features) if self.augment.content == "descriptor" else None
-        return self.augment(features, self.bank.prototypes, enabled=self.bank.enabled, descriptor=descriptor)
+        f_plus: Tensor = self.augment(features, self.bank.prototypes, enabled=self.bank.enabled, descriptor=descriptor)
+        return f_plus
 
     @property
     def plain_parameters(self) -> int:
@@ -157,7 +162,7 @@ class Student(nn.Module):
         )
 
 
-def prune(backbone: nn.Module, layers: Sequence[int]) -> None:
+def prune(backbone: Any, layers: Sequence[int]) -> None:
     """Drop what lies behind the last layer that is read, when timm knows how."""
     if hasattr(backbone, "prune_intermediate_layers"):
         backbone.prune_intermediate_layers(list(layers), prune_norm=False, prune_head=True)

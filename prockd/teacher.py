@@ -49,7 +49,7 @@ class Teacher(nn.Module):
         pretrained: bool = False,
         layers: Sequence[int] | None = None,
         image_px: int | None = None,
-        **timm_kwargs: Any,  # noqa: ANN401
+        **timm_kwargs: Any,
     ) -> None:
         super().__init__()
         self.name = name
@@ -59,7 +59,7 @@ class Teacher(nn.Module):
             about = read_metadata(weights)
             timm_kwargs = about["timm_kwargs"] | timm_kwargs
         architecture = about.get("architecture", name)
-        self.backbone = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
+        self.backbone: Any = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
         if weights is not None:
             load_weights(self.backbone, Path(weights))
         config = self.backbone.pretrained_cfg
@@ -68,7 +68,7 @@ class Teacher(nn.Module):
         self.image_px = int(image_px or about.get("image_px") or config["input_size"][-1])
         self.layers = choose_layers(self.backbone, layers if layers is not None else about.get("layers"))
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
         self.eval()
         probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
         self.widths = tuple(m.shape[1] for m in probe)
@@ -112,7 +112,7 @@ class Teacher(nn.Module):
         return f"Teacher({self.name!r}, {millions:.1f} M parameters, frozen, {self.image_px} px; {maps})"
 
 
-def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None = None, **timm_kwargs: Any) -> nn.Module:  # noqa: ANN401
+def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None = None, **timm_kwargs: Any) -> Any:
     """A timm model without its classifier.
 
     Raises:
@@ -120,26 +120,34 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
     """
     if not timm.is_model(name.split("/")[-1].split(".")[0]):
         near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:8]
-        raise WeightsError(f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(near)}?" if near else ""))
-    if image_px is not None and hasattr(timm.models, "is_model") and "vit" in name:
-        timm_kwargs.setdefault("img_size", image_px)
+        raise WeightsError(
+            f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(near)}?" if near else "")
+        )
+    sized: dict[str, Any] = (
+        {"img_size": image_px} if image_px is not None else {}
+    )  # transformers must know it, others refuse it
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **timm_kwargs)
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sized, **timm_kwargs)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **timm_kwargs)
     except Exception as error:
         if not pretrained:
             raise
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
         raise WeightsError(
-            f"could not fetch the weights of {name!r} ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
-            "Offline? Download them once on a connected machine and pass weights='file.safetensors', "
-            "or use Teacher('farmyard'), which ships with prockd."
+            f"could not fetch the weights of {name!r} ({reason}). Offline? Download them once on a connected machine "
+            "and pass weights='file.safetensors', or use Teacher('farmyard'), which ships with prockd."
         ) from error
 
 
-def choose_layers(backbone: nn.Module, layers: Sequence[int] | None) -> tuple[int, ...]:
+def choose_layers(backbone: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
     """Resolve layer indices (negative ones count from the end) against the backbone's intermediate features."""
-    total = len(backbone.feature_info)  # type: ignore[arg-type]
+    total = len(backbone.feature_info)
     if layers is None:
-        strides = [info["reduction"] for info in backbone.feature_info]  # type: ignore[union-attr]
+        strides = [info["reduction"] for info in backbone.feature_info]
         spread = {total // 2, (3 * total) // 4, total - 1} if strides[0] == strides[-1] else set(range(total))
         return tuple(sorted(spread))[-3:]
     resolved = tuple(layer + total if layer < 0 else layer for layer in layers)
@@ -172,8 +180,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that holds "
-            "tensors only; convert others with safetensors.torch.save_file(model.state_dict(), ...)."
+            f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that "
+            "holds tensors only; convert others with safetensors.torch.save_file(model.state_dict(), ...)."
         ) from error
     for wrapper in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -183,20 +191,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def load_weights(backbone: nn.Module, path: Path) -> None:
+def load_weights(backbone: Any, path: Path) -> None:
     """Load a state dict strictly, but for the classifier, which a backbone does not have.
 
     Raises:
         WeightsError: names missing or unexpected, or shapes that differ.
     """
     state = read_weights(path)
-    classifier = backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr]
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     own = backbone.state_dict()
-    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items() if k in own or not k.startswith(heads or ("\0",))}
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own.keys() & state.keys() if state[k].shape != own[k].shape]
-    if missing or extra or wrong:
-        parts = [f"{len(n)} {what} (such as {n[0]})" for what, n in (("missing", missing), ("unexpected", extra), ("of another shape", wrong)) if n]
-        raise WeightsError(f"{path} does not fit the model: tensors {', '.join(parts)}. Were they made for another model, or with other timm options?")
+    state = {
+        k: v for k, v in state.items() if k in own or k.split(".")[0] not in {head.split(".")[0] for head in heads}
+    }
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{k}: {tuple(state[k].shape)}, needed {tuple(own[k].shape)}"
+            for k in own
+            if k in state and state[k].shape != own[k].shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} {what}, such as {names[0]}" for what, names in problems.items() if names)
+        raise WeightsError(
+            f"{path} does not fit the model ({told}). Was it made for another model, or with other timm options?"
+        )
     backbone.load_state_dict(state)

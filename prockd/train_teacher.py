@@ -16,6 +16,7 @@ from prockd.student import Student
 from prockd.tasks import Classification
 
 ARCHITECTURE = "resnet18"
+RECIPE = DistillConfig(steps=4000, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
 TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
 
 
@@ -38,16 +39,21 @@ def train_teacher(
         resume: go on from a checkpoint in ``run_dir`` when there is one.
         cpu: stay on the CPU even where there is a GPU.
     """
-    config = config or DistillConfig(
-        steps=4000, batch_size=64, lr=3e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1
-    )
+    config = config or RECIPE
     train = Farmyard("source", "train", images)
     val = Farmyard("source", "val", 1800)
     classes = tuple(train.classes)
     model = Student(ARCHITECTURE, Classification(len(classes), classes), seed=config.seed, **TIMM_KWARGS)
     began = time.perf_counter()
     history = distill(
-        model, pack(train, 96), config=config, val=pack(val, 96), run_dir=run_dir, resume=resume, checkpoint_every=100, cpu=cpu
+        model,
+        pack(train, 96),
+        config=config,
+        val=pack(val, 96),
+        run_dir=run_dir,
+        resume=resume,
+        checkpoint_every=100,
+        cpu=cpu,
     )
     assert history.scores is not None
     card = {
@@ -67,6 +73,8 @@ def train_teacher(
     }
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in model.backbone.state_dict().items()}
+    state = {
+        k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in model.backbone.state_dict().items()
+    }
     safetensors.torch.save_file(state, out, {"prockd": json.dumps(card)})
     return card

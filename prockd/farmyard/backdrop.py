@@ -38,8 +38,9 @@ def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.
     _grass(layer, image_px, int(u(0, 26)), horizon, ground, u)
     base = over(base, *layer.flatten())
     strength = int(u(30, 150))
-    factor = 256 - strength // 2 + _cloud(image_px, u) * strength // 256
-    return np.minimum(base.astype(np.int32) * factor[:, :, None] // 256, 255).astype(np.uint16)
+    factor: np.ndarray = 256 - strength // 2 + _cloud(image_px, u) * strength // 256
+    textured: np.ndarray = np.minimum(base.astype(np.int32) * factor[:, :, None] // 256, 255)
+    return textured.astype(np.uint16)
 
 
 def draw_things(layer: Layer, image_px: int, count: int, u: Uniform, *, low: float, ground: RGB | None = None) -> None:
@@ -109,11 +110,13 @@ def _wall(image_px: int, u: Uniform) -> np.ndarray:
              (x + y) // period % 2][kind]  # fmt: skip
     hue = u(0, 1)
     pair = np.array([hsv(hue, u(0.6, 1), u(0.5, 1)), hsv(hue + u(0.3, 0.7), u(0.6, 1), u(0.5, 1))], dtype=np.uint16)
-    return pair[which]
+    wall: np.ndarray = pair[which]
+    return wall
 
 
 def _ramp(a: RGB, b: RGB, fade: np.ndarray) -> np.ndarray:
-    return (np.array(a) * (256 - fade) + np.array(b) * fade) // 256
+    ramp: np.ndarray = (np.array(a) * (256 - fade) + np.array(b) * fade) // 256
+    return ramp
 
 
 def _cloud(image_px: int, u: Uniform) -> np.ndarray:

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float64
 
-Points = Float64[np.ndarray, "n 2"]
+Points = Float64[np.ndarray, "_ 2"]
 Pairs = Sequence[tuple[float, float]] | Points
 
 
@@ -32,7 +32,8 @@ def smooth(points: Pairs, steps: int = 4) -> Points:
     """Return a closed Catmull-Rom curve through ``points``, with ``steps`` points per span."""
     near = np.asarray(points, dtype=np.float64)[_neighbours(len(points))][:, :, None]
     a, b, c, d = _catmull_rom(steps)
-    return (a * near[:, 0] + b * near[:, 1] + c * near[:, 2] + d * near[:, 3]).reshape(-1, 2)
+    curve: np.ndarray = a * near[:, 0] + b * near[:, 1] + c * near[:, 2] + d * near[:, 3]
+    return curve.reshape(-1, 2)
 
 
 def ribbon(spine: Pairs, widths: Sequence[float]) -> Points:

@@ -39,7 +39,7 @@ def noise_tile(cell: int, seed: int) -> UInt8[np.ndarray, "256 256"]:
 
     def stretch(values: np.ndarray) -> np.ndarray:
         following = values[(np.arange(n) + 1) % n]
-        mixed = values[:, None] * (unit - ease)[None, :, None] + following[:, None] * ease[None, :, None]
+        mixed: np.ndarray = values[:, None] * (unit - ease)[None, :, None] + following[:, None] * ease[None, :, None]
         return (mixed // unit).reshape(TILE, -1)
 
     return stretch(stretch(grid).T).T.astype(np.uint8)
@@ -49,27 +49,28 @@ def noise_tile(cell: int, seed: int) -> UInt8[np.ndarray, "256 256"]:
 def cloud_tile(seed: int) -> UInt8[np.ndarray, "256 256"]:
     """Return seamless noise of several scales, 0..255."""
     layers = [(4, 64), (3, 32), (2, 16), (2, 8), (2, 4), (1, 2)]
-    total = sum(weight * noise_tile(cell, seed).astype(np.int64) for weight, cell in layers)
-    return np.clip((total - 14 * 128) * 2 // 14 + 128, 0, 255).astype(np.uint8)
+    total = sum((weight * noise_tile(cell, seed).astype(np.int64) for weight, cell in layers), np.array(-14 * 128))
+    cloud: np.ndarray = np.clip(total * 2 // 14 + 128, 0, 255)
+    return cloud.astype(np.uint8)
 
 
 @cache
 def pattern_tile(pattern: str) -> UInt8[np.ndarray, "256 256"]:
     """Return where a coat pattern has its second colour: 1 there and 0 elsewhere."""
-    x = np.arange(TILE, dtype=np.int64)[None, :]
+    marked: np.ndarray = np.zeros((TILE, TILE), dtype=bool)
     if pattern == "stripes":
-        wave = (x * 11 + noise_tile(64, 1).astype(np.int64) * 2 + noise_tile(16, 2) // 2) & 255
-        return (wave < 112 + noise_tile(32, 3) // 8).astype(np.uint8)
-    if pattern == "spots":
-        return (_cells(16)[0] < 4.6).astype(np.uint8)
-    if pattern == "patches":
-        return (noise_tile(64, 5).astype(np.int64) + noise_tile(16, 6) // 6 > 146).astype(np.uint8)
-    if pattern == "net":
+        wave = np.arange(TILE) * 11 + noise_tile(64, 1).astype(np.int64) * 2 + noise_tile(16, 2) // 2
+        marked = (wave & 255) < 112 + noise_tile(32, 3) // 8
+    elif pattern == "spots":
+        marked = _cells(16)[0] < 4.6
+    elif pattern == "patches":
+        marked = noise_tile(64, 5).astype(np.int64) + noise_tile(16, 6) // 6 > 146
+    elif pattern == "net":
         first, second = _cells(16)
-        return (second - first < 3.0).astype(np.uint8)
-    if pattern == "dapple":
-        return (noise_tile(16, 7) > 168).astype(np.uint8)
-    return np.zeros((TILE, TILE), dtype=np.uint8)
+        marked = second - first < 3.0
+    elif pattern == "dapple":
+        marked = noise_tile(16, 7) > 168
+    return marked.astype(np.uint8)
 
 
 @cache

@@ -38,13 +38,17 @@ class Classification:
         """A new head that reads features of width E; it takes plain and augmented ones alike."""
         return PooledLinear(width, self.num_classes)
 
-    def loss(self, logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"], smoothing: float = 0.0) -> Float[Tensor, ""]:
+    def loss(
+        self, logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"], smoothing: float = 0.0
+    ) -> Float[Tensor, ""]:
         """Mean cross-entropy."""
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def consistency(self, logits: Float[Tensor, "B C"], augmented_logits: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
         """KL(augmented || plain) between the two predictions of one image (METHOD part 3, w3)."""
-        return F.kl_div(logits.log_softmax(-1), augmented_logits.log_softmax(-1), reduction="batchmean", log_target=True)
+        return F.kl_div(
+            logits.log_softmax(-1), augmented_logits.log_softmax(-1), reduction="batchmean", log_target=True
+        )
 
     def check(self, labels: torch.Tensor, ids: tuple[str, ...]) -> None:
         """Refuse labels outside the task.
