@@ -77,6 +77,11 @@ def damage_by_truncation(entry: Path) -> None:
         file.truncate(140)
 
 
+def damage_by_growth(entry: Path) -> None:
+    with (entry / "x.npy").open("ab") as file:
+        file.write(b"more")
+
+
 def damage_by_another_shape(entry: Path) -> None:
     np.save(entry / "x.npy", np.zeros((3, 2), np.float32))
 
@@ -96,7 +101,14 @@ def damage_by_a_foreign_key(entry: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_by_truncation, damage_by_another_shape, damage_by_loss, damage_of_meta, damage_by_a_foreign_key],
+    [
+        damage_by_truncation,
+        damage_by_growth,
+        damage_by_another_shape,
+        damage_by_loss,
+        damage_of_meta,
+        damage_by_a_foreign_key,
+    ],
 )
 def test_a_damaged_entry_is_built_again_with_a_warning(tmp_path, damage):
     build = Builder()

@@ -41,13 +41,15 @@ def noise(num_images: int, H: int, W: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes, one of them with a nested folder, a hidden file and a text file."""
+    """Two classes, one of them with a nested folder, hidden files and a text file."""
     root = tmp_path / "photos"
     for name, color in {"cats/b.PNG": RED, "cats/more/a.png": GREEN, "dogs/a.jpeg": BLUE}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (12, 10), color).save(root / name)
     (root / "dogs" / "notes.txt").write_text("not a picture")
-    Image.new("RGB", (12, 10)).save(root / "dogs" / ".hidden.png")
+    (root / "dogs" / ".thumbs").mkdir()
+    for hidden in ("dogs/.hidden.png", "dogs/.thumbs/a.png"):
+        Image.new("RGB", (12, 10)).save(root / hidden)
     (root / ".ipynb_checkpoints").mkdir()
     return root
 
@@ -113,9 +115,9 @@ def test_half_transparency_is_half_white(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
 def test_16_bits_are_scaled_not_clipped(tmp_path, name):
-    levels = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    levels = np.linspace(0, 65535, 99).astype(np.uint16).reshape(9, 11)
     Image.fromarray(levels).save(tmp_path / name)
-    assert np.array_equal(read_image(tmp_path / name)[..., 0], np.arange(256).reshape(16, 16))
+    assert np.array_equal(read_image(tmp_path / name)[..., 0], np.rint(levels / 257))
 
 
 def test_16_bits_a_channel_are_scaled(tmp_path):
