@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prockd.farmyard.curves import Frame, Pairs, Points, arc, ellipse, ribbon, smooth
+from prockd.farmyard.curves import Frame, Pairs, Point, Points, arc, ellipse, ribbon, smooth
 from prockd.farmyard.head import draw_ear, draw_head, draw_horns
 from prockd.farmyard.parts import FAR_SHADE, FOOT, LEG, NECK, TAIL, TORSO
 from prockd.farmyard.species import Species
@@ -52,7 +52,7 @@ class Body:
 
     outlines: list[Points] = field(default_factory=list)
     paints: list[tuple[str, int, float]] = field(default_factory=list)
-    points: dict[str, tuple[float, float]] = field(default_factory=dict)
+    points: dict[str, Point] = field(default_factory=dict)
 
     def add(self, outline: Pairs, part: int, paint: str = "coat", shade: float = 1.0) -> None:
         """Put an outline in front of those there are."""
@@ -186,7 +186,7 @@ def _leg(body: Body, s: Species, pose: Pose, *, hind: bool, far: bool) -> None:
         angles = [0.6 * swing - 4, 0.9 * swing + 0.4 * lift + 3, 0.9 * swing - 1.2 * lift]
         lengths = [y - elbow, elbow - knee, knee - ankle]
         widths = [s.thigh * 0.8, s.thigh * 0.66, s.leg_width * 1.15, s.leg_width]
-    joints = [(x, y)]
+    joints: list[Point] = [(x, y)]
     for angle, length in zip(angles, lengths, strict=True):
         direction = math.radians(angle)
         x, y = x + length * math.sin(direction), y - length * math.cos(direction)

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float64
 
 Points = Float64[np.ndarray, "_ 2"]
-Pairs = Sequence[tuple[float, float]] | Points
+Real = float | int
+Point = tuple[Real, Real]
+Pairs = Sequence[Point] | Points
 
 
 @cache
@@ -36,7 +38,7 @@ def smooth(points: Pairs, steps: int = 4) -> Points:
     return curve.reshape(-1, 2)
 
 
-def ribbon(spine: Pairs, widths: Sequence[float]) -> Points:
+def ribbon(spine: Pairs, widths: Sequence[Real]) -> Points:
     """Return the smooth outline of a band along ``spine`` that is ``widths[i]`` wide at point i."""
     line = np.asarray(spine, dtype=np.float64)
     along = np.empty_like(line)
@@ -48,7 +50,7 @@ def ribbon(spine: Pairs, widths: Sequence[float]) -> Points:
     return smooth(np.concatenate((line + across, (line - across)[::-1])))
 
 
-def arc(start: tuple[float, float], angle: float, length: float, turn: float, n: int = 6) -> list[tuple[float, float]]:
+def arc(start: Point, angle: Real, length: Real, turn: Real, n: int = 6) -> list[Point]:
     """Return ``n`` points of a curve that leaves ``start`` at ``angle`` and turns by ``turn`` degrees on its way."""
     x, y = start
     points = [start]
@@ -60,7 +62,7 @@ def arc(start: tuple[float, float], angle: float, length: float, turn: float, n:
     return points
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, n: int = 12) -> Points:
+def ellipse(x: Real, y: Real, rx: Real, ry: Real, n: int = 12) -> Points:
     """Return the outline of an upright ellipse."""
     turns = [2 * math.pi * i / n for i in range(n)]
     return np.array([(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns])
@@ -69,18 +71,18 @@ def ellipse(x: float, y: float, rx: float, ry: float, n: int = 12) -> Points:
 class Frame:
     """A local coordinate system: origin, direction of its u axis in degrees, and the length of its axes."""
 
-    def __init__(self, origin: tuple[float, float], angle: float, u: float = 1.0, v: float = 1.0) -> None:
+    def __init__(self, origin: Point, angle: Real, u: Real = 1.0, v: Real = 1.0) -> None:
         self.origin, self.angle = origin, angle
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         self._u, self._v = (cos * u, sin * u), (-sin * v, cos * v)
 
-    def at(self, u: float, v: float) -> tuple[float, float]:
+    def at(self, u: Real, v: Real) -> Point:
         """Return the world position of a local point."""
         return (
             self.origin[0] + u * self._u[0] + v * self._v[0],
             self.origin[1] + u * self._u[1] + v * self._v[1],
         )
 
-    def all(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    def all(self, points: Sequence[Point]) -> list[Point]:
         """Return the world positions of local points."""
         return [self.at(u, v) for u, v in points]

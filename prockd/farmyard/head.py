@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prockd.farmyard.curves import Frame, Pairs, arc, ellipse, ribbon, smooth
+from prockd.farmyard.curves import Frame, Pairs, Point, Real, arc, ellipse, ribbon, smooth
 from prockd.farmyard.parts import EAR, FAR_SHADE, HEAD, HORN
 from prockd.farmyard.species import Species
 
@@ -60,7 +60,7 @@ def draw_head(body: Body, s: Species, head: Frame) -> None:
     body.points |= {"head_top": head.at(0.08, 0.36), "eye": eye, "muzzle": head.at(0.85, centre)}
 
 
-def _below(point: tuple[float, float], drop: float) -> tuple[float, float]:
+def _below(point: Point, drop: Real) -> Point:
     return point[0], point[1] - drop
 
 
@@ -80,7 +80,7 @@ def draw_ear(body: Body, s: Species, head: Frame, *, far: bool) -> None:
         root = head.at(0.12 if far else 0.02, 0.36)
         tilt += -head.angle * 0.5
     ear = Frame(root, head.angle * (0.6 if s.ear in ("leaf", "pointed") else 1.0) + tilt, size, size)
-    shapes: dict[str, list[tuple[float, float]]] = {
+    shapes: dict[str, list[Point]] = {
         "pointed": [(-0.15, -0.34), (0.4, -0.32), (1.0, 0.0), (1.0, 0.03), (0.4, 0.32), (-0.15, 0.34)],
         "round": [(-0.4, -0.6), (0.3, -0.85), (0.9, -0.5), (1.0, 0.2), (0.6, 0.8), (-0.3, 0.65)],
         "leaf": [(-0.1, -0.1), (0.3, -0.24), (0.75, -0.2), (1.0, 0.0), (0.7, 0.18), (0.3, 0.2), (-0.1, 0.1)],
@@ -106,7 +106,7 @@ def draw_horns(body: Body, s: Species, head: Frame, *, far: bool) -> None:
     root = head.at(0.24 if far else 0.14, 0.42)
     up = head.angle + spread
 
-    def stroke(start: tuple[float, float], angle: float, length: float, turn: float, width: float, n: int = 6) -> None:
+    def stroke(start: Point, angle: Real, length: Real, turn: Real, width: Real, n: int = 6) -> None:
         spine = arc(start, angle, length, turn, n)
         widths = [width * (1 - 0.8 * i / (n - 1)) for i in range(n)]
         body.add(ribbon(spine, widths), HORN, "horn", shade)
