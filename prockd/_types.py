@@ -18,7 +18,7 @@ H W   pixels
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -52,6 +52,7 @@ class Sample:
     keypoints: Float32[np.ndarray, "n J 3"] | None = None
 
 
+@runtime_checkable
 class ImageDataset(Protocol):
     """What every data set offers; anything with these four members can be extracted, discovered and distilled."""
 

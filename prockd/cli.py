@@ -25,7 +25,7 @@ def demo(
 def train_teacher(
     out: Annotated[Path, typer.Option(help="Weights file to write.")] = Path("data/farmyard/teacher.safetensors"),
     images: Annotated[int, typer.Option(min=100, help="Source images to render.")] = 24_000,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 4000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2600,
     batch_size: Annotated[int, typer.Option(min=2, help="Images in a step.")] = 64,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and crops.")] = 0,

@@ -7,14 +7,16 @@ Modules never take a config object; only :mod:`prockd.distill`, :mod:`prockd.pro
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, TypeVar
+
+K = TypeVar("K", bound="Knobs")
 
 
 class ConfigError(ValueError):
     """A knob got a value outside its range, or does not exist."""
 
 
-def knob(default: Any, low: float | None, high: float | None, about: str, unit: str = "") -> Any:
+def knob(default: Any, low: float | int | None, high: float | int | None, about: str, unit: str = "") -> Any:
     """A dataclass field that knows its range, unit and meaning."""
     return field(default=default, metadata={"low": low, "high": high, "about": about, "unit": unit})
 
@@ -33,15 +35,20 @@ class Knobs:
             where = f"{type(self).__name__}.{f.name} = {value!r}"
             if "options" in meta and value not in meta["options"]:
                 raise ConfigError(f"{where}: choose one of {', '.join(map(repr, meta['options']))}")
+            if isinstance(f.default, bool) and not isinstance(value, bool):
+                raise ConfigError(f"{where}: must be True or False")
             low, high = meta.get("low"), meta.get("high")
             if low is None and high is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"{where}: must be a number")
+            kinds = (int,) if isinstance(f.default, int) else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ConfigError(f"{where}: must be a {'whole ' if kinds == (int,) else ''}number")
             if not ((low is None or value >= low) and (high is None or value <= high)):
                 raise ConfigError(f"{where}: must lie in {low}..{'' if high is None else high} {meta['unit']}".rstrip())
+            if isinstance(f.default, float):  # a panel or a TOML file may well say lr = 1
+                object.__setattr__(self, f.name, float(value))
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: K, **changes: Any) -> K:
         """A copy with the named knobs changed.
 
         Raises:

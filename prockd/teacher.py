@@ -5,7 +5,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -74,7 +74,7 @@ class Teacher(nn.Module):
         self.widths = tuple(m.shape[1] for m in probe)
         self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Teacher":
         """A teacher stays in eval mode, whatever is asked."""
         return super().train(False)
 

@@ -16,7 +16,7 @@ from prockd.student import Student
 from prockd.tasks import Classification
 
 ARCHITECTURE = "resnet18"
-RECIPE = DistillConfig(steps=4000, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
+RECIPE = DistillConfig(steps=2600, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
 TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
 
 
