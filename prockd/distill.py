@@ -101,7 +101,7 @@ class Source:
 
     def batch(self, indices: np.ndarray, boxes: Tensor, views: Tensor, student: Student, device: torch.device) -> Batch:
         """Crop images and teacher maps at the same places."""
-        pixels = torch.from_numpy(np.asarray(self.images.pixels[indices])).to(device).float()
+        pixels = torch.from_numpy(np.array(self.images.pixels[indices])).to(device).float()
         mirrored = views.to(device).bool()
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
         boxes = boxes.to(device)

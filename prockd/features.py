@@ -57,11 +57,11 @@ class PatchFeatures:
 
         Unit length per layer keeps a layer of large activations from drowning the others.
         """
-        return fuse_layers([torch.from_numpy(np.asarray(m[indices, view])).float() for m in self.maps], self.grid)
+        return fuse_layers([torch.from_numpy(np.array(m[indices, view])).float() for m in self.maps], self.grid)
 
     def energy(self, indices: Sequence[int] | np.ndarray, view: int = 0) -> Float[Tensor, "B h w"]:
         """Length of the last layer's patch vectors: high where the teacher has something to say."""
-        last = torch.from_numpy(np.asarray(self.maps[-1][indices, view])).float().norm(dim=1, keepdim=True)
+        last = torch.from_numpy(np.array(self.maps[-1][indices, view])).float().norm(dim=1, keepdim=True)
         return F.interpolate(last, self.grid, mode="bilinear", align_corners=False)[:, 0]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "PatchFeatures":
@@ -130,7 +130,7 @@ def extract(
         with tqdm(total=len(images), desc="teacher", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), batch_size):
                 stop = min(start + batch_size, len(images))
-                batch = to_unit(torch.from_numpy(np.asarray(images.pixels[start:stop])).to(where))
+                batch = to_unit(torch.from_numpy(np.array(images.pixels[start:stop])).to(where))
                 if images.image_px != teacher.image_px:
                     size = (teacher.image_px, teacher.image_px)
                     batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)

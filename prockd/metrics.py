@@ -142,4 +142,4 @@ def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, f
 
 def pooled(maps: Sequence[np.ndarray], view: int = 0) -> Float[np.ndarray, "M D"]:
     """Each layer averaged over its patches and all layers joined: what a linear probe on the teacher reads."""
-    return np.concatenate([torch.from_numpy(np.asarray(m[:, view])).float().mean((2, 3)).numpy() for m in maps], axis=1)
+    return np.concatenate([torch.from_numpy(np.array(m[:, view])).float().mean((2, 3)).numpy() for m in maps], axis=1)

@@ -19,7 +19,7 @@ from prockd.tasks import Classification
 from prockd.teacher import Teacher
 
 STUDENT = "resnet10t"
-STUDENT_KWARGS: Mapping[str, Any] = {"channels": (16, 40, 80, 120), "stem_width": 16}
+STUDENT_KWARGS: Mapping[str, Any] = {"channels": (16, 40, 80, 128), "stem_width": 8}
 """A residual network of 0.38 M parameters: less than a tenth of the Farmyard teacher."""
 
 

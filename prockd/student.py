@@ -198,13 +198,13 @@ def evaluate(student: Student, images: PackedImages, *, batch_size: int = 128) -
     Raises:
         ValueError: a label outside the task's classes.
     """
-    labels = torch.from_numpy(np.asarray(images.labels))
+    labels = torch.from_numpy(np.array(images.labels))
     student.task.check(labels, images.ids)
     was_training, device = student.training, next(student.parameters()).device
     student.eval()
     plain, augmented = [], []
     for start in range(0, len(images), batch_size):
-        output = student(to_unit(torch.from_numpy(np.asarray(images.pixels[start : start + batch_size])).to(device)))
+        output = student(to_unit(torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device)))
         plain.append(output.logits.argmax(-1).cpu())
         if output.augmented_logits is not None:
             augmented.append(output.augmented_logits.argmax(-1).cpu())
