@@ -70,23 +70,17 @@ def embed_2d(
         raise ValueError(f"method={method!r}: choose one of {', '.join(map(repr, METHODS))}")
     P, E = vectors.shape
     if min(P, max_points) < 3 or E < 2:
-        raise ValueError(
-            f"{P} vectors of width {E} and max_points={max_points}: a map needs 3 points of width 2 or more"
-        )
+        raise ValueError(f"{P} vectors of width {E} and max_points={max_points}: needs 3 points of width 2 at least")
     indices = np.arange(P)
     if max_points < P:
         indices = np.sort(np.random.default_rng(seed).choice(P, max_points, replace=False))
     chosen = np.asarray(vectors[indices], np.float32)
     bad = ~np.isfinite(chosen).all(1)
     if bad.any():
-        raise ValueError(
-            f"{int(bad.sum())} of {len(chosen)} vectors are not finite, the first is row {indices[bad][0]}"
-        )
+        raise ValueError(f"{bad.sum()} of {len(chosen)} vectors are not finite, the first is row {indices[bad][0]}")
     unit = chosen / np.linalg.norm(chosen, axis=1, keepdims=True).clip(1e-12)
     name = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}[method]
-    shown = (
-        f"{len(indices):,} points" if len(indices) == P else f"a random {len(indices):,} of {P:,} points (seed {seed})"
-    )
+    shown = f"{P:,} points" if len(indices) == P else f"{len(indices):,} of {P:,} points, drawn with seed {seed}"
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
         xy = principal(unit, 2) if method == "pca" else _umap(unit, seed, progress)
@@ -94,13 +88,7 @@ def embed_2d(
         return {}
 
     data = hashlib.sha256(unit.tobytes()).hexdigest()
-    key = {
-        "version": 1,
-        "data": data,
-        "shape": unit.shape,
-        "method": method,
-        "seed": seed if method == "umap" else None,
-    }
+    key = {"version": 1, "method": method, "seed": seed, "shape": unit.shape, "data": data}
     arrays, _ = cached_arrays("embeddings", key, build, root=root)
     return Embedding(np.array(arrays["xy"]), indices, method, f"{name} of {shown}")
 
@@ -115,10 +103,9 @@ def principal(vectors: Float[np.ndarray, "P E"], count: int) -> Float32[np.ndarr
 
 
 def _umap(unit: Float32[np.ndarray, "P E"], seed: int, progress: bool) -> Float32[np.ndarray, "P 2"]:
-    with tqdm(
-        total=1, desc="UMAP: loading, about 15 s the first time", bar_format="{desc}", disable=not progress
-    ) as bar:
-        from umap import UMAP  # noqa: PLC0415  numba compiles on import
+    about = "UMAP: loading, about 15 s the first time"
+    with tqdm(total=1, desc=about, bar_format="{desc}", disable=not progress) as bar:
+        from umap import UMAP  # compiles on import, so not before it is wanted
 
         bar.set_description_str(f"UMAP: {len(unit):,} points, finding neighbours")
         mapper = UMAP(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 MAX_BYTES = 5_000_000
@@ -76,9 +77,8 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section], *, m
             break
     else:
         count = sum(len(s.figures) for s in sections)
-        raise ValueError(
-            f"{path}: {count} figures make {len(data) / 1e6:.1f} MB of {max_bytes / 1e6:.1f}; leave some out"
-        )
+        size = f"{len(data) / 1e6:.1f} MB, more than {max_bytes / 1e6:.1f}"
+        raise ValueError(f"{path}: {count} figures make {size}; leave some out")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -108,7 +108,7 @@ def _cells(rows: Sequence[Mapping[str, object]]) -> tuple[list[str], list[list[s
     """Names of the columns, text of every cell, and which columns hold nothing but numbers."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     values = {key: [row.get(key) for row in rows] for key in keys}
-    numeric = [all(v is None or (_is_number(v)) for v in values[key]) for key in keys]
+    numeric = [all(v is None or _is_number(v) for v in values[key]) for key in keys]
     return [str(key) for key in keys], [[_text(row.get(key)) for key in keys] for row in rows], numeric
 
 
@@ -119,7 +119,7 @@ def _is_number(value: object) -> bool:
 def _text(value: object) -> str:
     if value is None:
         return "–"
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
     return str(value)
 
@@ -166,10 +166,8 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
         kinds = [' class="number"' if right else "" for right in numeric]
         return "".join(f"<{tag}{kind}>{escape(text)}</{tag}>" for text, kind in zip(texts, kinds, strict=True))
 
-    body = "\n".join(f"<tr>{line('td', row)}</tr>" for row in cells)
-    return (
-        f'<div class="table"><table><thead><tr>{line("th", columns)}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-    )
+    head, body = line("th", columns), "\n".join(f"<tr>{line('td', row)}</tr>" for row in cells)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def _png(figure: Figure, dpi: int) -> str:

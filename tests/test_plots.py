@@ -1,0 +1,382 @@
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prockd import plots
+from prockd.config import AugmentConfig
+from prockd.datasets import PackedImages
+from prockd.distill import History
+from prockd.embed import Embedding
+from prockd.features import PatchFeatures
+from prockd.metrics import paired_interval, part_agreement
+from prockd.prototypes import PrototypeBank
+from prockd.student import Scores, Student
+from prockd.tasks import Classification
+
+M, S, GRID, K, PATCH = 5, 24, (3, 3), 4, 8
+PARTS = ("background", "leg", "tail")
+
+
+@pytest.fixture(autouse=True)
+def _canvas() -> Iterator[None]:
+    mpl.use("agg")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def images() -> PackedImages:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (M, 3, S, S), np.uint8)
+    ids = tuple(f"set/{m:03d}.png" for m in range(M))
+    parts = np.zeros((M, S, S), np.uint8)
+    parts[:, :PATCH] = 1  # the upper row of patches is leg, the lower tail
+    parts[:, 2 * PATCH :] = 2
+    return PackedImages(pixels, np.array([0, 0, 1, 1, -1]), ids, ("cow", "pig"), "fake", parts)
+
+
+@pytest.fixture
+def assignments() -> torch.Tensor:
+    """Prototype 2 is strongest in patch m of image m, the more so the greater m; elsewhere 0 or 1 rules, 3 nowhere."""
+    a = torch.tensor([0.5, 0.2, 0.2, 0.1]).repeat(M, 9, 1)
+    a[:, 6:] = torch.tensor([0.1, 0.6, 0.2, 0.1])
+    for m in range(M):
+        a[m, m] = torch.tensor([0.4 - 0.1 * m, 0.0, 0.6 + 0.1 * m, 0.0])
+    return a
+
+
+@pytest.fixture
+def features(images: PackedImages) -> PatchFeatures:
+    rng = np.random.default_rng(1)
+    maps = tuple(rng.normal(size=(M, 2, D, h, h)).astype(np.float16) for D, h in ((6, 3), (8, 2)))
+    return PatchFeatures(maps, images, "teacher", (2, 3))
+
+
+def arrays_of(ax: Axes) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for image in ax.images]
+
+
+def caption_of(figure: Figure) -> str:
+    return " ".join(figure.get_supxlabel().split())
+
+
+def panels_of(figure: Figure, rows: int) -> np.ndarray:
+    """The Axes of a figure of panels, without colour bars."""
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    return np.array(panels, dtype=object).reshape(rows, -1)
+
+
+def as_shown(pixels: np.ndarray) -> np.ndarray:
+    return pixels.transpose(1, 2, 0)
+
+
+def legend_of(ax: Axes) -> list[str]:
+    legend = ax.get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_styles_tell_64_things_apart_and_neighbours_by_colour():
+    assert len({plots.style(i) for i in range(64)}) == 64
+    assert all(plots.style(i)[0] != plots.style(i + 1)[0] for i in range(63))
+
+
+def test_a_caption_keeps_the_label_above_it_and_wraps():
+    ax = Figure(figsize=(3, 2)).subplots()
+    ax.set_xlabel("step")
+    plots.caption(ax, "word " * 30)
+    label, sentence = ax.get_xlabel().split("\n\n")
+    assert label == "step"
+    assert sentence.split() == ["word"] * 30
+    assert max(map(len, sentence.splitlines())) <= 51
+
+
+def test_gallery_crops_are_the_pixels_of_the_strongest_patches_best_first(images, assignments):
+    figure = plots.plot_gallery(assignments, images, prototypes=[2], count=3, context=0.0)
+    row = panels_of(figure, 1)[0]
+    assert len(row) == 3
+    for ax, m in zip(row, (4, 3, 2), strict=True):  # patch m of image m, the last image strongest
+        y, x = m // 3 * PATCH, m % 3 * PATCH
+        np.testing.assert_array_equal(arrays_of(ax)[0], as_shown(images.pixels[m])[y : y + PATCH, x : x + PATCH])
+        assert ax.get_xlabel() == f"{0.6 + 0.1 * m:.2f} · {m:03d}.png"
+
+
+def test_gallery_context_moves_into_the_image_and_the_box_stays_on_the_patch(images, assignments):
+    figure = plots.plot_gallery(assignments, images, prototypes=[2], count=3, context=0.5)
+    ax = panels_of(figure, 1)[0, 2]  # image 2, patch 2: upper right corner
+    np.testing.assert_array_equal(arrays_of(ax)[0], as_shown(images.pixels[2])[0:16, 8:24])
+    assert {(b.get_x(), b.get_y(), b.get_width(), b.get_height()) for b in ax.patches} == {(7.5, -0.5, 8, 8)}
+
+
+def test_gallery_can_show_the_whole_image_with_the_box_of_the_patch(images, assignments):
+    figure = plots.plot_gallery(assignments, images, prototypes=[2], count=1, full=True)
+    ax = panels_of(figure, 1)[0, 0]
+    np.testing.assert_array_equal(arrays_of(ax)[0], as_shown(images.pixels[4]))
+    assert (ax.patches[0].get_x(), ax.patches[0].get_y()) == (7.5, 7.5)  # patch 4: the middle
+
+
+def test_gallery_rows_start_with_the_most_used_and_leave_out_dead_prototypes(images, assignments):
+    figure = plots.plot_gallery(assignments, images, names=["sky", "grass", "hoof", "none"], part_names=PARTS, count=2)
+    labels = [row[0].get_ylabel() for row in panels_of(figure, 3)]
+    # of 45 patches 15 lie in the lowest row (tail), 5 are prototype 2's: three on legs, two between
+    assert labels == ["sky\n25 patches\nbackground 52%", "grass\n15 patches\ntail 100%", "hoof\n5 patches\nleg 60%"]
+    assert "3 of 4 prototypes in 5 images" in caption_of(figure)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"prototypes": [4]}, IndexError, r"prototype 4 is not there: 4 are numbered 0\.\.3"),
+        ({"count": 0}, ValueError, "at least one"),
+        ({"names": ["a"]}, ValueError, "1 names for 4"),
+        ({"grid": (2, 4)}, ValueError, "9 patches do not fill a grid of 2 x 4"),
+    ],
+)
+def test_gallery_refuses_what_is_not_there(images, assignments, arguments, error, message):
+    with pytest.raises(error, match=message):
+        plots.plot_gallery(assignments, images, **arguments)
+
+
+def test_raw_heatmap_is_the_assignments_over_the_grey_image_on_a_scale_of_0_to_1(images, assignments):
+    ax = plots.plot_heatmap(assignments, images, 4, 2)
+    under, heat = ax.images
+    np.testing.assert_array_equal(under.get_array(), images.pixels[4].mean(0))
+    np.testing.assert_array_equal(heat.get_array(), assignments[4, :, 2].reshape(3, 3).numpy())
+    assert heat.get_clim() == (0, 1)
+    assert heat.get_extent() == under.get_extent()
+    assert "raw, 3 × 3 patches" in ax.get_title()
+    assert "1.00" in ax.get_xlabel()
+
+
+def test_smoothed_heatmap_has_the_size_of_the_image_and_says_so(images, assignments):
+    ax = plots.plot_heatmap(assignments, images, 4, 2, smooth=True, name="hoof")
+    heat = arrays_of(ax)[1]
+    assert heat.shape == (S, S)
+    assert np.unravel_index(heat.argmax(), heat.shape)[0] in range(8, 16)
+    assert ax.get_title() == "hoof: smoothed"
+
+
+def test_heatmap_names_the_image_or_prototype_that_is_missing(images, assignments):
+    with pytest.raises(IndexError, match="image 5"):
+        plots.plot_heatmap(assignments, images, 5, 0)
+    with pytest.raises(IndexError, match="prototype -1"):
+        plots.plot_heatmap(assignments, images, 0, -1)
+    with pytest.raises(ValueError, match="4 images, and 5 images"):
+        plots.plot_heatmap(assignments[:4], images, 0, 0)
+
+
+def test_assignment_map_paints_the_strongest_prototype_of_each_patch(images, assignments):
+    figure = plots.plot_assignments(assignments, images, [4, 0], names=["sky", "grass", "hoof", "none"], top=2)
+    shown, painted = panels_of(figure, 2)
+    np.testing.assert_array_equal(arrays_of(shown[0])[0], as_shown(images.pixels[4]))
+    ranks = painted[0].images[1].get_array()  # sky is commonest, then grass; hoof is not among two
+    np.testing.assert_array_equal(ranks.filled(-1), [[0, 0, 0], [0, -1, 0], [1, 1, 1]])
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["sky (10)", "grass (6)"]
+    assert "1 rarer ones are left grey" in caption_of(figure)
+
+
+def test_similarity_is_the_cosine_to_the_boxed_patch_on_one_scale(features):
+    figure = plots.plot_similarity(features, 1, 2, 0, others=[3])
+    pictures, maps = panels_of(figure, 2)
+    fused = features.fused([1, 3])
+    expected = torch.cosine_similarity(fused, fused[:1, :, 2, 0, None, None], dim=1).numpy()
+    for i in range(2):
+        np.testing.assert_allclose(arrays_of(maps[i])[1], expected[i], atol=1e-5)
+    assert arrays_of(maps[0])[1][2, 0] == pytest.approx(1)
+    assert maps[0].images[1].get_clim() == maps[1].images[1].get_clim()
+    assert [len(ax.patches) for ax in (pictures[0], pictures[1], maps[0], maps[1])] == [2, 0, 2, 0]
+    assert (pictures[0].patches[0].get_x(), pictures[0].patches[0].get_y()) == (-0.5, 15.5)
+    assert "row 2, column 0 of 3 × 3 in set/001.png" in caption_of(figure)
+
+
+def test_similarity_takes_any_patch_vectors_with_their_images(images, features):
+    vectors = features.fused(np.arange(M)).flatten(2).transpose(1, 2)
+    figure = plots.plot_similarity(vectors, 1, 2, 0, images=images)
+    same = plots.plot_similarity(features, 1, 2, 0)
+    np.testing.assert_allclose(arrays_of(panels_of(figure, 2)[1, 0])[1], arrays_of(panels_of(same, 2)[1, 0])[1])
+    with pytest.raises(ValueError, match="pass images="):
+        plots.plot_similarity(vectors, 1, 2, 0)
+    with pytest.raises(IndexError, match=r"row 3 is not there: 3 are numbered 0\.\.2"):
+        plots.plot_similarity(features, 1, 3, 0)
+
+
+def test_teacher_maps_colour_equal_patches_equally(features):
+    maps = tuple(np.array(m) for m in features.maps)
+    maps[0][3, 0, :, 1, 1] = maps[0][0, 0, :, 0, 2]
+    changed = PatchFeatures(maps, features.images, "t", (2, 3))
+    figure = plots.plot_teacher_maps(changed, [0, 3])
+    rows = panels_of(figure, 3)
+    np.testing.assert_array_equal(arrays_of(rows[0, 1])[0], as_shown(features.images.pixels[3]))
+    np.testing.assert_allclose(arrays_of(rows[1, 0])[0][0, 2], arrays_of(rows[1, 1])[0][1, 1], atol=1e-4)
+    assert [row[0].get_ylabel() for row in rows] == ["image", "layer 2\n3 × 3 patches", "layer 3\n2 × 2 patches"]
+    with pytest.raises(IndexError, match="layer 2"):
+        plots.plot_teacher_maps(features, [0], layers=[2])
+
+
+def embedding() -> Embedding:
+    xy = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    return Embedding(xy, np.array([0, 2, 4, 6, 8, 10]), "pca", "PCA of 6 of 12 points")
+
+
+def test_embedding_puts_each_label_at_its_points_and_takes_labels_of_all_vectors():
+    of_points = np.array([1, 1, 0, 2, 2, 2])
+    of_vectors = np.full(12, 9)
+    of_vectors[::2] = of_points
+    of_vectors[1::2] = 0
+    map_ = embedding()
+    for labels in (of_points, of_vectors):
+        ax = plots.plot_embedding(map_, labels, names=("background", "leg", "tail"), title="by part")
+        grey, leg, tail = (c.get_offsets() for c in ax.collections)
+        np.testing.assert_allclose(grey, map_.xy[[2]])
+        np.testing.assert_allclose(leg, map_.xy[:2])
+        np.testing.assert_allclose(tail, map_.xy[3:])
+        assert legend_of(ax) == ["leg", "tail", "background"]
+        assert "PCA of 6 of 12 points" in " ".join(ax.get_xlabel().split())
+
+
+def test_embedding_greys_unknown_and_rare_labels():
+    ax = plots.plot_embedding(embedding(), np.array([-1, 0, 1, 1, 2, 2]), top=2)
+    assert legend_of(ax) == ["1", "2", "others"]
+    assert len(ax.collections[0].get_offsets()) == 2
+    with pytest.raises(ValueError, match="5 labels for 6 points"):
+        plots.plot_embedding(embedding(), np.zeros(5, int))
+
+
+def test_part_table_rows_go_by_part_then_purity_with_background_last_and_the_dead_left_out():
+    assigned = np.repeat([0, 1, 2, 3], [4, 4, 2, 4])[None]
+    parts = np.array([[0, 0, 0, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0]])
+    agreement = part_agreement(assigned, parts, 5, 3)
+    ax = plots.plot_part_table(agreement, PARTS, ["sky", "tail!", "hoof", "leg?", "dead"])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["hoof", "leg?", "tail!", "sky"]
+    np.testing.assert_allclose(arrays_of(ax)[0], [[0, 1, 0], [0.25, 0.75, 0], [0, 0.25, 0.75], [0.75, 0.25, 0]])
+    assert [t.get_text() for t in ax.texts] == ["100%", "2", "75%", "4", "75%", "4", "75%", "4"]
+    sentence = " ".join(ax.get_xlabel().split())
+    assert f"purity is {agreement.purity:.2f}" in sentence
+    assert "1 prototypes without a patch" in sentence
+    with pytest.raises(ValueError, match="2 part names for a table of 3"):
+        plots.plot_part_table(agreement, PARTS[:2])
+
+
+def test_usage_is_the_share_of_each_class_and_leaves_out_unlabelled_images(images, assignments):
+    ax = plots.plot_usage(assignments, images.labels, images.classes)
+    # cow: images 0 and 1, pig: 2 and 3; every image has 3 patches of p01 and 1 of p02, so 5 of p00
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["p00", "p01", "p02", "p03"]
+    np.testing.assert_allclose(arrays_of(ax)[0] * 9, [[5, 3, 1, 0], [5, 3, 1, 0]])
+    assert "36 patches" in ax.get_xlabel()
+    with pytest.raises(ValueError, match="2 labels"):
+        plots.plot_usage(assignments, [0, 1], images.classes)
+
+
+def test_agreement_counts_equal_prototypes_in_equal_patches(assignments):
+    other = assignments.clone()
+    other[0, 6:] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    ax = plots.plot_agreement(assignments, other)
+    assert ax.get_title() == "42 of 45 patches agree (93%)"
+    np.testing.assert_allclose(arrays_of(ax)[0][1], [0, 12 / 15, 0, 3 / 15])
+
+
+def test_confusion_rows_are_true_classes():
+    scores = Scores(0.5, None, np.array([0, 1, 1, 1]), None, np.array([0, 0, 0, 1]))
+    ax = plots.plot_confusion(scores, ("cow", "pig"))
+    np.testing.assert_allclose(arrays_of(ax)[0], [[1 / 3, 2 / 3], [0, 1]])
+    assert ax.get_title() == "plain prediction z: 2 of 4 right (50.0%)"
+    assert [t.get_text() for t in ax.texts] == ["33", "67", "100"]
+    with pytest.raises(ValueError, match="no augmented prediction"):
+        plots.plot_confusion(scores, ("cow", "pig"), augmented=True)
+
+
+def test_curves_are_the_logged_values_under_the_keys_of_the_losses():
+    rows = [{"step": float(i), "lr": 0.1, "seconds": 1.0, "task": 2.0 - 0.1 * i, "assignment": 1.0} for i in range(5)]
+    ax = plots.plot_curves({"run": History(rows, step=5)})
+    assert legend_of(ax) == ["task", "assignment"]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[i, 2 - 0.1 * i] for i in range(5)])
+    assert "run 5 steps" in ax.get_xlabel()
+
+
+def test_several_runs_are_named_and_long_curves_smoothed():
+    rows = [{"step": float(i), "task": float(i % 2)} for i in range(40)]
+    ax = plots.plot_curves({"a": History(rows), "b": History(rows, stopped=True)}, ["task"])
+    assert legend_of(ax) == ["a", "b"]
+    raw, smooth = ax.lines[:2]
+    assert len(raw.get_ydata()) == 40
+    assert set(np.asarray(smooth.get_ydata())) == {0.5}
+    assert "stopped early" in ax.get_xlabel()
+    with pytest.raises(ValueError, match="no curve of hint: these histories have task"):
+        plots.plot_curves({"a": History(rows)}, ["hint"])
+
+
+def test_scores_draw_every_seed_the_mean_and_the_interval():
+    values = [0.3, 0.4, 0.5]
+    rows = [
+        {"name": "hint", "labels_per_class": 30, "values": values, "augmented": None},
+        {"name": "best", "labels_per_class": 5, "values": values, "augmented": [0.6, 0.6, 0.6]},
+    ]
+    ax = plots.plot_scores(rows)
+    names = ["5 images a class", "best", "30 images a class", "hint"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == names
+    dots, interval, mean = ax.lines[:3]
+    np.testing.assert_allclose(dots.get_xdata(), values)
+    np.testing.assert_allclose(interval.get_xdata(), paired_interval(values)[1:])
+    np.testing.assert_allclose(mean.get_xdata(), [0.4])
+    assert [t.get_text() for t in ax.texts] == ["40.0%", "60.0%", "40.0%"]
+    assert "(3 a row)" in ax.get_xlabel()
+    with pytest.raises(ValueError, match="no scores"):
+        plots.plot_scores([])
+
+
+def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
+    torch.manual_seed(0)
+    bank = PrototypeBank(K, 6, 8)
+    student = Student("mobilenetv3_small_050", Classification(2), bank, augment=AugmentConfig(), image_px=32).eval()
+    assert student.augment is not None
+    assert student.augment.gate is not None
+    torch.nn.init.ones_(student.augment.gate)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+    images = PackedImages(pixels, np.zeros(2, np.int64), ("a", "b"), ("cow", "pig"), "fake")
+    figure = plots.plot_attention(student, images, 1, top=2)
+    image, first, second, change = panels_of(figure, 1)[0]
+    with torch.no_grad():
+        f = student(torch.from_numpy(pixels[1:]).float() / 255).features
+        attention = student.augment.attention(f, bank.prototypes, enabled=bank.enabled)[0]
+        moved = (student.augmented(f) - f)[0].norm(dim=-1)
+    order = attention.amax(0).argsort(descending=True)[:2].tolist()
+    np.testing.assert_array_equal(arrays_of(image)[0], as_shown(pixels[1]))
+    for ax, k in zip((first, second), order, strict=True):
+        assert ax.get_title() == bank.names[k]
+        np.testing.assert_allclose(arrays_of(ax)[1].ravel(), attention[:, k], rtol=1e-4)
+    np.testing.assert_allclose(arrays_of(change)[1].ravel(), moved, rtol=1e-3)
+    assert "uniform attention would be 0.250" in caption_of(figure)
+
+
+def test_attention_needs_prototypes_in_the_augmentation(images):
+    plain = Student("mobilenetv3_small_050", Classification(2), image_px=32)
+    with pytest.raises(ValueError, match="attends to no prototypes"):
+        plots.plot_attention(plain, images, 0)
+
+
+def test_names_are_text_and_never_formulas(images, assignments):
+    ax = plots.plot_usage(assignments, images.labels, images.classes, names=["$", "a$b$", r"$\oops$", "<b>"])
+    ax.figure.canvas.draw()
+    assert ax.get_xticklabels()[0].get_text() == r"\$"
+
+
+def test_nothing_leaks_into_pyplot(images, assignments, features):
+    before = plt.get_fignums()
+    figure = Figure()
+    axes = figure.subplots(1, 3)
+    plots.plot_heatmap(assignments, images, 0, 0, ax=axes[0])
+    plots.plot_agreement(assignments, assignments, ax=axes[1])
+    plots.plot_curves({"a": History([{"step": 0.0, "task": 1.0}])}, ax=axes[2])
+    plots.plot_gallery(assignments, images)
+    plots.plot_teacher_maps(features, [0])
+    plots.plot_assignments(assignments, images, [0])
+    plots.plot_similarity(features, 0, 0, 0)
+    assert plt.get_fignums() == before
+    plots.plot_heatmap(assignments, images, 0, 0)
+    assert len(plt.get_fignums()) == len(before) + 1
