@@ -1,8 +1,10 @@
 """The frozen teacher: any timm backbone that turns images into maps of patch features, several layers at once."""
 
+import difflib
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,13 +61,15 @@ class Teacher(nn.Module):
             about = read_metadata(weights)
             timm_kwargs = about["timm_kwargs"] | timm_kwargs
         architecture = about.get("architecture", name)
+        image_px = image_px or about.get("image_px")
         self.backbone: Any = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
+        self._made_as = json.dumps([architecture, timm_kwargs], sort_keys=True, default=repr)
         if weights is not None:
             load_weights(self.backbone, Path(weights))
         config = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(about.get("mean", config["mean"])).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(about.get("std", config["std"])).view(1, 3, 1, 1), persistent=False)
-        self.image_px = int(image_px or about.get("image_px") or config["input_size"][-1])
+        self.image_px = int(image_px or config["input_size"][-1])
         self.layers = choose_layers(self.backbone, layers if layers is not None else about.get("layers"))
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
@@ -96,8 +100,12 @@ class Teacher(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of weights, layers, input size and normalisation; features of another teacher never match it."""
-        digest = hashlib.sha256(repr((self.layers, self.image_px, self.mean.tolist(), self.std.tolist())).encode())
+        """Digest of the weights and of all that decides what they compute; features of another teacher never match it.
+
+        timm's options count too: the same weights with another padding or activation give other features.
+        """
+        facts = (self._made_as, self.layers, self.image_px, self.mean.tolist(), self.std.tolist())
+        digest = hashlib.sha256(repr(facts).encode())
         for key, value in self.backbone.state_dict().items():
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -118,10 +126,11 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
     Raises:
         WeightsError: the name is unknown, or the hub cannot be reached.
     """
-    if not timm.is_model(name.split("/")[-1].split(".")[0]):
-        near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:8]
+    plain = name.split("/")[-1].split(".")[0]
+    if not timm.is_model(plain):
+        near = [*timm.list_models(f"*{plain}*")[:5], *difflib.get_close_matches(plain, timm.list_models(), n=5)]
         raise WeightsError(
-            f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(near)}?" if near else "")
+            f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else "")
         )
     sized: dict[str, Any] = (
         {"img_size": image_px} if image_px is not None else {}
@@ -136,7 +145,7 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
     except Exception as error:
         if not pretrained:
             raise
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
         raise WeightsError(
             f"could not fetch the weights of {name!r} ({reason}). Offline? Download them once on a connected machine "
             "and pass weights='file.safetensors', or use Teacher('farmyard'), which ships with prockd."
@@ -176,8 +185,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"no weights at {path}: give the path of a .safetensors or .pth state dict")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = safetensors.torch.load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a pickle's protocol: what cannot be read is told below
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that "
