@@ -120,7 +120,8 @@ def _text(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float | np.floating):
-        return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+        number = float(value)
+        return f"{number:.3f}" if 0.001 <= abs(number) < 1000 or number == 0 else f"{number:.3g}"
     return str(value)
 
 

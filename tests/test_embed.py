@@ -94,6 +94,7 @@ def test_umap_is_reproducible_and_keeps_neighbours_together(tmp_path, capsys):
     assert embed_2d(vectors[:3], root=tmp_path, progress=False).xy.shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_umap_is_not_loaded_before_it_is_used():
     code = "import sys, prockd.embed; sys.exit('umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

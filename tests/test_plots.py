@@ -366,6 +366,10 @@ def test_names_are_text_and_never_formulas(images, assignments):
     assert ax.get_xticklabels()[0].get_text() == r"\$"
 
 
+def test_a_figure_of_panels_shows_itself_in_a_notebook(images, assignments):
+    assert plots.plot_gallery(assignments, images, count=1)._repr_png_().startswith(b"\x89PNG")
+
+
 def test_nothing_leaks_into_pyplot(images, assignments, features):
     before = plt.get_fignums()
     figure = Figure()

@@ -1,5 +1,6 @@
 """What all figures share: colours, captions, pictures with maps over them, and checks of what was asked for."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from math import isqrt
@@ -32,6 +33,15 @@ HEAT = LinearSegmentedColormap.from_list(
 """From nothing over yellow to red: what is low leaves the grey image below as it is."""
 
 
+class Panels(Figure):
+    """A figure that pyplot does not know and a notebook shows, whether or not pyplot has been used before."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+
 def style(number: int) -> tuple[str, str]:
     """Colour and marker of the n-th thing; 64 pairs are different."""
     n = len(COLOURS)
@@ -60,7 +70,7 @@ def own_or_new(ax: Axes | None, width: float, height: float) -> Axes:
 
 def panels(rows: int, columns: int, side: float, below: float = 0.06) -> tuple[Figure, np.ndarray]:
     """A figure of square panels, ``side`` inches each, with ``below`` inches for the text under each."""
-    figure = Figure(figsize=(1.1 + columns * side, 0.5 + rows * (side + below)), layout="constrained")
+    figure = Panels(figsize=(1.1 + columns * side, 0.5 + rows * (side + below)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         bare(ax)
