@@ -1,0 +1,239 @@
+import os
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, draw_stripes
+from torch.nn import functional as F
+
+from prockd.datasets import Arrays, pack
+from prockd.features import PatchFeatures, extract, fuse_layers, to_unit
+from prockd.teacher import Teacher
+
+
+def read(teacher, images, tmp_path, **options) -> PatchFeatures:
+    return extract(teacher, images, root=tmp_path, device="cpu", progress=False, **options)
+
+
+def say(teacher, packed, *, mirrored: bool = False) -> list[np.ndarray]:
+    """What the teacher says of all images when it is asked directly."""
+    images = to_unit(torch.from_numpy(np.array(packed.pixels)))
+    return [m.numpy() for m in teacher(images.flip(3) if mirrored else images)]
+
+
+def entries(tmp_path) -> list[str]:
+    return sorted(p.name for p in (tmp_path / "features").iterdir()) if (tmp_path / "features").exists() else []
+
+
+class Stop(BaseException):
+    """What a Ctrl-C is: no Exception."""
+
+
+def broken_after(teacher, passes: int, how):
+    """The teacher's forward, which ends in ``how`` after some passes."""
+    whole, done = teacher.forward, []
+
+    def forward(images):
+        done.append(None)
+        if len(done) > passes:
+            how()
+        return whole(images)
+
+    return forward
+
+
+# What is stored
+
+
+def test_features_are_what_the_teacher_says_of_each_image(teacher, packed, features):
+    assert len(features) == len(packed)
+    assert features.teacher == teacher.fingerprint
+    assert features.layers == teacher.layers
+    for stored, said in zip(features.maps, say(teacher, packed), strict=True):
+        assert stored.dtype == np.float16
+        np.testing.assert_allclose(stored[:, 0], said, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "vit"])
+def test_the_mirrored_view_is_the_teachers_pass_of_the_mirrored_image_not_the_mirrored_map(
+    request, packed, tmp_path, kind
+):
+    teacher = request.getfixturevalue(kind)
+    features = read(teacher, packed, tmp_path)
+    for stored, said in zip(features.maps, say(teacher, packed, mirrored=True), strict=True):
+        np.testing.assert_allclose(stored[:, 1], said, atol=2e-3, rtol=2e-3)
+        assert np.abs(stored[:, 1] - stored[:, 0][..., ::-1]).max() > 0.01  # mirroring the map would be wrong
+
+
+def test_features_do_not_depend_on_the_batch_size(teacher, packed, features, tmp_path):
+    ones = read(teacher, packed, tmp_path, batch_size=5)
+    for a, b in zip(ones.maps, features.maps, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3, rtol=2e-3)
+
+
+def test_one_view_is_enough_where_nothing_is_mirrored(teacher, packed, features, tmp_path):
+    single = read(teacher, packed, tmp_path, views=1)
+    assert single.num_views == 1
+    for a, b in zip(single.maps, features.maps, strict=True):
+        np.testing.assert_array_equal(a[:, 0], b[:, 0])
+
+
+@pytest.mark.parametrize("views", [0, 3, -1])
+def test_views_other_than_one_or_two_are_refused(teacher, packed, tmp_path, views):
+    with pytest.raises(ValueError, match=f"views={views}"):
+        read(teacher, packed, tmp_path, views=views)
+
+
+def test_images_are_resized_to_the_teachers_input(teacher, tmp_path):
+    images = pack(Arrays(*draw_stripes(4, 64), ("a", "b")), 64, root=tmp_path)
+    features = read(teacher, images, tmp_path)
+    assert features.images.image_px == 64
+    assert [m.shape[3:] for m in features.maps] == list(teacher.grids)
+    small = F.interpolate(
+        torch.from_numpy(np.array(images.pixels)) / 255, (32, 32), mode="bilinear", antialias=True, align_corners=False
+    )
+    np.testing.assert_allclose(features.maps[0][:, 0], teacher(small)[0].numpy(), atol=3e-3, rtol=3e-3)
+
+
+def test_a_data_set_is_packed_at_the_teachers_size_or_at_the_size_that_was_asked(teacher, stripes, packed, tmp_path):
+    features = read(teacher, stripes, tmp_path)
+    assert features.images.image_px == teacher.image_px
+    np.testing.assert_array_equal(features.images.pixels, packed.pixels)
+    assert read(teacher, stripes, tmp_path, image_px=48).images.image_px == 48
+
+
+def test_layers_of_a_transformer_are_stored_one_by_one(vit, packed, tmp_path):
+    features = read(vit, packed, tmp_path)
+    assert [m.shape for m in features.maps] == [(12, 2, 24, 4, 4)] * len(vit.layers)
+    assert features.width == 24 * len(vit.layers)
+    assert features.grid == (4, 4)
+
+
+# The cache
+
+
+def test_a_second_extraction_reads_the_cache_and_never_runs_the_teacher(teacher, packed, tmp_path, monkeypatch):
+    first = read(teacher, packed, tmp_path)
+    monkeypatch.setattr(Teacher, "forward", lambda self, images: pytest.fail("the teacher ran again"))
+    second = read(teacher, packed, tmp_path)
+    assert len(entries(tmp_path)) == 1
+    for a, b in zip(first.maps, second.maps, strict=True):
+        assert isinstance(b, np.memmap)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"layers": (1, 2)}, {"image_px": 64}, {"output_stride": 16}, {"act_layer": "silu"}, {"weights": "others"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_teacher_has_another_cache_entry(teacher, packed, tmp_path, changed):
+    first = read(teacher, packed, tmp_path)
+    torch.manual_seed(1 if changed.pop("weights", None) else 0)
+    other = Teacher("resnet10t", **{"image_px": 32, "layers": (1, 2, 3), **TINY, **changed})
+    second = read(other, packed, tmp_path)
+    assert len(entries(tmp_path)) == 2
+    assert first.teacher != second.teacher
+    said = say(teacher, packed)[0]
+    np.testing.assert_allclose(read(teacher, packed, tmp_path).maps[0][:, 0], said, atol=2e-3, rtol=2e-3)
+
+
+def test_other_images_views_and_sizes_have_their_own_entries(teacher, stripes, packed, tmp_path):
+    read(teacher, packed, tmp_path)
+    read(teacher, packed.select([0, 1, 2]), tmp_path)
+    read(teacher, packed, tmp_path, views=1)
+    read(teacher, stripes, tmp_path, image_px=48)
+    assert len(entries(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_extraction_leaves_nothing_and_the_next_one_is_whole(
+    teacher, packed, tmp_path, monkeypatch, error
+):
+    def end():
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(teacher, "forward", broken_after(teacher, 3, end))
+        with pytest.raises(error):
+            read(teacher, packed, tmp_path, batch_size=4)
+    assert entries(tmp_path) == []
+    features = read(teacher, packed, tmp_path, batch_size=4)
+    np.testing.assert_allclose(features.maps[0][:, 1], say(teacher, packed, mirrored=True)[0], atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_extraction_left_is_never_believed(teacher, packed, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+        child = os.fork()
+    if child == 0:  # dies in the middle of its work, without cleaning up
+        teacher.forward = broken_after(teacher, 3, lambda: os._exit(9))
+        read(teacher, packed, tmp_path, batch_size=4)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (left,) = entries(tmp_path)
+    assert ".tmp-" in left
+    features = read(teacher, packed, tmp_path, batch_size=4)
+    (kept,) = entries(tmp_path)
+    assert ".tmp-" not in kept
+    np.testing.assert_allclose(features.maps[0][:, 1], say(teacher, packed, mirrored=True)[0], atol=2e-3, rtol=2e-3)
+
+
+# Reading
+
+
+def test_fused_features_lie_on_the_finest_grid_with_unit_length_in_each_layer(features):
+    fused = features.fused([0, 5, 3])
+    assert fused.shape == (3, 8 + 16 + 24, 8, 8)
+    assert features.grid == (8, 8)
+    assert features.width == 48
+    fine, *coarse = fused.split([8, 16, 24], dim=1)
+    torch.testing.assert_close(fine.norm(dim=1), torch.ones(3, 8, 8))
+    for layer in coarse:  # between two patches the mean of two unit vectors is a little shorter
+        lengths = layer.norm(dim=1)
+        assert lengths.max() < 1.0001
+        assert lengths.min() > 0.9
+
+
+def test_each_fused_layer_points_where_the_teacher_said(features):
+    first = torch.from_numpy(np.array(features.maps[0][[4], 1])).float()
+    torch.testing.assert_close(features.fused([4], view=1)[:, :8], F.normalize(first, dim=1))
+    corners = features.fused([4], view=1)[:, 8:24, [0, 0, -1, -1], [0, -1, 0, -1]]
+    second = torch.from_numpy(np.array(features.maps[1][[4], 1])).float()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    torch.testing.assert_close(corners, F.normalize(second, dim=1))
+
+
+def test_a_layer_of_large_values_does_not_drown_the_others():
+    small, large = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
+    torch.testing.assert_close(fuse_layers([small, large], (4, 4)), fuse_layers([small, 1e4 * large], (4, 4)))
+
+
+def test_energy_is_the_length_of_the_last_layers_patches(features):
+    energy = features.energy([1, 2])
+    assert energy.shape == (2, 8, 8)
+    last = np.linalg.norm(features.maps[-1][[1, 2], 0].astype(np.float32), axis=1)
+    np.testing.assert_allclose(energy[:, 0, 0], last[:, 0, 0], rtol=1e-5)
+    assert energy.min() >= last.min() - 1e-4
+    assert energy.max() <= last.max() + 1e-4
+
+
+def test_select_keeps_images_labels_and_maps_together(features):
+    for chosen in ([7, 2, 2], np.array([0, 1, 2]), np.arange(12) % 3 == 0):
+        part = features.select(chosen)
+        rows = np.arange(12)[np.asarray(chosen)]
+        assert part.images.ids == tuple(features.images.ids[i] for i in rows)
+        assert part.images.labels.tolist() == features.images.labels[rows].tolist()
+        for a, b in zip(part.maps, features.maps, strict=True):
+            np.testing.assert_array_equal(a, b[rows])
+        assert (part.teacher, part.layers) == (features.teacher, features.layers)
+
+
+def test_repr_tells_images_views_patches_and_teacher(features):
+    text = repr(features)
+    assert "12 images, 2 views" in text
+    assert "layer 2: 4x4 patches of 16" in text
+    assert features.teacher[:8] in text
+    assert "1 views" in repr(replace(features, maps=tuple(m[:, :1] for m in features.maps)))
