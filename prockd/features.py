@@ -53,7 +53,7 @@ class PatchFeatures:
         return sum(m.shape[2] for m in self.maps)
 
     def fused(self, indices: Sequence[int] | np.ndarray, view: int = 0) -> Float[Tensor, "B D h w"]:
-        """All layers of some images on the finest grid, each patch of each layer at unit length.
+        """All layers of some images on the finest grid; each layer's patches have unit length before they are resized.
 
         Unit length per layer keeps a layer of large activations from drowning the others.
         """

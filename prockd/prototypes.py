@@ -102,10 +102,12 @@ class PrototypeBank(nn.Module):
             ValueError: the features come from another teacher, or hold NaN.
         """
         self.check(features)
-        parts = [
-            self.assign(self.embed(features.fused(np.arange(i, min(i + chunk, len(features))), view))).half()
-            for i in range(0, len(features), chunk)
-        ]
+        parts = []
+        for start in range(0, len(features), chunk):
+            indices = np.arange(start, min(start + chunk, len(features)))
+            fused = features.fused(indices, view)
+            check_finite(fused, features, indices)
+            parts.append(self.assign(self.embed(fused.to(self.prototypes.device))).half().cpu())
         return torch.cat(parts).float()
 
     def check(self, features: PatchFeatures) -> None:
@@ -269,18 +271,28 @@ def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int
     for start in range(0, M, chunk):
         indices = np.arange(start, min(start + chunk, M))
         inside = chosen[(chosen >= start * N) & (chosen < (indices[-1] + 1) * N)] - start * N
-        flat = features.fused(indices).flatten(2).transpose(1, 2).flatten(0, 1)  # (chunk * N, D)
-        bad = ~torch.isfinite(flat).all(1)
-        if bad.any():
-            image = features.images.ids[start + int(bad.nonzero()[0]) // N]
-            raise ValueError(
-                f"features of image {image!r} are not finite: remove the image or extract in full precision"
-            )
+        fused = features.fused(indices)
+        check_finite(fused, features, indices)
+        flat = fused.flatten(2).transpose(1, 2).flatten(0, 1)  # (chunk * N, D)
         energy = features.energy(indices).flatten(1)
         energy = energy / energy.mean(1, keepdim=True).clamp_min(1e-6)
         patches.append(flat[inside])
         energies.append(energy.flatten()[inside])
     return torch.cat(patches), torch.cat(energies)
+
+
+def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
+    """Refuse features that are not finite.
+
+    Raises:
+        ValueError: names the first image that has them.
+    """
+    good = torch.isfinite(fused).flatten(1).all(1)
+    if not good.all():
+        image = features.images.ids[int(indices[int((~good).nonzero()[0])])]
+        raise ValueError(
+            f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
+        )
 
 
 @torch.no_grad()
@@ -317,6 +329,7 @@ def train_bank(bank: PrototypeBank, features: PatchFeatures, config: DiscoverCon
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
         indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
         fused = features.fused(indices)
+        check_finite(fused, features, indices)
         u = bank.embed(fused)
         a = bank.assign(u)
         loss = 1 - F.cosine_similarity(decoder(bank(u)), fused.flatten(2).transpose(1, 2), dim=-1).mean()
