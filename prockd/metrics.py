@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from scipy.stats import t
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
@@ -16,7 +16,7 @@ from torch import Tensor
 from prockd.datasets import PackedImages
 
 
-def patch_parts(parts: Int[np.ndarray, "M H W"], grid: tuple[int, int], num_parts: int) -> Int[np.ndarray, "M N"]:
+def patch_parts(parts: Integer[np.ndarray, "M H W"], grid: tuple[int, int], num_parts: int) -> Int[np.ndarray, "M N"]:
     """The part of each patch: the commonest one where at least half of its pixels are foreground, else 0."""
     M, H, W = parts.shape
     h, w = grid
@@ -114,15 +114,17 @@ def linear_probe(
     held = np.zeros(len(labels), dtype=bool)
     for c in np.unique(labels):
         mine = order[labels[order] == c]
-        held[mine[: max(1, len(mine) // 5)]] = True
+        held[mine[: max(1, len(mine) // 5) if len(mine) > 1 else 0]] = True
     scaler = StandardScaler().fit(train)
-    x, t = scaler.transform(train), scaler.transform(test)
+    x, unseen = scaler.transform(train), scaler.transform(test)
 
     def fit(strength: float, rows: np.ndarray) -> LogisticRegression:
         return LogisticRegression(C=strength, max_iter=500).fit(x[rows], labels[rows])
 
-    chosen = max(strengths, key=lambda s: fit(s, ~held).score(x[held], labels[held]))
-    return float(fit(chosen, np.ones(len(labels), dtype=bool)).score(t, test_labels))
+    if held.any():
+        strengths = [max(strengths, key=lambda s: fit(s, ~held).score(x[held], labels[held]))]
+    chosen = sorted(strengths)[len(strengths) // 2]  # the middle one where one image a class leaves none to choose by
+    return float(fit(chosen, np.ones(len(labels), dtype=bool)).score(unseen, test_labels))
 
 
 def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
@@ -131,8 +133,6 @@ def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, f
     Raises:
         ValueError: fewer than two differences.
     """
-    from scipy.stats import t
-
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         raise ValueError("an interval needs at least 2 paired differences")
