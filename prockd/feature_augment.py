@@ -18,7 +18,7 @@ class FeatureAugment(nn.Module):
         embed_dim: width E of features and prototypes.
         num_prototypes: K.
         content: ``"prototypes"`` (above), ``"descriptor"`` (r is the residual descriptor given to every patch), or
-            ``"mlp"``, the control: r comes from a hidden layer with as many parameters as the prototypes have.
+            ``"mlp"``, the control: r comes from a hidden layer with as many parameters as prototypes and condition.
         residual: ``"gate"`` or ``"relu"``.
         conditional: learn alpha and beta (``"prototypes"`` only).
         scaled: divide scores by sqrt(E).
@@ -39,15 +39,16 @@ class FeatureAugment(nn.Module):
         super().__init__()
         if content not in ("prototypes", "descriptor", "mlp"):
             raise ValueError(f"content={content!r}: choose 'prototypes', 'descriptor' or 'mlp'")
+        if residual not in ("gate", "relu"):
+            raise ValueError(f"residual={residual!r}: choose 'gate' or 'relu'")
         self.content, self.residual, self.detach = content, residual, detach
         self.scale = 1 / math.sqrt(embed_dim) if scaled else 1.0
         self.encode = nn.Linear(embed_dim, embed_dim)
         self.transform = nn.Linear(2 * embed_dim, embed_dim)
         self.gate = nn.Parameter(torch.zeros(embed_dim)) if residual == "gate" else None
-        if content == "mlp":  # K keys and K values of width E are what prototypes and their condition hold
-            self.hidden = nn.Sequential(
-                nn.Linear(embed_dim, num_prototypes), nn.ReLU(), nn.Linear(num_prototypes, embed_dim)
-            )
+        if content == "mlp":  # as many weights as K prototypes and, when conditional, their K scales and K shifts
+            hidden = max(1, round(num_prototypes * (3 if conditional else 1) / 2))
+            self.hidden = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, embed_dim))
         if content == "prototypes":
             shape = (num_prototypes, embed_dim)
             self.alpha = nn.Parameter(torch.ones(shape), requires_grad=conditional)
