@@ -87,7 +87,10 @@ class Student(nn.Module):
             config = self.backbone.pretrained_cfg
             self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
             self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
-            maps = self._maps(torch.zeros(2, 3, image_px, image_px))
+            self.backbone.eval()  # a look at the sizes of the maps must not count as a step of its batch norms
+            with torch.no_grad():
+                maps = self._maps(torch.zeros(1, 3, image_px, image_px))
+            self.backbone.train()
             self.grid = max(((m.shape[2], m.shape[3]) for m in maps), key=lambda g: g[0] * g[1])
             self.last_width, self.last_grid = maps[-1].shape[1], (maps[-1].shape[2], maps[-1].shape[3])
             self.adapter = nn.ModuleList(nn.Conv2d(m.shape[1], self.embed_dim, 1) for m in maps)
@@ -204,7 +207,11 @@ def evaluate(student: Student, images: PackedImages, *, batch_size: int = 128) -
     student.eval()
     plain, augmented = [], []
     for start in range(0, len(images), batch_size):
-        output = student(to_unit(torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device)))
+        batch = to_unit(torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device))
+        if images.image_px != student.image_px:
+            size = (student.image_px, student.image_px)
+            batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
+        output = student(batch)
         plain.append(output.logits.argmax(-1).cpu())
         if output.augmented_logits is not None:
             augmented.append(output.augmented_logits.argmax(-1).cpu())
