@@ -50,11 +50,12 @@ def plot_gallery(
     Args:
         assignments: soft assignments of every patch.
         images: the images, in the same order.
-        prototypes: which; None is the ten that most patches prefer.
+        prototypes: which; None is the ten that most patches prefer, or where parts are known the one that lies most on
+            each part.
         count: patches in a row.
         names: of all K prototypes.
-        part_names: by part index; where the images have part masks, each row then tells its commonest part and that
-            part's share of the patches that prefer the prototype, background included.
+        part_names: by part index; where the images have part masks, each row then tells its part (as in
+            :func:`plot_part_table`) and that part's share of the patches that prefer the prototype.
         context: what is shown around the patch on each side, in patches.
         full: show the whole image.
         grid: rows and columns of patches.
@@ -70,18 +71,22 @@ def plot_gallery(
         raise ValueError(f"count={count}: at least one patch a row")
     assigned = assignments.argmax(-1).numpy()
     usage = np.bincount(assigned.ravel(), minlength=K)
-    if prototypes is None:
-        prototypes = [int(k) for k in np.argsort(-usage, kind="stable")[:10] if usage[k]]
-    chosen = [checked_index(k, K, "prototype") for k in prototypes]
     table = None
     if images.parts is not None and part_names is not None:
         parts = patch_parts(np.asarray(images.parts), (h, w), len(part_names))
         table = part_agreement(assigned, parts, K, len(part_names)).table
+    if prototypes is None and table is not None:
+        best = (table[:, 1:] / np.maximum(usage, 1)[:, None]).argmax(0)  # (P - 1,), one a part
+        prototypes = list(dict.fromkeys(best[table[:, 1:].any(0)].tolist()))
+    elif prototypes is None:
+        prototypes = [int(k) for k in np.argsort(-usage, kind="stable")[:10] if usage[k]]
+    chosen = [checked_index(k, K, "prototype") for k in prototypes]
     figure, axes = panels(len(chosen), min(count, M), 1.0, below=0.18)
     for row, k in enumerate(chosen):
         label = f"{labels[k]}\n{usage[k]:,} patches"
         if table is not None and part_names is not None and usage[k]:
-            label += f"\n{part_names[table[k].argmax()]} {table[k].max() / usage[k]:.0%}"
+            part = _parts_of(table)[k]
+            label += f"\n{part_names[part]} {table[k, part] / usage[k]:.0%}"
         axes[row, 0].set_ylabel(label, fontsize=SMALL, rotation=0, ha="right", va="center", labelpad=6)
         for ax, patch in zip(axes[row], nearest_patches(assignments, (h, w), k, count), strict=True):
             pixels = images.pixels[patch.image]
@@ -181,7 +186,9 @@ def plot_part_table(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Prototypes by parts: which share of a prototype's patches lies on each part, rows by commonest part, then purity.
+    """Prototypes by parts: which share of a prototype's patches lies on each part, rows by part, then purity.
+
+    A prototype's part is the commonest on the animals where more than a quarter of its patches lie, else background.
 
     Raises:
         ValueError: names that do not fit the table.
@@ -192,14 +199,14 @@ def plot_part_table(
         raise ValueError(f"{len(part_names)} part names for a table of {table.shape[1]} parts")
     counts = table.sum(1)
     shares = table / np.maximum(counts, 1)[:, None]
-    best = (shares.argmax(1) - 1) % table.shape[1]  # background, column 0, comes last
-    order = [int(k) for k in np.lexsort((-shares.max(1), best)) if counts[k]]
+    parts = _parts_of(table)
+    purity = shares[np.arange(len(table)), parts]
+    order = [int(k) for k in np.lexsort((-purity, (parts - 1) % table.shape[1])) if counts[k]]  # background last
     ax = own_or_new(ax, 7.2, 1.6 + 0.19 * len(order))
     heat = ax.imshow(shares[order], cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     for y, k in enumerate(order):
-        part = int(shares[k].argmax())
-        dark = "black" if shares[k, part] > 0.55 else "white"
-        ax.text(part, y, f"{shares[k, part]:.0%}", ha="center", va="center", fontsize=6.5, color=dark)
+        dark = "black" if purity[k] > 0.55 else "white"
+        ax.text(parts[k], y, f"{purity[k]:.0%}", ha="center", va="center", fontsize=6.5, color=dark)
         ax.text(table.shape[1] - 0.4, y, f"{counts[k]:,}", va="center", fontsize=6.5)
     ax.set_xticks(range(table.shape[1]), part_names, fontsize=SMALL)
     ax.set_yticks(range(len(order)), [labels[k] for k in order], fontsize=6.5)
@@ -207,8 +214,9 @@ def plot_part_table(
     colour_bar(heat, ax, "share of the prototype's patches", pad=0.1, fraction=0.03, format=PercentFormatter(1))
     dead = f" {len(table) - len(order)} prototypes without a patch are left out." if len(order) < len(table) else ""
     about = (
-        f"{counts.sum():,} patches, numbers at the side. On the animals purity is {agreement.purity:.2f} and NMI "
-        f"{agreement.nmi:.2f}; the commonest part alone would be {agreement.majority:.2f}.{dead}"
+        f"{counts.sum():,} patches, numbers at the side; prototypes with at most a quarter on animals come last. "
+        f"On the animals purity is {agreement.purity:.2f} and NMI {agreement.nmi:.2f}; the commonest part alone would be "
+        f"{agreement.majority:.2f}.{dead}"
     )
     caption(ax, about)
     return ax
@@ -284,3 +292,9 @@ def _window(grid: tuple[int, int], row: int, column: int, image_px: int, context
         place.append((min(max(0, round((index - context) * size)), image_px - side), side))
     (left, width), (top, height) = place
     return left, top, width, height
+
+
+def _parts_of(table: np.ndarray) -> np.ndarray:
+    """Each prototype's part: the commonest where more than a quarter of its patches lie on animals, else background."""
+    front = table[:, 1:]
+    return np.where(4 * front.sum(1) > table.sum(1), front.argmax(1) + 1, 0)
