@@ -215,8 +215,8 @@ def plot_part_table(
     dead = f" {len(table) - len(order)} prototypes without a patch are left out." if len(order) < len(table) else ""
     about = (
         f"{counts.sum():,} patches, numbers at the side; prototypes with at most a quarter on animals come last. "
-        f"On the animals purity is {agreement.purity:.2f} and NMI {agreement.nmi:.2f}; the commonest part alone would be "
-        f"{agreement.majority:.2f}.{dead}"
+        f"On the animals purity is {agreement.purity:.2f} and NMI {agreement.nmi:.2f}; the commonest part alone "
+        f"would be {agreement.majority:.2f}.{dead}"
     )
     caption(ax, about)
     return ax
