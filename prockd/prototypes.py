@@ -150,6 +150,8 @@ class PrototypeBank(nn.Module):
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             bank = cls(about.pop("num_prototypes"), about.pop("feature_dim"), about.pop("embed_dim"), **about)
             bank.load_state_dict(state)
+            if len(names) != bank.num_prototypes:
+                raise KeyError(f"{len(names)} names for {bank.num_prototypes} prototypes")
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
             raise ValueError(
                 f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})"
