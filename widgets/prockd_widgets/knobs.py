@@ -1,0 +1,85 @@
+"""A knob of :mod:`prockd.config` on the screen: slider, number field, unit and sentence, all from its metadata."""
+
+import dataclasses
+import math
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+REACH: dict[str, tuple[float, float, float | None]] = {
+    "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment": (0, 20, 0.5), "feature": (0, 30, 0.5),
+    "augmented": (0, 4, 0.1), "consistency": (0, 4, 0.1), "teacher_branch": (0, 4, 0.1), "hint": (0, 10, 0.5),
+    "lr": (1e-4, 3e-2, None), "steps": (20, 1500, 20), "unlabelled_batch": (0, 96, 8), "seed": (0, 9, 1),
+    "labels_per_class": (1, 30, 1),
+}  # fmt: skip
+"""What a slider reaches, and its step (None: logarithmic); the number field takes all that the configuration allows."""
+
+_LABEL, _SLIDER, _NUMBER = "128px", "270px", "92px"
+
+
+class Knob(widgets.VBox):  # type: ignore[misc]
+    """One field of a configuration. ``value`` is read and set; moving the slider moves the number.
+
+    Args:
+        field: a field made by ``prockd.config.knob`` or ``choice``.
+    """
+
+    def __init__(self, field: dataclasses.Field[object]) -> None:
+        self.name, self.meta = field.name, field.metadata
+        self.slider: Any = None
+        about, unit = str(self.meta["about"]), str(self.meta.get("unit", ""))
+        labelled = {"description": self.name, "style": {"description_width": _LABEL}, "tooltip": about}
+        if "options" in self.meta:
+            wide = widgets.Layout(width="370px")
+            self.number = widgets.Dropdown(options=self.meta["options"], value=field.default, layout=wide, **labelled)
+            parts = [self.number]
+        else:
+            low, high, step = REACH[self.name]
+            low, high = max(low, self.meta["low"]), min(high, self.meta["high"])
+            whole = isinstance(field.default, int)
+            kind = widgets.BoundedIntText if whole else widgets.BoundedFloatText
+            self.number = kind(
+                field.default, min=self.meta["low"], max=self.meta["high"], step=1 if whole else step or 0.001,
+                tooltip=f"{self.name}: {about}", layout=widgets.Layout(width=_NUMBER),
+            )  # fmt: skip
+            shared = labelled | {"readout": False, "layout": widgets.Layout(width=_SLIDER), "continuous_update": True}
+            if step is None:
+                self.slider = widgets.FloatLogSlider(min=math.log10(low), max=math.log10(high), step=0.02, **shared)
+            elif whole:
+                self.slider = widgets.IntSlider(min=int(low), max=int(high), step=int(step), **shared)
+            else:
+                self.slider = widgets.FloatSlider(min=low, max=high, step=step, **shared)
+            self._moved = False
+            self._from_number()
+            self.slider.observe(self._from_slider, "value")
+            self.number.observe(self._from_number, "value")
+            parts = [self.slider, self.number, widgets.HTML(f'<span class="prockd-soft">{escape(unit)}</span>')]
+        sentence = widgets.HTML(f'<div class="prockd-about">{escape(about)}</div>')
+        super().__init__([widgets.HBox(parts), sentence])
+
+    @property
+    def value(self) -> object:
+        """The value of the number field or menu."""
+        return self.number.value
+
+    @value.setter
+    def value(self, value: object) -> None:
+        self.number.value = value
+
+    def _from_slider(self, _: object = None) -> None:
+        """The slider was moved: the number follows, to two digits where the slider is logarithmic."""
+        if self._moved or self.slider is None:
+            return
+        value = self.slider.value
+        self.number.value = float(f"{value:.2g}") if isinstance(self.slider, widgets.FloatLogSlider) else value
+
+    def _from_number(self, _: object = None) -> None:
+        """The number was typed: the slider goes as near as it can, and leaves the number as it is."""
+        if self.slider is None:
+            return
+        logarithmic = isinstance(self.slider, widgets.FloatLogSlider)
+        ends = [10**e if logarithmic else e for e in (self.slider.min, self.slider.max)]
+        self._moved = True
+        self.slider.value = min(max(self.number.value, ends[0]), ends[1])
+        self._moved = False
