@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import roi_align
@@ -250,18 +252,11 @@ def distill(
         NonFiniteLossError: the loss is not finite; the last good checkpoint is kept.
     """
     config = config or DistillConfig()
-    images = (
-        dataset
-        if isinstance(dataset, PackedImages)
-        else (teacher.images if teacher else pack(dataset, student.image_px))
-    )
+    size = teacher.images.image_px if teacher is not None else student.image_px
+    images = dataset if isinstance(dataset, PackedImages) else pack(dataset, size, progress=progress)
     student.task.check(torch.from_numpy(np.array(images.labels)), images.ids)
     check_sources(student, images, teacher, unlabelled, config)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        cpu=cpu,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    accelerator = fresh_accelerator(config.mixed_precision, cpu=cpu)
     torch.manual_seed(config.seed)
     device = accelerator.device
     bank = student.bank
@@ -295,21 +290,27 @@ def distill(
         if extra_source is not None:
             boxes, views = extra_source.crops(len(extra), generator)
             batch = joined(batch, extra_source.batch(extra[share], boxes[share], views[share], student, device))
+        # whatever the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + accelerator.process_index)
         rate = learning_rate(step, config)
         for group in optimiser.param_groups:
             group["lr"] = rate
         terms = model(batch, step < config.label_free_steps)
         loss = total_loss(terms, config)
-        if not torch.isfinite(loss):
-            told = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+        bad = None if torch.isfinite(loss) else f"the loss is {float(loss.detach())}"
+        if bad is None:
+            optimiser.zero_grad()
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(parameters, 5.0)
+            if config.mixed_precision != "fp16" and not torch.isfinite(norm):  # with fp16 the scaler skips such a step
+                bad = f"the loss is {float(loss.detach()):.3g} and its gradient {float(norm)}"
+        if bad is not None:
+            told = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
             kept = f" The last good checkpoint is in {folder}." if folder else ""
             raise NonFiniteLossError(
-                f"the loss is {float(loss)} at step {step} ({told}); lower lr (now {rate:.2g}) or look at the images "
+                f"{bad} at step {step} ({told}); lower lr (now {rate:.2g}) or look at the images "
                 f"of this batch: {', '.join(images.ids[i] for i in indices)}.{kept}"
             )
-        optimiser.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 5.0)
         optimiser.step()
         history.step = step + 1
         last = history.step == config.steps
@@ -331,10 +332,27 @@ def distill(
     bar.close()
     history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
     accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:  # each process counted its own images in its batch norms
+        for buffer in distiller.buffers():
+            torch.distributed.broadcast(buffer, src=0)
     if val is not None:
         history.scores = evaluate(student, val if isinstance(val, PackedImages) else pack(val, student.image_px))
     student.eval()
     return history
+
+
+def fresh_accelerator(mixed_precision: str, *, cpu: bool) -> Accelerator:
+    """An Accelerator of these settings, whatever an earlier run of the same process used.
+
+    accelerate keeps the settings of the first one for the whole process and refuses others, which no notebook could
+    live with. Processes that are connected stay so.
+    """
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(
+        mixed_precision=mixed_precision,
+        cpu=cpu,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
 
 
 def joined(first: Batch, second: Batch) -> Batch:
@@ -357,9 +375,10 @@ def check_sources(
     Raises:
         ValueError: says which argument does not fit and what to pass.
     """
-    if teacher is not None and teacher.images.ids != images.ids:
+    if teacher is not None and not same_images(teacher.images, images):
         raise ValueError(
-            "teacher features belong to other images than the labelled ones: extract() the same images in the same order"
+            "teacher features belong to other images than the labelled ones: "
+            "extract() the same images in the same order"
         )
     wants_bank = [name for name in ("assignment", "feature", "teacher_branch") if getattr(config, name)]
     if teacher is not None and student.bank is None and wants_bank:
@@ -370,9 +389,26 @@ def check_sources(
         raise ValueError(
             "unlabelled images and label_free_steps are for transfer: pass teacher=features of the labelled images too"
         )
+    if unlabelled is not None and not config.unlabelled_batch:
+        raise ValueError("unlabelled images are given, but unlabelled_batch is 0: say how many to add to each step")
+    transfers = [name for name in ("assignment", "feature") if student.bank is not None and getattr(config, name)]
+    if config.label_free_steps and not transfers and not config.hint:
+        raise ValueError(
+            "label_free_steps learn from transfer alone: set assignment or feature (with prototypes) or hint above 0"
+        )
     for features in (teacher, unlabelled):
         if features is not None and student.bank is not None:
             student.bank.check(features)
+
+
+def same_images(first: PackedImages, second: PackedImages) -> bool:
+    """Whether two packs hold the same images in the same order; where their sizes allow it, a few are compared."""
+    if first.ids != second.ids:
+        return False
+    if first.fingerprint == second.fingerprint or first.image_px != second.image_px:
+        return True
+    few = slice(None, None, max(1, len(first) // 8))
+    return bool(np.array_equal(first.pixels[few], second.pixels[few]))
 
 
 def checkpoint(
@@ -396,17 +432,23 @@ def restore(
     """Load the last checkpoint of a run, if there is one; returns the first step still to do.
 
     Raises:
-        ValueError: the checkpoint was made with other settings; names them.
+        ValueError: the checkpoint is damaged, or was made with other settings (named) or for another student.
     """
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}); remove it to start the run again") from error
     changed = {k: (v, getattr(config, k)) for k, v in state["config"].items() if v != getattr(config, k)}
     if changed:
         what = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())
         raise ValueError(f"{path} was made with other settings ({what}); use the same ones or another run_dir")
-    distiller.load_state_dict(state["model"])
+    try:
+        distiller.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to another student; use the same one or another run_dir") from error
     optimiser.load_state_dict(state["optimiser"])
     history.rows, history.step = state["rows"], state["step"]
     return int(state["step"])

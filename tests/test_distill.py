@@ -1,0 +1,744 @@
+import json
+import math
+import os
+import socket
+import warnings
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, draw_stripes
+from torch import multiprocessing
+from torch.nn import functional as F
+
+from prockd import losses
+from prockd._types import UNLABELLED
+from prockd.config import AugmentConfig, DistillConfig
+from prockd.datasets import Arrays, PackedImages, pack
+from prockd.distill import (
+    Batch,
+    Distiller,
+    NonFiniteLossError,
+    Source,
+    crop,
+    distill,
+    embed_all,
+    joined,
+    learning_rate,
+    shuffled,
+    total_loss,
+)
+from prockd.features import PatchFeatures
+from prockd.prototypes import PrototypeBank
+from prockd.student import Student, evaluate
+from prockd.tasks import Classification
+from prockd.teacher import Teacher
+
+TASK = Classification(2, ("upright", "level"))
+PLAIN = DistillConfig(steps=6, batch_size=4, assignment=0.0, feature=0.0)
+BASE = DistillConfig(steps=6, batch_size=4)
+EVERYTHING = BASE.replace(teacher_branch=0.5, consistency=1.0, hint=1.0, unlabelled_batch=3)
+
+
+def made(bank: PrototypeBank | None = None, augment: AugmentConfig | None = None, **changes) -> Student:
+    options = {"image_px": 32, "embed_dim": 16, **TINY, **changes}
+    return Student(options.pop("backbone", "resnet10t"), TASK, bank, augment=augment, **options)
+
+
+def run(student: Student, dataset, config: DistillConfig, **options):
+    return distill(student, dataset, config=config, **{"cpu": True, "progress": False, "log_every": 1, **options})
+
+
+def copy_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+
+def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [key for key in first if not torch.equal(first[key], second[key])]
+
+
+def curves(history) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
+
+
+@pytest.fixture
+def fresh_bank(bank: PrototypeBank):
+    """Makes the same bank any number of times, since training may move one."""
+    state = copy_of(bank)
+
+    def make() -> PrototypeBank:
+        other = PrototypeBank(6, 48, 16, teacher=bank.teacher)
+        other.load_state_dict(state)
+        return other
+
+    return make
+
+
+@pytest.fixture
+def unlabelled(features: PatchFeatures) -> PatchFeatures:
+    """The same teacher's features of 7 images whose labels are nobody's business."""
+    part = features.select(np.arange(7))
+    return replace(part, images=replace(part.images, labels=np.full(7, UNLABELLED)))
+
+
+def batch_of(
+    features: PatchFeatures, student: Student, config: DistillConfig, bank: PrototypeBank | None, first: int = 0
+) -> Batch:
+    source = Source(features.images, features, bank, config)
+    boxes, views = source.crops(4, torch.Generator().manual_seed(0))
+    return source.batch(np.arange(first, first + 4), boxes, views, student, torch.device("cpu"))
+
+
+# Learning
+
+
+def test_a_student_learns_a_task_it_can_learn(features, bank, tmp_path):
+    seen = pack(Arrays(*draw_stripes(32), TASK.classes), 32, root=tmp_path, progress=False)
+    config = PLAIN.replace(steps=60, batch_size=8)
+    student = made(bank, AugmentConfig())
+    history = run(student, seen, config, val=seen)
+    losses_seen = history.curve("loss")[1]
+    assert np.mean(losses_seen[-5:]) < 0.3 * np.mean(losses_seen[:5])
+    assert history.scores.plain > 0.9
+    assert history.scores.augmented > 0.9
+    assert not student.training
+
+
+@pytest.mark.parametrize("term", ["assignment", "feature", "hint"])
+def test_transfer_brings_the_student_nearer_to_the_teacher(features, bank, term):
+    config = PLAIN.replace(steps=50, batch_size=6, **{term: 3.0})
+    history = run(made(bank), features.images, config, teacher=features)
+    values = history.curve(term)[1]
+    assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
+
+
+def test_two_runs_of_the_same_seed_end_in_the_same_weights_and_another_seed_in_others(features, fresh_bank):
+    ends = []
+    for seed in (0, 0, 1):
+        student = made(fresh_bank(), AugmentConfig())
+        run(student, features.images, BASE.replace(seed=seed), teacher=features)
+        ends.append(copy_of(student))
+    assert differing(ends[0], ends[1]) == []
+    assert differing(ends[0], ends[2])
+
+
+def test_training_leaves_no_trace_of_the_random_numbers_drawn_before_it(packed):
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.default_rng(seed)
+        student = made(drop_path_rate=0.3)
+        run(student, packed, PLAIN)
+        ends.append(copy_of(student))
+    assert differing(*ends) == []
+
+
+def test_training_never_calls_the_teacher(features, bank, monkeypatch):
+    monkeypatch.setattr(Teacher, "forward", lambda *_: pytest.fail("the teacher ran"))
+    assert run(made(bank, AugmentConfig()), features.images, BASE.replace(hint=1.0), teacher=features).step == 6
+
+
+def test_only_the_wanted_terms_are_computed(features, fresh_bank):
+    def terms(config: DistillConfig, augment: AugmentConfig | None = None, **options) -> set[str]:
+        history = run(made(fresh_bank(), augment), features.images, config.replace(steps=1), **options)
+        return set(history.rows[0]) - {"step", "lr", "seconds", "loss"}
+
+    with_teacher = {"teacher": features}
+    assert terms(BASE) == {"task"}
+    assert terms(PLAIN, **with_teacher) == {"task"}
+    assert terms(BASE, **with_teacher) == {"task", "assignment", "feature"}
+    assert terms(BASE.replace(assignment=0.0, hint=1.0), **with_teacher) == {"task", "feature", "hint"}
+    assert terms(BASE, AugmentConfig()) == {"task", "augmented"}
+    all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint"}
+    everything = EVERYTHING.replace(unlabelled_batch=0)
+    assert terms(everything, AugmentConfig(), **with_teacher) == all_terms
+
+
+def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
+    config = EVERYTHING.replace(unlabelled_batch=0, augmented=0.3, assignment=2.0)
+    (row,) = run(made(bank, AugmentConfig()), features.images, config.replace(steps=1), teacher=features).rows
+    weights = {name: getattr(config, name, 1.0) for name in row if name not in ("step", "lr", "seconds", "loss")}
+    assert weights["task"] == 1.0
+    assert row["loss"] == pytest.approx(sum(weight * row[name] for name, weight in weights.items()), rel=1e-5)
+    assert total_loss({"task": torch.tensor(2.0), "hint": torch.tensor(3.0)}, config).item() == 2 + 3 * config.hint
+
+
+# Who gets a gradient
+
+
+def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_the_teacher(features, bank):
+    config = EVERYTHING.replace(unlabelled_batch=0, train_bank=True)
+    augment = AugmentConfig(residual="relu")
+    student = made(bank, augment)
+    distiller = Distiller(student, config, features.maps[-1].shape[2])
+    batch = batch_of(features, student, config, bank)
+    total_loss(distiller(batch, False), config).backward()
+    modules = {
+        "backbone": student.backbone, "adapter": student.adapter, "head": student.head, "augment": student.augment,
+        "bank": bank, "projector": distiller.projector,
+    }  # fmt: skip
+    for name, module in modules.items():
+        silent = [key for key, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert silent == [], f"{name} gets no gradient at {silent}"
+    assert (bank.prototypes.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("term", ["assignment", "feature", "hint"])
+def test_a_transfer_term_alone_reaches_the_student_and_never_the_teachers_features(features, bank, term):
+    config = PLAIN.replace(**{term: 1.0})
+    student = made(bank)
+    distiller = Distiller(student, config, features.maps[-1].shape[2] if term == "hint" else None)
+    batch = batch_of(features, student, config, bank)
+    batch.teacher.requires_grad_()
+    if batch.last is not None:
+        batch.last.requires_grad_()
+    distiller(batch, True)[term].backward()
+    assert batch.teacher.grad is None
+    assert batch.last is None or batch.last.grad is None
+    assert student.backbone.conv1[0].weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in student.head.parameters())
+
+
+def test_a_frozen_bank_is_unchanged_and_a_trained_one_moves(features, fresh_bank):
+    for train_bank in (False, True):
+        bank = fresh_bank()
+        before = copy_of(bank)
+        student = made(bank, AugmentConfig())
+        run(student, features.images, BASE.replace(train_bank=train_bank, teacher_branch=0.5), teacher=features)
+        moved = differing(before, copy_of(bank))
+        assert ("prototypes" in moved) is train_bank
+        assert bool(moved) is train_bank, moved
+        assert differing(copy_of(made().adapter), copy_of(student.adapter))
+
+
+def test_the_teacher_is_the_same_after_training(teacher, features, bank):
+    before = teacher.fingerprint
+    run(made(bank, AugmentConfig()), features.images, BASE.replace(train_bank=True), teacher=features)
+    assert teacher.fingerprint == before
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+# Unlabelled images
+
+
+def test_unlabelled_images_change_transfer_terms_and_their_labels_are_never_used(features, unlabelled, fresh_bank):
+    config = EVERYTHING.replace(steps=3)
+    ends = []
+    for labels in (np.full(7, UNLABELLED), np.zeros(7, np.int64), np.full(7, 999)):
+        student = made(fresh_bank(), AugmentConfig())
+        told = replace(unlabelled, images=replace(unlabelled.images, labels=labels))
+        run(student, features.images, config, teacher=features, unlabelled=told)
+        ends.append(copy_of(student))
+    assert differing(ends[0], ends[1]) == differing(ends[0], ends[2]) == []
+
+
+def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(features, unlabelled, bank):
+    config = EVERYTHING
+    student = made(bank, AugmentConfig(residual="relu")).eval()  # in eval mode images do not touch one another
+    distiller = Distiller(student, config, features.maps[-1].shape[2])
+    alone = batch_of(features, student, config, bank)
+    extra = batch_of(unlabelled, student, config, bank, first=3)
+    apart, together = distiller(alone, False), distiller(joined(alone, extra), False)
+    for term in ("task", "augmented", "teacher_branch", "consistency"):
+        torch.testing.assert_close(together[term], apart[term])
+    of_extra = distiller(replace(extra, labels=alone.labels), False)
+    for term in ("assignment", "feature"):
+        torch.testing.assert_close(together[term], (apart[term] + of_extra[term]) / 2)
+        assert (together[term] - apart[term]).abs() > 1e-4
+
+
+def test_every_unlabelled_image_takes_its_turn(features, unlabelled, bank, monkeypatch):
+    seen: list[int] = []
+    inner = Source.batch
+
+    def batch(self, indices, *rest):
+        if self.images is unlabelled.images:
+            seen.extend(indices.tolist())
+        return inner(self, indices, *rest)
+
+    monkeypatch.setattr(Source, "batch", batch)
+    run(made(bank), features.images, BASE.replace(steps=7, unlabelled_batch=3), teacher=features, unlabelled=unlabelled)
+    assert np.bincount(seen).tolist() == [3] * 7
+
+
+def test_label_free_steps_have_no_task_term_and_leave_the_head_alone(features, unlabelled, bank):
+    config = EVERYTHING.replace(steps=5, label_free_steps=3, warmup=0.0)
+    heads, student = [], made(bank, AugmentConfig(residual="relu"))
+    history = run(
+        student, features.images, config, teacher=features, unlabelled=unlabelled,
+        callbacks=(lambda step, row: heads.append(copy_of(student.head)),),
+    )  # fmt: skip
+    for row in history.rows:
+        free = row["step"] < 3
+        assert ({"task", "augmented", "teacher_branch", "consistency"} & row.keys() == set()) is free
+        assert {"assignment", "feature", "hint"} <= row.keys()
+    assert differing(heads[0], heads[2]) == []
+    assert differing(heads[2], heads[4])
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_outside_the_task_is_refused_with_the_image(packed, label):
+    labels = packed.labels.copy()
+    labels[5] = label
+    with pytest.raises(ValueError, match=rf"image '5' has label {label}, .* classes 0\.\.1"):
+        run(made(), replace(packed, labels=labels), PLAIN)
+
+
+def test_teacher_features_of_other_images_are_refused(features, bank, tmp_path):
+    other = pack(Arrays(255 - draw_stripes()[0], draw_stripes()[1], TASK.classes), 32, root=tmp_path, progress=False)
+    assert other.ids == features.images.ids  # numbers tell nothing
+    for images in (features.images.select(np.arange(11)), features.images.select(np.arange(12)[::-1]), other):
+        with pytest.raises(ValueError, match="belong to other images"):
+            run(made(bank), images, BASE, teacher=features)
+
+
+def test_a_data_set_that_is_not_packed_is_checked_against_the_features_too(
+    stripes, features, bank, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))
+    others = Arrays(255 - stripes.images, stripes.labels, stripes.classes)
+    with pytest.raises(ValueError, match="belong to other images"):
+        run(made(bank), others, BASE, teacher=features)
+    assert run(made(bank), stripes, BASE.replace(steps=1), teacher=features).step == 1
+
+
+def test_images_packed_at_another_size_than_the_features_are_the_same_images(stripes, features, bank, tmp_path):
+    large = pack(stripes, 48, root=tmp_path, progress=False)
+    assert run(made(bank), large, BASE.replace(steps=1), teacher=features).step == 1
+
+
+def test_a_bank_of_another_teacher_is_refused(features, bank):
+    bank.teacher = "f" * 20
+    with pytest.raises(ValueError, match="bank's teacher"):
+        run(made(bank), features.images, BASE, teacher=features)
+
+
+def test_terms_that_need_prototypes_are_refused_without_a_bank(features):
+    with pytest.raises(ValueError, match=r"assignment, feature > 0 need prototypes"):
+        run(made(), features.images, BASE, teacher=features)
+    assert run(made(), features.images, PLAIN.replace(hint=1.0, steps=1), teacher=features).step == 1
+
+
+def test_what_would_train_nothing_is_refused(features, unlabelled, bank):
+    cases = [
+        ("label_free_steps are for transfer", BASE.replace(label_free_steps=2), {}),
+        ("unlabelled_batch is 0", BASE, {"teacher": features, "unlabelled": unlabelled}),
+        ("learn from transfer alone", PLAIN.replace(label_free_steps=2), {"teacher": features}),
+    ]
+    for message, config, options in cases:
+        with pytest.raises(ValueError, match=message):
+            run(made(bank), features.images, config, **options)
+
+
+def poisoned(after: int, value):
+    """feature_transfer that goes wrong after some calls."""
+    inner, calls = losses.feature_transfer, []
+
+    def feature_transfer(student, teacher):
+        calls.append(None)
+        return inner(student, teacher) if len(calls) <= after else value(student)
+
+    return feature_transfer
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda student: student.mean() * float("nan"), "the loss is nan at step 4"),
+        (lambda student: student.mean() * float("inf"), "the loss is -?(inf|nan) at step 4"),
+        (lambda student: (student - student.detach()).abs().sum().sqrt(), "its gradient (nan|inf) at step 4"),
+    ],
+    ids=["nan", "inf", "infinite slope of a finite loss"],
+)
+def test_a_loss_that_is_not_finite_stops_with_step_terms_and_images_and_keeps_the_last_good_checkpoint(
+    features, bank, tmp_path, monkeypatch, value, message
+):
+    monkeypatch.setattr(losses, "feature_transfer", poisoned(4, value))
+    student = made(bank)
+    with pytest.raises(NonFiniteLossError, match=message) as told:
+        run(student, features.images, BASE, teacher=features, run_dir=tmp_path, checkpoint_every=1)
+    text = str(told.value)
+    batch = next(shuffled(12, 4, 0, start=4))
+    assert ", ".join(features.images.ids[i] for i in batch) in text
+    assert "task " in text
+    assert str(tmp_path) in text
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 4
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert all(value.isfinite().all() for value in copy_of(student).values())
+
+
+def test_images_that_are_not_finite_after_a_broken_backbone_are_told_in_a_plain_run(packed):
+    student = made()
+    with torch.no_grad():
+        student.adapter[0].weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="step 0 "):
+        run(student, packed, PLAIN)
+
+
+# Stopping and going on
+
+
+def interrupted(student: Student, features: PatchFeatures, config: DistillConfig, folder: Path, at: int, **options):
+    """A run that is killed after some steps."""
+
+    def kill(step: int, row: dict[str, float]) -> None:
+        if step == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(student, features.images, config, teacher=features, run_dir=folder, callbacks=(kill,), **options)
+
+
+@pytest.mark.parametrize(
+    ("at", "every"), [(3, 2), (5, 2), (1, 2), (4, 100)], ids=["between", "late", "before the first", "no checkpoint"]
+)
+def test_a_run_resumed_after_a_kill_ends_in_the_very_weights_of_an_uninterrupted_one(
+    features, unlabelled, fresh_bank, tmp_path, at, every
+):
+    config = EVERYTHING.replace(train_bank=True, steps=8, label_free_steps=3)
+    augment = AugmentConfig(residual="relu")
+
+    def student() -> Student:
+        return made(fresh_bank(), augment, drop_path_rate=0.3)
+
+    options = {"unlabelled": unlabelled, "checkpoint_every": every}
+    whole = student()
+    expected = run(whole, features.images, config, teacher=features, **options)
+    interrupted(student(), features, config, tmp_path, at, **options)
+    torch.rand(17)  # the random state of the new process is another one
+    resumed = student()
+    history = run(resumed, features.images, config, teacher=features, run_dir=tmp_path, resume=True, **options)
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+    assert curves(history) == curves(expected)
+    assert [row["step"] for row in history.rows] == list(range(8))
+
+
+def test_seconds_go_on_counting_after_a_resumption(features, bank, tmp_path):
+    interrupted(made(bank), features, BASE, tmp_path, 4, checkpoint_every=1)
+    history = run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path, resume=True)
+    seconds = history.curve("seconds")[1]
+    assert seconds == sorted(seconds)
+
+
+def test_a_finished_run_resumed_does_nothing_more(features, bank, tmp_path):
+    student = made(bank)
+    run(student, features.images, BASE, teacher=features, run_dir=tmp_path)
+    other = made(bank)
+    history = run(other, features.images, BASE, teacher=features, run_dir=tmp_path, resume=True, val=features.images)
+    assert history.step == 6
+    assert history.scores.plain == evaluate(student, features.images).plain
+    assert differing(copy_of(student), copy_of(other)) == []
+
+
+def test_resuming_where_nothing_was_kept_starts_from_the_beginning(features, bank, tmp_path):
+    history = run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path / "new", resume=True)
+    assert len(history.rows) == 6
+
+
+def test_resuming_with_other_settings_is_refused_with_their_names(features, bank, tmp_path):
+    run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"other settings .*lr was 0\.004, is 0\.001.*hint was 0\.0, is 2\.0") as told:
+        run(
+            made(bank),
+            features.images,
+            BASE.replace(lr=1e-3, hint=2.0),
+            teacher=features,
+            run_dir=tmp_path,
+            resume=True,
+        )
+    assert "batch_size" not in str(told.value)
+
+
+def test_resuming_with_another_student_is_refused(features, bank, tmp_path):
+    run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="another student"):
+        run(made(bank, AugmentConfig()), features.images, BASE, teacher=features, run_dir=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_told_and_not_believed(features, bank, tmp_path, part):
+    run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path, resume=True)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(features, fresh_bank, tmp_path, monkeypatch):
+    whole = made(fresh_bank())
+    run(whole, features.images, BASE, teacher=features)
+    inner, saved = torch.save, []
+
+    def save(state, path):
+        saved.append(None)
+        if len(saved) == 2:
+            Path(path).write_bytes(b"half a checkpoint")
+            raise KeyboardInterrupt
+        inner(state, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            run(made(fresh_bank()), features.images, BASE, teacher=features, run_dir=tmp_path, checkpoint_every=2)
+    resumed = made(fresh_bank())
+    history = run(resumed, features.images, BASE, teacher=features, run_dir=tmp_path, resume=True)
+    assert history.step == 6
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+
+
+def test_a_callback_can_stop_the_run_and_keeps_the_result_which_can_be_resumed(features, fresh_bank, tmp_path):
+    seen, student = [], made(fresh_bank())
+
+    def stop(step: int, row: dict[str, float]) -> bool:
+        seen.append((step, row["task"]))
+        return step == 3
+
+    options = {"teacher": features, "run_dir": tmp_path}
+    history = run(student, features.images, BASE, callbacks=(stop,), val=features.images, **options)
+    assert history.stopped
+    assert "stopped early" in repr(history)
+    assert history.step == len(seen) == 4
+    assert history.scores.plain == evaluate(student, features.images).plain
+    assert not student.training
+    assert differing(copy_of(student), copy_of(made(fresh_bank())))
+    whole, resumed = made(fresh_bank()), made(fresh_bank())
+    run(whole, features.images, BASE, teacher=features)
+    assert not run(resumed, features.images, BASE, resume=True, **options).stopped
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+
+
+def test_every_callback_is_called_though_one_of_them_stops(packed):
+    called = []
+    run(made(), packed, PLAIN, callbacks=(lambda step, row: True, lambda step, row: called.append(step)))
+    assert called == [0]
+
+
+def test_metrics_are_written_beside_the_checkpoint_as_the_history_has_them(features, bank, tmp_path):
+    history = run(made(bank), features.images, BASE, teacher=features, run_dir=tmp_path / "run", log_every=2)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history.rows
+    assert [row["step"] for row in history.rows] == [0, 2, 4, 5]
+    assert history.curve("task") == ([0, 2, 4, 5], [row["task"] for row in history.rows])
+    assert not (tmp_path / "run" / "checkpoint.new").exists()
+
+
+# Crops
+
+
+def pooled_pixels(packed: PackedImages, grid: int = 16) -> PatchFeatures:
+    """Features that are the image itself, pooled: whatever is cropped can be compared with the crop of the image."""
+    pixels = torch.from_numpy(np.array(packed.pixels)).float() / 255
+    views = torch.stack([pixels, pixels.flip(3)], 1)  # (M, 2, 3, S, S)
+    pooled = F.adaptive_avg_pool2d(views.flatten(0, 1), grid).unflatten(0, (len(packed), 2))
+    return PatchFeatures((pooled.half().numpy(),), packed, "pooled pixels", (0,))
+
+
+@pytest.fixture
+def smooth(tmp_path) -> PackedImages:
+    """8 images of slow waves, different in every direction, whose crops look like nothing else."""
+    y, x = np.mgrid[:64, :64] / 64
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(8):
+        waves = [np.sin(2 * np.pi * (a * x + b * y + c)) for a, b, c in rng.uniform(-1.2, 1.2, (3, 3))]
+        images.append((127 + 100 * np.stack(waves, 2)).astype(np.uint8))
+    return pack(Arrays(np.stack(images), np.arange(8) % 2, TASK.classes), 64, root=tmp_path, progress=False)
+
+
+def test_crops_of_images_and_of_teacher_maps_are_of_the_same_place_mirrored_views_too(smooth):
+    features, config = pooled_pixels(smooth), PLAIN.replace(hint=1.0, min_crop=0.2)
+    student = made(image_px=64)
+    source = Source(smooth, features, None, config)
+    indices = np.arange(8).repeat(8)
+    boxes, views = source.crops(64, torch.Generator().manual_seed(0))
+    assert 20 < views.sum() < 44
+    batch = source.batch(indices, boxes, views, student, torch.device("cpu"))
+    assert batch.images.shape == (64, 3, 64, 64)
+    expected = F.adaptive_avg_pool2d(batch.images, student.last_grid)
+    apart = (batch.last - expected).abs()
+    assert apart.mean() < 0.02
+    assert apart.max() < 0.15
+    for wrong in (expected.flip(3), expected.flip(2), expected.roll(1, 0)):  # the measure sees what is misplaced
+        assert (batch.last - wrong).abs().mean() > 0.1
+    expected = F.normalize(F.adaptive_avg_pool2d(batch.images, student.grid), dim=1)
+    assert (F.normalize(batch.teacher, dim=1) * expected).sum(1).min() > 0.98
+
+
+def test_crops_of_embedded_features_are_of_the_same_place_too(smooth):
+    features = pooled_pixels(smooth)
+    bank = PrototypeBank(2, 3, 3)
+    with torch.no_grad():
+        bank.fuse.weight.copy_(torch.eye(3))
+        bank.fuse.bias.zero_()
+    student, generator = made(bank, image_px=64), torch.Generator()
+    batches = []
+    for train_bank in (False, True):  # embedded once before training, or in each step
+        source = Source(smooth, features, bank, BASE.replace(train_bank=train_bank))
+        boxes, views = source.crops(8, generator.manual_seed(1))
+        batches.append(source.batch(np.arange(8), boxes, views, student, torch.device("cpu")))
+    torch.testing.assert_close(batches[0].teacher, batches[1].teacher, atol=2e-3, rtol=0)
+    expected = F.normalize(F.adaptive_avg_pool2d(batches[0].images, student.grid), dim=1)
+    assert (F.normalize(batches[0].teacher, dim=1) * expected).sum(1).min() > 0.98
+
+
+def test_embedded_features_are_those_of_the_bank_for_both_views(features, bank):
+    embedded = embed_all(bank, features, chunk=5)
+    assert embedded.shape == (12, 2, 16, 8, 8)
+    with torch.no_grad():
+        u = bank.embed(features.fused([7], view=1))[0]
+    torch.testing.assert_close(embedded[7, 1].float().flatten(1).T, u, atol=5e-3, rtol=5e-3)
+
+
+def test_a_whole_box_is_the_map_itself_and_half_a_box_its_half():
+    maps = torch.rand(2, 3, 8, 8)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(crop(maps, whole, (8, 8)), maps)
+    torch.testing.assert_close(crop(maps, whole, (4, 4)), F.avg_pool2d(maps, 2))
+    right = torch.tensor([[0.5, 0.0, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(crop(maps, right, (8, 4)), maps[..., 4:])
+    lower = torch.tensor([[0.0, 0.5, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(crop(maps, lower, (4, 8)), maps[..., 4:, :])
+
+
+def test_boxes_lie_inside_the_image_and_keep_the_part_that_was_asked(packed):
+    source = Source(packed, None, None, PLAIN.replace(min_crop=0.3))
+    boxes, views = source.crops(2000, torch.Generator().manual_seed(0))
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1 + 1e-6
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area = width * height
+    assert 0.22 < area.min() < 0.35  # a side that would be too long is cut off
+    assert area.max() > 0.95
+    assert (width / height).min() > 0.7
+    assert (width / height).max() < 1.4
+    assert views.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_crop_of_everything_without_mirroring_is_the_image_itself(packed):
+    source = Source(packed, None, None, PLAIN.replace(min_crop=1.0, flip=False))
+    boxes, views = source.crops(12, torch.Generator().manual_seed(0))
+    assert views.sum() == 0
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(12, 4)
+    batch = source.batch(np.arange(12), boxes, views, made(), torch.device("cpu"))
+    torch.testing.assert_close(batch.images, torch.from_numpy(np.array(packed.pixels)) / 255)
+    assert batch.labels.tolist() == packed.labels.tolist()
+    assert batch.teacher is None
+
+
+def test_images_are_mirrored_only_where_the_teacher_saw_the_mirror_image(features):
+    single = replace(features, maps=tuple(m[:, :1] for m in features.maps))
+    for source, mirrors in ((features, True), (single, False), (None, True)):
+        views = Source(features.images, source, None, PLAIN).crops(50, torch.Generator().manual_seed(0))[1]
+        assert bool(views.any()) is mirrors
+    assert not Source(features.images, features, None, PLAIN.replace(flip=False)).crops(50, torch.Generator())[1].any()
+
+
+# Order and learning rate
+
+
+@pytest.mark.parametrize(("total", "batch"), [(10, 4), (10, 5), (3, 8), (7, 7), (1, 2)])
+def test_every_image_comes_once_an_epoch(total, batch):
+    steps = list(islice(shuffled(total, batch, 0), 3 * total))
+    assert all(len(indices) == batch for indices in steps)
+    epochs = np.concatenate(steps).reshape(-1, total)
+    assert all(sorted(epoch.tolist()) == list(range(total)) for epoch in epochs)
+    assert total < 7 or len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
+
+
+def test_the_order_can_start_at_any_step_and_depends_on_the_seed():
+    whole = list(islice(shuffled(10, 4, 3), 20))
+    for start in (1, 7, 19):
+        assert next(shuffled(10, 4, 3, start)).tolist() == whole[start].tolist()
+    assert [a.tolist() for a in islice(shuffled(10, 4, 4), 20)] != [a.tolist() for a in whole]
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
+    config = DistillConfig(steps=100, lr=2.0, warmup=0.1)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[55] == pytest.approx(1.0)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.01
+    assert rates[77] == pytest.approx(1 + math.cos(math.pi * 67 / 90))
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (5, 1.0), (3, 0.05)])
+def test_the_learning_rate_is_positive_however_short_the_run(steps, warmup):
+    config = DistillConfig(steps=steps, lr=1.0, warmup=warmup)
+    assert all(0 < learning_rate(step, config) <= 1 for step in range(steps))
+
+
+def test_the_scheduled_rate_is_the_one_that_is_used(packed):
+    config = PLAIN.replace(steps=5, warmup=0.4)
+    history = run(made(), packed, config)
+    assert history.curve("lr")[1] == [learning_rate(step, config) for step in range(5)]
+    student = made()
+    before = copy_of(student.head)
+    run(student, packed, config.replace(lr=0.0))
+    assert differing(before, copy_of(student.head)) == []
+
+
+# Precision and processes
+
+
+def test_runs_of_different_precision_follow_one_another_in_one_process(features, fresh_bank):
+    ends = {}
+    for precision in ("no", "bf16", "no"):
+        student = made(fresh_bank(), AugmentConfig())
+        config = EVERYTHING.replace(unlabelled_batch=0, mixed_precision=precision)
+        history = run(student, features.images, config, teacher=features, val=features.images)
+        assert all(math.isfinite(row["loss"]) for row in history.rows)
+        assert {p.dtype for p in student.parameters()} == {torch.float32}
+        ends.setdefault(precision, []).append(copy_of(student))
+    assert differing(*ends["no"]) == []
+    assert differing(ends["no"][0], ends["bf16"][0])  # the flag does something
+
+
+def one_of_two(
+    rank: int, port: int, folder: str, features: PatchFeatures, unlabelled: PatchFeatures, state: dict
+) -> None:
+    """What each of two processes does."""
+    warnings.simplefilter("ignore")  # of torch, about the start of process groups
+    torch.set_num_threads(1)
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()} | {"ACCELERATE_USE_CPU": "true"}
+    bank = PrototypeBank(6, 48, 16, teacher=features.teacher)
+    bank.load_state_dict(state)
+    student = made(bank, AugmentConfig())
+    for precision in ("no", "bf16"):  # the second run finds the processes connected
+        config = EVERYTHING.replace(mixed_precision=precision, train_bank=True, batch_size=6, unlabelled_batch=4)
+        history = run(
+            student, features.images, config, teacher=features, unlabelled=unlabelled, val=features.images,
+            run_dir=f"{folder}/{precision}",
+        )  # fmt: skip
+    result = {"weights": copy_of(student), "rows": curves(history), "predictions": history.scores.predictions.tolist()}
+    torch.save(result, f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_each_step_and_end_in_identical_weights(features, unlabelled, bank, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+        method = "fork" if hasattr(os, "fork") and os.uname().sysname == "Linux" else "spawn"
+        multiprocessing.start_processes(
+            one_of_two, (port, str(tmp_path), features, unlabelled, copy_of(bank)), nprocs=2, start_method=method
+        )
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert differing(first["weights"], second["weights"]) == []
+    assert first["predictions"] == second["predictions"]
+    assert [row["loss"] for row in first["rows"]] != [row["loss"] for row in second["rows"]]  # each had its own images
+    assert differing(first["weights"], copy_of(made(bank, AugmentConfig())))
+    kept = torch.load(tmp_path / "bf16" / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 6

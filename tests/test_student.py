@@ -1,0 +1,305 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from conftest import TINY, draw_stripes
+from torch.nn import functional as F
+
+from prockd.config import AugmentConfig
+from prockd.datasets import Arrays, PackedImages, pack
+from prockd.prototypes import PrototypeBank
+from prockd.student import Scores, Student, evaluate
+from prockd.tasks import Classification
+from prockd.teacher import WeightsError
+
+TASK = Classification(2, ("upright", "level"))
+CONTENTS = ("prototypes", "descriptor", "mlp")
+
+
+def made(bank: PrototypeBank | None = None, augment: AugmentConfig | None = None, **changes) -> Student:
+    options = {"image_px": 32, "embed_dim": 16, **TINY, **changes}
+    return Student(options.pop("backbone", "resnet10t"), options.pop("task", TASK), bank, augment=augment, **options)
+
+
+def unrelated_bank(embed_dim: int = 16) -> PrototypeBank:
+    return PrototypeBank(6, 48, embed_dim)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+# The same start
+
+
+@pytest.mark.parametrize("content", [*CONTENTS, "none"])
+def test_backbone_adapter_and_head_start_the_same_with_and_without_a_bank(bank, content):
+    plain = made().state_dict()
+    for student in (made(bank), made(bank, AugmentConfig(content=content))):
+        state = student.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in plain.items())
+    assert len(plain) > 50
+
+
+def test_the_plain_prediction_is_the_same_with_and_without_a_bank(bank, images):
+    plain = made().eval()(images)
+    both = made(bank, AugmentConfig()).eval()(images)
+    assert torch.equal(both.logits, plain.logits)
+    assert plain.augmented_logits is None
+
+
+def test_the_seed_decides_the_start_and_the_random_numbers_of_others_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    made(augment=AugmentConfig(), seed=3)
+    assert torch.equal(torch.rand(3), expected)
+    bank = unrelated_bank()
+    first, again, other = (made(bank, AugmentConfig(), seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first.adapter[0].weight, other.adapter[0].weight)
+    assert not torch.equal(first.augment.encode.weight, other.augment.encode.weight)
+
+
+def test_making_a_student_is_no_step_of_its_batch_norms():
+    for name, buffer in made().backbone.named_buffers():
+        if name.endswith("running_mean"):
+            assert (buffer == 0).all(), name
+        if name.endswith("num_batches_tracked"):
+            assert buffer == 0, name
+
+
+# What is predicted
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [("resnet10t", TINY), *((name, {}) for name in ("test_vit", "test_convnext", "mobilenetv3_small_050"))],
+)
+def test_any_backbone_becomes_a_student_that_learns_from_both_predictions(backbone, options):
+    torch.manual_seed(0)
+    student = Student(backbone, TASK, unrelated_bank(), augment=AugmentConfig(residual="relu"), image_px=32, **options)
+    output = student(torch.rand(2, 3, 32, 32))
+    h, w = student.grid
+    assert output.features.shape == (2, h * w, 16)
+    assert output.logits.shape == output.augmented_logits.shape == (2, 2)
+    assert output.last.shape == (2, student.last_width, *student.last_grid)
+    (output.logits.square().sum() + output.augmented_logits.square().sum()).backward()
+    for module in (student.backbone, student.adapter, student.head, student.augment):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_features_are_the_sum_of_all_layers_on_the_finest_grid(images):
+    student = made(layers=(1, 2)).eval()
+    maps = student._maps(images)
+    fine, coarse = (conv(m) for conv, m in zip(student.adapter, maps, strict=True))
+    total = fine + F.interpolate(coarse, fine.shape[2:], mode="bilinear")
+    assert student.grid == (8, 8)
+    torch.testing.assert_close(student(images).features, total.flatten(2).transpose(1, 2))
+
+
+def test_the_own_normalisation_of_the_backbone_is_applied(images):
+    student = made().eval()
+    mean, std = (torch.tensor(student.backbone.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    direct = student.backbone.forward_intermediates((images - mean) / std, intermediates_only=True)
+    torch.testing.assert_close(student(images).last, direct[-1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_the_augmented_prediction_starts_equal_to_the_plain_one_with_a_gate(bank, images, content):
+    student = made(bank, AugmentConfig(content=content)).eval()
+    output = student(images)
+    torch.testing.assert_close(output.augmented_logits, output.logits)
+    torch.nn.init.constant_(student.augment.gate, 0.5)
+    opened = student(images)
+    assert (opened.augmented_logits - opened.logits).abs().max() > 1e-4
+    assert torch.equal(opened.logits, output.logits)
+
+
+def test_the_plain_prediction_never_touches_the_prototypes(bank, images):
+    student = made(bank, AugmentConfig()).eval()
+    before = student(images)
+    with torch.no_grad():
+        for parameter in [*bank.parameters(), *student.augment.parameters()]:
+            parameter.fill_(float("nan"))
+    after = student(images)
+    assert torch.equal(after.logits, before.logits)
+    assert after.augmented_logits.isnan().all()
+
+
+@pytest.mark.parametrize("augment", [None, AugmentConfig(content="none")])
+def test_without_augmentation_there_is_no_augmented_prediction(bank, images, augment):
+    student = made(bank, augment)
+    assert student.augment is None
+    assert student(images).augmented_logits is None
+    assert student.extra_parameters == 0
+
+
+def test_a_disabled_prototype_has_no_say_in_the_augmented_prediction(bank, images):
+    student = made(bank, AugmentConfig(residual="relu")).eval()
+    everything = student(images).augmented_logits
+    bank.enabled[2] = False
+    without = student(images).augmented_logits
+    assert (everything - without).abs().max() > 0
+    with torch.no_grad():
+        bank.prototypes[2] = 100.0
+    assert torch.equal(student(images).augmented_logits, without)
+
+
+def test_the_width_of_the_bank_decides(images):
+    student = made(unrelated_bank(24), AugmentConfig(), embed_dim=99)
+    assert student.embed_dim == 24
+    assert student(images).features.shape[2] == 24
+    assert made(embed_dim=40)(images).features.shape[2] == 40
+
+
+def test_layers_that_are_not_read_are_dropped_and_change_nothing(images):
+    short, long = made(layers=(1, 2)).eval(), made(layers=(1, 2, -1)).eval()
+    assert short.plain_parameters < 0.7 * long.plain_parameters
+    torch.testing.assert_close(short._maps(images)[1], long._maps(images)[1])
+    with pytest.raises(ValueError, match=r"layers 0\.\.4"):
+        made(layers=(9,))
+
+
+# Counting
+
+
+def test_plain_parameters_are_those_of_backbone_adapter_and_head(bank):
+    backbone = sum(p.numel() for p in timm.create_model("resnet10t", num_classes=0, **TINY).parameters())
+    adapter = sum(width * 16 + 16 for width in (16, 24, 32))
+    head = 2 * 16 + 16 * 2 + 2
+    assert made().plain_parameters == backbone + adapter + head
+    assert made(bank, AugmentConfig()).plain_parameters == made().plain_parameters
+
+
+def test_extra_parameters_are_those_that_only_the_augmented_prediction_needs(bank):
+    shared = (16 * 16 + 16) + (32 * 16 + 16) + 16  # encode, transform, gate
+    count = {
+        "prototypes": 3 * 6 * 16,  # the prototypes, their scales and their shifts
+        "descriptor": sum(p.numel() for p in bank.parameters()),
+        "mlp": 2 * 9 * 16 + 9 + 16,
+    }
+    for content, own in count.items():
+        assert made(bank, AugmentConfig(content=content)).extra_parameters == shared + own, content
+    literal = AugmentConfig(residual="relu", conditional=False)
+    assert made(bank, literal).extra_parameters == shared - 16 + 6 * 16
+
+
+def test_repr_tells_parameters_patches_and_classes(bank):
+    assert "4x4 patches of 16, 2 classes" in repr(made())
+    assert "for prototypes" in repr(made(bank, AugmentConfig()))
+
+
+# Weights
+
+
+def test_a_backbone_starts_from_local_weights_untouched(tmp_path):
+    torch.manual_seed(7)
+    state = timm.create_model("resnet10t", **TINY).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_mean"):
+            value.normal_()
+    safetensors.torch.save_file(state, tmp_path / "start.safetensors")
+    student = made(weights=tmp_path / "start.safetensors")
+    for key, value in student.backbone.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    assert torch.equal(student.adapter[0].weight, made().adapter[0].weight)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    safetensors.torch.save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(WeightsError, match="does not fit the model"):
+        made(weights=tmp_path / "vit.safetensors")
+
+
+def test_a_saved_student_predicts_the_same(bank, images, tmp_path):
+    student = made(bank, AugmentConfig(residual="relu")).eval()
+    path = student.save(tmp_path / "deep" / "student.safetensors")
+    other = made(unrelated_bank(), AugmentConfig(residual="relu"), seed=9).eval()
+    other.load_state_dict(safetensors.torch.load_file(path))
+    assert torch.equal(other(images).logits, student(images).logits)
+    assert torch.equal(other(images).augmented_logits, student(images).augmented_logits)
+
+
+# Scores
+
+
+def test_scores_are_the_share_of_right_predictions(packed):
+    student = made()
+    scores = evaluate(student, packed)
+    logits = student.eval()(torch.from_numpy(np.array(packed.pixels)) / 255).logits
+    assert scores.predictions.tolist() == logits.argmax(1).tolist()
+    assert scores.plain == pytest.approx((logits.argmax(1).numpy() == packed.labels).mean())
+    assert scores.labels.tolist() == packed.labels.tolist()
+    assert scores.augmented is None
+    assert "12 images" in repr(scores)
+
+
+def test_both_predictions_are_scored(bank, packed):
+    student = made(bank, AugmentConfig())
+    assert evaluate(student, packed).augmented == evaluate(student, packed).plain
+    torch.nn.init.constant_(student.augment.gate, 50.0)
+    scores = evaluate(student, packed)
+    assert scores.augmented == pytest.approx((scores.augmented_predictions == packed.labels).mean())
+    assert "z+" in repr(scores)
+
+
+def student_with_history() -> Student:
+    """Its batch norms have seen other images than those that are scored, so that training mode would show."""
+    student = made()
+    for _ in range(3):
+        student.train()(torch.rand(8, 3, 32, 32))
+    return student
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_scoring_is_done_in_eval_mode_changes_nothing_and_restores_the_mode(packed, training):
+    student = student_with_history().train(training)
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    student.head.register_forward_hook(
+        lambda module, _, out: pytest.fail("scored in training") if module.training else out
+    )
+    evaluate(student, packed)
+    assert student.training is training
+    assert student.backbone.bn1.training is training
+    assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
+
+
+def test_predictions_do_not_depend_on_the_batch_size(bank, packed):
+    student = made(bank, AugmentConfig(residual="relu"))
+    together, alone = evaluate(student, packed), evaluate(student, packed, batch_size=1)
+    uneven = evaluate(student, packed, batch_size=5)
+    for other in (alone, uneven):
+        assert other.predictions.tolist() == together.predictions.tolist()
+        assert other.augmented_predictions.tolist() == together.augmented_predictions.tolist()
+
+
+@pytest.mark.parametrize(("backbone", "options"), [("resnet10t", TINY), ("test_vit", {})])
+def test_images_of_another_size_are_scored_at_the_students_size(tmp_path, backbone, options):
+    pixels, labels = draw_stripes(6, 32)
+    student = Student(backbone, TASK, image_px=32, embed_dim=16, **options)
+    small = pack(Arrays(pixels, labels, TASK.classes), 32, root=tmp_path)
+    large = pack(Arrays(pixels.repeat(2, 1).repeat(2, 2), labels, TASK.classes), 64, root=tmp_path)
+    seen: list[tuple[int, ...]] = []
+    inner = student._maps
+    student._maps = lambda images: seen.append(tuple(images.shape[2:])) or inner(images)
+    assert evaluate(student, large).predictions.tolist() == evaluate(student, small).predictions.tolist()
+    assert set(seen) == {(32, 32)}
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_scoring_refuses_labels_outside_the_task(packed, label):
+    labels = packed.labels.copy()
+    labels[4] = label
+    wrong: PackedImages = replace(packed, labels=labels)
+    with pytest.raises(ValueError, match=f"image '4' has label {label}"):
+        evaluate(made(), wrong)
+
+
+def test_scores_are_plain_values():
+    scores = Scores(0.5, None, np.array([0]), None, np.array([1]))
+    assert repr(scores) == "Scores(plain z 50.0%, 1 images)"
