@@ -20,6 +20,10 @@ RECIPE = DistillConfig(steps=2600, batch_size=64, lr=2e-3, weight_decay=0.05, mi
 TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
 
 
+DENSE: dict[str, Any] = {"output_stride": 8}
+"""After training, strides of the last two stages become dilations: the same weights, read at every eighth pixel."""
+
+
 def train_teacher(
     out: str | Path,
     *,
@@ -58,7 +62,7 @@ def train_teacher(
     assert history.scores is not None
     card = {
         "architecture": ARCHITECTURE,
-        "timm_kwargs": TIMM_KWARGS,
+        "timm_kwargs": TIMM_KWARGS | DENSE,
         "layers": list(model.layers),
         "image_px": 96,
         "mean": model.mean.flatten().tolist(),
