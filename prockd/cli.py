@@ -16,7 +16,7 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
 ) -> None:
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
-    from prockd.pipeline import run_demo
+    from prockd.demo import run_demo
 
     run_demo(run_dir, seeds=seeds)
 

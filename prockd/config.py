@@ -73,8 +73,8 @@ class DiscoverConfig(Knobs):
     )
     sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
     steps: int = knob(200, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
-    batch_size: int = knob(32, 1, 4096, "Images in a training step.", "images")
-    lr: float = knob(1e-3, 0, 1, "AdamW learning rate of the module.")
+    batch_size: int = knob(8, 1, 4096, "Images in a training step.", "images")
+    lr: float = knob(3e-3, 0, 1, "AdamW learning rate of the module.")
     max_patches: int = knob(30_000, 1, 10_000_000, "Patches that k-means sees; more are subsampled.", "patches")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of sampling, k-means and training.")
 
@@ -95,7 +95,7 @@ class AugmentConfig(Knobs):
         default=True, metadata={"about": "Learn the task's own scale and shift of each prototype."}
     )
     scaled: bool = field(default=True, metadata={"about": "Divide attention scores by sqrt(E)."})
-    detach: bool = field(default=False, metadata={"about": "Stop the augmented loss from reaching the backbone."})
+    detach: bool = field(default=True, metadata={"about": "Stop the augmented loss from reaching the backbone."})
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,12 @@ class DistillConfig(Knobs):
     min_crop: float = knob(0.5, 0.05, 1, "Smallest part of the image's area that a random crop keeps.")
     flip: bool = field(default=True, metadata={"about": "Mirror half of the images."})
     label_smoothing: float = knob(0.0, 0, 0.9, "Label smoothing of the task loss.")
-    augmented: float = knob(0.5, 0, 100, "w1: task loss on the augmented prediction.")
+    augmented: float = knob(1.0, 0, 100, "w1: task loss on the augmented prediction.")
     teacher_branch: float = knob(0.0, 0, 100, "w2: task loss on the teacher's augmented features.")
+    teacher_reads: str = choice("module", ("module", "patches"), "Teacher branch: g = T([u; v]) (paper), or u itself.")
     consistency: float = knob(0.0, 0, 100, "w3: agreement of plain and augmented predictions.")
-    assignment: float = knob(3.0, 0, 100, "w4: prototype-assignment transfer.")
-    feature: float = knob(9.0, 0, 100, "w4: cosine between student and teacher patches in the prototype space.")
+    assignment: float = knob(10.0, 0, 100, "w4: prototype-assignment transfer.")
+    feature: float = knob(30.0, 0, 100, "w4: cosine between student and teacher patches in the prototype space.")
     hint: float = knob(0.0, 0, 100, "FitNets hint (rival): squared error to the teacher's last map.")
     temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are transferred.")
     train_bank: bool = field(default=False, metadata={"about": "Let the task losses move the prototypes too."})
@@ -128,7 +129,7 @@ def paper() -> tuple[DiscoverConfig, AugmentConfig, DistillConfig]:
     """The literal reading of the paper's description: K = 72, uniform start, no transfer term, teacher branch on."""
     return (
         DiscoverConfig(num_prototypes=72, init="uniform", salient=False, steps=0),
-        AugmentConfig(content="prototypes", residual="relu", conditional=False, scaled=False),
+        AugmentConfig(content="prototypes", residual="relu", conditional=False, scaled=False, detach=False),
         DistillConfig(augmented=1.0, teacher_branch=0.5, consistency=1.0, assignment=0.0, feature=0.0, train_bank=True),
     )
 

@@ -83,7 +83,7 @@ class Source:
         self, images: PackedImages, features: PatchFeatures | None, bank: PrototypeBank | None, config: DistillConfig
     ) -> None:
         self.images, self.features = images, features
-        self.flip = config.flip and (features is None or features.num_views == 2)
+        self.flip = config.flip and (features is None or features.num_views >= 2)
         self.min_crop = config.min_crop
         self.labels = torch.from_numpy(np.array(images.labels))
         self.embedded: Tensor | None = None
@@ -173,7 +173,8 @@ class Distiller(nn.Module):
             if config.feature:
                 terms["feature"] = losses.feature_transfer(output.features, u)
             if config.teacher_branch and student.augment is not None and not label_free:
-                g_plus = student.augmented(bank(u[known]))
+                g = bank(u[known]) if config.teacher_reads == "module" else u[known]
+                g_plus = student.augmented(g)
                 assert g_plus is not None
                 terms["teacher_branch"] = task.loss(student.head(g_plus), batch.labels[known], config.label_smoothing)
         if batch.last is not None and self.projector is not None:

@@ -22,7 +22,8 @@ class PatchFeatures:
     """What a teacher said about every patch of every image.
 
     Attributes:
-        maps: one (M, V, D_l, h_l, w_l) float16 array a layer; view 0 is the image, view 1 its mirror image.
+        maps: one (M, V, D_l, h_l, w_l) float16 array a layer; view 0 is the image, view 1 its mirror image, view 2 the
+            image in other colours.
         images: the images themselves, at one size.
         teacher: fingerprint of the teacher.
         layers: the teacher's layer indices.
@@ -44,7 +45,7 @@ class PatchFeatures:
 
     @property
     def num_views(self) -> int:
-        """1, or 2 when the mirror images were passed through the teacher too."""
+        """1, 2 when the mirror images were passed through the teacher too, 3 when the recoloured ones were as well."""
         return int(self.maps[0].shape[1])
 
     @property
@@ -104,7 +105,8 @@ def extract(
         teacher: the frozen teacher.
         dataset: images; packed at ``image_px`` (default: the teacher's input size) when they are not packed yet.
         image_px: side of the stored images in pixels; resized to the teacher's input size where they differ.
-        views: 1 for the images as they are, 2 to add their mirror images, which random flips in training need.
+        views: 1 for the images as they are, 2 to add their mirror images, which random flips in training need, 3 to add
+            the images in other colours, which :func:`prockd.discover` learns from.
         batch_size: images in a teacher pass.
         device: where the teacher runs; the default is a GPU if there is one.
         root: cache folder; the default is ``$PROCKD_CACHE`` or ``~/.cache/prockd``.
@@ -114,8 +116,8 @@ def extract(
         CacheError: the disk is full.
         DatasetError: an image cannot be read.
     """
-    if views not in (1, 2):
-        raise ValueError(f"views={views}: 1 (as is) or 2 (as is and mirrored)")
+    if views not in (1, 2, 3):
+        raise ValueError(f"views={views}: 1 (as is), 2 (and mirrored) or 3 (and recoloured)")
     if isinstance(dataset, PackedImages) and image_px is None:
         images = dataset
     else:
@@ -135,7 +137,7 @@ def extract(
                     size = (teacher.image_px, teacher.image_px)
                     batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
                 for view in range(views):
-                    for array, layer in zip(arrays, teacher(batch.flip(3) if view else batch), strict=True):
+                    for array, layer in zip(arrays, teacher(VIEWS[view](batch)), strict=True):
                         array[start:stop, view] = layer.half().cpu().numpy()
                 bar.update(stop - start)
         return {"layers": list(teacher.layers)}
@@ -143,6 +145,23 @@ def extract(
     arrays, _ = cached_arrays("features", key, build, root=root)
     maps = tuple(arrays[f"layer{i}"] for i in range(len(teacher.layers)))
     return PatchFeatures(maps, images, teacher.fingerprint, teacher.layers)
+
+
+def recolour(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """The same shapes in other colours: channels in another order, some negatives, other contrast and brightness.
+
+    What is done to an image depends on its place in the batch alone, so a cached view is the same on every run.
+    """
+    generator = torch.Generator().manual_seed(len(images))
+    order = torch.stack([torch.randperm(3, generator=generator) for _ in images]).to(images.device)
+    draw = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    images = torch.where(draw[0] < 0.3, 1 - images, images)
+    return ((images - 0.5) * (0.5 + draw[1]) + 0.25 + 0.5 * draw[2]).clamp(0, 1)
+
+
+VIEWS = (lambda images: images, lambda images: images.flip(3), recolour)
+"""What the teacher is shown of a batch, by view."""
 
 
 def to_unit(pixels: Tensor) -> Float[Tensor, "B 3 H W"]:

@@ -105,7 +105,7 @@ def linear_probe(
     test: Float[np.ndarray, "T F"],
     test_labels: Sequence[int] | np.ndarray,
     *,
-    strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
+    strengths: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0),
     seed: int = 0,
 ) -> float:
     """Test accuracy of a logistic regression whose strength is chosen on a fifth of the training images."""

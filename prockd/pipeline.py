@@ -88,7 +88,7 @@ def farmyard_world(
 
     classes = len(Farmyard("target", "train", 1).classes)
     return World(
-        features("source", "unlabelled", num_source, views=1),
+        features("source", "unlabelled", num_source, views=3),
         features("target", "train", per_class * classes, seed=seed),
         features("target", "unlabelled", num_unlabelled),
         features("target", "val", num_val, views=1),

@@ -252,35 +252,45 @@ def discover(
         teacher=features.teacher,
         rectify=config.init == "uniform",
     )
+    patches, weights = sample_patches(features, config.max_patches, config.seed)
+    if not config.salient:
+        weights = torch.ones_like(weights)
     if config.init == "kmeans":
-        patches, weights = sample_patches(features, config.max_patches, config.seed)
-        start_from_kmeans(bank, patches, weights if config.salient else None, config)
+        start_from_pca(bank, patches[0])
+        cluster(bank, patches[0], weights, config)
     if config.steps:
-        train_bank(bank, features, config, progress=progress)
+        train_bank(bank, features, patches, weights, config, progress=progress)
+        cluster(bank, patches[0], weights, config)
     return bank.eval()
 
 
 def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int = 256) -> tuple[Tensor, Tensor]:
-    """A random (P, D) sample of fused patches and the (P,) energy of each, relative to its image's mean.
+    """A random (V, P, D) sample of fused patches in every view, and the (P,) weight of each: its saliency.
+
+    The weight is the cube of the patch's energy over its image's mean energy: on Farmyard a patch of an animal weighs
+    several times as much as one of the background, though nobody told the teacher which is which.
 
     Raises:
-        ValueError: a sampled patch is not finite; the message names the image.
+        ValueError: features of an image are not finite; the message names it.
     """
     rng = np.random.default_rng(seed)
     M, N = len(features), features.grid[0] * features.grid[1]
     chosen = np.sort(rng.choice(M * N, min(count, M * N), replace=False))
-    patches, energies = [], []
+    patches, weights = [], []
     for start in range(0, M, chunk):
         indices = np.arange(start, min(start + chunk, M))
         inside = chosen[(chosen >= start * N) & (chosen < (indices[-1] + 1) * N)] - start * N
-        fused = features.fused(indices)
-        check_finite(fused, features, indices)
-        flat = fused.flatten(2).transpose(1, 2).flatten(0, 1)  # (chunk * N, D)
+        views = []
+        for view in range(features.num_views):
+            fused = features.fused(indices, view)
+            check_finite(fused, features, indices)
+            fused = fused.flip(3) if view == 1 else fused  # the mirrored view, laid back over the image
+            views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[inside])
         energy = features.energy(indices).flatten(1)
         energy = energy / energy.mean(1, keepdim=True).clamp_min(1e-6)
-        patches.append(flat[inside])
-        energies.append(energy.flatten()[inside])
-    return torch.cat(patches), torch.cat(energies)
+        patches.append(torch.stack(views))
+        weights.append(energy.flatten()[inside] ** 3)
+    return torch.cat(patches, 1), torch.cat(weights)
 
 
 def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
@@ -298,50 +308,72 @@ def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indic
 
 
 @torch.no_grad()
-def start_from_kmeans(bank: PrototypeBank, patches: Tensor, weights: Tensor | None, config: DiscoverConfig) -> None:
-    """PCA into W_c, then spherical k-means into prototypes and assignment."""
+def start_from_pca(bank: PrototypeBank, patches: Float[Tensor, "P D"]) -> None:
+    """A half-whitened PCA as W_c: fine differences count, noise does not rule."""
     mean = patches.mean(0)
     _, values, basis = torch.pca_lowrank(patches - mean, q=min(bank.embed_dim, *patches.shape), center=False, niter=3)
-    spread = (
-        (values / len(patches) ** 0.5).clamp_min(1e-6).sqrt()
-    )  # half-whitened: fine differences count, noise does not rule
+    spread = (values / len(patches) ** 0.5).clamp_min(1e-6).sqrt()
     weight = torch.zeros_like(bank.fuse.weight)
     weight[: basis.shape[1]] = (basis / spread).T
     bank.fuse.weight.copy_(weight)
     bank.fuse.bias.copy_(-weight @ mean)
+
+
+@torch.no_grad()
+def cluster(
+    bank: PrototypeBank, patches: Float[Tensor, "P D"], weights: Float[Tensor, " P"], config: DiscoverConfig
+) -> None:
+    """Spherical k-means in the space of W_c: centres become prototypes and NetVLAD's assignment."""
     unit = F.normalize(bank.embed(patches.T[None, :, :, None])[0], dim=-1)
-    kmeans = KMeans(bank.num_prototypes, n_init=2, max_iter=100, random_state=config.seed)
-    kmeans.fit(unit.numpy(), sample_weight=None if weights is None else weights.square().numpy())
+    kmeans = KMeans(bank.num_prototypes, n_init=1, max_iter=100, random_state=config.seed)
+    kmeans.fit(unit.numpy(), sample_weight=weights.numpy())
     centres = torch.from_numpy(kmeans.cluster_centers_).float()
     bank.prototypes.copy_(centres)
     bank.assigner.weight.copy_(2 * config.sharpness * centres)
     bank.assigner.bias.copy_(-config.sharpness * centres.square().sum(1))
 
 
-def train_bank(bank: PrototypeBank, features: PatchFeatures, config: DiscoverConfig, *, progress: bool = True) -> None:
+def train_bank(
+    bank: PrototypeBank,
+    features: PatchFeatures,
+    patches: Float[Tensor, "V P D"],
+    weights: Float[Tensor, " P"],
+    config: DiscoverConfig,
+    *,
+    progress: bool = True,
+) -> None:
     """Refine the module without labels.
 
-    Three terms: g must tell the teacher's patch (reconstruction through a decoder that is dropped afterwards), a patch
-    and its mirror image must get the same prototype, and all prototypes must be used.
+    Space and assignment learn to predict, from one view of a patch, the prototype of another view of the same patch
+    (mirrored, recoloured), with all prototypes used equally: swapped assignments, SwAV, arXiv 2006.09882. So what colour
+    or facing says is left out and what shape says is kept. The descriptor's projection and T learn to tell the patch
+    from g through a decoder that is dropped afterwards.
     """
     decoder = nn.Linear(bank.embed_dim, features.width)
     optimiser = torch.optim.AdamW([*bank.parameters(), *decoder.parameters()], lr=config.lr, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps)
     rng = np.random.default_rng(config.seed)
+    V, P, _ = patches.shape
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
+        chosen = torch.multinomial(weights, min(2048, P), replacement=True)
+        first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
+        a, b = (bank.assigner(F.normalize(bank.fuse(patches[v, chosen]), dim=-1)) for v in (first, second))
+        loss = -0.5 * (balanced(b) * a.log_softmax(-1) + balanced(a) * b.log_softmax(-1)).sum(-1).mean()
         indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
         fused = features.fused(indices)
-        check_finite(fused, features, indices)
-        u = bank.embed(fused)
-        a = bank.assign(u)
-        loss = 1 - F.cosine_similarity(decoder(bank(u)), fused.flatten(2).transpose(1, 2), dim=-1).mean()
-        loss = loss + (F.normalize(u, dim=-1) - a @ bank.prototypes).square().sum(-1).mean()
-        if features.num_views == 2:
-            mirrored = bank.assign(bank.embed(features.fused(indices, 1).flip(3)))
-            loss = loss + 0.5 * (a - mirrored).square().sum(-1).mean()
-        used = a.mean((0, 1)).clamp_min(1e-8)
-        loss = loss + 0.1 * (used * used.log()).sum()
+        g = bank(bank.embed(fused).detach())
+        loss = loss + 1 - F.cosine_similarity(decoder(g), fused.flatten(2).transpose(1, 2), dim=-1).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
+
+
+@torch.no_grad()
+def balanced(scores: Float[Tensor, "P K"], *, rounds: int = 3) -> Float[Tensor, "P K"]:
+    """Sinkhorn-Knopp: assignments near softmax(scores) that use all prototypes equally; rows sum to 1."""
+    q = torch.exp(scores - scores.max())
+    for _ in range(rounds):
+        q = q / q.sum(0, keepdim=True).clamp_min(1e-12)
+        q = q / q.sum(1, keepdim=True).clamp_min(1e-12)
+    return q

@@ -1,0 +1,325 @@
+"""Which part of the method helps? Every arm, every label count, five seeds, one command.
+
+    python benchmarks/ablation.py            # trains what is missing in results/ablation.jsonl, then writes the page
+    python benchmarks/ablation.py --page     # only results/README.md and its figure, from what is there
+
+Neighbours of one seed share the start, the labelled images, the number of steps, the images in a step and the data
+order; the seed also draws which images are labelled. The number is accuracy on the test split after the last step.
+Settings were chosen on the validation split with seed 100 (results/search.md).
+"""
+
+import argparse
+import copy
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+RUNS = Path("runs/ablation")
+STEPS, FIRST_STEPS, BATCH = 450, 320, 48
+FIRST_LR, SECOND_LR = 4e-3, 2e-3
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train a student.
+
+    Attributes:
+        name: as in the table.
+        distill: changes to the best preset's DistillConfig.
+        augment: changes to its AugmentConfig; None trains no augmentation.
+        teacher: "farmyard", "random" (same network, random weights) or "none".
+        bank: "learned", "kmeans" (not refined), "paper" (its whole preset) or "none".
+        unlabelled: a label-free first stage on unlabelled target images, which stay mixed into every later step.
+        background: of the test images.
+    """
+
+    name: str
+    distill: Mapping[str, Any] = field(default_factory=dict)
+    augment: Mapping[str, Any] | None = None
+    teacher: str = "farmyard"
+    bank: str = "learned"
+    unlabelled: bool = False
+    background: str = "field"
+    labels: tuple[int, ...] = (30,)
+
+
+FEW = (30, 10, 5)
+ARMS = (
+    Arm("labels alone", teacher="none", labels=FEW),
+    Arm("FitNets hint", {"assignment": 0.0, "feature": 0.0, "hint": 3.0}, bank="none"),
+    Arm("transfer, random teacher", teacher="random"),
+    Arm("transfer"),
+    Arm("transfer + augmentation", augment={}),
+    Arm("transfer + MLP instead", augment={"content": "mlp"}),
+    Arm("unlabelled + transfer", unlabelled=True, labels=FEW),
+    Arm("unlabelled + transfer + augmentation", augment={}, unlabelled=True, labels=FEW),
+    Arm("unlabelled + transfer + MLP instead", augment={"content": "mlp"}, unlabelled=True, labels=FEW),
+    Arm("unlabelled + transfer + augmentation, shifted", augment={}, unlabelled=True, background="shifted"),
+    Arm("transfer, assignment only", {"feature": 0.0}),
+    Arm("transfer, feature only", {"assignment": 0.0}),
+    Arm("transfer, k-means prototypes", bank="kmeans"),
+    Arm("transfer + descriptor", augment={"content": "descriptor"}),
+    Arm("paper's literal reading", bank="paper", augment={"content": "prototypes"}),
+)
+EXTRA = ARMS[10:]
+"""Arms that are trained last: the page is whole without them."""
+
+
+def settings(arm: Arm, seed: int) -> tuple[Any, Any]:
+    """The arm's AugmentConfig (or None) and DistillConfig."""
+    from prockd.config import best, paper
+
+    _, augment, distillation = paper() if arm.bank == "paper" else best()
+    batch = {"batch_size": 16, "unlabelled_batch": 32} if arm.unlabelled else {"batch_size": BATCH}
+    steps = STEPS - FIRST_STEPS if arm.unlabelled else STEPS
+    changes = {"steps": steps, "seed": seed, "mixed_precision": "bf16"} | batch | dict(arm.distill)
+    if arm.unlabelled:
+        changes["lr"] = SECOND_LR
+    config = distillation.replace(**changes)
+    return None if arm.augment is None else augment.replace(**arm.augment), config
+
+
+def run(arm: Arm, labels: int, seed: int) -> dict[str, Any]:
+    """Train one student and score it on the test split."""
+    import torch
+
+    from prockd.pipeline import train_student
+
+    torch.set_num_threads(1)
+    world = world_of("farmyard" if arm.teacher == "none" else arm.teacher, seed, arm.background).few(labels)
+    augment, config = settings(arm, seed)
+    bank = None if arm.bank == "none" or arm.teacher == "none" else copy.deepcopy(banks(arm.teacher, arm.bank))
+    start = first_stage(arm, seed) if arm.unlabelled else None
+    began = time.perf_counter()
+    student, history = train_student(
+        world, bank, augment, config, teacher=arm.teacher != "none", on="test", start=start
+    )
+    assert history.scores is not None
+    return {
+        "arm": arm.name, "labels": labels, "seed": seed, "z": history.scores.plain, "z_plus": history.scores.augmented,
+        "seconds": time.perf_counter() - began, "ms_per_step": history.seconds_per_step * 1e3, "steps": STEPS,
+        "parameters": student.plain_parameters, "extra_parameters": student.extra_parameters,
+        "final": {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")},
+    }  # fmt: skip
+
+
+@functools.cache
+def teacher_of(kind: str) -> Any:
+    """The Farmyard teacher, or the same network with random weights."""
+    import torch
+
+    from prockd.teacher import Teacher
+
+    teacher = Teacher("farmyard")
+    if kind == "random":
+        torch.manual_seed(0)
+        for module in teacher.backbone.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        teacher.requires_grad_(False)
+    return teacher
+
+
+@functools.lru_cache(maxsize=2)
+def world_of(teacher: str, seed: int, background: str = "field") -> Any:
+    """Images and features; what an arm does not use is left small."""
+    from prockd.pipeline import farmyard_world
+
+    return farmyard_world(
+        teacher_of(teacher), num_source=800, num_unlabelled=1500 if teacher == "farmyard" else 10, num_val=10,
+        num_test=1000, seed=seed, background=background, progress=False,
+    )  # fmt: skip
+
+
+@functools.cache
+def banks(teacher: str, kind: str) -> Any:
+    """Prototypes of the teacher's own species."""
+    from prockd.config import best, paper
+    from prockd.prototypes import discover
+
+    discovery = paper()[0] if kind == "paper" else best()[0]
+    if kind == "kmeans":
+        discovery = discovery.replace(steps=0)
+    return discover(world_of(teacher, 0).source, config=discovery, progress=False)
+
+
+def first_stage(arm: Arm, seed: int) -> Mapping[str, Any]:
+    """Weights after the label-free first stage of this seed, trained once and kept in runs/ablation."""
+    import safetensors.torch
+
+    from prockd.pipeline import train_student
+
+    path = RUNS / f"first_stage_seed{seed}.safetensors"
+    if not path.exists() and claim(path.name):
+        _, config = settings(arm, seed)
+        config = config.replace(steps=FIRST_STEPS, label_free_steps=FIRST_STEPS, lr=FIRST_LR)
+        bank = copy.deepcopy(banks(arm.teacher, arm.bank))
+        student, _ = train_student(world_of(arm.teacher, seed), bank, None, config)
+        student.save(path.with_suffix(".new")).rename(path)
+    while not path.exists():
+        time.sleep(1)
+    return safetensors.torch.load_file(path)
+
+
+def jobs() -> list[tuple[Arm, int, int]]:
+    """Everything the table needs, seeds outermost so that an early stop still leaves whole rows."""
+    main = [(arm, labels, seed) for seed in SEEDS for arm in ARMS if arm not in EXTRA for labels in arm.labels]
+    return main + [(arm, labels, seed) for seed in SEEDS for arm in EXTRA for labels in arm.labels]
+
+
+def done() -> list[dict[str, Any]]:
+    """Finished runs."""
+    return [
+        json.loads(line) for path in sorted(RESULTS.glob("ablation*.jsonl")) for line in path.read_text().splitlines()
+    ]
+
+
+def claim(name: str) -> bool:
+    """True for the one process that is first to ask for this piece of work."""
+    folder = RUNS / "claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def work(share: int) -> None:
+    """Train this process's share of what is missing, one line of JSON a run."""
+    RESULTS.mkdir(exist_ok=True)
+    finished = {(row["arm"], row["labels"], row["seed"]) for row in done()}
+    for arm, labels, seed in jobs():
+        if (arm.name, labels, seed) in finished or not claim(f"{arm.name}-{labels}-{seed}"):
+            continue
+        row = run(arm, labels, seed)
+        print(f"{arm.name}, {labels} a class, seed {seed}: z {row['z']:.3f}, z+ {row['z_plus']}", flush=True)
+        with (RESULTS / f"ablation_{share}.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def page() -> None:
+    """Write results/README.md and results/ablation.png from the finished runs."""
+    from prockd import plots
+    from prockd.metrics import paired_interval
+
+    rows = done()
+    scores = {(r["arm"], r["labels"], r["seed"]): r for r in rows}
+    text = [
+        "# What helps, measured", "",
+        "Made by `python benchmarks/ablation.py`; one line a run in `ablation_*.jsonl`. Farmyard, 10 target species, 96 px, "
+        f"student of {rows[0]['parameters'] / 1e6:.2f} M parameters, {STEPS} steps of {BATCH} images, accuracy on 1,000 test images "
+        "after the last step. ± and brackets are 95 % intervals over seeds (Student's t); differences are paired by seed.",
+    ]  # fmt: skip
+    for labels in sorted({r["labels"] for r in rows}, reverse=True):
+        probes = [probe_of(labels, seed) for seed in sorted({r["seed"] for r in rows})]
+        alone = "labels alone"
+        text += ["", f"## {labels} labelled images a class", "",
+                 f"Linear probe on the teacher (ceiling): {np.mean(probes):.3f}", "",
+                 "| student trained with | seeds | z | z⁺ | z − labels alone | z⁺ − z of the same run | gap to probe closed | s a run | extra parameters of z⁺ |",
+                 "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        for arm in ARMS:
+            mine = [r for r in rows if r["arm"] == arm.name and r["labels"] == labels]
+            if len(mine) < 2:
+                continue
+            z = np.array([r["z"] for r in mine])
+            base = np.array(
+                [
+                    scores[alone, labels, r["seed"]]["z"] if (alone, labels, r["seed"]) in scores else np.nan
+                    for r in mine
+                ]
+            )
+            plus = np.array([r["z_plus"] for r in mine], dtype=float) if mine[0]["z_plus"] is not None else None
+            best_z = z if plus is None else np.maximum(z, z)
+            closed = np.nanmean((best_z - base) / (np.mean(probes) - base))
+            cells = [
+                arm.name, str(len(mine)), mean_of(z), "" if plus is None else mean_of(plus),
+                "" if arm.name == alone else interval_of(z - base, paired_interval),
+                "" if plus is None else interval_of(plus - z, paired_interval),
+                "" if arm.name == alone else f"{closed:.0%}", f"{np.mean([r['seconds'] for r in mine]):.0f}",
+                "" if plus is None else f"{mine[0]['extra_parameters'] / 1e3:.0f} k",
+            ]  # fmt: skip
+            text.append("| " + " | ".join(cells) + " |")
+    text += ["", "## Does the augmentation help?", "", "Paired differences of accuracy, same seed and labels.", "",
+             "| labels a class | unlabelled images | z⁺ − z of the run without it | z⁺ − z⁺ with an equal-size MLP instead |", "|---|---|---|---|"]  # fmt: skip
+    for labels in LABELS:
+        for prefix in ("", "unlabelled + "):
+            with_, without = f"{prefix}prototype transfer + augmentation", f"{prefix}prototype transfer"
+            mlp = f"{prefix}prototype transfer + MLP instead"
+            pairs = [[(scores[with_, labels, s]["z_plus"], scores[other, labels, s][key]) for s in SEEDS
+                      if (with_, labels, s) in scores and (other, labels, s) in scores]
+                     for other, key in ((without, "z"), (mlp, "z_plus"))]  # fmt: skip
+            if all(len(p) > 1 for p in pairs):
+                cells = [interval_of(np.array([a - b for a, b in p]), paired_interval) for p in pairs]
+                text.append(f"| {labels} | {'yes' if prefix else 'no'} | {cells[0]} | {cells[1]} |")
+    figure_rows = [
+        {"name": arm.name, "labels_per_class": labels, "values": [r["z"] for r in mine],
+         "augmented": [r["z_plus"] for r in mine] if mine[0]["z_plus"] is not None else None}
+        for labels in LABELS for arm in ARMS
+        if len(mine := [r for r in rows if r["arm"] == arm.name and r["labels"] == labels]) > 1
+    ]  # fmt: skip
+    plots.plot_scores(figure_rows).figure.savefig(RESULTS / "ablation.png", dpi=110, bbox_inches="tight")
+    text += ["", "![Every seed of every arm](ablation.png)", ""]
+    notes = RESULTS / "notes.md"
+    (RESULTS / "README.md").write_text("\n".join(text) + (notes.read_text() if notes.exists() else ""))
+
+
+def probe_of(labels: int, seed: int) -> float:
+    """Test accuracy of the teacher's linear probe, computed once."""
+    path = RUNS / f"probe_{labels}_{seed}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(world_of("farmyard", seed).few(labels).probe()))
+    return float(json.loads(path.read_text()))
+
+
+def mean_of(values: np.ndarray) -> str:
+    """Mean and half-width of its interval."""
+    from scipy.stats import t
+
+    return f"{values.mean():.3f} ± {t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5:.3f}"
+
+
+def interval_of(differences: np.ndarray, paired_interval: Any) -> str:
+    """Mean of paired differences and its interval."""
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return ""
+    mean, low, high = paired_interval(differences)
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def main() -> None:
+    """Train what is missing on two processes, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+    parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ["TQDM_DISABLE"] = "1"
+    if args.share is not None:
+        work(args.share)
+        return
+    if not args.page:
+        shutil.rmtree(RUNS / "claims", ignore_errors=True)
+        command = [sys.executable, __file__, "--jobs", str(args.jobs), "--share"]
+        workers = [subprocess.Popen([*command, str(share)]) for share in range(args.jobs)]
+        if any([worker.wait() for worker in workers]):
+            sys.exit("a worker failed; run again to go on from what is finished")
+    page()
+
+
+if __name__ == "__main__":
+    main()
