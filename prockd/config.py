@@ -66,13 +66,13 @@ class DiscoverConfig(Knobs):
     """How prototypes are found (METHOD part 1)."""
 
     num_prototypes: int = knob(48, 1, 4096, "How many prototypes K to learn.")
-    embed_dim: int = knob(128, 2, 4096, "Width E of the space that prototypes live in.")
+    embed_dim: int = knob(96, 2, 4096, "Width E of the space that prototypes live in.")
     init: str = choice("kmeans", ("kmeans", "uniform"), "k-means on the teacher's patches, or random (ablation).")
     salient: bool = field(
         default=True, metadata={"about": "Weigh patches by the teacher's last-layer energy, so background gets fewer."}
     )
     sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
-    steps: int = knob(200, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
+    steps: int = knob(150, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
     batch_size: int = knob(8, 1, 4096, "Images in a training step.", "images")
     lr: float = knob(3e-3, 0, 1, "AdamW learning rate of the module.")
     max_patches: int = knob(30_000, 1, 10_000_000, "Patches that k-means sees; more are subsampled.", "patches")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from prockd import plots
 from prockd.config import DistillConfig, best
@@ -124,23 +126,30 @@ def demo_sections(
         ),
         Section(
             "Prototypes",
-            f"{bank.num_prototypes} prototypes were found without any label. On species the teacher never saw they agree "
-            "with true parts better than shuffled assignments or raw pixels do.",
+            f"{bank.num_prototypes} prototypes were found without any label. On species the teacher never saw they "
+            "agree with true parts better than shuffled assignments or raw pixels do.",
             [
                 (plots.plot_gallery(assignments, test.images, prototypes=show, part_names=PARTS), "Nearest patches"),
-                (scatter.figure, "Map of patches coloured by part"),
-                (plots.plot_part_table(agreement, PARTS).figure, "Parts by prototype"),
+                (figure_of(scatter), "Map of patches coloured by part"),
+                (figure_of(plots.plot_part_table(agreement, PARTS)), "Parts by prototype"),
             ],
             parts,
         ),
         Section(
             "Students",
-            f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other species "
-            f"from {len(world.labelled)} labelled images: from the labels alone, and with the teacher's prototypes.",
+            f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
+            f"species from {len(world.labelled)} labelled images: from the labels alone, and with the teacher's prototypes.",
             [
-                (plots.plot_curves({k: v[-1] for k, v in histories.items()}).figure, "Training curves"),
+                (figure_of(plots.plot_curves({k: v[-1] for k, v in histories.items()})), "Training curves"),
                 (plots.plot_attention(student, test.images, 0), "What the augmentation attends to"),
             ],
             scores,
         ),
     ]
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that holds the axes."""
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    return figure

@@ -260,7 +260,6 @@ def discover(
         cluster(bank, patches[0], weights, config)
     if config.steps:
         train_bank(bank, features, patches, weights, config, progress=progress)
-        cluster(bank, patches[0], weights, config)
     return bank.eval()
 
 
@@ -344,13 +343,15 @@ def train_bank(
 ) -> None:
     """Refine the module without labels.
 
-    Space and assignment learn to predict, from one view of a patch, the prototype of another view of the same patch
-    (mirrored, recoloured), with all prototypes used equally: swapped assignments, SwAV, arXiv 2006.09882. So what colour
-    or facing says is left out and what shape says is kept. The descriptor's projection and T learn to tell the patch
-    from g through a decoder that is dropped afterwards.
+    The assignment learns to predict, from one view of a patch, the prototype of another view of the same patch
+    (mirrored, recoloured), with all prototypes used: swapped assignments, SwAV, arXiv 2006.09882. Prototypes follow as
+    the centres of what is assigned to them. The descriptor's projection and T learn to tell the patch from g through a
+    decoder that is dropped afterwards. W_c stays: moving it too lowered part purity in every trial.
     """
     decoder = nn.Linear(bank.embed_dim, features.width)
-    optimiser = torch.optim.AdamW([*bank.parameters(), *decoder.parameters()], lr=config.lr, weight_decay=0)
+    learned = [*bank.assigner.parameters(), *bank.reduce.parameters(), *bank.expand.parameters()]
+    learned += [*bank.transform.parameters(), *decoder.parameters()]
+    optimiser = torch.optim.AdamW(learned, lr=config.lr, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps)
     rng = np.random.default_rng(config.seed)
     V, P, _ = patches.shape
@@ -364,9 +365,13 @@ def train_bank(
         g = bank(bank.embed(fused).detach())
         loss = loss + 1 - F.cosine_similarity(decoder(g), fused.flatten(2).transpose(1, 2), dim=-1).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
+    with torch.no_grad():
+        u = bank.embed(patches[0].T[None, :, :, None])  # (1, P, E)
+        a = bank.assign(u)[0] * weights[:, None]
+        bank.prototypes.copy_(a.T @ F.normalize(u[0], dim=-1) / a.sum(0).clamp_min(1e-6)[:, None])
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ class Student(nn.Module):
         bank: PrototypeBank | None = None,
         *,
         augment: AugmentConfig | None = None,
-        embed_dim: int = 128,
+        embed_dim: int = 96,
         layers: Sequence[int] | None = None,
         image_px: int = 96,
         weights: str | Path | None = None,
