@@ -9,7 +9,7 @@ from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
 from prockd.datasets import Arrays, pack
-from prockd.features import PatchFeatures, extract, fuse_layers, to_unit
+from prockd.features import PatchFeatures, extract, fuse_layers, recolour, to_unit
 from prockd.teacher import Teacher
 
 
@@ -80,8 +80,8 @@ def test_one_view_is_enough_where_nothing_is_mirrored(teacher, packed, features,
         np.testing.assert_array_equal(a[:, 0], b[:, 0])
 
 
-@pytest.mark.parametrize("views", [0, 3, -1])
-def test_views_other_than_one_or_two_are_refused(teacher, packed, tmp_path, views):
+@pytest.mark.parametrize("views", [0, 4, -1])
+def test_views_other_than_one_to_three_are_refused(teacher, packed, tmp_path, views):
     with pytest.raises(ValueError, match=f"views={views}"):
         read(teacher, packed, tmp_path, views=views)
 
@@ -237,3 +237,15 @@ def test_repr_tells_images_views_patches_and_teacher(features):
     assert "layer 2: 4x4 patches of 16" in text
     assert features.teacher[:8] in text
     assert "1 views" in repr(replace(features, maps=tuple(m[:, :1] for m in features.maps)))
+
+
+def test_recolouring_keeps_shapes_and_is_the_same_on_every_run():
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    again = recolour(images)
+    assert torch.equal(again, recolour(images))
+    assert again.min() >= 0
+    assert again.max() <= 1
+    flat = torch.full((4, 3, 16, 16), 0.5)
+    flat[:, :, :8] = 0.2
+    edges = recolour(flat).diff(dim=2).abs().sum((1, 3))  # (4, 15): the only edge stays where it was
+    assert (edges.argmax(1) == 7).all()
