@@ -138,7 +138,7 @@ def demo_sections(
         Section(
             "Students",
             f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
-            f"species from {len(world.labelled)} labelled images: from the labels alone, and with the teacher's prototypes.",
+            f"species from {len(world.labelled)} labelled images: from the labels alone, and with the teacher as well.",
             [
                 (figure_of(plots.plot_curves({k: v[-1] for k, v in histories.items()})), "Training curves"),
                 (plots.plot_attention(student, test.images, 0), "What the augmentation attends to"),

@@ -358,7 +358,8 @@ def train_bank(
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
         chosen = torch.multinomial(weights, min(2048, P), replacement=True)
         first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
-        a, b = (bank.assigner(F.normalize(bank.fuse(patches[v, chosen]), dim=-1)) for v in (first, second))
+        u = (bank.embed(patches[v, chosen].T[None, :, :, None])[0] for v in (first, second))
+        a, b = (bank.assigner(F.normalize(x, dim=-1)) for x in u)
         loss = -0.5 * (balanced(b) * a.log_softmax(-1) + balanced(a) * b.log_softmax(-1)).sum(-1).mean()
         indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
         fused = features.fused(indices)
