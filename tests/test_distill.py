@@ -98,7 +98,7 @@ def batch_of(
 
 def test_a_student_learns_a_task_it_can_learn(features, bank, tmp_path):
     seen = pack(Arrays(*draw_stripes(32), TASK.classes), 32, root=tmp_path, progress=False)
-    config = PLAIN.replace(steps=60, batch_size=8)
+    config = PLAIN.replace(steps=40, batch_size=8)
     student = made(bank, AugmentConfig())
     history = run(student, seen, config, val=seen)
     losses_seen = history.curve("loss")[1]
@@ -110,7 +110,7 @@ def test_a_student_learns_a_task_it_can_learn(features, bank, tmp_path):
 
 @pytest.mark.parametrize("term", ["assignment", "feature", "hint"])
 def test_transfer_brings_the_student_nearer_to_the_teacher(features, bank, term):
-    config = PLAIN.replace(steps=50, batch_size=6, **{term: 3.0})
+    config = PLAIN.replace(steps=30, batch_size=6, **{term: 3.0})
     history = run(made(bank), features.images, config, teacher=features)
     values = history.curve(term)[1]
     assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
@@ -165,6 +165,28 @@ def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
     assert weights["task"] == 1.0
     assert row["loss"] == pytest.approx(sum(weight * row[name] for name, weight in weights.items()), rel=1e-5)
     assert total_loss({"task": torch.tensor(2.0), "hint": torch.tensor(3.0)}, config).item() == 2 + 3 * config.hint
+
+
+def test_the_teacher_branch_reads_the_modules_output_or_the_patches_themselves(features, bank):
+    student = made(bank, AugmentConfig(residual="relu")).eval()
+    batch = batch_of(features, student, BASE, bank)
+    u = batch.teacher.flatten(2).transpose(1, 2)
+    for reads, g in (("module", bank(u)), ("patches", u)):
+        config = BASE.replace(teacher_branch=1.0, teacher_reads=reads)
+        expected = TASK.loss(student.head(student.augmented(g)), batch.labels)
+        torch.testing.assert_close(Distiller(student, config, None)(batch, False)["teacher_branch"], expected)
+
+
+def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
+    student = made(bank).eval()
+    distiller, batch = Distiller(student, BASE, None), batch_of(features, student, BASE, bank)
+    bank.enabled[1] = False
+    before = distiller(batch, False)["assignment"]
+    with torch.no_grad():
+        bank.prototypes[1] = 5 * bank.prototypes[0] + 1
+    assert torch.equal(distiller(batch, False)["assignment"], before)
+    bank.enabled[1] = True
+    assert not torch.equal(distiller(batch, False)["assignment"], before)
 
 
 # Who gets a gradient

@@ -80,6 +80,16 @@ def test_one_view_is_enough_where_nothing_is_mirrored(teacher, packed, features,
         np.testing.assert_array_equal(a[:, 0], b[:, 0])
 
 
+def test_a_third_view_shows_the_teacher_the_same_shapes_in_other_colours(teacher, packed, features, tmp_path):
+    recoloured = read(teacher, packed, tmp_path, views=3)
+    assert recoloured.num_views == 3
+    images = to_unit(torch.from_numpy(np.array(packed.pixels)))
+    for a, b, said in zip(recoloured.maps, features.maps, teacher(recolour(images)), strict=True):
+        np.testing.assert_array_equal(a[:, :2], b)
+        np.testing.assert_allclose(a[:, 2], said.numpy(), atol=2e-3, rtol=2e-3)
+        assert np.abs(a[:, 2] - a[:, 0]).max() > 0.01
+
+
 @pytest.mark.parametrize("views", [0, 4, -1])
 def test_views_other_than_one_to_three_are_refused(teacher, packed, tmp_path, views):
     with pytest.raises(ValueError, match=f"views={views}"):

@@ -47,6 +47,16 @@ def test_assignment_transfer_reaches_student_and_prototypes_never_the_teacher(te
     assert teacher.grad is None
 
 
+def test_prototypes_learn_from_the_students_side_alone(tensors):
+    student, teacher, prototypes = tensors
+    prototypes.requires_grad_()
+    target = (F.normalize(teacher, dim=-1) @ F.normalize(prototypes.detach(), dim=-1).T / 0.1).softmax(-1)
+    score = (F.normalize(student, dim=-1) @ F.normalize(prototypes, dim=-1).T / 0.1).log_softmax(-1)
+    expected = torch.autograd.grad(-(target * score).sum(-1).mean(), prototypes)
+    got = torch.autograd.grad(assignment_transfer(student, teacher, prototypes), prototypes)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)  # else they would move to please both sides
+
+
 def test_assignment_transfer_sees_directions_and_not_lengths(tensors):
     student, teacher, prototypes = tensors
     before = assignment_transfer(student, teacher, prototypes)

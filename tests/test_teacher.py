@@ -344,17 +344,10 @@ def test_repr_tells_size_and_patches(teacher):
 # The teacher that ships with prockd
 
 
-def shipped() -> Path | None:
-    try:
-        return data_path("farmyard", "teacher.safetensors")
-    except FileNotFoundError:
-        return None
+def shipped() -> Path:
+    return data_path("farmyard", "teacher.safetensors")
 
 
-needs_shipped = pytest.mark.skipif(shipped() is None, reason="data/farmyard/teacher.safetensors is not trained yet")
-
-
-@needs_shipped
 def test_the_farmyard_teacher_loads_and_is_small():
     assert shipped().stat().st_size <= 15e6
     teacher = Teacher("farmyard")
@@ -364,7 +357,6 @@ def test_the_farmyard_teacher_loads_and_is_small():
     assert all(m.isfinite().all() and m.std() > 1e-3 for m in maps)
 
 
-@needs_shipped
 def test_the_farmyard_teacher_knows_the_source_species_and_no_target_species():
     with safetensors.safe_open(shipped(), framework="pt") as file:
         card = json.loads(file.metadata()["prockd"])
@@ -376,7 +368,6 @@ def test_the_farmyard_teacher_knows_the_source_species_and_no_target_species():
         assert card[fact], fact
 
 
-@needs_shipped
 def test_the_farmyard_file_holds_a_backbone_and_no_classifier():
     state = read_weights(shipped())
     assert not [key for key in state if key.startswith(("fc.", "head.", "classifier."))]
