@@ -41,7 +41,7 @@ def plot_gallery(
     count: int = 8,
     names: Sequence[str] | None = None,
     part_names: Sequence[str] | None = None,
-    context: float = 1.0,
+    context: float = 2.0,
     full: bool = False,
     grid: tuple[int, int] | None = None,
 ) -> Figure:
