@@ -13,7 +13,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test lint notebooks clean
+.PHONY: help lab demo test lint ablation notebooks clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -49,6 +49,9 @@ lint: $(STAMP)-test $(STAMP)-dev  ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+ablation: $(STAMP)  ## train every arm of benchmarks/results/README.md that is missing (about an hour on 2 cores)
+	$(BIN)/python benchmarks/ablation.py
 
 notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs and dropping widget state
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
