@@ -33,17 +33,23 @@ def stage(name: str) -> Iterator[None]:
     typer.echo(f"  {time.perf_counter() - began:.0f} s")
 
 
-def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 400) -> Path:
+def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 400, images: int = 800) -> Path:
     """Teacher, prototypes, plain and distilled students on Farmyard's target species; returns the report's path.
 
     Writes ``report.html``, ``results.json``, the bank and the last distilled student into ``run_dir``.
+
+    Args:
+        run_dir: made when missing; what it holds of an earlier demo is overwritten.
+        seeds: students of each kind.
+        steps: optimiser steps of each student.
+        images: source images for discovery; half as many test images.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     discovery, augment, distillation = best()
     with stage("1. Teacher: every image passes once, and once mirrored"):
         teacher = Teacher("farmyard")
         typer.echo(f"  {teacher}")
-        world = farmyard_world(teacher, num_source=800, num_unlabelled=800, num_val=100, num_test=400)
+        world = farmyard_world(teacher, num_source=images, num_unlabelled=1, num_val=1, num_test=images // 2)
     with stage("2. Prototypes: what local things does the teacher know?"):
         bank = discover(world.source, config=discovery)
         bank.save(run_dir / "prototypes.safetensors")
@@ -110,7 +116,7 @@ def demo_sections(
     share = agreement.table[:, 1:].max(1) / np.maximum(1, agreement.table.sum(1))
     part = agreement.table[:, 1:].argmax(1)
     show = [int(max(np.flatnonzero(part == p), key=lambda k: share[k])) for p in np.unique(part)]
-    shown = np.random.default_rng(0).choice(assignments.shape[0], 30, replace=False)
+    shown = np.random.default_rng(0).permutation(len(test))[:30]
     vectors = bank.embed(test.fused(shown)).detach().flatten(0, 1)
     truth = patch_parts(np.asarray(test.images.parts), test.grid, len(PARTS))[shown].ravel()
     front = np.flatnonzero(truth > 0)

@@ -45,7 +45,7 @@ def train_teacher(
     """
     config = config or RECIPE
     train = Farmyard("source", "train", images)
-    val = Farmyard("source", "val", 1800)
+    val = Farmyard("source", "val", min(images, 1800))
     classes = tuple(train.classes)
     model = Student(ARCHITECTURE, Classification(len(classes), classes), seed=config.seed, **TIMM_KWARGS)
     began = time.perf_counter()
