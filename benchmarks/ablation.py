@@ -213,10 +213,10 @@ def work(share: int) -> None:
 
 HEAD = """# What helps, measured
 
-Made by `python benchmarks/ablation.py`, one line a run in `ablation_*.jsonl`. Farmyard, 10 target species, 96 px, a student
-of {parameters:.2f} M parameters, {steps} steps of {batch} images, bf16, one CPU thread a run; accuracy on 1,000 test images
-after the last step. "Unlabelled" arms spend the first {first} of the same {steps} steps on transfer from 1,500 unlabelled
-target images. ± and brackets are 95 % intervals over seeds (Student's t); differences are paired by seed.
+Made by `python benchmarks/ablation.py`, one line a run in `ablation_*.jsonl`. Farmyard, 10 target species, 96 px, a
+student of {parameters:.2f} M parameters, {steps} steps of {batch} images, bf16, one CPU thread a run; accuracy on 1,000
+test images after the last step. "Unlabelled" arms spend the first {first} of the same {steps} steps on transfer from
+1,500 unlabelled target images. ± and brackets are 95 % intervals over seeds (Student's t); differences are paired.
 """
 COLUMNS = (
     "student trained with", "seeds", "z", "z⁺", "z − labels alone", "z⁺ − z, same run", "gap to probe closed",

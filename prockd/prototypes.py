@@ -358,12 +358,12 @@ def train_bank(
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
         chosen = torch.multinomial(weights, min(2048, P), replacement=True)
         first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
-        u = (bank.embed(patches[v, chosen].T[None, :, :, None])[0] for v in (first, second))
-        a, b = (bank.assigner(F.normalize(x, dim=-1)) for x in u)
+        pair = (bank.embed(patches[v, chosen].T[None, :, :, None])[0] for v in (first, second))
+        a, b = (bank.assigner(F.normalize(x, dim=-1)) for x in pair)
         loss = -0.5 * (balanced(b) * a.log_softmax(-1) + balanced(a) * b.log_softmax(-1)).sum(-1).mean()
         indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
         fused = features.fused(indices)
-        g = bank(bank.embed(fused).detach())
+        g: Tensor = bank(bank.embed(fused).detach())
         loss = loss + 1 - F.cosine_similarity(decoder(g), fused.flatten(2).transpose(1, 2), dim=-1).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -371,8 +371,8 @@ def train_bank(
         schedule.step()
     with torch.no_grad():
         u = bank.embed(patches[0].T[None, :, :, None])  # (1, P, E)
-        a = bank.assign(u)[0] * weights[:, None]
-        bank.prototypes.copy_(a.T @ F.normalize(u[0], dim=-1) / a.sum(0).clamp_min(1e-6)[:, None])
+        shares = bank.assign(u)[0] * weights[:, None]
+        bank.prototypes.copy_(shares.T @ F.normalize(u[0], dim=-1) / shares.sum(0).clamp_min(1e-6)[:, None])
 
 
 @torch.no_grad()
