@@ -8,14 +8,14 @@ from typing import Any
 import ipywidgets as widgets
 
 REACH: dict[str, tuple[float, float, float | None]] = {
-    "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment": (0, 20, 0.5), "feature": (0, 30, 0.5),
+    "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment": (0, 40, 1), "feature": (0, 60, 1),
     "augmented": (0, 4, 0.1), "consistency": (0, 4, 0.1), "teacher_branch": (0, 4, 0.1), "hint": (0, 10, 0.5),
     "lr": (1e-4, 3e-2, None), "steps": (20, 1500, 20), "unlabelled_batch": (0, 96, 8), "seed": (0, 9, 1),
     "labels_per_class": (1, 30, 1),
 }  # fmt: skip
 """What a slider reaches, and its step (None: logarithmic); the number field takes all that the configuration allows."""
 
-_LABEL, _SLIDER, _NUMBER = "128px", "270px", "92px"
+_LABEL, _NUMBER, _SLIDER, _MENU = "112px", "196px", "140px", "340px"
 
 
 class Knob(widgets.VBox):  # type: ignore[misc]
@@ -31,7 +31,7 @@ class Knob(widgets.VBox):  # type: ignore[misc]
         about, unit = str(self.meta["about"]), str(self.meta.get("unit", ""))
         labelled = {"description": self.name, "style": {"description_width": _LABEL}, "tooltip": about}
         if "options" in self.meta:
-            wide = widgets.Layout(width="370px")
+            wide = widgets.Layout(width=_MENU)
             self.number = widgets.Dropdown(options=self.meta["options"], value=field.default, layout=wide, **labelled)
             parts = [self.number]
         else:
@@ -41,9 +41,9 @@ class Knob(widgets.VBox):  # type: ignore[misc]
             kind = widgets.BoundedIntText if whole else widgets.BoundedFloatText
             self.number = kind(
                 field.default, min=self.meta["low"], max=self.meta["high"], step=1 if whole else step or 0.001,
-                tooltip=f"{self.name}: {about}", layout=widgets.Layout(width=_NUMBER),
+                layout=widgets.Layout(width=_NUMBER), **labelled,
             )  # fmt: skip
-            shared = labelled | {"readout": False, "layout": widgets.Layout(width=_SLIDER), "continuous_update": True}
+            shared = {"readout": False, "layout": widgets.Layout(width=_SLIDER), "tooltip": f"{self.name}: {about}"}
             if step is None:
                 self.slider = widgets.FloatLogSlider(min=math.log10(low), max=math.log10(high), step=0.02, **shared)
             elif whole:
@@ -54,7 +54,7 @@ class Knob(widgets.VBox):  # type: ignore[misc]
             self._from_number()
             self.slider.observe(self._from_slider, "value")
             self.number.observe(self._from_number, "value")
-            parts = [self.slider, self.number, widgets.HTML(f'<span class="prockd-soft">{escape(unit)}</span>')]
+            parts = [self.number, self.slider, widgets.HTML(f'<span class="prockd-soft">{escape(unit)}</span>')]
         sentence = widgets.HTML(f'<div class="prockd-about">{escape(about)}</div>')
         super().__init__([widgets.HBox(parts), sentence])
 

@@ -14,7 +14,7 @@ from html import escape
 import ipywidgets as widgets
 import numpy as np
 import traitlets
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig, Knobs, best, knob
@@ -46,7 +46,7 @@ _DRAW_EVERY_S = 0.5
 _STYLE = """<style>
 .prockd-panel { max-width: 1080px }
 .prockd-panel .prockd-soft, .prockd-panel .prockd-about { color: var(--jp-ui-font-color2, #616161) }
-.prockd-panel .prockd-about { font-size: 11px; line-height: 14px; margin: -2px 0 4px 132px; max-width: 340px }
+.prockd-panel .prockd-about { font-size: 11px; line-height: 14px; margin: -2px 0 4px 118px; max-width: 310px }
 .prockd-panel h4 { margin: 8px 0 2px; color: var(--jp-ui-font-color1, #212121) }
 .prockd-panel .prockd-table { overflow-x: auto }
 .prockd-panel table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 12px }
@@ -135,7 +135,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         self.code_of = widgets.Dropdown(options=[("the settings above", 0)], description="Code of",
                                         style={"description_width": "60px"})  # fmt: skip
         self.code_text = widgets.Textarea(rows=10, description="Code", tooltip="Python that repeats the try",
-                                          layout=widgets.Layout(width="98%", height="190px"),
+                                          layout=widgets.Layout(width="98%", height="250px"),
                                           style={"description_width": "60px"})  # fmt: skip
         self._about_preset, self._said, self._failed, self._table = (widgets.HTML() for _ in range(4))
         self.preset.observe(lambda change: self.apply(change["new"]), "value")
@@ -154,12 +154,12 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         left = widgets.VBox(shown, layout=widgets.Layout(flex="0 0 440px"))
         buttons = widgets.HBox([self.run_button, self.stop_button])
         right = widgets.VBox(
-            [buttons, self.progress, self._said, self._failed, self.curves],
+            [buttons, self.progress, self._said, self._failed, self.curves, self.code_of, self.code_text],
             layout=widgets.Layout(flex="1 1 340px", min_width="320px"),
         )
         columns = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
         top = widgets.HBox([self.preset, self._about_preset], layout=widgets.Layout(flex_flow="row wrap"))
-        return [widgets.HTML(_STYLE), top, columns, self._table, self.code_of, self.code_text]
+        return [widgets.HTML(_STYLE), top, columns, self._table]
 
     # What a user does
 
@@ -252,11 +252,9 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         """Every try as a row of a table."""
         return [one.row() for one in self.tries]
 
-    def snapshot(self) -> Figure:
-        """The curves of the last try as an ordinary figure, which stays in a saved notebook."""
-        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-        self._plot(figure)
-        return figure
+    def snapshot(self) -> Image:
+        """The curves of the last try as an ordinary picture, which stays in a saved notebook."""
+        return Image(self._curves((7.2, 3.8), 100), format="png", alt=f"Training curves. {self.status}")  # type: ignore[no-untyped-call]
 
     # What happens in the thread
 
@@ -319,20 +317,24 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     def _draw(self) -> None:
         began = time.perf_counter()
         self.progress.value = self.history.step
-        figure = Figure(figsize=(5.4, 3.9), dpi=92, layout="constrained")
-        self._plot(figure)
-        self.curves.value = _png(figure)
+        self.curves.value = self._curves((5.4, 3.9), 92)
         self._drawn = time.perf_counter()
         self._draw_s = self._drawn - began
 
-    def _plot(self, figure: Figure) -> None:
+    def _curves(self, size: tuple[float, float], dpi: int) -> bytes:
+        """A PNG of every term of the loss, without touching pyplot."""
+        figure = Figure(figsize=size, dpi=dpi, layout="constrained")
         ax = figure.subplots()
-        if self.history.rows:
-            plot_curves({"this try": self.history}, ax=ax)
+        terms = [key for key in (self.history.rows or [{}])[0] if key not in ("step", "lr", "seconds", "loss")]
+        if terms:
+            plot_curves({"this try": self.history}, terms, ax=ax)
         else:
             ax.text(0.5, 0.5, "curves appear here", ha="center", va="center", color="#666666")
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+        return file.getvalue()
 
     def _pressed_run(self) -> None:
         """A click must not fail in silence."""
@@ -375,17 +377,10 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         """The live panel, and for pages without a kernel its picture and its words."""
         shown: dict[str, object] = super()._repr_mimebundle_(**kwargs) or {}
         shown["text/plain"] = repr(self)
-        shown["image/png"] = base64.b64encode(_png(self.snapshot())).decode()
+        shown["image/png"] = base64.b64encode(self.snapshot().data).decode()
         return shown
 
 
 def _shown(kind: type[Knobs]) -> list[str]:
     """The knobs of one configuration that the panel shows; ``steps``, ``lr`` and ``seed`` are those of training."""
     return [name for _, parts in GROUPS for owner, names in parts if owner is kind for name in names]
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(file, format="png")
-    return file.getvalue()

@@ -124,7 +124,7 @@ class Try:
             "try": self.number,
             "preset": self.settings.preset,
             "changed": changed or "nothing",
-            "labels a class": self.settings.labels_per_class,
+            "labels": self.settings.labels_per_class,
             "steps": f"{self.history.step}, stopped" if self.stopped else str(self.history.step),
             "seed": self.settings.distill.seed,
             "z": f"{self.plain:.1%}",
