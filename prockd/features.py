@@ -122,7 +122,14 @@ def extract(
         images = dataset
     else:
         images = pack(dataset, image_px or teacher.image_px, root=root, progress=progress)
-    key = {"teacher": teacher.fingerprint, "images": images.fingerprint, "image_px": images.image_px, "views": views}
+    key: dict[str, object] = {
+        "teacher": teacher.fingerprint,
+        "images": images.fingerprint,
+        "image_px": images.image_px,
+        "views": views,
+    }
+    if views > 2:
+        key["batch_size"] = batch_size  # new colours are drawn batch by batch
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
