@@ -42,7 +42,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[type[Knobs], tuple[str, ...]], ...]], ...] 
 )  # fmt: skip
 """The knobs shown, by heading and by the configuration they belong to."""
 
-_DRAW_EVERY_S = 0.5
+_TELL_EVERY_S = 0.5
 _STYLE = """<style>
 .prockd-panel { max-width: 1080px }
 .prockd-panel .prockd-soft, .prockd-panel .prockd-about { color: var(--jp-ui-font-color2, #616161) }
@@ -54,7 +54,7 @@ _STYLE = """<style>
 .prockd-panel th, .prockd-panel td { padding: 3px 10px; text-align: left; color: var(--jp-ui-font-color1, #212121);
   border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); line-height: 16px }
 .prockd-panel .prockd-error { border-left: 4px solid #D55E00; padding: 4px 10px; white-space: pre-wrap;
-  color: var(--jp-ui-font-color1, #212121); line-height: 18px; max-width: 420px }
+  color: var(--jp-ui-font-color1, #212121); line-height: 18px; max-width: 900px }
 .prockd-panel pre { font-size: 11px; line-height: 14px; overflow-x: auto; color: inherit }
 .prockd-panel img { background: #fff; border-radius: 4px; max-width: 100%; height: auto }
 .prockd-panel textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px }
@@ -95,7 +95,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
             self._banks[known] = bank
         self._stop, self._thread = threading.Event(), threading.Thread()
         self._failure: Exception | None = None
-        self._first = self._drawn = self._draw_s = 0.0
+        self._first = self._told = self._drawn = self._draw_s = 0.0
         self.knobs = {
             field.name: Knob(field)
             for _, parts in GROUPS
@@ -122,14 +122,14 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     def _build(self) -> None:
         """The widgets that are not knobs, and what each does."""
         self.preset = widgets.ToggleButtons(
-            options=list(PRESETS), description="Preset", tooltips=[about for _, about in PRESETS.values()],
-            style={"button_width": "84px", "description_width": "52px"},
+            options=list(PRESETS), description="", tooltips=[about for _, about in PRESETS.values()],
+            style={"button_width": "84px"}, layout=widgets.Layout(width="auto"),
         )  # fmt: skip
         self.run_button = widgets.Button(description="Run", icon="play", button_style="primary",
                                          tooltip="Train one student with these settings")  # fmt: skip
         self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True,
                                           tooltip="Stop training and keep the result so far")  # fmt: skip
-        self.progress = widgets.IntProgress(description="Progress", layout=widgets.Layout(width="98%"),
+        self.progress = widgets.IntProgress(description="Progress", layout=widgets.Layout(width="300px"),
                                             style={"description_width": "60px"})  # fmt: skip
         self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.code_of = widgets.Dropdown(options=[("the settings above", 0)], description="Code of",
@@ -151,15 +151,15 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         for heading, parts in GROUPS:
             shown.append(widgets.HTML(f"<h4>{heading}</h4>"))
             shown += [self.knobs[name] for _, names in parts for name in names]
+        wrapped = widgets.Layout(flex_flow="row wrap", align_items="center")
+        top = widgets.HBox([self.preset, self.run_button, self.stop_button, self._about_preset], layout=wrapped)
+        doing = widgets.HBox([self.progress, self._said], layout=wrapped)
         left = widgets.VBox(shown, layout=widgets.Layout(flex="0 0 440px"))
-        buttons = widgets.HBox([self.run_button, self.stop_button])
         right = widgets.VBox(
-            [buttons, self.progress, self._said, self._failed, self.curves, self.code_of, self.code_text],
-            layout=widgets.Layout(flex="1 1 340px", min_width="320px"),
+            [self.curves, self.code_of, self.code_text], layout=widgets.Layout(flex="1 1 340px", min_width="320px")
         )
         columns = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
-        top = widgets.HBox([self.preset, self._about_preset], layout=widgets.Layout(flex_flow="row wrap"))
-        return [widgets.HTML(_STYLE), top, columns, self._table]
+        return [widgets.HTML(_STYLE), top, doing, self._failed, columns, self._table]
 
     # What a user does
 
@@ -304,11 +304,13 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         self.history.rows.append(row)
         self.history.step = step + 1
         now = time.perf_counter()
-        if now - self._drawn > max(_DRAW_EVERY_S, 10 * self._draw_s):
-            left = (now - self._first) / (step + 1) * (self.progress.max - step - 1)
+        if now - self._told > _TELL_EVERY_S:
+            self._told = now
             self.progress.value = step + 1
+            left = (now - self._first) / (step + 1) * (self.progress.max - step - 1)
             if not self._stop.is_set():
                 self.status = f"Step {step + 1} of {self.progress.max}, {math.ceil(left)} s left."
+        if now - self._drawn > max(_TELL_EVERY_S, 10 * self._draw_s):  # a tenth of the time goes to pictures at most
             self._draw()
         return self._stop.is_set()
 
