@@ -122,7 +122,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     def _build(self) -> None:
         """The widgets that are not knobs, and what each does."""
         self.preset = widgets.ToggleButtons(
-            options=list(PRESETS), description="", tooltips=[about for _, about in PRESETS.values()],
+            options=list(PRESETS), tooltip="Preset", tooltips=[about for _, about in PRESETS.values()],
             style={"button_width": "84px"}, layout=widgets.Layout(width="auto"),
         )  # fmt: skip
         self.run_button = widgets.Button(description="Run", icon="play", button_style="primary",
