@@ -33,7 +33,7 @@ def stage(name: str) -> Iterator[None]:
     typer.echo(f"  {time.perf_counter() - began:.0f} s")
 
 
-def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 400, images: int = 800) -> Path:
+def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 600) -> Path:
     """Teacher, prototypes, plain and distilled students on Farmyard's target species; returns the report's path.
 
     Writes ``report.html``, ``results.json``, the bank and the last distilled student into ``run_dir``.
