@@ -5,7 +5,7 @@
 
 Neighbours of one seed share the start, the labelled images, the number of steps, the images in a step and the data
 order; the seed also draws which images are labelled. The number is accuracy on the test split after the last step.
-Settings were chosen on the validation split with seed 100 (results/search.md).
+Settings were chosen on the validation split (results/search.md).
 """
 
 import argparse
