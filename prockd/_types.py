@@ -26,6 +26,9 @@ from jaxtyping import Float32, UInt8
 UNLABELLED = -1
 """Label of an image whose class is not known; it can be used for transfer, never for a task loss."""
 
+IGNORE = 255
+"""Value of mask pixels that belong to no class: no loss and no metric counts them."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -40,6 +43,8 @@ class Sample:
         boxes: (n, 4) x0, y0, x1, y1 in pixels, of the visible pixels of each instance.
         box_labels: (n,) class index of each box.
         keypoints: (n, J, 3) x, y in pixels and 1 visible / 0 hidden, per instance.
+        mask: (H, W) class index of each pixel, or ``IGNORE``: what segmentation learns, in the label space of the task.
+        tags: (C,) 1 for each class that the image shows, else 0: what multi-label classification learns.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -50,6 +55,8 @@ class Sample:
     boxes: Float32[np.ndarray, "n 4"] | None = None
     box_labels: np.ndarray | None = None
     keypoints: Float32[np.ndarray, "n J 3"] | None = None
+    mask: UInt8[np.ndarray, "H W"] | None = None
+    tags: UInt8[np.ndarray, " C"] | None = None
 
 
 @runtime_checkable

@@ -6,6 +6,8 @@ Modules never take a config object; only :mod:`prockd.distill`, :mod:`prockd.pro
 """
 
 import dataclasses
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,27 +28,72 @@ def choice(default: str, options: tuple[str, ...], about: str) -> Any:
     return field(default=default, metadata={"options": options, "about": about})
 
 
+def said(default: Any, about: str) -> Any:
+    """A dataclass field of text, or of True and False."""
+    return field(default=default, metadata={"about": about})
+
+
+def listed(of: type, about: str) -> Any:
+    """A dataclass field that is a list of numbers, empty by default."""
+    return field(default=(), metadata={"about": about, "of": of})
+
+
+def table(about: str) -> Any:
+    """A dataclass field of names and values, empty by default."""
+    return field(default_factory=dict, metadata={"about": about, "table": True})
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists as tuples, so that what is read from a file equals what is typed."""
+    if isinstance(value, Mapping):
+        return {k: as_tuples(v) for k, v in value.items()}
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
+    """The value of a knob in its own type: a panel or a TOML file may well say ``lr = 1``, or a list for a tuple.
+
+    Raises:
+        ConfigError: another type, or a value out of range.
+    """
+    meta, where = f.metadata, f"{owner}.{f.name} = {value!r}"
+    if "options" in meta and value not in meta["options"]:
+        raise ConfigError(f"{where}: choose one of {', '.join(map(repr, meta['options']))}")
+    if isinstance(f.default, bool) and not isinstance(value, bool):
+        raise ConfigError(f"{where}: must be True or False")
+    if isinstance(f.default, str) and not isinstance(value, str):
+        raise ConfigError(f"{where}: must be text")
+    if "table" in meta:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: must be a table of names and values")
+        return as_tuples(value)
+    if "of" in meta:
+        items = value if isinstance(value, tuple | list) else [None]
+        if not all(is_number(v, whole=meta["of"] is int) for v in items):
+            raise ConfigError(f"{where}: must be a list of {'whole ' if meta['of'] is int else ''}numbers")
+        return tuple(meta["of"](v) for v in items)
+    low, high = meta.get("low"), meta.get("high")
+    if low is None and high is None:
+        return value
+    whole = isinstance(f.default, int)
+    if not is_number(value, whole=whole):
+        raise ConfigError(f"{where}: must be a {'whole ' if whole else ''}number")
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        raise ConfigError(f"{where}: must lie in {low}..{'' if high is None else high} {meta['unit']}".rstrip())
+    return value if whole else float(value)
+
+
+def is_number(value: Any, *, whole: bool) -> bool:
+    """Whether it is a number, and no True or False."""
+    return not isinstance(value, bool) and isinstance(value, int if whole else int | float)
+
+
 class Knobs:
     """Checks every field against its metadata on construction; ``replace`` gives a changed copy."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, meta = getattr(self, f.name), f.metadata
-            where = f"{type(self).__name__}.{f.name} = {value!r}"
-            if "options" in meta and value not in meta["options"]:
-                raise ConfigError(f"{where}: choose one of {', '.join(map(repr, meta['options']))}")
-            if isinstance(f.default, bool) and not isinstance(value, bool):
-                raise ConfigError(f"{where}: must be True or False")
-            low, high = meta.get("low"), meta.get("high")
-            if low is None and high is None:
-                continue
-            kinds = (int,) if isinstance(f.default, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ConfigError(f"{where}: must be a {'whole ' if kinds == (int,) else ''}number")
-            if not ((low is None or value >= low) and (high is None or value <= high)):
-                raise ConfigError(f"{where}: must lie in {low}..{'' if high is None else high} {meta['unit']}".rstrip())
-            if isinstance(f.default, float):  # a panel or a TOML file may well say lr = 1
-                object.__setattr__(self, f.name, float(value))
+            object.__setattr__(self, f.name, checked(type(self).__name__, f, getattr(self, f.name)))
 
     def replace(self: K, **changes: Any) -> K:
         """A copy with the named knobs changed.
@@ -54,10 +101,13 @@ class Knobs:
         Raises:
             ConfigError: for an unknown name or a value out of range.
         """
-        names = [f.name for f in dataclasses.fields(self)]  # type: ignore[arg-type]
+        fields = {f.name: f for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         for name in changes:
-            if name not in names:
-                raise ConfigError(f"{type(self).__name__} has no knob {name!r}; it has {', '.join(names)}")
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, n=1)
+                meant = f"did you mean {near[0]!r}? It" if near else "it"
+                raise ConfigError(f"{type(self).__name__} has no knob {name!r}; {meant} has {', '.join(fields)}")
+        changes = {name: checked(type(self).__name__, fields[name], value) for name, value in changes.items()}
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
@@ -69,7 +119,8 @@ class DiscoverConfig(Knobs):
     embed_dim: int = knob(96, 2, 4096, "Width E of the space that prototypes live in.")
     init: str = choice("kmeans", ("kmeans", "uniform"), "k-means on the teacher's patches, or random (ablation).")
     salient: bool = field(
-        default=True, metadata={"about": "Weigh patches by the teacher's last-layer energy, so background gets fewer."}
+        default=True,
+        metadata={"about": "Weigh patches by how little they look like picture borders, so background gets fewer."},
     )
     sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
     steps: int = knob(150, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
@@ -111,6 +162,7 @@ class DistillConfig(Knobs):
     warmup: float = knob(0.05, 0, 1, "Part of the steps over which the learning rate rises.")
     min_crop: float = knob(0.5, 0.05, 1, "Smallest part of the image's area that a random crop keeps.")
     flip: bool = field(default=True, metadata={"about": "Mirror half of the images."})
+    recoloured: float = knob(0.0, 0, 1, "Share of the images that the student sees in other colours.")
     label_smoothing: float = knob(0.0, 0, 0.9, "Label smoothing of the task loss.")
     augmented: float = knob(1.0, 0, 100, "w1: task loss on the augmented prediction.")
     teacher_branch: float = knob(0.0, 0, 100, "w2: task loss on the teacher's augmented features.")

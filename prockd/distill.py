@@ -1,30 +1,27 @@
 """The one training loop: plain students, distilled students and the farmyard teacher all learn here."""
 
-import dataclasses
-import json
 import math
-import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 from tqdm.auto import tqdm
 
 from prockd import losses
-from prockd._types import UNLABELLED, ImageDataset
+from prockd._types import ImageDataset
+from prockd.checkpoint import load_checkpoint, save_checkpoint
 from prockd.config import DistillConfig
 from prockd.datasets import PackedImages, pack
-from prockd.features import PatchFeatures, fuse_layers, to_unit
-from prockd.prototypes import PrototypeBank
-from prockd.student import Scores, Student, evaluate
+from prockd.features import PatchFeatures, recolour
+from prockd.scores import Scores, evaluate
+from prockd.sources import Batch, Source, check_sources, joined, shuffled
+from prockd.student import Student
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -63,90 +60,6 @@ Callback = Callable[[int, dict[str, float]], bool | None]
 """Called with the step and the latest row; returning True stops the run and keeps the result so far."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's images, cropped, and what the teacher says of the same crops."""
-
-    images: Tensor  # (B, 3, H, W)
-    labels: Tensor  # (B,), UNLABELLED where no task loss applies
-    teacher: Tensor | None = None  # (B, D or E, h, w) teacher patches on the student's grid
-    last: Tensor | None = None  # (B, D_last, h, w) teacher's last map on the student's last grid
-
-
-class Source:
-    """Random crops of packed images with the same crops of the teacher's cached maps.
-
-    Mirror images are read from the cache's second view: the features of a mirrored image are not mirrored features.
-    """
-
-    def __init__(
-        self, images: PackedImages, features: PatchFeatures | None, bank: PrototypeBank | None, config: DistillConfig
-    ) -> None:
-        self.images, self.features = images, features
-        self.flip = config.flip and (features is None or features.num_views >= 2)
-        self.min_crop = config.min_crop
-        self.labels = torch.from_numpy(np.array(images.labels))
-        self.embedded: Tensor | None = None
-        if features is not None and bank is not None and not config.train_bank:
-            self.embedded = embed_all(bank, features)
-        self.wants_last = features is not None and config.hint > 0
-
-    def crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(count, 4) boxes x0 y0 x1 y1 in 0..1 and (count,) views."""
-        area = torch.empty(count).uniform_(self.min_crop, 1, generator=generator)
-        ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
-        width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-        x, y = torch.rand(2, count, generator=generator)
-        x, y = x * (1 - width), y * (1 - height)
-        view = (torch.rand(count, generator=generator) < 0.5).long() * int(self.flip)
-        return torch.stack([x, y, x + width, y + height], 1), view
-
-    def batch(self, indices: np.ndarray, boxes: Tensor, views: Tensor, student: Student, device: torch.device) -> Batch:
-        """Crop images and teacher maps at the same places."""
-        pixels = torch.from_numpy(np.array(self.images.pixels[indices])).to(device).float()
-        mirrored = views.to(device).bool()
-        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-        boxes = boxes.to(device)
-        images = to_unit(crop(pixels, boxes, (student.image_px, student.image_px)))
-        teacher = last = None
-        if self.features is not None:
-            view = views.numpy()
-            if self.embedded is not None:
-                teacher = self.embedded[torch.from_numpy(indices), views]
-            else:
-                maps = [torch.from_numpy(m[indices, view]).float() for m in self.features.maps]
-                teacher = fuse_layers(maps, self.features.grid)
-            teacher = crop(teacher.to(device).float(), boxes, student.grid)
-            if self.wants_last:
-                last = crop(
-                    torch.from_numpy(self.features.maps[-1][indices, view]).to(device).float(), boxes, student.last_grid
-                )
-        return Batch(images, self.labels[torch.from_numpy(indices)].to(device), teacher, last)
-
-
-def crop(maps: Float[Tensor, "B C H W"], boxes: Float[Tensor, "B 4"], size: tuple[int, int]) -> Tensor:
-    """Cut the box (0..1) out of each map and resample it to ``size``, averaging where it shrinks."""
-    height, width = maps.shape[2:]
-    scale = boxes.new_tensor([width, height, width, height])
-    index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
-    cut: Tensor = roi_align(maps, torch.cat([index, boxes * scale], 1), size, aligned=True)
-    return cut
-
-
-@torch.no_grad()
-def embed_all(bank: PrototypeBank, features: PatchFeatures, *, chunk: int = 128) -> Float[Tensor, "M V E h w"]:
-    """U of every image and view in half precision: with a frozen bank it need not be computed in each step."""
-    bank.check(features)
-    h, w = features.grid
-    out = torch.empty(len(features), features.num_views, bank.embed_dim, h, w, dtype=torch.float16)
-    for start in range(0, len(features), chunk):
-        indices = np.arange(start, min(start + chunk, len(features)))
-        for view in range(features.num_views):
-            u = bank.embed(features.fused(indices, view).to(bank.prototypes.device))
-            out[indices, view] = u.transpose(1, 2).reshape(len(indices), -1, h, w).half().cpu()
-    return out
-
-
 class Distiller(nn.Module):
     """Student, projector and bank in one module, so that one forward pass gives every term of the loss."""
 
@@ -160,9 +73,9 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch, label_free: bool) -> dict[str, Tensor]:
         """Unweighted terms of the loss, by the name of their weight in :class:`DistillConfig`."""
         config, student, bank, task = self.config, self.student, self.student.bank, self.student.task
-        output = student(batch.images)
+        labelled = 0 if label_free else len(batch.targets)
+        output = student(recolour_some(batch.images, config.recoloured), labelled)
         terms: dict[str, Tensor] = {}
-        known = batch.labels != UNLABELLED
         if batch.teacher is not None and bank is not None:
             teacher = batch.teacher
             u = bank.embed(teacher) if config.train_bank else teacher.flatten(2).transpose(1, 2)  # (B, N, E)
@@ -172,22 +85,30 @@ class Distiller(nn.Module):
                 )
             if config.feature:
                 terms["feature"] = losses.feature_transfer(output.features, u)
-            if config.teacher_branch and student.augment is not None and not label_free:
-                g = bank(u[known]) if config.teacher_reads == "module" else u[known]
+            if config.teacher_branch and student.augment is not None and labelled:
+                g = bank(u[:labelled]) if config.teacher_reads == "module" else u[:labelled]
                 g_plus = student.augmented(g)
                 assert g_plus is not None
-                terms["teacher_branch"] = task.loss(student.head(g_plus), batch.labels[known], config.label_smoothing)
+                terms["teacher_branch"] = task.loss(student.head(g_plus), batch.targets, config.label_smoothing)
         if batch.last is not None and self.projector is not None:
             terms["hint"] = losses.hint(self.projector(output.last), batch.last)
-        if not label_free:
-            labels = batch.labels[known]
-            terms["task"] = task.loss(output.logits[known], labels, config.label_smoothing)
+        if labelled:
+            terms["task"] = task.loss(output.logits, batch.targets, config.label_smoothing)
             if output.augmented_logits is not None:
                 if config.augmented:
-                    terms["augmented"] = task.loss(output.augmented_logits[known], labels, config.label_smoothing)
+                    terms["augmented"] = task.loss(output.augmented_logits, batch.targets, config.label_smoothing)
                 if config.consistency:
-                    terms["consistency"] = task.consistency(output.logits[known], output.augmented_logits[known])
+                    terms["consistency"] = task.consistency(output.logits, output.augmented_logits)
         return terms
+
+
+def recolour_some(images: Float[Tensor, "B 3 H W"], share: float) -> Float[Tensor, "B 3 H W"]:
+    """Random images of the batch in other colours; drawn from torch's own generator, which the step has seeded."""
+    if not share:
+        return images
+    generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+    chosen = (torch.rand(len(images), generator=generator) < share).to(images.device)
+    return torch.where(chosen[:, None, None, None], recolour(images, generator), images)
 
 
 def total_loss(terms: dict[str, Tensor], config: DistillConfig) -> Tensor:
@@ -203,16 +124,6 @@ def learning_rate(step: int, config: DistillConfig) -> float:
     if step < warm:
         return config.lr * (step + 1) / warm
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
-
-
-def shuffled(total: int, batch: int, seed: int, start: int = 0) -> Iterator[np.ndarray]:
-    """Endless batches of indices; any step can be reached without replaying the ones before it."""
-    step = start
-    while True:
-        places = np.arange(step * batch, (step + 1) * batch)
-        orders = {e: np.random.default_rng([seed, e]).permutation(total) for e in np.unique(places // total).tolist()}
-        yield np.array([orders[p // total][p % total] for p in places.tolist()])
-        step += 1
 
 
 def distill(
@@ -255,13 +166,12 @@ def distill(
     config = config or DistillConfig()
     size = teacher.images.image_px if teacher is not None else student.image_px
     images = dataset if isinstance(dataset, PackedImages) else pack(dataset, size, progress=progress)
-    student.task.check(torch.from_numpy(np.array(images.labels)), images.ids)
     check_sources(student, images, teacher, unlabelled, config)
     accelerator = fresh_accelerator(config.mixed_precision, cpu=cpu)
     torch.manual_seed(config.seed)
     device = accelerator.device
     bank = student.bank
-    labelled_source = Source(images, teacher, bank, config)
+    labelled_source = Source(images, teacher, bank, config, student.task)
     extra_source = (
         Source(unlabelled.images, unlabelled, bank, config) if unlabelled and config.unlabelled_batch else None
     )
@@ -275,7 +185,9 @@ def distill(
     model, optimiser = accelerator.prepare(distiller, optimiser)
     folder = Path(run_dir) if run_dir is not None else None
     history = History()
-    first = restore(folder, distiller, optimiser, config, history) if folder and resume else 0
+    if folder and resume:
+        history.rows, history.step = load_checkpoint(folder, distiller, optimiser, config)
+    first = history.step
     student.train()
     began, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
     labelled_order = shuffled(len(images), config.batch_size, config.seed, first)
@@ -286,11 +198,11 @@ def distill(
         indices, extra = next(labelled_order), next(extra_order)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         share = slice(accelerator.process_index, None, accelerator.num_processes)
-        boxes, views = labelled_source.crops(len(indices), generator)
-        batch = labelled_source.batch(indices[share], boxes[share], views[share], student, device)
+        crops = labelled_source.crops(len(indices), generator)
+        batch = labelled_source.batch(indices[share], crops[share], student, device)
         if extra_source is not None:
-            boxes, views = extra_source.crops(len(extra), generator)
-            batch = joined(batch, extra_source.batch(extra[share], boxes[share], views[share], student, device))
+            crops = extra_source.crops(len(extra), generator)
+            batch = joined(batch, extra_source.batch(extra[share], crops[share], student, device))
         # whatever the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + accelerator.process_index)
         rate = learning_rate(step, config)
@@ -327,7 +239,7 @@ def distill(
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k in ("loss", "task")})
             history.stopped = any([callback(step, row) for callback in callbacks])
         if folder and accelerator.is_main_process and (history.step % checkpoint_every == 0 or last or history.stopped):
-            checkpoint(folder, distiller, optimiser, config, history)
+            save_checkpoint(folder, distiller, optimiser, config, history.rows, history.step)
         if history.stopped:
             break
     bar.close()
@@ -354,102 +266,3 @@ def fresh_accelerator(mixed_precision: str, *, cpu: bool) -> Accelerator:
         cpu=cpu,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-
-
-def joined(first: Batch, second: Batch) -> Batch:
-    """Labelled and unlabelled images as one batch; the second part's labels are hidden."""
-    pairs = ((first.teacher, second.teacher), (first.last, second.last))
-    teacher, last = (None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
-    hidden = torch.full_like(second.labels, UNLABELLED)
-    return Batch(torch.cat([first.images, second.images]), torch.cat([first.labels, hidden]), teacher, last)
-
-
-def check_sources(
-    student: Student,
-    images: PackedImages,
-    teacher: PatchFeatures | None,
-    unlabelled: PatchFeatures | None,
-    config: DistillConfig,
-) -> None:
-    """Refuse combinations that would silently train something else than was asked.
-
-    Raises:
-        ValueError: says which argument does not fit and what to pass.
-    """
-    if teacher is not None and not same_images(teacher.images, images):
-        raise ValueError(
-            "teacher features belong to other images than the labelled ones: "
-            "extract() the same images in the same order"
-        )
-    wants_bank = [name for name in ("assignment", "feature", "teacher_branch") if getattr(config, name)]
-    if teacher is not None and student.bank is None and wants_bank:
-        raise ValueError(
-            f"{', '.join(wants_bank)} > 0 need prototypes: pass bank=pk.discover(features) to Student, or set them to 0"
-        )
-    if teacher is None and (config.label_free_steps or unlabelled is not None):
-        raise ValueError(
-            "unlabelled images and label_free_steps are for transfer: pass teacher=features of the labelled images too"
-        )
-    if unlabelled is not None and not config.unlabelled_batch:
-        raise ValueError("unlabelled images are given, but unlabelled_batch is 0: say how many to add to each step")
-    transfers = [name for name in ("assignment", "feature") if student.bank is not None and getattr(config, name)]
-    if config.label_free_steps and not transfers and not config.hint:
-        raise ValueError(
-            "label_free_steps learn from transfer alone: set assignment or feature (with prototypes) or hint above 0"
-        )
-    for features in (teacher, unlabelled):
-        if features is not None and student.bank is not None:
-            student.bank.check(features)
-
-
-def same_images(first: PackedImages, second: PackedImages) -> bool:
-    """Whether two packs hold the same images in the same order; where their sizes allow it, a few are compared."""
-    if first.ids != second.ids:
-        return False
-    if first.fingerprint == second.fingerprint or first.image_px != second.image_px:
-        return True
-    few = slice(None, None, max(1, len(first) // 8))
-    return bool(np.array_equal(first.pixels[few], second.pixels[few]))
-
-
-def checkpoint(
-    folder: Path, distiller: Distiller, optimiser: torch.optim.Optimizer, config: DistillConfig, history: History
-) -> None:
-    """Write everything a resumed run needs, in one rename."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": distiller.state_dict(), "optimiser": optimiser.state_dict(), "step": history.step,
-        "config": dataclasses.asdict(config), "rows": history.rows,
-    }  # fmt: skip
-    fresh = folder / "checkpoint.new"
-    torch.save(state, fresh)
-    fresh.replace(folder / "checkpoint.pt")
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history.rows))
-
-
-def restore(
-    folder: Path, distiller: Distiller, optimiser: torch.optim.Optimizer, config: DistillConfig, history: History
-) -> int:
-    """Load the last checkpoint of a run, if there is one; returns the first step still to do.
-
-    Raises:
-        ValueError: the checkpoint is damaged, or was made with other settings (named) or for another student.
-    """
-    path = folder / "checkpoint.pt"
-    if not path.is_file():
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}); remove it to start the run again") from error
-    changed = {k: (v, getattr(config, k)) for k, v in state["config"].items() if v != getattr(config, k)}
-    if changed:
-        what = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())
-        raise ValueError(f"{path} was made with other settings ({what}); use the same ones or another run_dir")
-    try:
-        distiller.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} belongs to another student; use the same one or another run_dir") from error
-    optimiser.load_state_dict(state["optimiser"])
-    history.rows, history.step = state["rows"], state["step"]
-    return int(state["step"])

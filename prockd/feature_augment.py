@@ -89,9 +89,15 @@ class FeatureAugment(nn.Module):
         enabled: Bool[Tensor, " K"] | None = None,
         e: Tensor | None = None,
     ) -> Float[Tensor, "B N K"]:
-        """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0."""
+        """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0.
+
+        Raises:
+            ValueError: every prototype is disabled.
+        """
         e = self.encode(features) if e is None else e
         scores = e @ self.keys(prototypes).T * self.scale  # (B, N, K)
         if enabled is not None:
+            if not enabled.any():
+                raise ValueError(f"all {len(enabled)} prototypes are disabled: enable one, bank.enable(k)")
             scores = scores.masked_fill(~enabled, float("-inf"))
         return torch.softmax(scores, dim=-1)

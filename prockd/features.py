@@ -60,11 +60,6 @@ class PatchFeatures:
         """
         return fuse_layers([torch.from_numpy(np.array(m[indices, view])).float() for m in self.maps], self.grid)
 
-    def energy(self, indices: Sequence[int] | np.ndarray, view: int = 0) -> Float[Tensor, "B h w"]:
-        """Length of the last layer's patch vectors: high where the teacher has something to say."""
-        last = torch.from_numpy(np.array(self.maps[-1][indices, view])).float().norm(dim=1, keepdim=True)
-        return F.interpolate(last, self.grid, mode="bilinear", align_corners=False)[:, 0]
-
     def select(self, indices: Sequence[int] | np.ndarray) -> "PatchFeatures":
         """The same features for some of the images only."""
         indices = np.asarray(indices)
@@ -154,12 +149,13 @@ def extract(
     return PatchFeatures(maps, images, teacher.fingerprint, teacher.layers)
 
 
-def recolour(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+def recolour(images: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None) -> Float[Tensor, "B 3 H W"]:
     """The same shapes in other colours: channels in another order, some negatives, other contrast and brightness.
 
-    What is done to an image depends on its place in the batch alone, so a cached view is the same on every run.
+    Without a generator, what is done to an image depends on its place in the batch alone, so that a cached view is the
+    same on every run.
     """
-    generator = torch.Generator().manual_seed(len(images))
+    generator = generator or torch.Generator().manual_seed(len(images))
     order = torch.stack([torch.randperm(3, generator=generator) for _ in images]).to(images.device)
     draw = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device)
     images = images.gather(1, order[:, :, None, None].expand_as(images))

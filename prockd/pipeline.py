@@ -1,7 +1,8 @@
-"""The four stages on Farmyard, joined once: what `prockd demo`, the notebooks and the ablation table all run."""
+"""The four stages on Farmyard, joined once for any task: what the demo, the notebooks and the benchmarks all run."""
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from prockd.features import PatchFeatures, extract
 from prockd.metrics import linear_probe, pooled
 from prockd.prototypes import PrototypeBank
 from prockd.student import Student
-from prockd.tasks import Classification
+from prockd.tasks import Classification, Detection, Segmentation, Task
 from prockd.teacher import Teacher
 
 STUDENT = "resnet10t"
@@ -23,16 +24,47 @@ STUDENT_KWARGS: Mapping[str, Any] = {"channels": (16, 40, 80, 128), "stem_width"
 """A residual network of 0.39 M parameters: less than a tenth of the Farmyard teacher."""
 
 
-@dataclass(frozen=True, eq=False)
-class World:
-    """Every image set of a Farmyard experiment, with the teacher's features where the teacher may look.
+@dataclass(frozen=True)
+class Recipe:
+    """A student and a training that measured well for a task on the validation split (benchmarks/results/search.md).
 
     Attributes:
-        source: images of the teacher's own species, for discovery; their labels are not used.
-        labelled: the task's labelled images (target species).
-        unlabelled: more target images, labels hidden.
+        backbone: timm's name of the student.
+        options: timm's options, and those of :class:`prockd.Student` but its bank and augmentation.
+        distill: steps, weights and learning rate.
+        alone: the same without a teacher; its learning rate is the better one there.
+    """
+
+    backbone: str = STUDENT
+    options: Mapping[str, Any] = field(default_factory=lambda: STUDENT_KWARGS)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    alone: DistillConfig = field(default_factory=DistillConfig)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "classification": Recipe(),
+    "segmentation": Recipe(
+        distill=DistillConfig(steps=300, batch_size=24), alone=DistillConfig(steps=300, batch_size=24, lr=2e-3)
+    ),
+    "detection": Recipe(
+        distill=DistillConfig(steps=300, batch_size=24), alone=DistillConfig(steps=300, batch_size=24, lr=2e-3)
+    ),
+}
+"""By the name of a Farmyard task."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Every image set of an experiment, with the teacher's features where the teacher may look.
+
+    Attributes:
+        source: images of the teacher's own kind, for discovery; their labels are not used.
+        labelled: the task's labelled images.
+        unlabelled: more images of the task's kind, labels hidden.
         val: for tuning.
         test: for the last number only.
+        learned: the task; None is classification of the labelled images.
+        recipe: which student learns it, and how.
     """
 
     source: PatchFeatures
@@ -40,12 +72,14 @@ class World:
     unlabelled: PatchFeatures
     val: PatchFeatures
     test: PatchFeatures
+    learned: Task | None = None
+    recipe: Recipe = RECIPES["classification"]
 
     @property
-    def task(self) -> Classification:
-        """Classification of the target species."""
+    def task(self) -> Task:
+        """What the student learns."""
         classes = tuple(self.labelled.images.classes)
-        return Classification(len(classes), classes)
+        return self.learned or Classification(len(classes), classes)
 
     def few(self, per_class: int) -> "World":
         """The same world with the first ``per_class`` labelled images of each class."""
@@ -61,9 +95,25 @@ class World:
         )
 
 
+def farmyard_task(name: str, classes: tuple[str, ...]) -> Task:
+    """The task of this name.
+
+    Raises:
+        ValueError: there is no such task; the message lists them.
+    """
+    if name == "classification":
+        return Classification(len(classes), classes)
+    if name == "segmentation":
+        return Segmentation(len(classes), classes)
+    if name == "detection":
+        return Detection(len(classes), classes)
+    raise ValueError(f"task={name!r}: Farmyard has {', '.join(map(repr, RECIPES))}")
+
+
 def farmyard_world(
     teacher: Teacher,
     *,
+    task: str = "classification",
     per_class: int = 30,
     num_source: int = 1500,
     num_unlabelled: int = 2000,
@@ -75,24 +125,33 @@ def farmyard_world(
 ) -> World:
     """Render, pack and extract every set; all of it is cached.
 
-    ``seed`` changes which images are labelled; the other sets stay the same. ``background`` changes the test set only.
+    Args:
+        teacher: whose features are extracted.
+        task: "classification" of species, "segmentation" of parts, or "detection" of species in scenes.
+        per_class: labelled images of each of the 10 species; for detection a tenth of the scenes.
+        num_source: images of the teacher's own species.
+        num_unlabelled: unlabelled images of the target species.
+        num_val: images for tuning.
+        num_test: images for the last number.
+        seed: changes which images are labelled; the other sets stay the same.
+        background: of the test set only.
+        progress: show progress bars.
     """
+    kind = "scene" if task == "detection" else "single"
+    target = functools.partial(Farmyard, "target", labels="parts" if task == "segmentation" else "species", kind=kind)
+    one = target("train", 1)
 
-    def features(
-        split: str, subset: str, size: int, *, seed: int = 0, views: int = 2, background: str = "field"
-    ) -> PatchFeatures:
-        images = pack(
-            Farmyard(split, subset, size, seed=seed, background=background), teacher.image_px, progress=progress
-        )
-        return extract(teacher, images, views=views, progress=progress)
+    def features(images: Farmyard, views: int) -> PatchFeatures:
+        return extract(teacher, pack(images, teacher.image_px, progress=progress), views=views, progress=progress)
 
-    classes = len(Farmyard("target", "train", 1).classes)
     return World(
-        features("source", "unlabelled", num_source, views=3),
-        features("target", "train", per_class * classes, seed=seed),
-        features("target", "unlabelled", num_unlabelled),
-        features("target", "val", num_val, views=1),
-        features("target", "test", num_test, views=1, background=background),
+        features(Farmyard("source", "unlabelled", num_source), 3),
+        features(target("train", per_class * len(one.species), seed=seed), 2),
+        features(target("unlabelled", num_unlabelled), 2),
+        features(target("val", num_val), 1),
+        features(target("test", num_test, background=background), 1),
+        farmyard_task(task, one.classes),
+        RECIPES[task],
     )
 
 
@@ -100,7 +159,7 @@ def train_student(
     world: World,
     bank: PrototypeBank | None,
     augment: AugmentConfig | None,
-    config: DistillConfig,
+    config: DistillConfig | None = None,
     *,
     teacher: bool = True,
     on: str = "test",
@@ -108,23 +167,23 @@ def train_student(
     callbacks: tuple[Callback, ...] = (),
     progress: bool = False,
 ) -> tuple[Student, History]:
-    """Train one student of the default size on the world's labelled images and score it.
+    """Train one student of the world's recipe on its labelled images and score it.
 
     Args:
-        world: images and features.
+        world: images, features and task.
         bank: prototypes; None for rivals that use none.
         augment: None trains the plain prediction only.
-        config: its seed is also that of the initial weights.
+        config: its seed is also that of the initial weights; None is the recipe's, with or without a teacher.
         teacher: False learns from labels alone.
         on: ``"val"`` while tuning, ``"test"`` once at the end.
         start: weights to start from, such as those of a label-free first stage.
         callbacks: see :func:`prockd.distill`.
         progress: show a progress bar.
     """
-    student = Student(
-        STUDENT, world.task, bank, augment=augment, image_px=world.labelled.images.image_px, seed=config.seed,
-        **STUDENT_KWARGS,
-    )  # fmt: skip
+    recipe = world.recipe
+    config = config or (recipe.distill if teacher else recipe.alone)
+    options = {"image_px": world.labelled.images.image_px, "seed": config.seed, **recipe.options}
+    student = Student(recipe.backbone, world.task, bank, augment=augment, **options)
     if start is not None:
         kept = {k: v for k, v in start.items() if k.startswith(("backbone.", "adapter."))}
         student.load_state_dict(student.state_dict() | kept)

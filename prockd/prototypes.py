@@ -10,13 +10,18 @@ import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from prockd.config import DiscoverConfig
 from prockd.features import PatchFeatures
+
+SHRINK = 0.3
+"""How far nuisance directions are shrunk: this part of their mean variance is left unwhitened."""
 
 
 class PrototypeBank(nn.Module):
@@ -54,7 +59,9 @@ class PrototypeBank(nn.Module):
         self.transform = nn.Linear(2 * embed_dim, embed_dim)
         self.names = [f"p{k:02d}" for k in range(num_prototypes)]
         self.enabled: Tensor
+        self.merged: Tensor
         self.register_buffer("enabled", torch.ones(num_prototypes, dtype=torch.bool))
+        self.register_buffer("merged", torch.arange(num_prototypes))  # the prototype that counts k's patches
 
     @property
     def num_prototypes(self) -> int:
@@ -72,9 +79,16 @@ class PrototypeBank(nn.Module):
         return F.relu(u) if self.rectify else u
 
     def assign(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N K"]:
-        """Soft assignment of each patch; rows sum to 1, disabled prototypes get 0."""
-        scores = self.assigner(F.normalize(u, dim=-1)).masked_fill(~self.enabled, float("-inf"))
-        return torch.softmax(scores, dim=-1)
+        """Soft assignment of each patch; rows sum to 1, disabled and merged prototypes get 0.
+
+        Raises:
+            ValueError: every prototype is disabled.
+        """
+        if not self.enabled.any():
+            raise ValueError(f"all {self.num_prototypes} prototypes are disabled: enable one, bank.enable(k)")
+        scores = self.assigner(F.normalize(u, dim=-1)).masked_fill(~self.enabled[self.merged], float("-inf"))
+        a = torch.softmax(scores, dim=-1)
+        return torch.zeros_like(a).index_add(-1, self.merged, a)
 
     def residuals(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B K E"]:
         """V = A'U - diag(A'1) C: the same number as sum_n a_nk (u_n - c_k), without a tensor of size B*K*E*N."""
@@ -109,6 +123,68 @@ class PrototypeBank(nn.Module):
             check_finite(fused, features, indices)
             parts.append(self.assign(self.embed(fused.to(self.prototypes.device))).half().cpu())
         return torch.cat(parts).float()
+
+    def rename(self, prototype: int, name: str) -> None:
+        """Give a prototype a name, which is saved with the bank.
+
+        Raises:
+            IndexError: there is no such prototype.
+            ValueError: the name is empty.
+        """
+        if not name.strip():
+            raise ValueError(f"the name of prototype {prototype} is empty")
+        self.names[self._number(prototype)] = name.strip()
+
+    def disable(self, prototype: int) -> None:
+        """Leave a prototype, and what was merged into it, out of assignment and augmentation.
+
+        Raises:
+            IndexError: there is no such prototype.
+            ValueError: it is the last one that is enabled.
+        """
+        k = self._number(prototype)
+        if self.enabled.sum() == 1 and self.enabled[k]:
+            raise ValueError(f"{self.names[k]} is the last prototype that is enabled: enable another one first")
+        self.enabled[k] = False
+
+    def enable(self, prototype: int) -> None:
+        """Take a prototype back; one that was merged stands for itself again, where its centre is.
+
+        Raises:
+            IndexError: there is no such prototype.
+        """
+        k = self._number(prototype)
+        self.enabled[k], self.merged[k] = True, k
+
+    @torch.no_grad()
+    def merge(self, into: int, other: int, *, share: float = 0.5) -> None:
+        """Make two prototypes one: ``into`` gets the patches of ``other``, which is left out.
+
+        Args:
+            into: the prototype that stays.
+            other: the one that goes, with all that was merged into it.
+            share: where the common centre lies, 0 at ``into``, 1 at ``other``.
+
+        Raises:
+            IndexError: there is no such prototype.
+            ValueError: the two are the same, one of them is disabled or merged already, or ``share`` is not in 0..1.
+        """
+        i, j = self._number(into), self._number(other)
+        if i == j:
+            raise ValueError(f"{self.names[i]} cannot be merged into itself")
+        for k in (i, j):
+            if not self.enabled[k]:
+                raise ValueError(f"{self.names[k]} is disabled or merged: enable it first, bank.enable({k})")
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} is not from 0 to 1")
+        self.prototypes[i] += share * (self.prototypes[j] - self.prototypes[i])
+        self.merged[self.merged == j] = i
+        self.enabled[j] = False
+
+    def _number(self, prototype: int) -> int:
+        if not 0 <= prototype < self.num_prototypes:
+            raise IndexError(f"prototype {prototype} is not there: {self.num_prototypes} are numbered from 0")
+        return int(prototype)
 
     def check(self, features: PatchFeatures) -> None:
         """Refuse features of another teacher.
@@ -149,7 +225,7 @@ class PrototypeBank(nn.Module):
                 names = json.loads(metadata["names"])
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             bank = cls(about.pop("num_prototypes"), about.pop("feature_dim"), about.pop("embed_dim"), **about)
-            bank.load_state_dict(state)
+            bank.load_state_dict({"merged": bank.merged} | state)  # files older than merging have no such key
             if len(names) != bank.num_prototypes:
                 raise KeyError(f"{len(names)} names for {bank.num_prototypes} prototypes")
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
@@ -160,8 +236,10 @@ class PrototypeBank(nn.Module):
         return bank
 
     def __repr__(self) -> str:
-        off = int((~self.enabled).sum())
-        about = f"{self.num_prototypes} prototypes of width {self.embed_dim}" + (f", {off} disabled" if off else "")
+        gone = int((self.merged != torch.arange(self.num_prototypes, device=self.merged.device)).sum())
+        off = int((~self.enabled).sum()) - gone
+        about = f"{self.num_prototypes} prototypes of width {self.embed_dim}"
+        about += (f", {off} disabled" if off else "") + (f", {gone} merged" if gone else "")
         return f"PrototypeBank({about}, teacher {self.teacher[:8]})"
 
 
@@ -224,8 +302,8 @@ def discover(
 ) -> PrototypeBank:
     """Find prototypes in a teacher's features, without any label.
 
-    A PCA gives the space, k-means the start (w_k = s c_k, b_k = -s |c_k|^2 / 2, NetVLAD's own advice), and
-    :func:`train_bank` refines the whole module.
+    A PCA gives the space, k-means the start (w_k = 2 s c_k, b_k = -s |c_k|^2, NetVLAD's own advice, see
+    :func:`cluster`), and :func:`train_bank` refines the whole module.
 
     Args:
         features: what :func:`prockd.extract` returned.
@@ -252,22 +330,22 @@ def discover(
         teacher=features.teacher,
         rectify=config.init == "uniform",
     )
-    patches, weights = sample_patches(features, config.max_patches, config.seed)
-    if not config.salient:
-        weights = torch.ones_like(weights)
+    patches, places, owners = sample_patches(features, config.max_patches, config.seed)
+    weights = torch.ones(len(places))
+    if config.salient:
+        weights = saliency(patches[0], places, features.grid, seed=config.seed) ** 2
     if config.init == "kmeans":
-        start_from_pca(bank, patches[0])
-        cluster(bank, patches[0], weights, config)
+        start_from_pca(bank, patches[0], weights)
+        cluster(bank, patches, weights, owners, config)
     if config.steps:
         train_bank(bank, features, patches, weights, config, progress=progress)
     return bank.eval()
 
 
-def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int = 256) -> tuple[Tensor, Tensor]:
-    """A random (V, P, D) sample of fused patches in every view, and the (P,) weight of each: its saliency.
-
-    The weight is the cube of the patch's energy over its image's mean energy: on Farmyard a patch of an animal weighs
-    several times as much as one of the background, though nobody told the teacher which is which.
+def sample_patches(
+    features: PatchFeatures, count: int, seed: int, *, chunk: int = 256
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A random (V, P, D) sample of fused patches in every view, the (P,) place in the grid and the (P,) image of each.
 
     Raises:
         ValueError: features of an image are not finite; the message names it.
@@ -275,7 +353,7 @@ def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int
     rng = np.random.default_rng(seed)
     M, N = len(features), features.grid[0] * features.grid[1]
     chosen = np.sort(rng.choice(M * N, min(count, M * N), replace=False))
-    patches, weights = [], []
+    patches = []
     for start in range(0, M, chunk):
         indices = np.arange(start, min(start + chunk, M))
         inside = chosen[(chosen >= start * N) & (chosen < (indices[-1] + 1) * N)] - start * N
@@ -285,11 +363,32 @@ def sample_patches(features: PatchFeatures, count: int, seed: int, *, chunk: int
             check_finite(fused, features, indices)
             fused = fused.flip(3) if view == 1 else fused  # the mirrored view, laid back over the image
             views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[inside])
-        energy = features.energy(indices).flatten(1)
-        energy = energy / energy.mean(1, keepdim=True).clamp_min(1e-6)
         patches.append(torch.stack(views))
-        weights.append(energy.flatten()[inside] ** 3)
-    return torch.cat(patches, 1), torch.cat(weights)
+    return torch.cat(patches, 1), torch.from_numpy(chosen % N), torch.from_numpy(chosen // N)
+
+
+def saliency(
+    patches: Float[Tensor, "P D"], places: Int[Tensor, " P"], grid: tuple[int, int], *, seed: int = 0
+) -> Float[Tensor, " P"]:
+    """How much each patch looks like the middle of pictures rather than like their border, 0..1.
+
+    The border prior of salient object detection (Wei et al., ECCV 2012): photographers keep what they mean away from
+    the edge. A logistic regression learns to tell outer from inner patches by their features and then judges all of
+    them, wherever they lie; nobody says which is which. A grid without an inside gives 1 everywhere.
+    """
+    h, w = grid
+    row, column = places // w, places % w
+    ring = torch.stack([row, column, h - 1 - row, w - 1 - column]).amin(0)
+    outer, inner = (torch.nonzero(mask).flatten() for mask in (ring == 0, ring >= max(1, min(h, w) // 3)))
+    count = min(len(outer), len(inner), 5000)
+    if count < 2:
+        return torch.ones(len(patches))
+    rng = np.random.default_rng(seed)
+    rows = torch.cat([side[torch.from_numpy(rng.permutation(len(side))[:count])] for side in (outer, inner)])
+    scaler = StandardScaler().fit(patches[rows].numpy())
+    judge = LogisticRegression(C=0.01, max_iter=200)
+    judge.fit(scaler.transform(patches[rows].numpy()), np.repeat([0, 1], count))
+    return torch.from_numpy(judge.predict_proba(scaler.transform(patches.numpy()))[:, 1]).float()
 
 
 def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
@@ -307,29 +406,57 @@ def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indic
 
 
 @torch.no_grad()
-def start_from_pca(bank: PrototypeBank, patches: Float[Tensor, "P D"]) -> None:
-    """A half-whitened PCA as W_c: fine differences count, noise does not rule."""
-    mean = patches.mean(0)
-    _, values, basis = torch.pca_lowrank(patches - mean, q=min(bank.embed_dim, *patches.shape), center=False, niter=3)
-    spread = (values / len(patches) ** 0.5).clamp_min(1e-6).sqrt()
+def start_from_pca(bank: PrototypeBank, patches: Float[Tensor, "P D"], weights: Float[Tensor, " P"]) -> None:
+    """W_c: a half-whitened PCA in which salient patches weigh more; fine differences count, noise does not rule."""
+    weights = weights / weights.mean()
+    mean = (patches * weights[:, None]).mean(0)
+    spread = (patches - mean) * weights[:, None].sqrt()
+    values, basis = torch.linalg.eigh(spread.T @ spread / len(patches))
+    count = min(bank.embed_dim, *patches.shape)
+    values, basis = values.flip(0)[:count], basis.flip(1)[:, :count]  # (count,), (D, count), greatest first
     weight = torch.zeros_like(bank.fuse.weight)
-    weight[: basis.shape[1]] = (basis / spread).T
+    weight[:count] = (basis * values.clamp_min(1e-6 * float(values[0]) + 1e-12) ** -0.25).T
     bank.fuse.weight.copy_(weight)
     bank.fuse.bias.copy_(-weight @ mean)
 
 
 @torch.no_grad()
 def cluster(
-    bank: PrototypeBank, patches: Float[Tensor, "P D"], weights: Float[Tensor, " P"], config: DiscoverConfig
+    bank: PrototypeBank,
+    patches: Float[Tensor, "V P D"],
+    weights: Float[Tensor, " P"],
+    owners: Int[Tensor, " P"],
+    config: DiscoverConfig,
 ) -> None:
-    """Spherical k-means in the space of W_c: centres become prototypes and NetVLAD's assignment."""
-    unit = F.normalize(bank.embed(patches.T[None, :, :, None])[0], dim=-1)
+    """K-means on unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
+
+    Shrunk are the directions in which views of the same patch differ (side, colour) and in which whole images differ
+    (species, style, light): within-class covariance normalisation, with the patch and the image as its own class. It
+    bends the assignment only; prototypes and W_c keep what tells species apart, which a student wants to learn.
+    """
+    views = [F.normalize(bank.embed(view.T[None, :, :, None])[0], dim=-1) for view in patches]
+    share = (weights / weights.sum())[:, None]
+    mean = (views[0] * share).sum(0)
+    nuisance = torch.zeros(bank.embed_dim, bank.embed_dim)
+    for view in views[1:]:
+        nuisance += (views[0] - view).T @ ((views[0] - view) * share)
+    of_image = torch.zeros(int(owners.max()) + 1, bank.embed_dim + 1)
+    of_image.index_add_(0, owners, torch.cat([(views[0] - mean) * share, share], 1))
+    of_image = of_image[of_image[:, -1] > 0]
+    means = of_image[:, :-1] / of_image[:, -1:]
+    nuisance += means.T @ means / len(means)
+    values, basis = torch.linalg.eigh(nuisance)
+    shrink = basis * (values.clamp_min(0) + SHRINK * values.mean().clamp_min(1e-12)).rsqrt() @ basis.T
+    calm = (views[0] - mean) @ shrink
+    size = calm.square().sum(1).mean().sqrt().clamp_min(1e-6)
     kmeans = KMeans(bank.num_prototypes, n_init=1, max_iter=100, random_state=config.seed)
-    kmeans.fit(unit.numpy(), sample_weight=weights.numpy())
+    kmeans.fit((calm / size).numpy(), sample_weight=weights.numpy())
     centres = torch.from_numpy(kmeans.cluster_centers_).float()
-    bank.prototypes.copy_(centres)
-    bank.assigner.weight.copy_(2 * config.sharpness * centres)
-    bank.assigner.bias.copy_(-config.sharpness * centres.square().sum(1))
+    weight = 2 * config.sharpness * centres @ shrink / size
+    bank.assigner.weight.copy_(weight)
+    bank.assigner.bias.copy_(-config.sharpness * centres.square().sum(1) - weight @ mean)
+    members = F.one_hot(torch.from_numpy(kmeans.labels_).long(), bank.num_prototypes).float() * share
+    bank.prototypes.copy_((members.T @ views[0]) / members.sum(0).clamp_min(1e-12)[:, None])
 
 
 def train_bank(

@@ -7,7 +7,6 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prockd.config import AugmentConfig
-from prockd.datasets import PackedImages
 from prockd.feature_augment import FeatureAugment
-from prockd.features import to_unit
 from prockd.prototypes import PrototypeBank
-from prockd.tasks import Classification
-from prockd.teacher import choose_layers, create_backbone, load_weights
+from prockd.tasks import TASKS
+from prockd.tasks.task import Task
+from prockd.teacher import WeightsError, choose_layers, create_backbone, load_weights, read_metadata, read_weights
 
 
 @dataclass(frozen=True)
@@ -29,21 +27,23 @@ class StudentOutput:
 
     Attributes:
         features: f, (B, N, E) patches in the prototypes' space.
-        logits: z, the plain prediction.
+        logits: z, the plain prediction: (B, C) class scores, (B, C, S, S) of pixels, or what a detector says.
         augmented_logits: z+, the prediction from augmented features; None without augmentation.
         last: the backbone's last map, (B, F, h, w).
     """
 
     features: Tensor
-    logits: Tensor
-    augmented_logits: Tensor | None
+    logits: Any
+    augmented_logits: Any
     last: Tensor
 
 
 class Student(nn.Module):
     """Small backbone + adapter + head, and beside it the prototype augmentation that the same head can read.
 
-    The plain prediction z = head(f) never touches the prototypes and costs nothing extra; z+ = head(augment(f)).
+    The plain prediction z = head(f) never touches the prototypes and costs nothing extra; z+ = head(augment(f)). The
+    adapter brings maps of any width and size to one grid of E values a patch, and the loss brings the teacher's maps to
+    that grid, so any network can teach any other.
 
     Args:
         backbone: any timm model name.
@@ -51,7 +51,9 @@ class Student(nn.Module):
         bank: prototypes; needed for augmentation and for the prototype terms of the loss.
         augment: how features are augmented; ``None`` or content ``"none"`` leaves the augmentation out.
         embed_dim: E, when there is no bank.
-        layers: which of timm's intermediate features are joined; default as in :class:`prockd.Teacher`.
+        layers: which of timm's intermediate features are joined; default as in :class:`prockd.Teacher`, and in a
+            pyramid also the finer ones down to the stride that the task asks for.
+        grid: rows and columns of patches that they are joined on; default those of the finest layer.
         image_px: side of the square input.
         weights: local state dict of the backbone to start from.
         seed: seed of the initial weights; backbone, adapter and head start the same with and without a bank.
@@ -64,26 +66,29 @@ class Student(nn.Module):
     def __init__(
         self,
         backbone: str,
-        task: Classification,
+        task: Task,
         bank: PrototypeBank | None = None,
         *,
         augment: AugmentConfig | None = None,
         embed_dim: int = 96,
         layers: Sequence[int] | None = None,
+        grid: int | None = None,
         image_px: int = 96,
         weights: str | Path | None = None,
         seed: int = 0,
         **timm_kwargs: Any,
     ) -> None:
         super().__init__()
-        self.name, self.task, self.image_px = backbone, task, image_px
+        self.name, self.task, self.image_px, self.timm_kwargs = backbone, task, image_px, timm_kwargs
         self.embed_dim = bank.embed_dim if bank else embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone: Any = create_backbone(backbone, image_px=image_px, **timm_kwargs)
             if weights is not None:
                 load_weights(self.backbone, Path(weights))
-            self.layers = choose_layers(self.backbone, layers)
+            self.layers = (
+                layers_down_to(self.backbone, task.stride) if layers is None else (choose_layers(self.backbone, layers))
+            )
             config = self.backbone.pretrained_cfg
             self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
             self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
@@ -91,15 +96,18 @@ class Student(nn.Module):
             with torch.no_grad():
                 maps = self._maps(torch.zeros(1, 3, image_px, image_px))
             self.backbone.train()
-            self.grid = max(((m.shape[2], m.shape[3]) for m in maps), key=lambda g: g[0] * g[1])
+            self.maps = tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
+            finest = max(((h, w) for _, h, w in self.maps), key=lambda g: g[0] * g[1])
+            self.grid = finest if grid is None else (grid, grid)
             self.last_width, self.last_grid = maps[-1].shape[1], (maps[-1].shape[2], maps[-1].shape[3])
             self.adapter = nn.ModuleList(nn.Conv2d(m.shape[1], self.embed_dim, 1) for m in maps)
-            self.head = task.head(self.embed_dim)
+            self.head = task.head(self.embed_dim, self.grid, image_px)
             prune(self.backbone, self.layers)
             torch.manual_seed(seed + 1)
             self.augment: FeatureAugment | None = None
-            if bank is not None and augment is not None and augment.content != "none":
-                self.augment = FeatureAugment(self.embed_dim, bank.num_prototypes, **asdict(augment))
+            self.augment_config = augment if bank is not None and augment and augment.content != "none" else None
+            if bank is not None and self.augment_config is not None:
+                self.augment = FeatureAugment(self.embed_dim, bank.num_prototypes, **asdict(self.augment_config))
         self.bank = bank
         self.to(memory_format=torch.channels_last)
 
@@ -110,8 +118,14 @@ class Student(nn.Module):
         )
         return maps
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> StudentOutput:
-        """Features, plain and augmented predictions of RGB images in 0..1."""
+    def forward(self, images: Float[Tensor, "B 3 H W"], predicted: int | None = None) -> StudentOutput:
+        """Features, plain and augmented predictions of RGB images in 0..1.
+
+        Args:
+            images: a batch.
+            predicted: predict for this many images only, the first ones, and compute the features of all; with 0 there
+                are no predictions (None).
+        """
         maps = self._maps(images)
         projected = [conv(m) for conv, m in zip(self.adapter, maps, strict=True)]
         joined = reduce(
@@ -119,10 +133,11 @@ class Student(nn.Module):
             [p if p.shape[2:] == self.grid else F.interpolate(p, self.grid, mode="bilinear") for p in projected],
         )
         features = joined.flatten(2).transpose(1, 2)  # (B, N, E)
-        augmented = self.augmented(features)
-        return StudentOutput(
-            features, self.head(features), None if augmented is None else self.head(augmented), maps[-1]
-        )
+        if predicted == 0:
+            return StudentOutput(features, None, None, maps[-1])
+        read = features[:predicted]
+        augmented = self.augmented(read)
+        return StudentOutput(features, self.head(read), None if augmented is None else self.head(augmented), maps[-1])
 
     def augmented(self, features: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"] | None:
         """f+: features with what the enabled prototypes add; None without augmentation."""
@@ -148,76 +163,90 @@ class Student(nn.Module):
         return own + sum(p.numel() for p in (self.bank.parameters() if used is None else used))
 
     def save(self, path: str | Path) -> Path:
-        """Write all weights (safetensors) with a note of what they belong to."""
+        """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"backbone": self.name, "layers": self.layers, "image_px": self.image_px, "classes": self.task.classes}
-        safetensors.torch.save_file(
-            {k: v.contiguous() for k, v in self.state_dict().items()}, path, {"prockd_student": json.dumps(about)}
-        )
+        bank = None
+        if self.bank is not None:
+            bank = {
+                "num_prototypes": self.bank.num_prototypes, "feature_dim": self.bank.fuse.in_features,
+                "embed_dim": self.embed_dim, "teacher": self.bank.teacher, "rectify": self.bank.rectify,
+                "rank": self.bank.reduce.out_features, "names": self.bank.names,
+            }  # fmt: skip
+        about = {
+            "kind": "student", "backbone": self.name, "timm_kwargs": self.timm_kwargs, "layers": self.layers,
+            "grid": self.grid[0], "image_px": self.image_px, "embed_dim": self.embed_dim,
+            "task": {"kind": type(self.task).__name__, "is": asdict(self.task)},  # type: ignore[call-overload]
+            "augment": None if self.augment_config is None else asdict(self.augment_config), "bank": bank,
+        }  # fmt: skip
+        state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        safetensors.torch.save_file(state, path, {"prockd": json.dumps(about)})
         return path
+
+    @classmethod
+    def load(cls, path: str | Path, task: Task | None = None) -> "Student":
+        """Make a student again from the one file that :meth:`save` wrote: backbone, task, layers, bank and weights.
+
+        Args:
+            path: the file.
+            task: needed only when it is a task of your own, which is not in ``prockd.tasks.TASKS``.
+
+        Returns:
+            The student, in eval mode; its predictions are those of the one that was saved.
+
+        Raises:
+            WeightsError: the file is missing, damaged, holds no student, or one of an unknown task.
+        """
+        path = Path(path)
+        about = read_metadata(path)
+        if about.get("kind") != "student":
+            raise WeightsError(f"{path} holds no student: Student.load reads what Student.save wrote")
+        if task is None:
+            kind, told = about["task"]["kind"], about["task"]["is"]
+            if kind not in TASKS:
+                raise WeightsError(
+                    f"{path} was trained for a task {kind!r} of its own: pass it as Student.load(..., task=)"
+                )
+            task = TASKS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+        bank = None
+        if about["bank"] is not None:
+            names = about["bank"].pop("names")
+            bank = PrototypeBank(**about["bank"])
+            bank.names = names
+        student = cls(
+            about["backbone"], task, bank, augment=AugmentConfig(**about["augment"]) if about["augment"] else None,
+            embed_dim=about["embed_dim"], layers=about["layers"], grid=about["grid"], image_px=about["image_px"],
+            **about["timm_kwargs"],
+        )  # fmt: skip
+        try:
+            student.load_state_dict(read_weights(path))
+        except RuntimeError as error:
+            raise WeightsError(f"{path} does not fit the student that it describes: {error}") from error
+        return student.eval()
 
     def __repr__(self) -> str:
         extra = f" + {self.extra_parameters / 1e3:.0f} k for {self.augment.content}" if self.augment else ""
+        maps = ", ".join(f"{h}x{w} of {width}" for width, h, w in self.maps)
+        bank = f", the bank's {self.bank.fuse.in_features} teacher values a patch brought to it" if self.bank else ""
         return (
-            f"Student({self.name!r}, {self.plain_parameters / 1e3:.0f} k parameters{extra}, "
-            f"{self.grid[0]}x{self.grid[1]} patches of {self.embed_dim}, {self.task.num_classes} classes)"
+            f"Student({self.name!r}, {self.plain_parameters / 1e3:.0f} k parameters{extra}; maps {maps} joined to "
+            f"{self.grid[0]}x{self.grid[1]} patches of {self.embed_dim}{bank}; "
+            f"{type(self.task).__name__} of {self.task.num_classes} classes)"
         )
+
+
+def layers_down_to(backbone: Any, stride: int) -> tuple[int, ...]:
+    """The layers a teacher would read too, and in a pyramid the finer ones down to this stride."""
+    strides = [info["reduction"] for info in backbone.feature_info]
+    usual = choose_layers(backbone, None)
+    return (
+        usual
+        if strides[0] == strides[-1]
+        else tuple(sorted({*usual, *(i for i, s in enumerate(strides) if s >= stride)}))
+    )
 
 
 def prune(backbone: Any, layers: Sequence[int]) -> None:
     """Drop what lies behind the last layer that is read, when timm knows how."""
     if hasattr(backbone, "prune_intermediate_layers"):
         backbone.prune_intermediate_layers(list(layers), prune_norm=False, prune_head=True)
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Accuracy of the plain (z) and the augmented (z+) student on some labelled images, 0..1.
-
-    Attributes:
-        plain: accuracy of z.
-        augmented: accuracy of z+; None without augmentation.
-        predictions: (M,) classes predicted by z.
-        augmented_predictions: (M,) classes predicted by z+.
-        labels: (M,) true classes.
-    """
-
-    plain: float
-    augmented: float | None
-    predictions: np.ndarray
-    augmented_predictions: np.ndarray | None
-    labels: np.ndarray
-
-    def __repr__(self) -> str:
-        plus = "" if self.augmented is None else f", augmented z+ {self.augmented:.1%}"
-        return f"Scores(plain z {self.plain:.1%}{plus}, {len(self.labels)} images)"
-
-
-@torch.no_grad()
-def evaluate(student: Student, images: PackedImages, *, batch_size: int = 128) -> Scores:
-    """Accuracy of both predictions on labelled images.
-
-    Raises:
-        ValueError: a label outside the task's classes.
-    """
-    labels = torch.from_numpy(np.array(images.labels))
-    student.task.check(labels, images.ids)
-    was_training, device = student.training, next(student.parameters()).device
-    student.eval()
-    plain, augmented = [], []
-    for start in range(0, len(images), batch_size):
-        batch = to_unit(torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device))
-        if images.image_px != student.image_px:
-            size = (student.image_px, student.image_px)
-            batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
-        output = student(batch)
-        plain.append(output.logits.argmax(-1).cpu())
-        if output.augmented_logits is not None:
-            augmented.append(output.augmented_logits.argmax(-1).cpu())
-    student.train(was_training)
-    z, z_plus = torch.cat(plain).numpy(), torch.cat(augmented).numpy() if augmented else None
-    truth = labels.numpy()
-    return Scores(
-        float((z == truth).mean()), None if z_plus is None else float((z_plus == truth).mean()), z, z_plus, truth
-    )

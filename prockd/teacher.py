@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import pickle
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prockd._data_path import data_path
+from prockd.teacher_presets import TEACHER_PRESETS
 
 
 class WeightsError(RuntimeError):
@@ -27,17 +29,20 @@ class Teacher(nn.Module):
     """A frozen timm backbone, always in eval mode.
 
     Args:
-        name: ``"farmyard"`` (the teacher that ships with prockd) or any timm model name.
+        name: ``"farmyard"`` (the teacher that ships with prockd), a known-good recipe such as ``"dinov2_small"`` (see
+            :mod:`prockd.teacher_presets`), or any timm model name.
         weights: local state dict (safetensors preferred; ``.pth`` is read with ``weights_only=True``).
         pretrained: fetch timm's weights from the hub (needs a network or a filled hub cache).
         layers: indices of timm's intermediate features; the default is the last three stages of a pyramid, or three
             blocks spread over the second half of a transformer.
         image_px: side of the square input; the default is the model's own.
+        mean: of the RGB channels of images in 0..1, where the weights want another normalisation than timm's.
+        std: standard deviation of the same.
         timm_kwargs: passed on to ``timm.create_model``.
 
     Raises:
         WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
-        ValueError: layers outside the model.
+        ValueError: layers outside the model, or a mean or std that is not three numbers.
     """
 
     mean: Tensor
@@ -51,11 +56,17 @@ class Teacher(nn.Module):
         pretrained: bool = False,
         layers: Sequence[int] | None = None,
         image_px: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         **timm_kwargs: Any,
     ) -> None:
         super().__init__()
         self.name = name
         about: dict[str, Any] = {}
+        if (preset := TEACHER_PRESETS.get(name)) is not None:
+            about = {"architecture": preset.model, "layers": preset.layers, "image_px": preset.image_px}
+            about |= {"mean": preset.normalisation[0], "std": preset.normalisation[1]}
+            timm_kwargs = {**preset.timm_kwargs, **timm_kwargs}
         if name == "farmyard":
             weights = Path(weights or data_path("farmyard", "teacher.safetensors"))
             about = read_metadata(weights)
@@ -67,8 +78,11 @@ class Teacher(nn.Module):
         if weights is not None:
             load_weights(self.backbone, Path(weights))
         config = self.backbone.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(about.get("mean", config["mean"])).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(about.get("std", config["std"])).view(1, 3, 1, 1), persistent=False)
+        for what, given in (("mean", mean), ("std", std)):
+            values = tuple(given or about.get(what, config[what]))
+            if len(values) != 3 or (what == "std" and min(values) <= 0):
+                raise ValueError(f"{what}={values}: give three numbers, one a colour channel, of images in 0..1")
+            self.register_buffer(what, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.image_px = int(image_px or config["input_size"][-1])
         self.layers = choose_layers(self.backbone, layers if layers is not None else about.get("layers"))
         self.requires_grad_(False)
@@ -128,7 +142,11 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
     """
     plain = name.split("/")[-1].split(".")[0]
     if not timm.is_model(plain):
-        near = [*timm.list_models(f"*{plain}*")[:5], *difflib.get_close_matches(plain, timm.list_models(), n=5)]
+        near = [
+            *difflib.get_close_matches(plain, TEACHER_PRESETS, n=2),
+            *timm.list_models(f"*{plain}*")[:5],
+            *difflib.get_close_matches(plain, timm.list_models(), n=5),
+        ]
         raise WeightsError(
             f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else "")
         )
@@ -213,6 +231,8 @@ def load_weights(backbone: Any, path: Path) -> None:
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     own = backbone.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+        state = converted(state, backbone)
     state = {
         k: v for k, v in state.items() if k in own or k.split(".")[0] not in {head.split(".")[0] for head in heads}
     }
@@ -231,3 +251,16 @@ def load_weights(backbone: Any, path: Path) -> None:
             f"{path} does not fit the model ({told}). Was it made for another model, or with other timm options?"
         )
     backbone.load_state_dict(state)
+
+
+def converted(state: dict[str, Tensor], backbone: Any) -> dict[str, Tensor]:
+    """The state dict as timm itself would read it: the authors' own names, positions of another input size.
+
+    DINOv2's weights belong to 518 px, for one; timm resamples their positions to the size of this backbone. What timm
+    cannot read comes back as it is, and what does not fit is told later.
+    """
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    try:
+        return dict(convert(dict(state), backbone)) if convert else state
+    except (AttributeError, AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return state

@@ -16,6 +16,7 @@ from prockd.datasets import (
     labels_of,
     pack,
     read_image,
+    read_mask,
     split,
     subset,
 )
@@ -170,6 +171,16 @@ def test_a_decompression_bomb_stays_an_error(tmp_path, monkeypatch):
         read_image(tmp_path / "x.png")
 
 
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_a_picture_of_100_megapixels_is_refused_with_the_limit_before_it_is_decoded(tmp_path, read):
+    header = struct.pack(">2I5B", 10_000, 10_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    chunk += struct.pack(">I", 0) + b"IDAT"
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(DatasetError, match=r"x\.png is larger than any photograph.*limit of 89478485 pixels.*smaller"):
+        read(tmp_path / "x.png")
+
+
 # Folders
 
 
@@ -214,8 +225,27 @@ def test_a_missing_an_empty_and_an_imageless_class_folder_are_refused(folder, tm
     with pytest.raises(DatasetError, match=r"empty holds no images: looked for \.bmp \.jpeg .*sub-folders"):
         ImageFolder(tmp_path / "empty")
     (folder / "birds").mkdir()
-    with pytest.raises(DatasetError, match=r"class folder .*birds holds no images"):
+    with pytest.raises(DatasetError, match=r"class folder birds: holds no images"):
         ImageFolder(folder)
+
+
+def test_the_group_of_an_image_is_found_in_its_path(folder):
+    dataset = ImageFolder(folder, group=r"^(\w+)/")
+    assert dataset.groups == ("cats", "cats", "dogs")
+    first, rest = split(dataset, 0.5, 0)
+    assert {s.id.split("/")[0] for s in first} & {s.id.split("/")[0] for s in rest} == set()
+    assert ImageFolder(folder).groups is None
+    with pytest.raises(DatasetError, match=r"group='video' finds nothing in 'cats/b\.PNG': every image needs a group"):
+        ImageFolder(folder, group="video")
+
+
+def test_links_that_lead_back_are_no_classes_and_links_elsewhere_are(folder, tmp_path):
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "cats" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "itself").symlink_to(folder / "itself")
+    assert ImageFolder(folder).ids == ("cats/b.PNG", "cats/more/a.png", "dogs/a.jpeg")
+    (folder / "linked").symlink_to(folder / "dogs", target_is_directory=True)
+    assert ImageFolder(folder).classes == ("cats", "dogs", "linked")
 
 
 def test_the_fingerprint_changes_with_any_file_and_not_by_itself(folder):
@@ -336,7 +366,7 @@ def test_a_sample_that_cannot_be_used_is_named_and_nothing_is_kept(tmp_path, bad
 
 def test_an_unreadable_image_is_named_and_nothing_is_kept(folder, tmp_path):
     (folder / "dogs" / "broken.jpg").write_bytes(b"not a picture")
-    with pytest.raises(DatasetError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(DatasetError, match=r"broken\.jpg: cannot be read"):
         pack(ImageFolder(folder), 16, root=tmp_path)
     assert list((tmp_path / "images").iterdir()) == []
 

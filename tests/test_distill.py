@@ -4,7 +4,7 @@ import os
 import socket
 import warnings
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +12,18 @@ import pytest
 import torch
 from conftest import TINY, draw_stripes
 from torch import multiprocessing
-from torch.nn import functional as F
 
 from prockd import losses
 from prockd._types import UNLABELLED
-from prockd.config import AugmentConfig, DistillConfig
-from prockd.datasets import Arrays, PackedImages, pack
-from prockd.distill import (
-    Batch,
-    Distiller,
-    NonFiniteLossError,
-    Source,
-    crop,
-    distill,
-    embed_all,
-    joined,
-    learning_rate,
-    shuffled,
-    total_loss,
-)
-from prockd.features import PatchFeatures
-from prockd.prototypes import PrototypeBank
-from prockd.student import Student, evaluate
-from prockd.tasks import Classification
+from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig
+from prockd.datasets import Arrays, pack
+from prockd.distill import Distiller, NonFiniteLossError, distill, learning_rate, total_loss
+from prockd.features import PatchFeatures, extract
+from prockd.prototypes import PrototypeBank, discover
+from prockd.scores import evaluate
+from prockd.sources import Batch, Source, joined, shuffled
+from prockd.student import Student
+from prockd.tasks import Classification, Segmentation
 from prockd.teacher import Teacher
 
 TASK = Classification(2, ("upright", "level"))
@@ -88,9 +77,9 @@ def unlabelled(features: PatchFeatures) -> PatchFeatures:
 def batch_of(
     features: PatchFeatures, student: Student, config: DistillConfig, bank: PrototypeBank | None, first: int = 0
 ) -> Batch:
-    source = Source(features.images, features, bank, config)
-    boxes, views = source.crops(4, torch.Generator().manual_seed(0))
-    return source.batch(np.arange(first, first + 4), boxes, views, student, torch.device("cpu"))
+    source = Source(features.images, features, bank, config, TASK)
+    crops = source.crops(4, torch.Generator().manual_seed(0))
+    return source.batch(np.arange(first, first + 4), crops, student, torch.device("cpu"))
 
 
 # Learning
@@ -173,7 +162,7 @@ def test_the_teacher_branch_reads_the_modules_output_or_the_patches_themselves(f
     u = batch.teacher.flatten(2).transpose(1, 2)
     for reads, g in (("module", bank(u)), ("patches", u)):
         config = BASE.replace(teacher_branch=1.0, teacher_reads=reads)
-        expected = TASK.loss(student.head(student.augmented(g)), batch.labels)
+        expected = TASK.loss(student.head(student.augmented(g)), batch.targets)
         torch.testing.assert_close(Distiller(student, config, None)(batch, False)["teacher_branch"], expected)
 
 
@@ -267,7 +256,7 @@ def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(
     apart, together = distiller(alone, False), distiller(joined(alone, extra), False)
     for term in ("task", "augmented", "teacher_branch", "consistency"):
         torch.testing.assert_close(together[term], apart[term])
-    of_extra = distiller(replace(extra, labels=alone.labels), False)
+    of_extra = distiller(replace(extra, targets=alone.targets), False)
     for term in ("assignment", "feature"):
         torch.testing.assert_close(together[term], (apart[term] + of_extra[term]) / 2)
         assert (together[term] - apart[term]).abs() > 1e-4
@@ -552,134 +541,7 @@ def test_metrics_are_written_beside_the_checkpoint_as_the_history_has_them(featu
     assert not (tmp_path / "run" / "checkpoint.new").exists()
 
 
-# Crops
-
-
-def pooled_pixels(packed: PackedImages, grid: int = 16) -> PatchFeatures:
-    """Features that are the image itself, pooled: whatever is cropped can be compared with the crop of the image."""
-    pixels = torch.from_numpy(np.array(packed.pixels)).float() / 255
-    views = torch.stack([pixels, pixels.flip(3)], 1)  # (M, 2, 3, S, S)
-    pooled = F.adaptive_avg_pool2d(views.flatten(0, 1), grid).unflatten(0, (len(packed), 2))
-    return PatchFeatures((pooled.half().numpy(),), packed, "pooled pixels", (0,))
-
-
-@pytest.fixture
-def smooth(tmp_path) -> PackedImages:
-    """8 images of slow waves, different in every direction, whose crops look like nothing else."""
-    y, x = np.mgrid[:64, :64] / 64
-    rng = np.random.default_rng(0)
-    images = []
-    for _ in range(8):
-        waves = [np.sin(2 * np.pi * (a * x + b * y + c)) for a, b, c in rng.uniform(-1.2, 1.2, (3, 3))]
-        images.append((127 + 100 * np.stack(waves, 2)).astype(np.uint8))
-    return pack(Arrays(np.stack(images), np.arange(8) % 2, TASK.classes), 64, root=tmp_path, progress=False)
-
-
-def test_crops_of_images_and_of_teacher_maps_are_of_the_same_place_mirrored_views_too(smooth):
-    features, config = pooled_pixels(smooth), PLAIN.replace(hint=1.0, min_crop=0.2)
-    student = made(image_px=64)
-    source = Source(smooth, features, None, config)
-    indices = np.arange(8).repeat(8)
-    boxes, views = source.crops(64, torch.Generator().manual_seed(0))
-    assert 20 < views.sum() < 44
-    batch = source.batch(indices, boxes, views, student, torch.device("cpu"))
-    assert batch.images.shape == (64, 3, 64, 64)
-    expected = F.adaptive_avg_pool2d(batch.images, student.last_grid)
-    apart = (batch.last - expected).abs()
-    assert apart.mean() < 0.02
-    assert apart.max() < 0.15
-    for wrong in (expected.flip(3), expected.flip(2), expected.roll(1, 0)):  # the measure sees what is misplaced
-        assert (batch.last - wrong).abs().mean() > 0.1
-    expected = F.normalize(F.adaptive_avg_pool2d(batch.images, student.grid), dim=1)
-    assert (F.normalize(batch.teacher, dim=1) * expected).sum(1).min() > 0.98
-
-
-def test_crops_of_embedded_features_are_of_the_same_place_too(smooth):
-    features = pooled_pixels(smooth)
-    bank = PrototypeBank(2, 3, 3)
-    with torch.no_grad():
-        bank.fuse.weight.copy_(torch.eye(3))
-        bank.fuse.bias.zero_()
-    student, generator = made(bank, image_px=64), torch.Generator()
-    batches = []
-    for train_bank in (False, True):  # embedded once before training, or in each step
-        source = Source(smooth, features, bank, BASE.replace(train_bank=train_bank))
-        boxes, views = source.crops(8, generator.manual_seed(1))
-        batches.append(source.batch(np.arange(8), boxes, views, student, torch.device("cpu")))
-    torch.testing.assert_close(batches[0].teacher, batches[1].teacher, atol=2e-3, rtol=0)
-    expected = F.normalize(F.adaptive_avg_pool2d(batches[0].images, student.grid), dim=1)
-    assert (F.normalize(batches[0].teacher, dim=1) * expected).sum(1).min() > 0.98
-
-
-def test_embedded_features_are_those_of_the_bank_for_both_views(features, bank):
-    embedded = embed_all(bank, features, chunk=5)
-    assert embedded.shape == (12, 2, 16, 8, 8)
-    with torch.no_grad():
-        u = bank.embed(features.fused([7], view=1))[0]
-    torch.testing.assert_close(embedded[7, 1].float().flatten(1).T, u, atol=5e-3, rtol=5e-3)
-
-
-def test_a_whole_box_is_the_map_itself_and_half_a_box_its_half():
-    maps = torch.rand(2, 3, 8, 8)
-    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, 4)
-    torch.testing.assert_close(crop(maps, whole, (8, 8)), maps)
-    torch.testing.assert_close(crop(maps, whole, (4, 4)), F.avg_pool2d(maps, 2))
-    right = torch.tensor([[0.5, 0.0, 1.0, 1.0]]).expand(2, 4)
-    torch.testing.assert_close(crop(maps, right, (8, 4)), maps[..., 4:])
-    lower = torch.tensor([[0.0, 0.5, 1.0, 1.0]]).expand(2, 4)
-    torch.testing.assert_close(crop(maps, lower, (4, 8)), maps[..., 4:, :])
-
-
-def test_boxes_lie_inside_the_image_and_keep_the_part_that_was_asked(packed):
-    source = Source(packed, None, None, PLAIN.replace(min_crop=0.3))
-    boxes, views = source.crops(2000, torch.Generator().manual_seed(0))
-    assert boxes.min() >= 0
-    assert boxes.max() <= 1 + 1e-6
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    area = width * height
-    assert 0.22 < area.min() < 0.35  # a side that would be too long is cut off
-    assert area.max() > 0.95
-    assert (width / height).min() > 0.7
-    assert (width / height).max() < 1.4
-    assert views.float().mean().item() == pytest.approx(0.5, abs=0.05)
-
-
-def test_a_crop_of_everything_without_mirroring_is_the_image_itself(packed):
-    source = Source(packed, None, None, PLAIN.replace(min_crop=1.0, flip=False))
-    boxes, views = source.crops(12, torch.Generator().manual_seed(0))
-    assert views.sum() == 0
-    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(12, 4)
-    batch = source.batch(np.arange(12), boxes, views, made(), torch.device("cpu"))
-    torch.testing.assert_close(batch.images, torch.from_numpy(np.array(packed.pixels)) / 255)
-    assert batch.labels.tolist() == packed.labels.tolist()
-    assert batch.teacher is None
-
-
-def test_images_are_mirrored_only_where_the_teacher_saw_the_mirror_image(features):
-    single = replace(features, maps=tuple(m[:, :1] for m in features.maps))
-    for source, mirrors in ((features, True), (single, False), (None, True)):
-        views = Source(features.images, source, None, PLAIN).crops(50, torch.Generator().manual_seed(0))[1]
-        assert bool(views.any()) is mirrors
-    assert not Source(features.images, features, None, PLAIN.replace(flip=False)).crops(50, torch.Generator())[1].any()
-
-
-# Order and learning rate
-
-
-@pytest.mark.parametrize(("total", "batch"), [(10, 4), (10, 5), (3, 8), (7, 7), (1, 2)])
-def test_every_image_comes_once_an_epoch(total, batch):
-    steps = list(islice(shuffled(total, batch, 0), 3 * total))
-    assert all(len(indices) == batch for indices in steps)
-    epochs = np.concatenate(steps).reshape(-1, total)
-    assert all(sorted(epoch.tolist()) == list(range(total)) for epoch in epochs)
-    assert total < 7 or len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
-
-
-def test_the_order_can_start_at_any_step_and_depends_on_the_seed():
-    whole = list(islice(shuffled(10, 4, 3), 20))
-    for start in (1, 7, 19):
-        assert next(shuffled(10, 4, 3, start)).tolist() == whole[start].tolist()
-    assert [a.tolist() for a in islice(shuffled(10, 4, 4), 20)] != [a.tolist() for a in whole]
+# Learning rate
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
@@ -760,3 +622,33 @@ def test_two_processes_share_each_step_and_end_in_identical_weights(features, un
     assert differing(first["weights"], copy_of(made(bank, AugmentConfig())))
     kept = torch.load(tmp_path / "bf16" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 6
+
+
+# Any network teaches any other
+
+
+PAIRS = {
+    "cnn to vit": ("cnn", {"backbone": "test_vit", "patch_size": 16}),
+    "vit to cnn": ("vit", {"backbone": "resnet10t", "layers": (1, 2, 3), **TINY}),
+    "vit to vit": ("vit", {"backbone": "test_vit", "patch_size": 4}),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("dense", [False, True])
+def test_any_teacher_teaches_any_student_whatever_their_grids_and_widths(teacher, vit, packed, tmp_path, pair, dense):
+    kind, learns = PAIRS[pair]
+    seen = extract({"cnn": teacher, "vit": vit}[kind], packed, device="cpu", root=tmp_path, progress=False)
+    bank = discover(seen, config=DiscoverConfig(num_prototypes=4, embed_dim=16, steps=1, batch_size=4), progress=False)
+    images, task = packed, TASK
+    if dense:
+        masks = (np.asarray(packed.pixels).mean(1) > 128).astype(np.uint8)
+        images, task = replace(packed, masks=masks), Segmentation(2, ("dark", "bright"), width=8)
+    student = Student(**learns, task=task, bank=bank, augment=AugmentConfig(), image_px=32)
+    assert student.grid != seen.grid
+    assert f"{seen.width} teacher values" in repr(student)
+    config = BASE.replace(steps=30, hint=1.0, unlabelled_batch=2)
+    history = run(student, images, config, teacher=replace(seen, images=images), unlabelled=seen, val=images)
+    values = history.curve("feature")[1]
+    assert np.mean(values[-5:]) < 0.95 * np.mean(values[:3])
+    assert history.scores.augmented is not None

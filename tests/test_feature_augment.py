@@ -166,3 +166,9 @@ def test_the_mlp_has_as_many_parameters_as_prototypes_and_condition_within_a_ten
 def test_an_unknown_word_is_refused_with_the_words_there_are(option, value):
     with pytest.raises(ValueError, match=rf"{option}='{value}': choose '"):
         FeatureAugment(E, K, **{option: value})
+
+
+def test_attention_without_any_enabled_prototype_is_refused_instead_of_nan():
+    augment = FeatureAugment(8, 3)
+    with pytest.raises(ValueError, match="all 3 prototypes are disabled"):
+        augment(torch.randn(1, 4, 8), torch.randn(3, 8), enabled=torch.zeros(3, dtype=torch.bool))

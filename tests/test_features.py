@@ -201,15 +201,6 @@ def test_a_layer_of_large_values_does_not_drown_the_others():
     torch.testing.assert_close(fuse_layers([small, large], (4, 4)), fuse_layers([small, 1e4 * large], (4, 4)))
 
 
-def test_energy_is_the_length_of_the_last_layers_patches(features):
-    energy = features.energy([1, 2])
-    assert energy.shape == (2, 8, 8)
-    last = np.linalg.norm(features.maps[-1][[1, 2], 0].astype(np.float32), axis=1)
-    np.testing.assert_allclose(energy[:, 0, 0], last[:, 0, 0], rtol=1e-5)
-    assert energy.min() >= last.min() - 1e-4
-    assert energy.max() <= last.max() + 1e-4
-
-
 def test_select_keeps_images_labels_and_maps_together(features):
     for chosen in ([7, 2, 2], np.array([0, 1, 2]), np.arange(12) % 3 == 0):
         part = features.select(chosen)

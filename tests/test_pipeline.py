@@ -8,11 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from prockd import AugmentConfig, DiscoverConfig, DistillConfig, Farmyard, Teacher, discover
+from prockd import AugmentConfig, DiscoverConfig, DistillConfig, Teacher, discover
 from prockd.cli import app
 from prockd.demo import run_demo
-from prockd.pipeline import World, farmyard_world, train_student
-from prockd.train_teacher import RECIPE, train_teacher
+from prockd.pipeline import World, farmyard_task, farmyard_world, train_student
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +47,22 @@ def test_fewer_labels_are_a_balanced_part_of_more(world):
     assert set(one.labelled.images.ids) < set(two.labelled.images.ids) < set(world.labelled.images.ids)
 
 
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_the_same_code_trains_every_task(task, world, bank):
+    sizes = {"per_class": 1, "num_source": 24, "num_unlabelled": 4, "num_val": 4, "num_test": 4}
+    other = farmyard_world(Teacher("farmyard"), task=task, progress=False, **sizes)
+    steps = {"steps": 2, "batch_size": 4, "unlabelled_batch": 2}
+    for teacher in (True, False):
+        recipe = other.recipe.distill if teacher else other.recipe.alone
+        config = recipe.replace(**steps | ({} if teacher else {"unlabelled_batch": 0}))
+        _, history = train_student(other, bank, AugmentConfig(), config, teacher=teacher, on="val")
+        assert history.scores.metric == other.task.metric
+        assert history.scores.augmented is not None
+        assert ("feature" in history.rows[-1]) is teacher
+    with pytest.raises(ValueError, match="task='counting': Farmyard has 'classification'"):
+        farmyard_task("counting", ("a",))
+
+
 def test_a_student_can_start_from_another_ones_backbone(world, bank):
     config = DistillConfig(steps=1, batch_size=8, unlabelled_batch=4)
     first, _ = train_student(world, bank, None, config, on="val")
@@ -80,17 +95,6 @@ def test_the_demo_writes_one_report_that_needs_no_network(tmp_path, monkeypatch)
     assert [row["patches grouped by"] for row in results["parts"]] == ["prototypes", "shuffled", "raw pixels"]
     assert "labels + teacher" in html
     assert (tmp_path / "demo" / "prototypes.safetensors").is_file()
-
-
-def test_a_teacher_is_trained_resumed_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
-    config = RECIPE.replace(steps=2, batch_size=4)
-    card = train_teacher(tmp_path / "teacher.safetensors", images=36, config=config, run_dir=tmp_path / "run", cpu=True)
-    assert card["classes"] == tuple(Farmyard("source", "train", 1).classes)
-    teacher = Teacher("farmyard", weights=tmp_path / "teacher.safetensors")
-    assert teacher.grids == ((12, 12), (12, 12), (12, 12))
-    again = train_teacher(tmp_path / "again.safetensors", images=36, config=config, run_dir=tmp_path / "run", cpu=True)
-    assert again["val_accuracy"] == card["val_accuracy"]
 
 
 def test_the_command_line_tells_its_commands():

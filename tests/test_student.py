@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from prockd.config import AugmentConfig
 from prockd.datasets import Arrays, PackedImages, pack
 from prockd.prototypes import PrototypeBank
-from prockd.student import Scores, Student, evaluate
-from prockd.tasks import Classification
+from prockd.scores import Scores, evaluate
+from prockd.student import Student
+from prockd.tasks import TASKS, Classification, Detection, Segmentation
 from prockd.teacher import WeightsError
 
 TASK = Classification(2, ("upright", "level"))
@@ -190,8 +191,12 @@ def test_extra_parameters_are_those_that_only_the_augmented_prediction_needs(ban
 
 
 def test_repr_tells_parameters_patches_and_classes(bank):
-    assert "4x4 patches of 16, 2 classes" in repr(made())
-    assert "for prototypes" in repr(made(bank, AugmentConfig()))
+    assert "maps 4x4 of 16, 2x2 of 24, 1x1 of 32 joined to 4x4 patches of 16; Classification of 2 classes" in repr(
+        made()
+    )
+    told = repr(made(bank, AugmentConfig()))
+    assert "for prototypes" in told
+    assert "48 teacher values a patch" in told
 
 
 # Weights
@@ -223,6 +228,60 @@ def test_a_saved_student_predicts_the_same(bank, images, tmp_path):
     other.load_state_dict(safetensors.torch.load_file(path))
     assert torch.equal(other(images).logits, student(images).logits)
     assert torch.equal(other(images).augmented_logits, student(images).augmented_logits)
+
+
+def test_a_loaded_student_is_the_saved_one_whatever_its_task(bank, images, tmp_path):
+    for task in (TASK, Segmentation(3, ("a", "b", "c"), class_weights=(1.0, 2.0, 1.0)), Detection(2, ("a", "b"))):
+        student = made(bank, AugmentConfig(residual="relu"), task=task, grid=4).eval()
+        bank.names[2], bank.enabled[1] = "leg", False
+        loaded = Student.load(student.save(tmp_path / "student.safetensors"))
+        assert loaded.task == task
+        assert repr(loaded) == repr(student)
+        assert loaded.bank.names == bank.names
+        assert not loaded.training
+        for name in ("logits", "augmented_logits"):
+            first, second = (getattr(s(images), name) for s in (student, loaded))
+            for a, b in zip(task.decode(first, 32), task.decode(second, 32), strict=True):
+                assert np.array_equal(a.boxes if hasattr(a, "boxes") else a, b.boxes if hasattr(b, "boxes") else b)
+
+
+def test_a_student_without_a_bank_is_loaded_too(images, tmp_path):
+    student = made(embed_dim=24, layers=(2, 3)).eval()
+    loaded = Student.load(student.save(tmp_path / "plain.safetensors"))
+    assert loaded.bank is None
+    assert torch.equal(loaded(images).logits, student(images).logits)
+
+
+def test_a_file_that_holds_no_student_and_a_student_of_an_unknown_task_are_refused(bank, tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match="is not a file that prockd wrote"):
+        Student.load(bank.save(tmp_path / "bank.safetensors"))
+    with pytest.raises(WeightsError, match=r"missing\.safetensors"):
+        Student.load(tmp_path / "missing.safetensors")
+    path = made().save(tmp_path / "student.safetensors")
+    monkeypatch.delitem(TASKS, "Classification")
+    with pytest.raises(WeightsError, match=r"'Classification' of its own: pass it as Student\.load"):
+        Student.load(path)
+    assert Student.load(path, TASK).task == TASK
+
+
+def test_a_dense_task_reads_finer_layers_of_a_pyramid_and_any_grid_can_be_asked_for(images):
+    coarse, fine = made(), made(task=Segmentation(3))
+    assert coarse.grid == (4, 4)
+    assert fine.grid == (8, 8)
+    assert set(coarse.layers) < set(fine.layers)
+    asked = made(grid=16)
+    assert asked(images).features.shape == (3, 256, 16)
+    assert "joined to 16x16 patches" in repr(asked)
+
+
+def test_predictions_can_be_left_out_for_the_last_images_of_a_batch(bank, images):
+    student = made(bank, AugmentConfig(residual="relu")).eval()
+    whole, part, none = student(images), student(images, 2), student(images, 0)
+    torch.testing.assert_close(part.logits, whole.logits[:2])
+    torch.testing.assert_close(part.augmented_logits, whole.augmented_logits[:2])
+    assert torch.equal(part.features, whole.features)
+    assert none.logits is None
+    assert none.augmented_logits is None
 
 
 # Scores

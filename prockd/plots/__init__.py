@@ -8,9 +8,13 @@ Okabe and Ito with a marker beside each, ``assignments`` are what :meth:`prockd.
 
 from prockd.plots._draw import caption as caption
 from prockd.plots._draw import style as style
+from prockd.plots.effects import plot_class_effects as plot_class_effects
+from prockd.plots.effects import plot_prototype_effects as plot_prototype_effects
 from prockd.plots.maps import plot_embedding as plot_embedding
 from prockd.plots.maps import plot_similarity as plot_similarity
 from prockd.plots.maps import plot_teacher_maps as plot_teacher_maps
+from prockd.plots.points import plot_points as plot_points
+from prockd.plots.predictions import plot_predictions as plot_predictions
 from prockd.plots.prototypes import plot_agreement as plot_agreement
 from prockd.plots.prototypes import plot_assignments as plot_assignments
 from prockd.plots.prototypes import plot_gallery as plot_gallery

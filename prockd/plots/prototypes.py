@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from prockd.datasets import PackedImages
+from prockd.features import PatchFeatures
 from prockd.metrics import PartAgreement, part_agreement, patch_parts
 from prockd.plots._draw import (
     SMALL,
@@ -30,7 +32,7 @@ from prockd.plots._draw import (
     show_image,
     style,
 )
-from prockd.prototypes import nearest_patches
+from prockd.prototypes import Patch, PrototypeBank, nearest_patches
 
 
 def plot_gallery(
@@ -44,6 +46,8 @@ def plot_gallery(
     context: float = 2.0,
     full: bool = False,
     grid: tuple[int, int] | None = None,
+    bank: PrototypeBank | None = None,
+    features: PatchFeatures | None = None,
 ) -> Figure:
     """One row a prototype: the patches that belong most to it, best first, one from an image, each in its box.
 
@@ -59,6 +63,8 @@ def plot_gallery(
         context: what is shown around the patch on each side, in patches.
         full: show the whole image.
         grid: rows and columns of patches.
+        bank: the prototypes; with ``features`` each patch tells its distance too, 1 - cosine (0..2).
+        features: of the same images.
 
     Raises:
         IndexError: a prototype that is not there.
@@ -95,10 +101,13 @@ def plot_gallery(
                 left, top, side_x, side_y = 0, 0, images.image_px, images.image_px
             show_image(ax, pixels[:, top : top + side_y, left : left + side_x])
             draw_box(ax, patch.row, patch.column, (h, w), images.image_px, left, top)
-            ax.set_xlabel(f"{patch.score:.2f} · {short_name(images.ids[patch.image])}", fontsize=6, labelpad=2)
+            told = f"{patch.score:.2f} · {short_name(images.ids[patch.image])}"
+            if bank is not None and features is not None:
+                told += f"\ndistance {_distance(bank, features, patch, k):.2f}"
+            ax.set_xlabel(told, fontsize=6, labelpad=2)
     about = (
         f"Strongest patches of {len(chosen)} of {K} prototypes in {M:,} images, best first, at most one an image; "
-        "each box is one patch. Numbers: assignment, 0..1."
+        "each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}."
     )
     caption(figure, about)
     return figure
@@ -281,6 +290,15 @@ def plot_agreement(
     chance = float((table.sum(0) * table.sum(1)).sum() / max(1.0, table.sum()) ** 2)
     caption(ax, f"Each row sums to 100 %. Chance would be {chance:.0%} with the same usage.")
     return ax
+
+
+@torch.no_grad()
+def _distance(bank: PrototypeBank, features: PatchFeatures, patch: Patch, prototype: int) -> float:
+    """1 - cosine between a patch and a prototype, in the space of the prototypes."""
+    bank.check(features)
+    u = bank.embed(features.fused([patch.image]).to(bank.prototypes.device))[0]  # (N, E)
+    mine = u[patch.row * features.grid[1] + patch.column]
+    return 1 - float(F.cosine_similarity(mine, bank.prototypes[prototype], dim=0))
 
 
 def _window(grid: tuple[int, int], row: int, column: int, image_px: int, context: float) -> tuple[int, int, int, int]:

@@ -27,7 +27,8 @@ from prockd.plots._draw import (
     show_image,
     style,
 )
-from prockd.student import Scores, Student
+from prockd.scores import Scores
+from prockd.student import Student
 
 
 def plot_curves(
@@ -61,7 +62,8 @@ def plot_curves(
             label = ": ".join([run] * (len(histories) > 1) + [term] * (len(chosen) > 1)) or term
             if width > 1:
                 ax.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
-            ax.plot(steps[width - 1 :], smooth, color=colour, ls=line, lw=1.7, label=label)
+            dots = "o" if len(values) < 12 else ""  # one value alone would be an invisible line
+            ax.plot(steps[width - 1 :], smooth, color=colour, ls=line, lw=1.7, marker=dots, ms=3.5, label=label)
             low, high = min(low, float(np.min(smooth))), max(high, float(np.max(smooth)))
     if low > 0 and high / low > 20:
         ax.set_yscale("log")

@@ -1,0 +1,158 @@
+"""Key points from a CSV file: where the parts are in some images."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from prockd.datasets._common import DatasetError, Problem, refuse
+from prockd.datasets._table import Row, read_table
+from prockd.datasets.read import image_size
+
+FRAME_FOLDERS = (".", "frames", "images")
+"""Where the images of a CSV file are looked for, below its folder."""
+
+_COLUMNS = ("frame", "part", "x_px", "y_px")
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePoints:
+    """The key points of one image.
+
+    Attributes:
+        xy: (n, 2) x to the right and y down, in pixels of the image file.
+        part: (n,) index into the part names.
+        visible: (n,) False where the point is hidden behind something.
+        joint: (n,) number of the joint, equal for the same joint in all images; -1 where it is not known.
+    """
+
+    xy: Float32[np.ndarray, "n 2"]
+    part: Int64[np.ndarray, " n"]
+    visible: Bool[np.ndarray, " n"]
+    joint: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+
+@dataclass(frozen=True, eq=False)
+class PointAnnotations:
+    """Key points of many images: ``annotations.images["00000.jpg"].xy``.
+
+    Attributes:
+        parts: part names; a point's ``part`` is an index into them.
+        images: the points of each image, by its file name as the CSV file writes it, in the order of the file.
+    """
+
+    parts: tuple[str, ...]
+    images: Mapping[str, ImagePoints]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        points = sum(map(len, self.images.values()))
+        hidden = sum(int((~p.visible).sum()) for p in self.images.values())
+        parts = ", ".join(self.parts)
+        return f"PointAnnotations({points} points, {hidden} of them hidden, on {len(self)} images; parts: {parts})"
+
+
+def read_keypoints(path: Path | str, *, parts: Sequence[str] | None = None, on_bad: str = "refuse") -> PointAnnotations:
+    """Read key points from a CSV file with the columns ``frame, part, x_px, y_px``, ``joint_id``, ``visible``.
+
+    The last two may be missing. ``frame`` names an image file, ``visible`` is 1 or 0; a point without it is visible.
+
+    Args:
+        path: the CSV file.
+        parts: part names in the order of their indices, to share them between files; None for the sorted names of
+            this file.
+        on_bad: ``"refuse"`` raises when a line cannot be used, ``"skip"`` leaves it out.
+
+    Raises:
+        DatasetError: the file cannot be read or lacks a column, or (with ``"refuse"``) a line has no number where one
+            belongs, or a part that is not among ``parts``.
+    """
+    annotations, problems = parse_keypoints(Path(path), parts)
+    refuse(problems, str(path), on_bad)
+    return annotations
+
+
+def parse_keypoints(path: Path, parts: Sequence[str] | None = None) -> tuple[PointAnnotations, list[Problem]]:
+    """The points of all good lines, and a problem for each bad one."""
+    _, rows = read_table(path, _COLUMNS)
+    names = tuple(sorted({row["part"] for _, row in rows} - {""}) if parts is None else parts)
+    points: dict[str, list[tuple[float, float, int, bool, int]]] = {}
+    problems = []
+    for row in rows:
+        try:
+            points.setdefault(row[1]["frame"], []).append(_point(row, names))
+        except DatasetError as error:
+            problems.append(Problem(str(path), f"line {row[0]}", str(error)))
+    images = {frame: _image_points(found) for frame, found in points.items() if found}
+    return PointAnnotations(names, MappingProxyType(images)), problems
+
+
+def is_keypoints(path: Path) -> bool:
+    """True for a CSV file with the columns of key points."""
+    try:
+        return set(_COLUMNS) <= set(read_table(path)[0])
+    except DatasetError:
+        return False
+
+
+def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
+    """How many images have points, and every problem: bad lines, images that are missing, points outside of them."""
+    try:
+        annotations, problems = parse_keypoints(path)
+    except DatasetError as error:
+        return 0, [Problem(str(path), "", str(error).removeprefix(f"{path} "))]
+    for frame, points in annotations.images.items():
+        places = [path.parent / folder / frame for folder in FRAME_FOLDERS]
+        place = next((place for place in places if place.is_file()), None)
+        if place is None:
+            looked = ", ".join(map(str, places))
+            problems.append(Problem(str(path), f"frame {frame}", f"its image is missing: looked for {looked}"))
+            continue
+        try:
+            H, W = image_size(place)
+        except DatasetError as error:
+            problems.append(Problem(str(place), "", str(error).removeprefix(f"{place} ")))
+            continue
+        for (x, y), part in zip(points.xy.tolist(), points.part, strict=True):
+            if not (0 <= x <= W and 0 <= y <= H):
+                text = f"{annotations.parts[part]} at {x:g}, {y:g} is outside of its image of {W} x {H} px"
+                problems.append(Problem(str(path), f"frame {frame}", text))
+    return len(annotations), problems
+
+
+def _point(row: Row, parts: tuple[str, ...]) -> tuple[float, float, int, bool, int]:
+    cells = row[1]
+    if not cells["frame"]:
+        raise DatasetError("no frame: the name of an image file is missing")
+    if cells["part"] not in parts:
+        raise DatasetError(f"part {cells['part']!r} is not one of {', '.join(parts)}")
+    xy = []
+    for axis in ("x_px", "y_px"):
+        try:
+            xy.append(float(cells[axis]))
+        except ValueError:
+            raise DatasetError(f"{axis} is {cells[axis]!r}, not a number of pixels") from None
+        if not math.isfinite(xy[-1]):
+            raise DatasetError(f"{axis} is {cells[axis]!r}, not a number of pixels")
+    visible, joint = cells.get("visible", ""), cells.get("joint_id", "")
+    if visible not in ("", "0", "1"):
+        raise DatasetError(f"visible is {visible!r}, not 1 or 0")
+    if joint and not joint.isdecimal():
+        raise DatasetError(f"joint_id is {joint!r}, not a number from 0")
+    return xy[0], xy[1], parts.index(cells["part"]), visible != "0", int(joint) if joint else -1
+
+
+def _image_points(points: list[tuple[float, float, int, bool, int]]) -> ImagePoints:
+    x, y, part, visible, joint = zip(*points, strict=True)
+    return ImagePoints(
+        np.array([x, y], np.float32).T, np.array(part, np.int64), np.array(visible, bool), np.array(joint, np.int64)
+    )

@@ -1,0 +1,120 @@
+"""Parts of a data set, and divisions that keep near copies on one side."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from prockd._types import ImageDataset, Sample
+from prockd.cache import digest
+from prockd.datasets._common import DatasetError
+from prockd.datasets.packed import PackedImages, chosen_rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    dataset: ImageDataset
+    indices: Sequence[int]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.dataset.classes
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([self.dataset.fingerprint, self.indices])
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " M"]:
+        return labels_of(self.dataset)[self.indices]
+
+    @property
+    def groups(self) -> tuple[Hashable, ...] | None:
+        known = groups_of(self.dataset)
+        return None if known is None else tuple(known[m] for m in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]
+
+    def __repr__(self) -> str:
+        return f"{len(self)} of {self.dataset!r}"
+
+
+def labels_of(dataset: ImageDataset) -> Int64[np.ndarray, " M"]:
+    """Return all labels, from the data set's own ``labels`` where it has them, else by reading every sample."""
+    known = getattr(dataset, "labels", None)
+    return np.array([dataset[m].label for m in range(len(dataset))] if known is None else known, np.int64)
+
+
+def groups_of(dataset: ImageDataset) -> Sequence[Hashable] | None:
+    """Return the group of each sample (the video of a frame), where the data set knows it."""
+    known: Sequence[Hashable] | None = getattr(dataset, "groups", None)
+    return known
+
+
+def subset(dataset: ImageDataset, indices: Sequence[int] | np.ndarray) -> ImageDataset:
+    """Return some samples of a data set, by number or by a boolean mask; packed images stay packed.
+
+    Raises:
+        IndexError: an index is outside the data set.
+    """
+    if isinstance(dataset, PackedImages):
+        return dataset.select(indices)
+    return _Subset(dataset, chosen_rows(indices, len(dataset)).tolist())
+
+
+def split(
+    dataset: ImageDataset, fraction: float, seed: int, groups: Sequence[Hashable] | None = None
+) -> tuple[ImageDataset, ImageDataset]:
+    """Divide a data set at random into two.
+
+    Without groups each class is divided alike. With groups, such as the video that each frame is from, a group goes to
+    one side as a whole, so that near copies are never on both.
+
+    Args:
+        dataset: what to divide.
+        fraction: share of the first part, between 0 and 1; both parts get at least one image or group.
+        seed: the same seed divides alike.
+        groups: a name for each sample, equal for those that belong together; None for the groups that the data set
+            knows itself, if it does. ``range(len(dataset))`` divides image by image all the same.
+
+    Returns:
+        The first part and the rest, each in the order of the data set.
+
+    Raises:
+        DatasetError: fewer than two images or groups, or not one group a sample.
+        ValueError: the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction={fraction}: must lie between 0 and 1")
+    rng = np.random.default_rng(seed)
+    groups = groups_of(dataset) if groups is None else groups
+    if groups is None:
+        labels = labels_of(dataset)
+        first = np.concatenate([_draw(np.flatnonzero(labels == c), fraction, rng) for c in np.unique(labels)])
+    else:
+        if len(groups) != len(dataset):
+            raise DatasetError(f"{len(groups)} groups for {len(dataset)} samples")
+        number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+        group_of = np.array([number[group] for group in groups])
+        order = rng.permutation(len(number))
+        filled = np.bincount(group_of)[order].cumsum()
+        count = int(np.abs(filled - fraction * len(dataset)).argmin()) + 1
+        first = np.flatnonzero(np.isin(group_of, order[: min(count, len(number) - 1)]))
+    rest = np.setdiff1d(np.arange(len(dataset)), first)
+    if len(first) == 0 or len(rest) == 0:
+        raise DatasetError(
+            f"{len(dataset)} images cannot be divided: two are needed, of two groups where there are groups"
+        )
+    return subset(dataset, np.sort(first)), subset(dataset, rest)
+
+
+def _draw(members: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    count = round(fraction * len(members))
+    if len(members) > 1:
+        count = min(max(count, 1), len(members) - 1)
+    return rng.permutation(members)[:count]

@@ -1,0 +1,268 @@
+"""From settings to images, features, prototypes and a student: the same calls as in a notebook."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from prockd._types import ImageDataset
+from prockd.datasets import (
+    PackedImages,
+    check_data,
+    groups_of,
+    open_subsets,
+    pack,
+    skip_bad,
+    split,
+)
+from prockd.datasets import subset as take
+from prockd.distill import History
+from prockd.experiment_config import FARMYARD, NO_TEACHER, DataConfig, ExperimentConfig
+from prockd.farmyard import Farmyard
+from prockd.features import PatchFeatures, extract
+from prockd.pipeline import RECIPES
+from prockd.prototypes import PrototypeBank, discover
+from prockd.run_folder import run_config
+from prockd.scores import Scores, evaluate
+from prockd.student import Student
+from prockd.tasks import Classification, Detection, Segmentation, Task
+from prockd.teacher import Teacher
+
+FARMYARD_IMAGES = {"classification": 30, "segmentation": 5, "detection": 10}
+"""Labelled images of each target species, when the settings do not say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The image sets of a run, by what they are for.
+
+    Attributes:
+        train: labelled.
+        test: to score on.
+        source: to find prototypes on; labels are not read.
+        unlabelled: more images of the task, for transfer; None for none.
+    """
+
+    train: PackedImages
+    test: PackedImages
+    source: PackedImages
+    unlabelled: PackedImages | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run has made so far.
+
+    Attributes:
+        config: its settings.
+        images: every image set.
+        task: the label space and head.
+        teacher: None when the student learns from labels alone.
+        source: features to find prototypes on.
+        train: features of the labelled images.
+        unlabelled: features of more images.
+        bank: prototypes.
+        student: trained.
+        history: of the training; its scores are of the test images.
+    """
+
+    config: ExperimentConfig
+    images: Images
+    task: Task
+    teacher: Teacher | None = None
+    source: PatchFeatures | None = None
+    train: PatchFeatures | None = None
+    unlabelled: PatchFeatures | None = None
+    bank: PrototypeBank | None = None
+    student: Student | None = None
+    history: History | None = None
+
+    @property
+    def scores(self) -> Scores | None:
+        """On the test images, after the last step."""
+        return None if self.history is None else self.history.scores
+
+
+def task_preset(preset: str, task: str) -> ExperimentConfig:
+    """The settings of a preset for a task: ``"best"`` trains as measured best for this task on Farmyard.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    config = ExperimentConfig.preset(preset)
+    if preset != "best" or task not in RECIPES:
+        return config
+    recipe = RECIPES[task]
+    options = dict(recipe.options)
+    known = {name: options.pop(name) for name in ("layers", "grid", "image_px") if name in options}
+    student = config.student.replace(backbone=recipe.backbone, options=options, **known)
+    return replace(config, task=config.task.replace(kind=task), student=student, distill=recipe.distill)
+
+
+def make_teacher(config: ExperimentConfig) -> Teacher | None:
+    """The teacher of the settings; None for labels alone. One without weights is random, and always the same."""
+    t = config.teacher
+    if t.name == NO_TEACHER:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Teacher(
+            t.name, weights=t.weights or None, pretrained=t.pretrained, layers=t.layers or None,
+            image_px=t.image_px or None, mean=t.mean or None, std=t.std or None, **t.options,
+        )  # fmt: skip
+
+
+def make_task(config: ExperimentConfig, train: PackedImages) -> Task:
+    """The task of the settings, for the classes of these images; images with tags are classified with many labels."""
+    t, classes = config.task, tuple(train.classes)
+    if t.kind == "segmentation":
+        return Segmentation(len(classes), classes, width=t.width, dice=t.dice)
+    if t.kind == "detection":
+        return Detection(len(classes), classes, detector=t.detector, width=t.width)
+    task = Classification(len(classes), classes, multi_label=train.tags is not None)
+    return task.balanced(train) if t.balanced else task
+
+
+def make_student(config: ExperimentConfig, task: Task, bank: PrototypeBank | None) -> Student:
+    """A new student of the settings."""
+    s = config.student
+    return Student(
+        s.backbone, task, bank, augment=config.augment if bank is not None else None, layers=s.layers or None,
+        grid=s.grid or None, image_px=s.image_px, weights=s.weights or None, seed=config.distill.seed, **s.options,
+    )  # fmt: skip
+
+
+def open_images(config: ExperimentConfig, image_px: int, *, progress: bool = True) -> Images:
+    """Every image set of the settings, packed at one size.
+
+    Raises:
+        DatasetError: nothing is there, or it cannot be used; the message says what and where.
+    """
+    data, kind = config.data, config.task.kind
+    sets = farmyard_sets(config) if data.path == FARMYARD else own_sets(config, progress=progress)
+    fit = None if data.fit == "auto" else data.fit
+
+    def packed(name: str) -> PackedImages:
+        return pack(sets[name], image_px, fit=fit, progress=progress)
+
+    train, test = packed("train"), at_most(packed("test"), data.num_test, data.seed)
+    if data.per_class and data.path != FARMYARD:
+        if kind == "classification" and train.tags is None:
+            train = train.few(data.per_class, seed=data.seed)
+        else:
+            train = at_most(train, data.per_class * len(train.classes), data.seed)
+    source = packed("source") if "source" in sets else train
+    unlabelled = packed("unlabelled") if "unlabelled" in sets else None
+    return Images(train, test, at_most(source, data.num_discover, data.seed), unlabelled)
+
+
+def farmyard_sets(config: ExperimentConfig) -> dict[str, ImageDataset]:
+    """Farmyard's target species for the task, and its source species to find prototypes on."""
+    data, task = config.data, config.task.kind
+    size = (data.per_class or FARMYARD_IMAGES[task]) * len(Farmyard("target", "train", 1).classes)
+    how: dict[str, Any] = {"kind": "scene"} if task == "detection" else {}
+    how |= {"labels": "parts"} if task == "segmentation" else {}
+    sets: dict[str, ImageDataset] = {
+        "train": Farmyard("target", "train", size, seed=data.seed, **how),
+        "test": Farmyard("target", "test", data.num_test, **how),
+        "source": Farmyard("source", "unlabelled", data.num_discover),
+    }
+    if config.distill.unlabelled_batch or config.distill.label_free_steps:
+        sets["unlabelled"] = Farmyard("target", "unlabelled", 2000, **how)
+    return sets
+
+
+def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, ImageDataset]:
+    """The images of a folder or file, divided for training and scoring as they lie there, or else by group."""
+    data = config.data
+    subsets = opened(data, data.path, config.task.kind, progress=progress)
+    first = next(iter(subsets.values()))
+    train = subsets.get("train", first)
+    if data.test:
+        found = opened(data, data.test, config.task.kind, classes=tuple(train.classes), progress=progress)
+        test = found.get("test", found.get("val", next(iter(found.values()))))
+    elif "test" in subsets or "val" in subsets:
+        test = subsets.get("test", subsets.get("val", first))
+    else:
+        test, train = split(train, data.test_part, data.seed, groups_of(train))
+    sets: dict[str, ImageDataset] = {"train": train, "test": test}
+    if data.unlabelled:
+        more = opened(data, data.unlabelled, None, progress=progress)
+        sets["source"] = sets["unlabelled"] = next(iter(more.values()))
+    return sets
+
+
+def opened(
+    data: DataConfig, path: str, task: str | None, *, classes: tuple[str, ...] | None = None, progress: bool = True
+) -> Mapping[str, ImageDataset]:
+    """The subsets of a folder; bad images are left out when the settings say so."""
+    subsets = open_subsets(path, task=task, classes=classes, group=data.group or None, on_bad=data.on_bad)
+    if data.on_bad != "skip":
+        return subsets
+    report = check_data(subsets, task=task, progress=progress)
+    return {name: skip_bad(dataset, report) for name, dataset in subsets.items()}
+
+
+def at_most(images: PackedImages, count: int, seed: int) -> PackedImages:
+    """This many of the images, drawn at random; all where there are no more."""
+    if len(images) <= count:
+        return images
+    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    found = take(images, np.sort(chosen))
+    assert isinstance(found, PackedImages)
+    return found
+
+
+def extracted(config: ExperimentConfig, *, cpu: bool = False, progress: bool = True) -> Run:
+    """Open the images and pass them through the teacher; both are cached. Of several processes the first goes ahead."""
+    with PartialState(cpu=cpu).main_process_first():
+        teacher = make_teacher(config)
+        images = open_images(
+            config, config.student.image_px if teacher is None else teacher.image_px, progress=progress
+        )
+        if teacher is None:
+            return Run(config, images, make_task(config, images.train))
+        how: dict[str, Any] = {"device": "cpu" if cpu else None, "progress": progress}
+        source = extract(teacher, images.source, views=3, **how)
+        train = source if images.source is images.train else extract(teacher, images.train, **how)
+        more = None if images.unlabelled is None else extract(teacher, images.unlabelled, **how)
+    return Run(config, images, make_task(config, images.train), teacher, source, train, more)
+
+
+def discovered(run: Run, bank: str | Path | None = None, *, progress: bool = True) -> Run:
+    """The run with prototypes: found now, or read from a file; none without a teacher, or when no term wants them."""
+    if run.source is None:
+        return run
+    if bank is not None:
+        return replace(run, bank=PrototypeBank.load(bank))
+    return replace(run, bank=discover(run.source, config=run.config.discover, progress=progress))
+
+
+def scored(
+    run_dir: str | Path, data: str | None = None, *, cpu: bool = False, progress: bool = True
+) -> tuple[Student, Scores]:
+    """The student of a finished run, and its scores on the run's test images, or on all images of another folder.
+
+    Raises:
+        RunFolderError: there is no run in the folder.
+        WeightsError: it has no student yet.
+        DatasetError: images that cannot be used, or of other classes.
+    """
+    folder = Path(run_dir)
+    config = run_config(folder)
+    student = Student.load(folder / "student.safetensors")
+    student.to(PartialState(cpu=cpu).device)
+    teacher = make_teacher(config)
+    size = student.image_px if teacher is None else teacher.image_px
+    if data is None:
+        images = open_images(config, size, progress=progress).test
+    else:
+        classes = tuple(student.task.classes)
+        found = opened(config.data, data, config.task.kind, classes=classes, progress=progress)
+        fit = None if config.data.fit == "auto" else config.data.fit
+        images = pack(found.get("test", next(iter(found.values()))), size, fit=fit, progress=progress)
+    return student, evaluate(student, images)

@@ -1,0 +1,207 @@
+"""torchvision's detectors on one feature map, with a small pyramid: their anchors, matching, losses and decoding."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
+
+DETECTORS = ("fcos", "retinanet", "fasterrcnn")
+LIMITS = {"score_thresh": 0.02, "detections_per_img": 100, "topk_candidates": 200}
+"""Weak boxes are kept, for the precision-recall curve; a picture asks for its own threshold."""
+
+Targets = list[dict[str, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class RawBoxes:
+    """What a detector says at every place of its pyramid, before boxes are picked.
+
+    Attributes:
+        head: the head that said it; it holds the anchors and the second stage, where there is one.
+        levels: maps of the pyramid, (B, width, h, w), finest first.
+        outputs: torchvision's names: ``cls_logits`` (B, A, C) (one objectness for Faster R-CNN), ``bbox_regression``
+            (B, A, 4) and for FCOS ``bbox_ctrness`` (B, A, 1).
+    """
+
+    head: "DetectionHead"
+    levels: list[Tensor]
+    outputs: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.levels[0])
+
+
+class Pyramid(nn.Module):
+    """One map -> several, each half as fine as the one before: (B, N, E) -> [(B, width, h, w), ...].
+
+    A single map suffices (simple feature pyramid, arXiv 2203.16527), so convolutional and transformer students, whose
+    layers the adapter has joined into one map, get the same detector.
+    """
+
+    def __init__(self, embed_dim: int, width: int, num_levels: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid, self.out_channels = grid, width
+        norm = partial(nn.GroupNorm, 8)
+        self.levels = nn.ModuleList(
+            Conv2dNormActivation(width if i else embed_dim, width, 3, 2 if i else 1, norm_layer=norm, inplace=None)
+            for i in range(num_levels)
+        )
+
+    def forward(self, features: Float[Tensor, "B N E"]) -> list[Tensor]:
+        """Maps, finest first."""
+        B, _, E = features.shape
+        maps = [features.transpose(1, 2).reshape(B, E, *self.grid)]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        return maps[1:]
+
+
+class DetectionHead(nn.Module):
+    """Pyramid + one of torchvision's detectors; reads plain and augmented features alike.
+
+    Args:
+        kind: one of ``DETECTORS``.
+        embed_dim: E.
+        width: channels of the pyramid, a multiple of 32.
+        num_levels: maps of the pyramid.
+        num_classes: C.
+        grid: rows and columns of the features.
+        image_px: side of the images.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        embed_dim: int,
+        width: int,
+        num_levels: int,
+        num_classes: int,
+        grid: tuple[int, int],
+        image_px: int,
+    ) -> None:
+        super().__init__()
+        self.kind, self.num_classes, self.image_px = kind, num_classes, image_px
+        self.pyramid = Pyramid(embed_dim, width, num_levels, grid)
+        strides = [image_px / min(grid) * 2**level for level in range(num_levels)]
+        self.detector: Any = MAKERS[kind](self.pyramid, num_classes, strides)
+        self.detector.backbone = nn.Identity()  # the pyramid is this module's own
+
+    def forward(self, features: Float[Tensor, "B N E"]) -> RawBoxes:
+        """What is seen at every place."""
+        levels = self.pyramid(features)
+        if self.kind != "fasterrcnn":
+            outputs = self.detector.head(levels)
+        else:
+            logits, deltas = concat_box_prediction_layers(*self.detector.rpn.head(levels))
+            B = len(features)
+            outputs = {"cls_logits": logits.view(B, -1, 1), "bbox_regression": deltas.view(B, -1, 4)}
+        # with mixed precision boxes would be rounded to whole pixels
+        return RawBoxes(self, [m.float() for m in levels], {name: value.float() for name, value in outputs.items()})
+
+    def anchors(self, raw: RawBoxes) -> list[Tensor]:
+        """(A, 4) anchors of each image, level after level."""
+        side = self.image_px
+        images = ImageList(raw.levels[0].new_empty(len(raw), 0, side, side), [(side, side)] * len(raw))
+        generator = self.detector.rpn.anchor_generator if self.kind == "fasterrcnn" else self.detector.anchor_generator
+        anchors: list[Tensor] = generator(images, raw.levels)
+        return anchors
+
+    def counts(self, raw: RawBoxes) -> list[int]:
+        """Anchors in each level."""
+        places = [m.shape[2] * m.shape[3] for m in raw.levels]
+        return [n * raw.outputs["cls_logits"].shape[1] // sum(places) for n in places]
+
+    def losses(self, raw: RawBoxes, targets: Targets) -> dict[str, Tensor]:
+        """The detector's own losses."""
+        anchors, det = self.anchors(raw), self.detector
+        if self.kind == "fcos":
+            losses: dict[str, Tensor] = det.compute_loss(targets, raw.outputs, anchors, self.counts(raw))
+            return losses
+        if self.kind == "retinanet":
+            losses = det.compute_loss(targets, raw.outputs, anchors)
+            return losses
+        labels, boxes = det.rpn.assign_targets_to_anchors(anchors, targets)
+        logits, deltas = (raw.outputs[name].flatten(0, 1) for name in ("cls_logits", "bbox_regression"))
+        objectness, moved = det.rpn.compute_loss(logits, deltas, labels, det.rpn.box_coder.encode(boxes, anchors))
+        shifted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]  # its class 0 is the background
+        rois, _, labels, boxes = det.roi_heads.select_training_samples(self.proposals(raw, anchors), shifted)
+        classified, placed = fastrcnn_loss(*self.second_stage(raw, rois), labels, boxes)
+        return {"objectness": objectness, "proposal": moved, "classification": classified, "bbox_regression": placed}
+
+    @torch.no_grad()
+    def detect(self, raw: RawBoxes) -> Targets:
+        """Boxes in pixels of the image, with ``labels`` and ``scores``, best first."""
+        sizes = [(self.image_px, self.image_px)] * len(raw)
+        anchors = self.anchors(raw)
+        if self.kind == "fasterrcnn":
+            rois = self.proposals(raw, anchors)
+            boxes, scores, labels = self.detector.roi_heads.postprocess_detections(
+                *self.second_stage(raw, rois), rois, sizes
+            )
+            return [{"boxes": b, "scores": s, "labels": c - 1} for b, s, c in zip(boxes, scores, labels, strict=True)]
+        counts = self.counts(raw)
+        outputs = {name: list(torch.split(value, counts, 1)) for name, value in raw.outputs.items()}
+        split = [list(torch.split(a, counts)) for a in anchors]
+        found: Targets = self.detector.postprocess_detections(outputs, split, sizes)
+        return found
+
+    def proposals(self, raw: RawBoxes, anchors: list[Tensor]) -> list[Tensor]:
+        """Faster R-CNN: (n, 4) places of each image that the second stage looks at."""
+        rpn, sizes = self.detector.rpn, [(self.image_px, self.image_px)] * len(raw)
+        logits, deltas = raw.outputs["cls_logits"], raw.outputs["bbox_regression"].detach()
+        boxes = rpn.box_coder.decode(deltas.flatten(0, 1), anchors).view(len(raw), -1, 4)
+        kept: list[Tensor] = rpn.filter_proposals(boxes, logits, sizes, self.counts(raw))[0]
+        return kept
+
+    def second_stage(self, raw: RawBoxes, rois: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Faster R-CNN: class logits and box deltas of each place."""
+        heads, sizes = self.detector.roi_heads, [(self.image_px, self.image_px)] * len(raw)
+        maps = OrderedDict((str(i), level) for i, level in enumerate(raw.levels))
+        logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, rois, sizes)))
+        return logits.float(), deltas.float()
+
+
+def make_fcos(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
+    """FCOS: every place inside an object says how far its edges are (arXiv 1904.01355)."""
+    anchors = AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides))
+    head = FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=2)
+    return FCOS(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
+
+
+def make_retinanet(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
+    """RetinaNet: nine anchors at every place (arXiv 1708.02002)."""
+    sizes = tuple((4 * s, 4 * s * 2 ** (1 / 3), 4 * s * 2 ** (2 / 3)) for s in strides)
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(strides))
+    norm = partial(nn.GroupNorm, 32)
+    head = RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm)
+    return RetinaNet(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
+
+
+def make_fasterrcnn(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
+    """Faster R-CNN: places first, then a closer look at each (arXiv 1506.01497)."""
+    anchors = AnchorGenerator(tuple((4 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
+    pool = MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=5, sampling_ratio=2)
+    box_head = TwoMLPHead(pyramid.out_channels * 25, 2 * pyramid.out_channels)
+    return FasterRCNN(
+        pyramid, rpn_anchor_generator=anchors, box_roi_pool=pool, box_head=box_head,
+        box_predictor=FastRCNNPredictor(2 * pyramid.out_channels, num_classes + 1), rpn_post_nms_top_n_train=100,
+        rpn_post_nms_top_n_test=100, rpn_pre_nms_top_n_train=200, rpn_pre_nms_top_n_test=200,
+        box_batch_size_per_image=64, box_score_thresh=LIMITS["score_thresh"],
+        box_detections_per_img=LIMITS["detections_per_img"],
+    )  # fmt: skip
+
+
+MAKERS = {"fcos": make_fcos, "retinanet": make_retinanet, "fasterrcnn": make_fasterrcnn}

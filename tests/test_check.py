@@ -1,0 +1,355 @@
+import os
+import re
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prockd._types import UNLABELLED, Sample
+from prockd.datasets import (
+    Arrays,
+    DatasetError,
+    ImageFolder,
+    MaskFolder,
+    check_data,
+    open_data,
+    open_subsets,
+    pack,
+    skip_bad,
+)
+
+
+def put(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    W, H = size
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (H, W, 3), np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, value: int = 1, size: tuple[int, int] = (12, 10)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    W, H = size
+    levels = np.zeros((H, W), np.uint8)
+    levels[: H // 2] = value
+    Image.fromarray(levels).save(path)
+
+
+def xml(path: Path, *corners: int, name: str = "cat") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sides = "".join(f"<{s}>{v}</{s}>" for s, v in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=False))
+    inside = f"<object><name>{name}</name><bndbox>{sides}</bndbox></object>" if corners else ""
+    path.write_text(f"<annotation>{inside}</annotation>")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders with train and val, six different pictures, nothing wrong."""
+    for seed, name in enumerate(
+        ("train/cat/a b", "train/cat/ü", "train/dog/c", "train/dog/d", "val/cat/e", "val/dog/f")
+    ):
+        put(tmp_path / "pets" / f"{name}.png", seed)
+    return tmp_path / "pets"
+
+
+def said(report: object) -> list[str]:
+    return [line.strip() for line in repr(report).splitlines()[2:]]
+
+
+# The report
+
+
+def test_good_data_has_an_empty_report_that_says_what_it_was_taken_for(folder):
+    report = check_data(folder, progress=False)
+    assert report.ok
+    assert report.problems == ()
+    assert repr(report).splitlines() == [
+        f"{folder}: looks like class folders, for classification, 2 classes: cat, dog",
+        "4 images in train, 2 images in val: nothing is wrong",
+    ]
+
+
+def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
+    (folder / "train" / "cat" / "ü.png").write_bytes(b"no picture")
+    whole = (folder / "train" / "dog" / "c.png").read_bytes()
+    (folder / "train" / "dog" / "c.png").write_bytes(whole[: len(whole) // 2])
+    put(folder / "train" / "dog" / "tiny.png", 9, (5, 4))
+    header = struct.pack(">2I5B", 10_000, 10_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    chunk += struct.pack(">I", 0) + b"IDAT"
+    (folder / "train" / "dog" / "vast.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    shutil.copy(folder / "train" / "cat" / "a b.png", folder / "val" / "cat" / "copy.png")
+    shutil.copy(folder / "train" / "cat" / "a b.png", folder / "train" / "cat" / "again.png")
+    put(folder / "val" / "cow" / "g.png", 7)
+    (folder / "train" / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "train" / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
+    (folder / "train" / "cat" / "x.heic").write_bytes(b"")
+    report = check_data(folder, progress=False)
+    told = "\n".join(said(report))
+    for expected in (
+        r"error +train/cat/ü\.png +cannot be read as an image",
+        r"error +train/dog/c\.png +cannot be read as an image \(.*truncated",
+        r"error +train/dog/tiny\.png +is 5 x 4 px, too small",
+        r"error +train/dog/vast\.png +is larger than any photograph",
+        r"error +val/cat/copy\.png +is the same file as train/cat/a b\.png in train",
+        r"error +val +class folder cow +train has no class of that name: its 1 images are left out",
+        r"error +train/cat/gone\.png +is a link to .*gone\.png, which leads nowhere",
+        r"note +train/cat/again\.png +is the same file as train/cat/a b\.png$",
+        r"note +train/loop +is a link that leads back",
+        r"note +train/cat/x\.heic +is left out: \.heic is not one of \.bmp",
+    ):
+        assert re.search(expected, told, re.MULTILINE), expected
+    assert len(report.errors) == 7
+    assert len(report.notes) == 3
+    assert [(row["kind"], row["file"]) for row in report.rows()] == [
+        (row["kind"], row["file"]) for row in check_data(folder, progress=False).rows()
+    ]
+
+
+def test_a_long_report_is_cut_when_printed_and_whole_as_rows(tmp_path):
+    for number in range(50):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        (tmp_path / "cat" / f"{number:02}.png").write_bytes(b"no picture")
+    report = check_data(tmp_path, progress=False)
+    assert len(report.rows()) == 50
+    assert said(report)[-1] == "... and 10 more: rows() has all"
+    assert "50 images: 50 errors, 0 notes; 50 images cannot be used" in repr(report)
+
+
+def test_masks_are_checked_for_size_values_and_partners(tmp_path):
+    for number, name in enumerate("abcd"):
+        put(tmp_path / "images" / f"{name}.jpg", number)
+    for name, value, size in (("a", 1, (12, 10)), ("b", 7, (9, 9)), ("c", 1, (12, 10)), ("z", 1, (12, 10))):
+        mask(tmp_path / "masks" / f"{name}.png", value, size)
+    (tmp_path / "masks" / "c.png").write_bytes(b"no picture")
+    (tmp_path / "classes.txt").write_text("ground\nanimal\n")
+    report = check_data(tmp_path, progress=False)
+    assert [(row["file"], row["problem"]) for row in report.rows()][:2] == [
+        ("images/d.jpg", "no mask: looked for masks/d.*"),
+        ("masks/z.png", "mask without an image: looked for images/z.*"),
+    ]
+    told = "\n".join(said(report))
+    assert re.search(r"masks/b\.png +is 9 x 9 px and its image 12 x 10 px", told)
+    assert re.search(r"masks/b\.png +holds 7, and the classes have the values 0, 1, 255", told)
+    assert re.search(r"masks/c\.png +cannot be read as an image", told)
+    assert len(report.errors) == 5
+    with pytest.raises(DatasetError, match="2 bad entries"):
+        open_data(tmp_path)
+    with pytest.warns(UserWarning, match=r"2 of 3 images are skipped: images/b\.jpg, images/c\.jpg"):
+        rest = open_data(tmp_path, on_bad="skip", progress=False)
+    assert [s.id for s in rest] == ["images/a.jpg"]
+
+
+def test_boxes_are_checked_and_images_without_objects_are_notes(tmp_path):
+    for number, name in enumerate("abcde"):
+        put(tmp_path / "images" / f"{name}.jpg", number)
+    for name, corners in (("a", (1, 1, 9, 9)), ("b", (9, 1, 3, 5)), ("c", (1, 1, 99, 9)), ("d", ()), ("e", (3, 3))):
+        xml(tmp_path / "annotations" / f"{name}.xml", *corners)
+    report = check_data(tmp_path, progress=False)
+    assert "looks like PASCAL VOC, for detection" in repr(report)
+    told = "\n".join(said(report))
+    assert re.search(r"annotations/b\.xml +object 1 +box 8, 0, 3, 5 has its corners swapped", told)
+    assert re.search(r"annotations/c\.xml +object 1 +box 0, 0, 99, 9 reaches outside", told)
+    assert re.search(r"annotations/e\.xml +object 1 +lacks <bndbox><xmax>, <bndbox><ymax>", told)
+    assert re.search(r"note +images/d\.jpg +no objects", told)
+    assert (len(report.errors), len(report.notes)) == (3, 1)
+
+
+def test_classes_that_train_lacks_are_told(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    subsets = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "val": Arrays(images[4:], [0, 2], "abc")}
+    report = check_data(subsets, progress=False)
+    assert [(row["kind"], row["file"], row["problem"]) for row in report.rows()] == [
+        ("error", "val", "has class 'c', which no image of train has")
+    ]
+    for part, name in (("train", "cat"), ("val", "dog")):
+        put(tmp_path / part / "images" / "a.jpg", len(name + part))
+        xml(tmp_path / part / "annotations" / "a.xml", 1, 1, 5, 5, name=name)
+    assert "class 'dog' is not one of cat" in repr(check_data(tmp_path, progress=False))
+
+
+def test_unlabelled_images_are_notes_and_a_task_without_its_annotation_is_an_error(tmp_path, folder):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    some = check_data(Arrays(images, [0, UNLABELLED, 0], "a"), progress=False)
+    assert [(p.file, p.text, p.note) for p in some.problems] == [("1", "has no class", True)]
+    none = check_data(Arrays(images, [0, 0, 0], "a"), task="segmentation", progress=False)
+    assert [p.note for p in none.problems] == [False]
+    assert "no image has a mask" in repr(none)
+    put(tmp_path / "loose" / "a.png")
+    report = check_data(tmp_path / "loose", progress=False)
+    assert report.ok
+    assert "looks like loose pictures" in repr(report)
+
+
+def test_any_data_set_is_checked_and_its_bad_samples_are_skipped():
+    class World:
+        """One good sample, one with bad boxes and label, one that cannot be made."""
+
+        classes = ("a", "b")
+        fingerprint = "world"
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Sample:
+            if index == 2:
+                raise DatasetError("s2 is broken")
+            image = np.full((10, 12, 3), index, np.uint8)
+            boxes = np.array([[1, 1, 5, 5], [3, 3, 3, 9]] if index else [[1, 1, 5, 5], [0, 0, 12, 10]], np.float32)
+            return Sample(image, 4 * index, f"s{index}", boxes=boxes, box_labels=np.array([0, 1]))
+
+    world = World()
+    report = check_data(world, task="detection", progress=False)
+    assert [str(problem) for problem in report.problems] == [
+        "1: has label 4, and 2 classes have labels 0..1",
+        "1: object 2: box 3, 3, 3, 9 has no area",
+        "2: s2 is broken",
+    ]
+    with pytest.warns(UserWarning, match="2 of 3 images are skipped: 1, 2"):
+        rest = skip_bad(world, report)
+    assert [s.id for s in rest] == ["s0"]
+
+
+def test_a_report_of_other_data_and_data_of_which_nothing_is_left_are_refused(folder):
+    report = check_data(folder, progress=False)
+    train = ImageFolder(folder / "train")
+    assert skip_bad(train, report) is train
+    put(folder / "train" / "cat" / "new.png", 11)
+    with pytest.raises(DatasetError, match="the report is not of this data: run check_data again"):
+        skip_bad(ImageFolder(folder / "train"), report)
+    for path in (folder / "train").rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match="no image can be used"):
+        open_data(folder, subset="train", on_bad="skip", progress=False)
+
+
+def test_key_points_are_checked_with_their_images(tmp_path):
+    for frame in ("0.png", "1.png"):
+        put(tmp_path / "cow" / "frames" / frame, int(frame[0]))
+        mask(tmp_path / "cow" / "masks" / frame)
+    lines = ("frame,part,x_px,y_px", "0.png,leg,3,4", "1.png,leg,13,4", "2.png,leg,1,1", "0.png,leg,x,1")
+    (tmp_path / "cow" / "parts.csv").write_text("\n".join(lines))
+    report = check_data(tmp_path, progress=False)
+    assert "looks like images and masks" in repr(report)
+    assert [(row["file"], row["entry"], row["problem"].partition(":")[0]) for row in report.rows()] == [
+        ("cow/parts.csv", "line 5", "x_px is 'x', not a number of pixels"),
+        ("cow/parts.csv", "frame 1.png", "leg at 13, 4 is outside of its image of 12 x 10 px"),
+        ("cow/parts.csv", "frame 2.png", "its image is missing"),
+    ]
+    alone = check_data(tmp_path / "cow" / "parts.csv", progress=False)
+    assert "looks like key points" in repr(alone)
+    assert len(alone.errors) == 3
+
+
+# Opening
+
+
+def test_subsets_share_the_classes_of_train(folder):
+    shutil.rmtree(folder / "val" / "cat")
+    subsets = open_subsets(folder)
+    assert {name: tuple(dataset.classes) for name, dataset in subsets.items()} == dict.fromkeys(
+        ("train", "val"), ("cat", "dog")
+    )
+    assert [s.label for s in subsets["val"]] == [1]
+    assert open_data(folder, subset="val").fingerprint == subsets["val"].fingerprint
+    with pytest.raises(DatasetError, match="has train, val: say subset='train'"):
+        open_data(folder)
+    with pytest.raises(DatasetError, match="has train, val: there is no subset 'test'"):
+        open_data(folder, subset="test")
+
+
+def test_masks_beside_or_below_their_images_are_found(tmp_path):
+    for part in ("train", "val"):
+        put(tmp_path / "street" / part / "a.png")
+        mask(tmp_path / "street" / f"{part}annot" / "a.png", 5)
+        put(tmp_path / "land" / "images" / part / "a.png")
+        mask(tmp_path / "land" / "masks" / part / "a.png", 5)
+        put(tmp_path / "sea" / part / "images" / "a.png")
+        mask(tmp_path / "sea" / part / "masks" / "a.png", 5)
+    for name in ("street", "land", "sea"):
+        subsets = open_subsets(tmp_path / name, task="segmentation")
+        assert list(subsets) == ["train", "val"]
+        val = subsets["val"]
+        assert isinstance(val, MaskFolder)
+        assert val.names == {0: "0", 5: "5", 255: "ignore"}
+        assert val[0].mask is not None
+
+
+def test_tables_and_coco_files_are_found_by_their_names_and_their_content(tmp_path):
+    for seed, name in enumerate("ab"):
+        put(tmp_path / "csv" / f"{name}.png", seed)
+        put(tmp_path / "coco" / "images" / f"{name}.png", seed)
+    (tmp_path / "csv" / "train.csv").write_text("path,label\na.png,x\n")
+    (tmp_path / "csv" / "val.csv").write_text("path,label\nb.png,x\n")
+    (tmp_path / "csv" / "parts.csv").write_text("frame,part,x_px,y_px\n")
+    subsets = open_subsets(tmp_path / "csv")
+    assert [subsets[part][0].id for part in ("train", "val")] == ["a.png", "b.png"]
+    text = '{"images": [{"id": 4, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}'
+    (tmp_path / "coco" / "boxes.json").write_text(text)
+    (tmp_path / "coco" / "other.json").write_text("{}")
+    assert open_data(tmp_path / "coco").classes == ("x",)
+    assert len(open_data(tmp_path / "coco" / "boxes.json")) == 1
+    np.savez(tmp_path / "a.npz", images=np.zeros((1, 8, 8, 3), np.uint8), labels=[0])
+    assert open_data(tmp_path / "a.npz").classes == ("0",)
+
+
+def test_classes_may_be_called_train_and_test_tube(tmp_path):
+    for seed, name in enumerate(("bus", "test tube", "train")):
+        put(tmp_path / name / "a.png", seed)
+    assert tuple(open_data(tmp_path).classes) == ("bus", "test tube", "train")
+
+
+def test_files_that_are_there_for_something_else_do_not_matter(folder):
+    (folder / "notes.csv").write_bytes(b"\xff\xfe")
+    (folder / "other.npz").write_bytes(b"no arrays")
+    assert list(open_subsets(folder)) == ["train", "val"]
+
+
+def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(folder, tmp_path):
+    with pytest.raises(DatasetError, match=r"(?s)for detection; it looks like class folders.*PASCAL VOC.*COCO"):
+        open_data(folder, task="detection")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"(?s)empty has no layout that is known\. Known layouts.*class folders"):
+        open_data(tmp_path / "empty")
+    with pytest.raises(DatasetError, match="nowhere does not exist"):
+        open_data(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="task='drawing': must be one of classification, detection, segmentation"):
+        open_data(folder, task="drawing")
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"x\.zip is an archive: unpack it first"):
+        open_data(tmp_path / "x.zip")
+    for place in (tmp_path / "empty", tmp_path / "x.zip", tmp_path / "nowhere"):
+        report = check_data(place, progress=False)
+        assert not report.ok
+        assert "cannot be opened" in repr(report)
+
+
+def test_a_group_can_be_told_when_opening(folder):
+    dataset = open_data(folder, subset="train", group=r"/(\w)")
+    assert getattr(dataset, "groups", None) == ("a", "ü", "c", "d")
+
+
+def test_opened_data_packs(folder, tmp_path):
+    assert len(pack(open_data(folder, subset="train"), 8, root=tmp_path / "cache")) == 4
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PROCKD_REAL_DATA" not in os.environ, reason="PROCKD_REAL_DATA is not set")
+@pytest.mark.parametrize(
+    ("place", "looks", "counts"),
+    [
+        ("ants_bees", "class folders, for classification", {"train": 245, "val": 153}),
+        ("raccoon", "PASCAL VOC, for detection", {"all": 200}),
+        ("animals/cows/parts.csv", "key points", {"all": 21}),
+        ("camvid", "images and masks, for segmentation", {"train": 40, "val": 26}),
+        ("cifar10_small.npz", "arrays, for classification", {"train": 4000, "test": 1500}),
+    ],
+)
+def test_real_folders_are_recognised_and_nothing_is_wrong_with_them(place, looks, counts):
+    report = check_data(Path(os.environ["PROCKD_REAL_DATA"]) / place, progress=False)
+    assert f"looks like {looks}" in repr(report)
+    assert report.counts == counts
+    assert report.ok

@@ -1,0 +1,170 @@
+"""The plain student without prockd: the same numbers in a process that cannot import it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+from safetensors.torch import load_file
+
+from prockd.config import AugmentConfig
+from prockd.export import ExportError, check_onnx, export_student
+from prockd.prototypes import PrototypeBank
+from prockd.student import Student
+from prockd.tasks import Classification, Detection, Segmentation
+
+TASKS = {
+    "classification": Classification(3, ("a", "b", "c")),
+    "segmentation": Segmentation(3, ("a", "b", "c"), width=16),
+    "fcos": Detection(2, ("a", "b"), width=32, num_levels=2),
+    "retinanet": Detection(2, ("a", "b"), detector="retinanet", width=32, num_levels=2),
+    "fasterrcnn": Detection(2, ("a", "b"), detector="fasterrcnn", width=32, num_levels=2),
+}
+
+
+def made(task: str, backbone: str = "resnet10t", **options) -> Student:
+    torch.manual_seed(0)
+    bank = PrototypeBank(4, 12, 8)
+    options = options or TINY
+    student = Student(backbone, TASKS[task], bank, augment=AugmentConfig(), image_px=64, **options).eval()
+    with torch.no_grad():
+        for p in student.head.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return student
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("pictures") / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    return str(path)
+
+
+def made_vit() -> Student:
+    return made("classification", "vit_tiny_patch16_224", patch_size=8, depth=3, num_heads=2)
+
+
+def read(picture: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, picture) -> Path:
+    """Every student, exported and run in one fresh process that can import neither prockd nor jaxtyping."""
+    root = tmp_path_factory.mktemp("exported")
+    for task in TASKS:
+        export_student(made(task), root / task / "timm")
+        if isinstance(TASKS[task], Detection):
+            export_student(made(task), root / task / "torchvision", format="torchvision")
+    export_student(made_vit(), root / "vit" / "timm")
+    script = f"""
+import contextlib, io, pathlib, runpy, sys
+sys.modules["prockd"] = sys.modules["jaxtyping"] = None
+import torch
+torch.set_grad_enabled(False)
+for path in sorted(pathlib.Path({str(root)!r}).glob("*/*/load_student.py")):
+    m = runpy.run_path(str(path))
+    images, model = m["read_picture"]({picture!r}), m["load"]()
+    if path.parent.name == "torchvision":
+        said = model([images[0]])[0]
+    else:
+        said = model(images)
+        said = said if torch.is_tensor(said) else model.head.detect(said)[0]
+    torch.save(said, path.with_name("said.pt"))
+    sys.argv = [str(path), {picture!r}]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        runpy.run_path(str(path), run_name="__main__")
+    path.with_name("shown.txt").write_text(shown.getvalue())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return root
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation", "vit"])
+def test_the_exported_student_says_the_same_where_prockd_cannot_be_imported(task, exported, picture):
+    student = made_vit() if task == "vit" else made(task)
+    said = torch.load(exported / task / "timm" / "said.pt")
+    torch.testing.assert_close(said, student(read(picture)).logits.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["timm", "torchvision"])
+@pytest.mark.parametrize("task", ["fcos", "retinanet", "fasterrcnn"])
+def test_an_exported_detector_finds_the_same_boxes_as_a_detector_of_torchvision_too(task, form, exported, picture):
+    student = made(task)
+    wanted = student.head.detect(student(read(picture)).logits)[0]
+    assert len(wanted["boxes"]) > 3
+    found = torch.load(exported / task / form / "said.pt")
+    torch.testing.assert_close(found["boxes"], wanted["boxes"], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(found["scores"], wanted["scores"], rtol=1e-3, atol=1e-4)
+    first = int(task == "fasterrcnn" and form == "torchvision")
+    assert torch.equal(found["labels"] - first, wanted["labels"])
+
+
+def test_each_example_tells_classes_when_it_runs_as_a_script(exported):
+    for path in exported.glob("*/*/shown.txt"):
+        assert set(path.read_text().split()) & {"a", "b", "c"}, path
+
+
+def test_the_backbone_has_timms_own_names_and_no_prototype_is_exported(tmp_path):
+    student = made("classification")
+    export_student(student, tmp_path)
+    backbone, head = load_file(tmp_path / "backbone.safetensors"), load_file(tmp_path / "head.safetensors")
+    assert backbone.keys() == student.backbone.state_dict().keys()
+    assert {name.split(".")[0] for name in head} == {"adapter", "head"}
+    total = sum(v.numel() for state in (backbone, head) for k, v in state.items() if "running" not in k)
+    counts = sum(1 for k in backbone if k.endswith("num_batches_tracked"))
+    assert total - counts == student.plain_parameters
+    about = json.loads((tmp_path / "student.json").read_text())
+    assert (about["backbone"], about["image_px"], about["classes"]) == ("resnet10t", 64, ["a", "b", "c"])
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
+@pytest.mark.parametrize("task", ["classification", "fcos"])
+def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    student = made(task)
+    export_student(student, tmp_path, format="onnx")
+    about = json.loads((tmp_path / "student.json").read_text())
+    assert max(about["largest_difference_from_pytorch"].values()) < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "student.onnx", providers=["CPUExecutionProvider"])
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        logits = student(images).logits
+    wanted = logits.outputs if task == "fcos" else {"logits": logits}
+    for name, got in zip(wanted, session.run(list(wanted), {"images": images.numpy()}), strict=True):
+        np.testing.assert_allclose(got, wanted[name].numpy(), rtol=1e-3, atol=1e-4)
+    assert student.augment is not None  # the student is as it was
+    if task == "fcos":
+        assert np.load(tmp_path / "anchors.npy").shape == (wanted["cls_logits"].shape[1], 4)
+
+
+def test_an_onnx_graph_that_computes_something_else_is_refused(tmp_path):
+    class Session:
+        def __init__(self, *args, **kwargs): ...
+
+        def run(self, names, feeds):
+            return [np.full((len(feeds["images"]), 2), 1.01, np.float32)]
+
+    broken = SimpleNamespace(InferenceSession=Session)
+    with pytest.raises(ExportError, match=r"logits differs from PyTorch by 0\.01"):
+        check_onnx(broken, tmp_path / "student.onnx", torch.zeros(2, 3, 8, 8), {"logits": torch.ones(2, 2)})
+
+
+def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"pip install 'prockd\[export\]'"):
+        export_student(made("classification"), tmp_path, format="onnx")
+
+
+def test_a_form_that_does_not_suit_the_task_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="export Classification as timm or onnx"):
+        export_student(made("classification"), tmp_path, format="torchvision")
+    with pytest.raises(ExportError, match="choose timm, torchvision or onnx"):
+        export_student(made("classification"), tmp_path, format="coreml")

@@ -1,0 +1,203 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prockd._types import IGNORE, UNLABELLED
+from prockd.datasets import DatasetError, MaskFolder, groups_of, pack, read_mask, split, subset
+
+VALUES = np.arange(3).repeat(4)[:, None].repeat(10, 1).astype(np.uint8)  # (12, 10): rows of 0, 1, 2
+
+
+def put(path: Path, pixels: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((12, 10, 3), 90, np.uint8) if pixels is None else pixels).save(path)
+    return path
+
+
+def palette(path: Path, values: np.ndarray) -> None:
+    picture = Image.fromarray(values)
+    picture.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 9, 9, 9])
+    picture.save(path)
+    with Image.open(path) as stored:
+        assert stored.mode == "P"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two pictures with masks of 0, 1 and 2."""
+    for name in ("a b", "ü"):
+        put(tmp_path / "images" / f"{name}.jpg")
+        put(tmp_path / "masks" / f"{name}.png", VALUES)
+    return tmp_path
+
+
+def test_a_mask_belongs_to_the_picture_of_its_name(root):
+    put(root / "masks" / "ü.png", 2 - VALUES)
+    dataset = MaskFolder(root, classes=["sky", "sea", "land"])
+    assert [s.id for s in dataset] == ["images/a b.jpg", "images/ü.jpg"]
+    assert np.array_equal(dataset[0].mask, VALUES)
+    assert np.array_equal(dataset[1].mask, 2 - VALUES)
+    assert dataset.labels.tolist() == [UNLABELLED] * 2
+    assert "2 images, 3 classes: sky, sea, land" in repr(dataset)
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "16 bit", "tif", "rgb"])
+def test_masks_of_every_kind_store_the_same_numbers(root, kind):
+    path = root / "masks" / "ü.png"
+    if kind == "palette":
+        palette(path, VALUES)
+    elif kind == "16 bit":
+        put(path, VALUES.astype(np.uint16))
+    elif kind == "rgb":
+        put(path, VALUES[..., None].repeat(3, 2))
+    elif kind == "tif":
+        path.unlink()
+        put(root / "masks" / "ü.tif", VALUES)
+    assert np.array_equal(MaskFolder(root)[1].mask, VALUES)
+
+
+def test_values_beyond_a_byte_are_classes_too(root):
+    levels = np.array([0, 300, 1000], np.uint16)[VALUES]
+    put(root / "masks" / "a b.png", levels)
+    put(root / "masks" / "ü.png", levels)
+    assert read_mask(root / "masks" / "ü.png").max() == 1000
+    dataset = MaskFolder(root)
+    assert dataset.classes == ("0", "300", "1000")
+    assert np.array_equal(dataset[0].mask, VALUES)
+    assert np.array_equal(MaskFolder(root, classes={0: "a", 300: "b", 1000: "a"})[0].mask, VALUES % 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "expected"),
+    [
+        ((0, 255), ("background", "object"), (0, 1)),
+        ((0, 1), ("background", "object"), (0, 1)),
+        ((0, 1, 255), ("background", "object"), (0, 1, IGNORE)),
+        ((3, 7, 255), ("3", "7"), (0, 1, IGNORE)),
+    ],
+)
+def test_classes_are_found_by_the_values(tmp_path, values, classes, expected):
+    mask = np.tile(np.array(values, np.uint8), (12, 10))
+    put(tmp_path / "images" / "a.png", np.zeros((*mask.shape, 3), np.uint8))
+    put(tmp_path / "masks" / "a.png", mask)
+    dataset = MaskFolder(tmp_path)
+    assert dataset.classes == classes
+    assert dataset[0].mask is not None
+    assert tuple(dataset[0].mask[0, : len(values)].tolist()) == expected
+
+
+def test_one_bit_masks_are_background_and_object(root):
+    for name in ("a b", "ü"):
+        put(root / "masks" / f"{name}.png", VALUES > 0)
+    dataset = MaskFolder(root)
+    assert dataset.classes == ("background", "object")
+    assert np.array_equal(dataset[0].mask, VALUES > 0)
+
+
+def test_a_mapping_merges_values_and_ignores_some(root):
+    dataset = MaskFolder(root, classes={0: "ground", 1: "ignore", 2: "ground"})
+    assert dataset.classes == ("ground",)
+    assert np.array_equal(dataset[0].mask, np.where(VALUES == 1, IGNORE, 0))
+
+
+def test_undeclared_values_and_another_size_are_told_together(root):
+    put(root / "masks" / "ü.png", np.full((9, 9), 7, np.uint8))
+    dataset = MaskFolder(root, classes=["a", "b", "c"])
+    with pytest.raises(DatasetError, match=r"ü\.png: is 9 x 9 px and its image 10 x 12 px.*1 more"):
+        dataset[1]
+    texts = [problem.text for problem in dataset.read(1)[1]]
+    assert "holds 7, and the classes have the values 0, 1, 2, 255" in texts
+
+
+def test_colours_jpeg_masks_and_broken_masks_are_refused_by_name(root):
+    put(root / "masks" / "a b.png", np.arange(360, dtype=np.uint8).reshape(12, 10, 3))
+    with pytest.raises(DatasetError, match=r"a b\.png: holds colours, not class numbers"):
+        MaskFolder(root, classes=["a", "b", "c"])[0]
+    (root / "masks" / "a b.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"a b\.png: cannot be read as an image"):
+        MaskFolder(root)[0]
+    (root / "masks" / "ü.png").unlink()
+    put(root / "masks" / "ü.jpg", VALUES)
+    with pytest.raises(DatasetError, match=r"ü\.jpg: JPEG does not keep class numbers: store masks as PNG"):
+        MaskFolder(root)
+
+
+def test_what_has_no_partner_is_refused_or_left_out(root):
+    put(root / "images" / "lonely.jpg")
+    put(root / "masks" / "orphan.png", VALUES)
+    with pytest.raises(
+        DatasetError, match=r"(?s)2 bad entries.*lonely\.jpg: no mask.*orphan\.png: mask without an image"
+    ):
+        MaskFolder(root)
+    dataset = MaskFolder(root, on_bad="skip")
+    assert len(dataset) == 2
+    assert len(dataset.flaws) == 2
+    assert "2 bad entries left out" in repr(dataset)
+    with pytest.raises(ValueError, match="on_bad='maybe': must be"):
+        MaskFolder(root, on_bad="maybe")
+
+
+def test_usual_endings_of_mask_names_are_understood(tmp_path):
+    put(tmp_path / "images" / "x_1.jpg")
+    put(tmp_path / "masks" / "x_1_mask.png", VALUES)
+    assert np.array_equal(MaskFolder(tmp_path)[0].mask, VALUES)
+
+
+def test_videos_are_groups_that_a_split_keeps_whole(tmp_path):
+    for video in ("cow", "goat", "horse"):
+        for frame in range(3):
+            put(tmp_path / video / "frames" / f"{frame}.jpg")
+            put(tmp_path / video / "masks" / f"{frame}.png", VALUES)
+    dataset = MaskFolder(tmp_path, images="frames")
+    assert dataset.groups == ("cow",) * 3 + ("goat",) * 3 + ("horse",) * 3
+    first, rest = split(dataset, 0.6, 0)
+    assert groups_of(first) is not None
+    assert not set(groups_of(first)) & set(groups_of(rest))
+    assert len(first) == 6
+    assert groups_of(subset(dataset, [0, -1])) == ("cow", "horse")
+    frames = MaskFolder(tmp_path, images="frames", group=r"(\d)\.jpg")
+    assert frames.groups == ("0", "1", "2") * 3
+    with pytest.raises(DatasetError, match=r"finds nothing in 'cow/frames/0\.jpg'"):
+        MaskFolder(tmp_path, images="frames", group="dog")
+
+
+def test_masks_are_packed_in_the_label_space_of_the_task(root, tmp_path):
+    packed = pack(MaskFolder(root, classes=["a", "b", "c"]), 12, fit="stretch", root=tmp_path / "cache")
+    assert packed.masks is not None
+    assert np.array_equal(packed.masks[0][:, :10], VALUES)
+
+
+def test_the_fingerprint_changes_with_a_mask_and_with_the_classes(root):
+    before = MaskFolder(root).fingerprint
+    assert MaskFolder(root).fingerprint == before
+    assert MaskFolder(root, classes=["a", "b", "c"]).fingerprint != before
+    os.utime(root / "masks" / "ü.png", (1, 1))
+    assert MaskFolder(root).fingerprint != before
+
+
+def test_too_many_values_are_no_classes(tmp_path):
+    put(tmp_path / "images" / "a.png", np.zeros((20, 20, 3), np.uint8))
+    put(tmp_path / "masks" / "a.png", np.arange(400).reshape(20, 20).astype(np.uint16))
+    with pytest.raises(DatasetError, match="hold 400 values: a class has one value, so list `classes`"):
+        _ = MaskFolder(tmp_path).classes
+    with pytest.raises(DatasetError, match="has no folders images and annot"):
+        MaskFolder(tmp_path, masks="annot")
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PROCKD_REAL_DATA" not in os.environ, reason="PROCKD_REAL_DATA is not set")
+def test_real_masks_have_their_classes_and_videos():
+    real = Path(os.environ["PROCKD_REAL_DATA"])
+    animals = MaskFolder(real / "animals", images="frames", classes={0: "background", 255: "animal"})
+    assert len(animals) == 244
+    assert set(animals.groups or ()) == {"cows", "goat", "horsejump-high"}
+    mask = animals[0].mask
+    assert mask is not None
+    assert set(np.unique(mask)) == {0, 1}
+    names = [*map(str, range(11)), "ignore"]
+    streets = MaskFolder(real / "camvid", images="val", masks="valannot", classes=names)
+    assert len(streets.classes) == 11
+    assert {255} < set(np.unique(np.stack([streets[m].mask for m in range(5)])).tolist())

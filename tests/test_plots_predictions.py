@@ -1,0 +1,87 @@
+"""Pictures of predictions, one beside another."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from prockd import plots
+from prockd.datasets import PackedImages
+from prockd.scores import Scores
+from prockd.tasks import Detection, Segmentation
+from prockd.tasks.detection import Boxes
+
+M, S = 3, 16
+PARTS = ("background", "leg", "tail")
+
+
+@pytest.fixture(autouse=True)
+def _canvas() -> Iterator[None]:
+    mpl.use("agg")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def images() -> PackedImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (M, 3, S, S), np.uint8)
+    masks = np.zeros((M, S, S), np.uint8)
+    masks[:, : S // 2] = 1
+    return PackedImages(pixels, np.full(M, -1), tuple("abc"), PARTS, "fake", masks=masks)
+
+
+def masked(images: PackedImages, value: int) -> Scores:
+    guess = np.full((M, S, S), value, np.uint8)
+    return Scores(0.5, 0.5, guess, guess, images.masks, "mean IoU")
+
+
+def boxed(images: PackedImages, score: float) -> Scores:
+    found = [Boxes(np.array([[2, 2, 9, 9]], np.float32), np.array([1]), np.float32([score])) for _ in range(M)]
+    return Scores(0.5, None, found, None, found, "mAP")
+
+
+def rows_of(figure: plt.Figure, columns: int) -> list[str]:
+    return [ax.get_ylabel() for ax in figure.axes[::columns]]
+
+
+def test_one_student_is_shown_with_the_image_the_truth_and_both_predictions(images):
+    figure = plots.plot_predictions(masked(images, 1), images, Segmentation(3, PARTS), count=2)
+    assert rows_of(figure, 2) == ["image", "truth", "plain z", "augmented z⁺"]
+
+
+def test_students_by_name_are_compared_row_by_row(images):
+    scores = {"alone": masked(images, 1), "distilled": masked(images, 2)}
+    figure = plots.plot_predictions(scores, images, Segmentation(3, PARTS))
+    assert rows_of(figure, M) == ["image", "truth", "alone", "distilled"]
+    alone, distilled = (figure.axes[row * M].get_images()[0].get_array() for row in (2, 3))
+    assert not np.allclose(alone, distilled)
+
+
+def test_a_background_stays_grey_and_is_no_line_of_the_legend(images):
+    figure = plots.plot_predictions(masked(images, 0), images, Segmentation(3, PARTS))
+    guess = figure.axes[2 * M].get_images()[0].get_array()
+    assert np.allclose(guess[..., 0], guess[..., 1])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["leg"]
+
+
+def test_every_class_of_a_detector_has_a_colour_and_line_of_its_own(images):
+    boxes = np.tile(np.array([[2, 2, 9, 9]], np.float32), (12, 1))
+    found = [Boxes(boxes, np.arange(12), np.ones(12, np.float32)) for _ in range(M)]
+    scores = Scores(0.5, None, found, None, found, "mAP")
+    figure = plots.plot_predictions(scores, images, Detection(12), count=1)
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.legends[0].get_lines()}
+    assert len(looks) == 12
+
+
+def test_unsure_boxes_are_not_drawn(images):
+    figures = [plots.plot_predictions(boxed(images, score), images, Detection(2), count=1) for score in (0.9, 0.1)]
+    assert [len(figure.axes[2].patches) > 0 for figure in figures] == [True, False]
+
+
+def test_scores_of_other_images_and_no_scores_are_refused(images):
+    with pytest.raises(ValueError, match="scores of 3 images, but 2 images"):
+        plots.plot_predictions(masked(images, 1), images.select([0, 1]), Segmentation(3, PARTS))
+    with pytest.raises(ValueError, match="no scores"):
+        plots.plot_predictions({}, images, Segmentation(3, PARTS))

@@ -1,0 +1,251 @@
+"""A run from settings to a folder, and the command line around it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import draw_stripes
+from PIL import Image
+from typer.testing import CliRunner
+
+from prockd.cli import app
+from prockd.config_file import set_values
+from prockd.experiment import open_images, scored
+from prockd.experiment_config import ExperimentConfig
+from prockd.run import run_experiment
+from prockd.run_folder import RunFolderError, start_run
+
+SMALL = [
+    "student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4", "distill.batch_size=4",
+    "teacher.name=resnet10t", "teacher.image_px=32", "teacher.layers=[1, 2]",
+    "teacher.options={channels = [8, 16, 24, 32], stem_width = 8}", "discover.num_prototypes=4", "discover.embed_dim=8",
+    "discover.steps=2", "task.width=32",
+]  # fmt: skip
+
+pytestmark = pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    """The same striped images as class folders, as images with masks, and as images with boxes."""
+    root = tmp_path_factory.mktemp("own images")
+    images, labels = draw_stripes(16)
+    for m, (image, label) in enumerate(zip(images, labels, strict=True)):
+        subset = "train" if m < 12 else "val"
+        places = [root / "classification" / subset / ("upright", "level")[label]]
+        places += [root / "segmentation" / subset / "images", root / "detection" / subset / "images"]
+        for place in places:
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{m:02d}.png")
+        mask = np.full((32, 32), label, np.uint8)
+        mask[:16] = 1 - label
+        (root / "segmentation" / subset / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(root / "segmentation" / subset / "masks" / f"{m:02d}.png")
+        notes = root / "detection" / subset / "annotations"
+        notes.mkdir(exist_ok=True)
+        name = ("upright", "level")[label]
+        (notes / f"{m:02d}.xml").write_text(
+            f"<annotation><filename>{m:02d}.png</filename><size><width>32</width><height>32</height></size>"
+            f"<object><name>{name}</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>28</xmax><ymax>24</ymax></bndbox>"
+            "</object></annotation>"
+        )
+    return {kind: str(root / kind) for kind in ("classification", "segmentation", "detection")}
+
+
+def config_of(folders, kind="classification", *changes: str) -> ExperimentConfig:
+    return set_values(ExperimentConfig(), [*SMALL, f"task.kind={kind}", f"data.path={folders[kind]}", *changes])
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / "student.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation", "detection"])
+def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(folders, kind, tmp_path):
+    size = 64 if kind == "detection" else 32  # a detector's pyramid needs more than one place in its coarsest map
+    config = config_of(folders, kind, f"student.image_px={size}")
+    run = run_experiment(config, tmp_path, cpu=True, progress=False)
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert [row["prediction"] for row in told["students"]] == ["plain z", "augmented z+"]
+    assert told["students"][0][run.scores.metric] == run.scores.plain
+    assert told["students"][1]["parameters"] > told["students"][0]["parameters"] > 0
+    assert told["images"] == {"train": 12, "test": 4, "source": 12}
+    assert [row["class"] for row in told["classes"]] == list(run.task.classes)
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert torch.__version__.startswith(versions["torch"])
+    assert versions["seed"] == 0
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("<img") >= 4
+    assert list((tmp_path / "figures").glob("*.png"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 3
+    again = scored(tmp_path, cpu=True, progress=False)[1]
+    assert (again.plain, again.augmented) == (run.scores.plain, run.scores.augmented)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
+    config = config_of(folders, "classification", "distill.steps=21")
+    whole = run_experiment(config, tmp_path / "whole", cpu=True, progress=False)
+    stopped = run_experiment(
+        config, tmp_path / "two", cpu=True, progress=False, callbacks=(lambda step, row: step >= 10,)
+    )
+    assert stopped.history.stopped
+    assert not (tmp_path / "two" / "results.json").exists()
+    with pytest.raises(RunFolderError, match="unfinished run: go on with --resume"):
+        start_run(tmp_path / "two", config)
+    with pytest.raises(RunFolderError, match=r"other settings \(distill\.lr was 0\.004, is 0\.5\)"):
+        start_run(tmp_path / "two", set_values(config, ["distill.lr=0.5"]), resume=True)
+    resumed = run_experiment(config, tmp_path / "two", resume=True, cpu=True, progress=False)
+    assert resumed.scores.plain == whole.scores.plain
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "two")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(RunFolderError, match="finished run: choose another --run-dir, or --overwrite"):
+        start_run(tmp_path / "two", config)
+    (tmp_path / "two" / "checkpoint.pt").unlink()
+    with pytest.raises(RunFolderError, match="finished run"):
+        start_run(tmp_path / "two", config)
+    start_run(tmp_path / "two", config, overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "two").iterdir() if p.is_file()) == ["config.toml", "versions.json"]
+
+
+def test_without_a_teacher_the_student_learns_from_labels_alone(folders, tmp_path):
+    run = run_experiment(config_of(folders, "classification", "teacher.name=none"), tmp_path, cpu=True, progress=False)
+    assert (run.bank, run.train, run.scores.augmented) == (None, None, None)
+    assert len(json.loads((tmp_path / "results.json").read_text())["students"]) == 1
+
+
+def test_a_folder_without_a_test_part_is_divided_and_few_labels_are_few(folders):
+    path = f"{folders['classification']}/train"
+    images = open_images(config_of(folders, "classification", f"data.path={path}", "data.per_class=2"), 32)
+    assert (len(images.train), len(images.test)) == (4, 4)
+    assert not set(images.train.ids) & set(images.test.ids)
+    assert np.bincount(images.train.labels).tolist() == [2, 2]
+
+
+def test_bad_images_are_skipped_only_when_asked(folders, tmp_path):
+    for m, image in enumerate(draw_stripes(6)[0]):
+        folder = tmp_path / "photos" / "ab"[m % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{m}.png")
+    (tmp_path / "photos" / "a" / "bad.png").write_bytes(b"no picture")
+    config = config_of(folders, "classification", f"data.path={tmp_path / 'photos'}")
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        open_images(config, 32, progress=False)
+    with pytest.warns(UserWarning, match=r"1 of 7 images are skipped: a/bad\.png"):
+        images = open_images(set_values(config, ["data.on_bad=skip"]), 32, progress=False)
+    assert len(images.train) + len(images.test) == 6
+
+
+# The command line
+
+
+def prockd(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_commands_train_score_and_export_as_the_library_does(folders, tmp_path):
+    sets = [word for change in SMALL for word in ("--set", change)]
+    done = prockd("distill", "--data", folders["classification"], "--run-dir", str(tmp_path), "--cpu", "-q", *sets)
+    assert done.exit_code == 0, done.output
+    assert "augmented z+" in done.output
+    run_experiment(config_of(folders), tmp_path / "library", cpu=True, progress=False)
+    first, second = weights(tmp_path), weights(tmp_path / "library")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    told = json.loads(prockd("evaluate", str(tmp_path), "--json", "--cpu", "-q").stdout)
+    row = json.loads((tmp_path / "results.json").read_text())["students"][0]
+    assert told["students"][0]["accuracy"] == row["accuracy"]
+    other = prockd("evaluate", str(tmp_path), "--data", f"{folders['classification']}/val", "--classes", "--cpu", "-q")
+    assert "upright" in other.output
+    done = prockd("export", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "export" / "timm" / "load_student.py").is_file()
+
+
+def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path):
+    words = ["--data", folders["classification"], "--cpu", "-q", *(w for change in SMALL for w in ("--set", change))]
+    assert "12 images, 3 views" in prockd("extract", *words).output
+    done = prockd("discover", *words, "--num-prototypes", "5", "--out", str(tmp_path / "bank.safetensors"))
+    assert "5 prototypes" in done.output
+    assert (tmp_path / "bank.png").is_file()
+    again = prockd("discover", *words, "--out", str(tmp_path / "bank.safetensors"))
+    assert (again.exit_code, "--overwrite" in again.output) == (2, True)
+    done = prockd("distill", *words, "--bank", str(tmp_path / "bank.safetensors"), "--run-dir", str(tmp_path / "run"))
+    assert done.exit_code == 0, done.output
+    assert safetensors.torch.load_file(tmp_path / "run" / "bank.safetensors")["prototypes"].shape == (5, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["distill", "--data", "nowhere"], "nowhere does not exist"),
+        (["distill", "--teacher", "dinov2_smal"], "did you mean one of dinov2_small"),
+        (
+            ["distill", "--teacher", "resnet10t", "--teacher-weights", "none.safetensors"],
+            "no weights at none.safetensors",
+        ),
+        (["distill", "--set", "distill.stpes=3"], "did you mean distill.steps"),
+        (["distill", "--task", "guess"], "choose one of 'classification'"),
+        (["distill", "--config", "none.toml"], "none.toml cannot be read"),
+        (["evaluate", "nowhere"], "nowhere is no run folder"),
+        (["extract", "--teacher", "none"], "there is nothing to extract"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = prockd(*words)
+    assert done.exit_code == 2
+    assert told in done.output
+    assert "Traceback" not in done.output
+    debugged = prockd("--debug", *words)
+    assert isinstance(debugged.exception, Exception)
+    assert told in str(debugged.exception)
+
+
+def test_check_data_tells_what_is_wrong_and_its_exit_code_says_so(folders, tmp_path):
+    good = prockd("check-data", folders["detection"], "-q")
+    assert (good.exit_code, "PASCAL VOC" in good.output) == (0, True)
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "bad.png").write_bytes(b"no picture")
+    for words in ([], ["--all"]):
+        bad = prockd("check-data", str(tmp_path), "-q", *words)
+        assert (bad.exit_code, "bad.png" in bad.output) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["extract", "discover", "distill", "evaluate", "export", "demo", "check-data",
+                                     "train-teacher"])  # fmt: skip
+def test_each_command_helps_with_an_example(command):
+    told = prockd(command, "--help")
+    assert told.exit_code == 0
+    assert f"prockd {command} " in told.output.split("─╯")[-1]
+    assert command in prockd("--help").output
+
+
+def test_the_table_of_presets_names_the_teacher_that_ships_and_the_others():
+    told = prockd("presets")
+    assert told.exit_code == 0
+    assert "farmyard" in told.output
+    assert "vit_small_patch14_dinov2.lvd142m" in told.output
+
+
+@pytest.mark.slow
+def test_two_processes_started_by_accelerate_write_one_run(folders, tmp_path):
+    sets = [word for change in SMALL for word in ("--set", change)]
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    launch += " --dynamo_backend no --main_process_port 0 -m prockd.cli distill"
+    words = ["--data", folders["classification"], "--run-dir", str(tmp_path), "--cpu", "-q", *sets]
+    done = subprocess.run(
+        [sys.executable, *launch.split(), *words], capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "results.json").read_text())["steps"] == 4
