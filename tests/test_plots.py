@@ -12,11 +12,14 @@ from prockd import plots
 from prockd.config import AugmentConfig
 from prockd.datasets import PackedImages
 from prockd.distill import History
+from prockd.effects import PrototypeEffects
 from prockd.embed import Embedding
 from prockd.features import PatchFeatures
 from prockd.metrics import paired_interval, part_agreement
+from prockd.points import PointAgreement, PointPatches
 from prockd.prototypes import PrototypeBank
-from prockd.student import Scores, Student
+from prockd.scores import Scores
+from prockd.student import Student
 from prockd.tasks import Classification
 
 M, S, GRID, K, PATCH = 5, 24, (3, 3), 4, 8
@@ -133,6 +136,17 @@ def test_gallery_shows_the_best_prototype_of_each_known_part(images, assignments
     labels = [row[0].get_ylabel() for row in panels_of(figure, 2)]
     # hoof has 5 patches, 3 of them in the uppermost row, which is leg; sky has 25, of which 12 are
     assert labels == ["hoof\n5 patches\nleg 60%", "grass\n15 patches\ntail 100%"]
+
+
+def test_gallery_tells_the_distance_of_each_patch_to_its_prototype(images, assignments, features):
+    torch.manual_seed(0)
+    bank = PrototypeBank(K, features.width, 8)
+    figure = plots.plot_gallery(assignments, images, prototypes=[2], count=1, bank=bank, features=features)
+    with torch.no_grad():  # the strongest patch of prototype 2 is the middle one of image 4
+        u = bank.embed(features.fused([4]))[0, 4]
+        expected = 1 - torch.cosine_similarity(u, bank.prototypes[2], dim=0)
+    assert panels_of(figure, 1)[0, 0].get_xlabel() == f"1.00 · 004.png\ndistance {expected:.2f}"
+    assert "1 - cosine" in caption_of(figure)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +378,69 @@ def test_attention_needs_prototypes_in_the_augmentation(images):
     plain = Student("mobilenetv3_small_050", Classification(2), image_px=32)
     with pytest.raises(ValueError, match="attends to no prototypes"):
         plots.plot_attention(plain, images, 0)
+
+
+def effects() -> PrototypeEffects:
+    """Three removals by two classes: p1 costs cow 30 points for certain, p2 nothing, p0 gains pig 10, perhaps."""
+    change = np.array([[0.05, 0.0, 0.1], [-0.15, -0.3, 0.0], [0.0, 0.0, 0.0]])
+    low, high = change - 0.2, change + 0.2
+    return PrototypeEffects(
+        "accuracy", ("all classes", "cow", "pig"), ("p0", "p1", "p2"), ((0,), (1,), (2,)),
+        np.array([0.5, 0.6, 0.4]), change, low, high, 40,
+    )  # fmt: skip
+
+
+def test_effects_go_from_the_most_harmful_removal_to_the_most_useful_and_clear_ones_are_bold():
+    ax = plots.plot_prototype_effects(effects())
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["p1", "p2", "p0"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["all classes", "cow", "pig"]
+    np.testing.assert_allclose(arrays_of(ax)[0], [[-15, -30, 0], [0, 0, 0], [5, 0, 10]])
+    assert ax.images[0].get_clim() == (-30, 30)
+    assert [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"] == ["-30.0"]
+    sentence = " ".join(ax.get_xlabel().split())
+    assert "40 images" in sentence
+    assert "(1 of 9 cells; about 0 at most would by chance)" in sentence
+
+
+def test_few_effects_are_those_that_change_most():
+    ax = plots.plot_prototype_effects(effects(), top=2)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["p1", "p0"]
+    assert "the 2 of 3 that change most" in " ".join(ax.get_xlabel().split())
+    with pytest.raises(ValueError, match="top=0"):
+        plots.plot_prototype_effects(effects(), top=0)
+
+
+def test_one_removal_shows_each_class_with_its_interval_the_most_harmed_below_the_whole():
+    ax = plots.plot_class_effects(effects(), 1)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["all classes", "cow", "pig"]
+    interval, mean = ax.lines[2:4]
+    np.testing.assert_allclose(interval.get_xdata(), [-50, -10])
+    np.testing.assert_allclose(mean.get_xdata(), [-30])
+    assert ax.get_title() == "without p1 (one prototype)"
+    with pytest.raises(IndexError, match="removal 3"):
+        plots.plot_class_effects(effects(), 3)
+
+
+def test_points_are_drawn_in_their_patch_with_the_part_that_the_prototype_tells_and_errors_are_ringed(images):
+    points = PointPatches(np.array([1, 1, 2]), np.array([0, 5, 4]), np.array([0, 1, 0]), ("ear", "leg"))
+    assigned = np.zeros((M, 9), int)
+    assigned[1, 5] = 1
+    named = PointAgreement(
+        1 / 3, 0.5, np.array([0.0, 1.0]), 0.25, np.array([2, 1]), np.array([1, 1, 0, 0]), ("ear", "leg")
+    )
+    figure = plots.plot_points(points, assigned, named, images, [1], GRID)
+    truth, told = panels_of(figure, 2)[:, 0]
+    ear, leg = (c.get_offsets() for c in truth.collections)
+    np.testing.assert_allclose(ear, [[3.5, 3.5]])
+    np.testing.assert_allclose(leg, [[19.5, 11.5]])
+    told_ear, told_leg, ringed = (c.get_offsets() for c in told.collections)
+    assert len(told_ear) == 0
+    np.testing.assert_allclose(told_leg, [[3.5, 3.5], [19.5, 11.5]])
+    np.testing.assert_allclose(ringed, [[3.5, 3.5]])
+    assert "1 of 2 points shown are told rightly" in caption_of(figure)
+    assert "33% are (always telling the commonest part: 25%)" in caption_of(figure)
+    with pytest.raises(ValueError, match=r"none of the images set/000\.png has a key point"):
+        plots.plot_points(points, assigned, named, images, [0], GRID)
 
 
 def test_names_are_text_and_never_formulas(images, assignments):

@@ -10,7 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prockd.config import DiscoverConfig
 from prockd.features import PatchFeatures
-from prockd.prototypes import PrototypeBank, balanced, discover, nearest_patches, report
+from prockd.prototypes import (
+    PrototypeBank,
+    balanced,
+    discover,
+    nearest_patches,
+    report,
+    saliency,
+    start_from_pca,
+)
 
 SMALL = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
 
@@ -166,15 +174,30 @@ def test_a_uniform_start_gives_all_images_nearly_one_descriptor_and_k_means_does
     assert descriptors(found(features, init="kmeans", steps=0), features).mean() < 0.5
 
 
-def test_k_means_prototypes_are_each_the_nearest_to_their_own_patches(features):
+def test_k_means_prototypes_are_the_middles_of_the_patches_assigned_to_them(features):
     bank = found(features, steps=0)
     with torch.no_grad():
         unit = F.normalize(bank.embed(features.fused(np.arange(12))).flatten(0, 1), dim=-1)
-        nearest = torch.cdist(unit, bank.prototypes).argmin(1)
         assigned = bank.assign(unit[None])[0].argmax(1)
-    assert (nearest == assigned).all()  # w_k = 2 s c_k, b_k = -s |c_k|^2 is the nearest prototype
     means = torch.stack([unit[assigned == k].mean(0) for k in range(6)])
     assert (means - bank.prototypes).norm(dim=1).max() < 0.2
+
+
+def test_the_assignment_follows_parts_and_not_what_a_whole_image_or_a_view_adds(features):
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 2, (12, 8, 8))
+    first = np.zeros((12, 8, 8, 8))
+    first[..., 0] = 2 * kinds - 1  # the part
+    first[..., 1] = 3 * rng.normal(size=(12, 1, 1))  # the style of the image
+    first += rng.normal(0, 0.05, first.shape)
+    second = first[:, :, ::-1].copy()
+    first[..., 2] += 3 * rng.normal(size=(12, 8, 8))  # what another view changes
+    second[..., 2] += 3 * rng.normal(size=(12, 8, 8))
+    maps = np.stack([first, second], 1).transpose(0, 1, 4, 2, 3).astype(np.float16)
+    bank = found(replace(features, maps=(maps,)), num_prototypes=2, embed_dim=4, steps=0, salient=False)
+    assigned = bank.assignments(replace(features, maps=(maps,))).argmax(-1).numpy()
+    agreement = (assigned == kinds.reshape(12, 64)).mean()
+    assert max(agreement, 1 - agreement) > 0.95
 
 
 def test_patches_of_known_kinds_are_told_apart(features):
@@ -204,6 +227,34 @@ def test_balanced_assignments_sum_to_one_and_use_every_prototype():
     q = balanced(torch.randn(400, 5, generator=torch.Generator().manual_seed(0)) + torch.tensor([4.0, 0, 0, 0, 0]))
     assert torch.allclose(q.sum(1), torch.ones(400), atol=1e-5)
     assert (q.mean(0) > 0.15).all()
+
+
+def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
+    places = torch.arange(36).repeat(200)
+    row, column = places // 6, places % 6
+    subject = (row >= 2) & (row < 4) & (column >= 2) & (column < 4)
+    stray = (torch.arange(7200) // 36 == 7) & (places == 14)  # background in the middle of one picture
+    patches = torch.randn(7200, 8, generator=torch.Generator().manual_seed(0)) * 0.1
+    patches[subject & ~stray, 0] += 3
+    found = saliency(patches, places, (6, 6))
+    assert found[subject & ~stray].min() > 0.5 > found[~subject].max() + 0.1
+    assert found[stray].item() < 0.4
+    assert torch.equal(saliency(patches[:4], places[:4], (1, 2)), torch.ones(4))
+
+
+def test_the_pca_is_that_of_salient_patches_and_half_whitened():
+    generator = torch.Generator().manual_seed(0)
+    salient = torch.arange(2000) % 2 == 0
+    patches = torch.randn(2000, 6, generator=generator) * 0.01
+    patches[salient, 0] += torch.randn(1000, generator=generator) * 4
+    patches[salient, 1] += torch.randn(1000, generator=generator)
+    patches[~salient, 2] += torch.randn(1000, generator=generator) * 20  # much variance that nobody asked for
+    bank = PrototypeBank(2, 6, 2)
+    start_from_pca(bank, patches, salient.float())
+    assert bank.fuse.weight.detach().abs().argmax(1).tolist() == [0, 1]
+    seen = bank.fuse(patches[salient]).detach()
+    torch.testing.assert_close(seen.std(0), torch.tensor([2.0, 1.0]), atol=0.15, rtol=0)  # 4 and 1, half whitened
+    torch.testing.assert_close(seen.mean(0), torch.zeros(2), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("init", ["kmeans", "uniform"])
@@ -390,3 +441,81 @@ def test_repr_tells_size_teacher_and_what_is_off(features, bank):
     bank.enabled[:2] = False
     assert "2 disabled" in repr(bank)
     assert features.teacher[:8] in repr(bank)
+
+
+# Names and switches
+
+
+def test_a_merged_prototype_gives_its_patches_to_the_other_and_leaves_the_rest_alone(features, bank):
+    before, centres = bank.assignments(features), bank.prototypes.detach().clone()
+    bank.merge(1, 4, share=0.25)
+    after = bank.assignments(features)
+    torch.testing.assert_close(after[..., 1], before[..., 1] + before[..., 4], atol=2e-3, rtol=0)
+    assert after[..., 4].abs().max() == 0
+    torch.testing.assert_close(after[..., [0, 2, 3, 5]], before[..., [0, 2, 3, 5]])
+    torch.testing.assert_close(bank.prototypes[1], 0.75 * centres[1] + 0.25 * centres[4])
+    assert not bank.enabled[4]
+    assert "1 merged" in repr(bank)
+
+
+def test_what_was_merged_goes_along_when_its_prototype_is_merged_or_disabled(features, bank):
+    before = bank.assignments(features)
+    bank.merge(1, 4)
+    bank.merge(2, 1)
+    torch.testing.assert_close(bank.assignments(features)[..., 2], before[..., [1, 2, 4]].sum(-1), atol=3e-3, rtol=0)
+    bank.disable(2)
+    left = before[..., [0, 3, 5]]
+    after = bank.assignments(features)
+    torch.testing.assert_close(after[..., [0, 3, 5]], left / left.sum(-1, keepdim=True), atol=5e-3, rtol=0)
+    assert after[..., [1, 2, 4]].abs().max() == 0
+
+
+def test_an_enabled_prototype_stands_for_itself_again(features, bank):
+    before = bank.assignments(features)
+    bank.merge(0, 3)
+    bank.disable(5)
+    for k in (3, 5):
+        bank.enable(k)
+    torch.testing.assert_close(bank.assignments(features), before)
+
+
+def test_names_and_merges_travel_with_the_file(features, bank, tmp_path):
+    bank.rename(2, "  hoof <b>left</b> ")
+    bank.merge(2, 3)
+    back = PrototypeBank.load(bank.save(tmp_path / "bank.safetensors"))
+    assert back.names[2] == "hoof <b>left</b>"
+    assert back.merged.tolist() == [0, 1, 2, 2, 4, 5]
+    torch.testing.assert_close(back.assignments(features), bank.assignments(features))
+
+
+def test_a_file_from_before_merging_can_still_be_read(features, bank, tmp_path):
+    path = bank.save(tmp_path / "bank.safetensors")
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    state = {key: value for key, value in bank.state_dict().items() if key != "merged"}
+    safetensors.torch.save_file(state, path, metadata)
+    torch.testing.assert_close(PrototypeBank.load(path).assignments(features), bank.assignments(features))
+
+
+def test_edits_that_make_no_sense_are_refused_by_name(bank):
+    bank.disable(1)
+    for edit, kind, said in (
+        (lambda: bank.merge(0, 0), ValueError, "p00 cannot be merged into itself"),
+        (lambda: bank.merge(0, 1), ValueError, "p01 is disabled or merged"),
+        (lambda: bank.merge(0, 2, share=2.0), ValueError, "share=2.0 is not from 0 to 1"),
+        (lambda: bank.rename(0, "  "), ValueError, "name of prototype 0 is empty"),
+        (lambda: bank.disable(6), IndexError, "prototype 6 is not there: 6"),
+        (lambda: bank.enable(-1), IndexError, "prototype -1 is not there"),
+    ):
+        with pytest.raises(kind, match=said):
+            edit()
+    for k in (0, 2, 3, 4):
+        bank.disable(k)
+    with pytest.raises(ValueError, match="p05 is the last prototype"):
+        bank.disable(5)
+
+
+def test_a_bank_without_any_enabled_prototype_says_so_instead_of_nan(features, bank):
+    bank.enabled[:] = False
+    with pytest.raises(ValueError, match="all 6 prototypes are disabled"):
+        bank.assignments(features)

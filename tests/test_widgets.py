@@ -1,16 +1,31 @@
+import copy
 import dataclasses
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
 import pytest
-from prockd_widgets import PRESETS, DistillationPanel, Settings
+from prockd_widgets import PRESETS, DistillationPanel, PrototypeSwitches, Settings, Try
 from prockd_widgets.knobs import Knob
+from prockd_widgets.live import curves, terms_of
+from prockd_widgets.look import waiting
 
-from prockd import AugmentConfig, DiscoverConfig, DistillConfig, PackedImages, PatchFeatures, PrototypeBank, discover
+from prockd import (
+    AugmentConfig,
+    DiscoverConfig,
+    DistillConfig,
+    History,
+    PackedImages,
+    PatchFeatures,
+    PrototypeBank,
+    Student,
+    discover,
+)
 from prockd.config import ConfigError
+from prockd.effects import prototype_effects
 from prockd.pipeline import World
 
 SIZE, CLASSES = 32, ("cow", "hen", "pig")
@@ -44,6 +59,13 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def bank(world: World) -> PrototypeBank:
     return discover(world.source, 4, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take longer to draw than these tries to train: only the tests of pictures have them."""
+    if "picture" not in request.node.name:
+        monkeypatch.setattr("prockd_widgets.panel.curves", lambda *_, **__: b"")
 
 
 @pytest.fixture
@@ -87,9 +109,9 @@ def test_stop_keeps_the_result_so_far_within_two_seconds(panel: DistillationPane
     panel.knobs["steps"].value = 100_000
     panel.run()
     deadline = time.monotonic() + 60
-    while panel.history.step < 3 and time.monotonic() < deadline:
+    while panel.runner.history.step < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    asked, reached = time.monotonic(), panel.history.step
+    asked, reached = time.monotonic(), panel.runner.history.step
     panel.stop()
     made = panel.wait(10)
     assert time.monotonic() - asked < 2
@@ -103,22 +125,21 @@ def test_stop_keeps_the_result_so_far_within_two_seconds(panel: DistillationPane
 
 
 def test_stop_before_the_first_step_keeps_nothing(panel: DistillationPanel, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = panel._bank
+    find = panel.runner.bank
 
     def stopped_meanwhile(config: DiscoverConfig) -> object:
         panel.stop()
         return find(config)
 
-    monkeypatch.setattr(panel, "_bank", stopped_meanwhile)
+    monkeypatch.setattr(panel.runner, "bank", stopped_meanwhile)
     panel.run()
     assert panel.wait(60) is None
     assert "nothing to keep" in panel.status
 
 
 def test_an_exception_shows_its_message(panel: DistillationPanel) -> None:
-    panel.world = dataclasses.replace(
-        panel.world, labelled=dataclasses.replace(panel.world.labelled, teacher="another one")
-    )
+    labelled = dataclasses.replace(panel.world.labelled, teacher="another one")
+    panel.runner.world = dataclasses.replace(panel.world, labelled=labelled)
     panel.run()
     with pytest.raises(ValueError, match="come from teacher another"):
         panel.wait(60)
@@ -150,7 +171,7 @@ def test_moving_a_slider_trains_nothing(panel: DistillationPanel) -> None:
     for preset in PRESETS:
         panel.preset.value = preset
     assert not panel.running
-    assert panel._thread.ident is None
+    assert panel.runner.thread.ident is None
     assert panel.tries == ()
 
 
@@ -162,6 +183,20 @@ def test_a_slider_moves_its_number_and_a_typed_number_may_pass_its_slider(panel:
     assert (knob.value, knob.slider.value) == (60.0, knob.slider.max)
     panel.knobs["lr"].slider.value = 0.0031622
     assert panel.knobs["lr"].value == 0.0032
+
+
+def test_a_slider_that_the_page_puts_on_its_nearest_step_moves_no_number(panel: DistillationPanel) -> None:
+    for name, number, nearest, next_one in (
+        ("steps", 30, 40, 60),
+        ("hint", 0.3, 0.5, 1.0),
+        ("lr", 0.00393, 0.004, 0.0044),
+    ):
+        knob = panel.knobs[name]
+        knob.value = number
+        knob.slider.value = nearest
+        assert knob.value == number, name
+        knob.slider.value = next_one
+        assert knob.value == next_one, name
 
 
 def test_knob_ranges_units_and_sentences_come_from_the_configuration(panel: DistillationPanel) -> None:
@@ -249,7 +284,7 @@ def test_prototypes_are_found_once_for_each_number(panel: DistillationPanel, mon
         found.append(config.num_prototypes)
         return discover(source, config=config, progress=progress)
 
-    monkeypatch.setattr("prockd_widgets.panel.discover", counted)
+    monkeypatch.setattr("prockd_widgets.runner.discover", counted)
     for count in (4, 6, 4, 6):
         panel.knobs["num_prototypes"].value = count
         panel.run()
@@ -263,7 +298,7 @@ def test_a_try_never_changes_the_bank_of_another(panel: DistillationPanel) -> No
     panel.knobs["num_prototypes"].value = 4
     panel.run()
     panel.wait(60)
-    bank = panel._bank(panel.config().discover)
+    bank = panel.runner.bank(panel.config().discover)
     made = panel.tries[0]
     assert made.student.bank is not bank
     assert not bool((made.student.bank.prototypes == bank.prototypes).all()), "the paper's recipe trains the bank"
@@ -291,6 +326,185 @@ def test_settings_are_a_value(panel: DistillationPanel) -> None:
     assert isinstance(panel.config(), Settings)
 
 
+def stopped(panel: DistillationPanel, after: int = 3) -> Try:
+    """Run the panel's settings and stop them after some steps."""
+    step = panel.runner._stepped
+
+    def counted(number: int, row: dict[str, float], *args: object) -> bool:
+        if number + 1 == after:
+            panel.stop()
+        return bool(step(number, row, *args))
+
+    panel.runner._stepped = counted
+    panel.run()
+    made = panel.wait(60)
+    panel.runner._stepped = step
+    assert made is not None
+    return made
+
+
+def test_resume_goes_on_where_stop_ended_and_learns_what_an_unbroken_run_learns(panel: DistillationPanel) -> None:
+    panel.knobs["steps"].value = 6
+    first = stopped(panel)
+    assert (first.history.step, first.stopped) == (3, True)
+    assert panel.resume_button.disabled is False
+    panel.knobs["steps"].value = 5  # the try keeps its own settings
+    panel.resume()
+    second = panel.wait(60)
+    assert second is not None
+    assert (second.number, second.resumed, second.history.step, second.stopped) == (2, 1, 6, False)
+    assert [row["step"] for row in second.history.rows] == [0, 1, 2, 3, 4, 5]
+    assert second.row()["try"] == "2, went on from 1"
+    assert second.seconds > first.seconds
+    assert panel.tries[0] is first, "the stopped try stays in the table"
+    panel.knobs["steps"].value = 6
+    panel.run()
+    whole = panel.wait(60)
+    assert whole is not None
+    assert whole.history.rows[-1]["loss"] == pytest.approx(second.history.rows[-1]["loss"], rel=1e-4)
+    assert whole.plain == second.plain
+
+
+def test_what_cannot_be_resumed_is_refused_in_words(panel: DistillationPanel) -> None:
+    with pytest.raises(ValueError, match="no try was stopped"):
+        panel.resume()
+    panel.run()
+    panel.wait(60)
+    with pytest.raises(ValueError, match="try 1 was not stopped"):
+        panel.resume(1)
+    panel.resume_button.click()
+    assert "only a stopped try can go on" in panel.error
+    assert panel.resume_button.disabled is True
+
+
+def test_the_table_outlives_the_kernel(world: World, bank: PrototypeBank, tmp_path: Path) -> None:
+    panel = DistillationPanel(world, bank, folder=tmp_path)
+    panel.knobs["num_prototypes"].value = 4
+    panel.knobs["steps"].value = 6
+    stopped(panel)
+    reopened = DistillationPanel(world, bank, folder=tmp_path)
+    assert reopened.rows() == panel.rows()
+    assert reopened.code(1) == panel.code(1)
+    assert reopened.tries[0].history.rows == panel.tries[0].history.rows
+    reopened.resume()
+    made = reopened.wait(60)
+    assert made is not None
+    assert (made.number, made.history.step) == (2, 6)
+
+
+def test_tries_that_do_not_belong_in_the_table_are_told(world: World, bank: PrototypeBank, tmp_path: Path) -> None:
+    panel = DistillationPanel(world, bank, folder=tmp_path)
+    panel.knobs["num_prototypes"].value = 4
+    panel.knobs["steps"].value = 2
+    panel.run()
+    panel.wait(60)
+    (tmp_path / "try-007").mkdir()
+    (tmp_path / "try-007" / "try.json").write_text("{")
+    reopened = DistillationPanel(world, bank, folder=tmp_path)
+    assert len(reopened.tries) == 1
+    assert "try-007" in reopened.error
+    assert "JSONDecodeError" in reopened._failed.value
+    other = DistillationPanel(dataclasses.replace(world, val=features(6, "new", 9)), bank, folder=tmp_path)
+    assert other.tries == ()
+    assert "scored on other validation images" in other.error
+
+
+def test_the_validation_score_is_on_the_curve_while_a_try_is_trained(panel: DistillationPanel) -> None:
+    panel.run()
+    made = panel.wait(60)
+    assert made is not None
+    steps, values = made.history.curve("z")
+    assert steps[0] == 0, "the first step is scored"
+    assert all(0 <= value <= 1 for value in values)
+    assert made.history.curve("z⁺")[0] == steps
+
+
+def test_chosen_tries_are_drawn_over_one_another(panel: DistillationPanel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (1, 2):
+        panel.knobs["seed"].value = seed
+        panel.run()
+        panel.wait(60)
+    drawn = []
+
+    def recorded(histories: dict[str, History], metric: str, term: str, **size: object) -> bytes:
+        drawn.append((histories, metric, term))
+        return b""
+
+    monkeypatch.setattr("prockd_widgets.panel.curves", recorded)
+    panel.overlay(1, 2, term="task")
+    assert drawn[-1] == ({f"try {n}": panel.tries[n - 1].history for n in (1, 2)}, "accuracy", "task")
+    with pytest.raises(IndexError, match="try 3 is not there"):
+        panel.overlay(3)
+    with pytest.raises(ValueError, match="term 'tusk': choose one of every term of the loss, "):
+        panel.overlay(1, term="tusk")
+
+
+def test_curves_draw_each_run_and_its_score() -> None:
+    rows = [{"step": float(i), "task": 2.0 - i, "hint": 1.0, "z": 0.5} for i in range(2)]
+    histories = {"try 1": History(rows, step=2), "try 2": History(rows[:1], step=1)}
+    assert terms_of(histories) == ["task", "hint"]
+    with_scores = curves(histories, "accuracy", "task")
+    without = curves({"try 1": History([{"step": 0.0, "task": 1.0}])}, "accuracy")
+    assert with_scores.startswith(b"\x89PNG")
+    assert with_scores != without
+    assert curves({"this try": History()}, "accuracy") == waiting("curves appear here")
+
+
+def test_switching_a_prototype_off_measures_the_student_of_the_try(panel: DistillationPanel) -> None:
+    panel.run()
+    panel.wait(60)
+    assert panel.switched.value == 1
+    assert [value for _, value in panel.switches.chosen.options] == [0, 1, 2, 3]
+    effects = panel.effects(0, 2)
+    student = panel.tries[0].student
+    again = prototype_effects(
+        student, student.bank, panel.world.val.images, groups={"p00, p02": [0, 2]}, progress=False
+    )
+    assert effects.removed == ("p00, p02",)
+    np.testing.assert_array_equal(effects.change, again.change)
+    assert effects.before[0] == pytest.approx(panel.tries[0].augmented)
+    assert len(panel.effects().removed) == 4
+    assert "points of accuracy" in panel.switches.status
+    assert "p03" in panel.switches._table.value
+
+
+def test_a_click_switches_off_what_is_chosen_and_says_what_is_wrong(panel: DistillationPanel) -> None:
+    panel.switches.off_button.click()
+    panel.switches.wait(60)
+    assert "choose one prototype at least" in panel.switches.error
+    panel.apply("plain")
+    panel.knobs["num_prototypes"].value = 4
+    panel.run()
+    panel.wait(60)
+    panel.switches.each_button.click()
+    panel.switches.wait(60)
+    assert "ValueError: this student reads no prototypes" in panel.switches.error
+    assert 'role="alert"' in panel.switches._failed.value
+    panel.apply("best")
+    panel.knobs["num_prototypes"].value = 4
+    panel.run()
+    panel.wait(60)
+    panel.switches.chosen.value = (1,)
+    panel.switches.off_button.click()
+    panel.switches.wait(60)
+    assert panel.switches.error == ""
+    assert panel.switches.effects.prototypes == ((1,),)
+    assert not panel.switches.running
+
+
+def test_names_of_prototypes_are_text_and_never_run(world: World, bank: PrototypeBank) -> None:
+    bank = copy.deepcopy(bank)
+    bank.names[0] = "<script>alert(1)</script>"
+    student = Student("resnet10t", world.task, bank, augment=AugmentConfig(), image_px=SIZE,
+                      channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
+    switches = PrototypeSwitches(student.eval(), world.val.images)
+    switches.without(0)
+    shown = switches._table.value + switches._said.value + switches._failed.value
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+@pytest.mark.slow
 def test_importing_the_widgets_does_not_import_umap() -> None:
     told = "import sys, prockd_widgets; sys.exit('umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", told], check=False).returncode == 0

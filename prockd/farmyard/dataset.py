@@ -19,6 +19,7 @@ RENDERER_VERSION = 1
 SPLITS = ("source", "target", "all")
 SUBSETS = ("train", "val", "test", "unlabelled")
 KINDS = ("single", "scene")
+LABELS = ("species", "parts")
 
 
 class Farmyard:
@@ -39,6 +40,9 @@ class Farmyard:
         seed: 0 or more.
         species: names to restrict the split to; None for all of it. Classes keep the order of the file.
         background: family of backgrounds, one of ``BACKGROUNDS``; "shifted" looks like none of the others.
+        labels: what the classes are. "species" labels pictures, and boxes where there are several animals: for
+            classification and detection. "parts" makes the parts the classes of ``Sample.mask``, and tells no species:
+            for segmentation. The pictures are the same.
         species_file: another species file; None for the one that ships with the package.
 
     Raises:
@@ -59,10 +63,11 @@ class Farmyard:
         seed: int = 0,
         species: Sequence[str] | None = None,
         background: str = "field",
+        labels: str = "species",
         species_file: str | Path | None = None,
     ) -> None:
         choices = (("split", split, SPLITS), ("subset", subset, SUBSETS), ("kind", kind, KINDS),
-                   ("background", background, BACKGROUNDS))  # fmt: skip
+                   ("background", background, BACKGROUNDS), ("labels", labels, LABELS))  # fmt: skip
         for name, value, options in choices:
             if value not in options:
                 raise ValueError(f"{name} = {value!r} is not one of {', '.join(options)}")
@@ -77,13 +82,18 @@ class Farmyard:
             raise SpeciesError(f"{path}: no species {', '.join(unknown)} in split {split!r}; it has {', '.join(known)}")
         self._species = [s for name, s in known.items() if species is None or name in species]
         self.split, self.subset, self.kind, self.background = split, subset, kind, background
-        self.image_px, self.seed, self._size = image_px, seed, size
+        self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self._stream = (SPLITS.index(split) * len(SUBSETS) + SUBSETS.index(subset)) * len(KINDS) + KINDS.index(kind)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Species names in label order, which is the order of the species file."""
+        """Species names in label order, which is the order of the species file; the parts where they are the labels."""
+        return PARTS if self._masked else self.species
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Names of the species that are drawn, in the order of the species file."""
         return tuple(s.name for s in self._species)
 
     @property
@@ -91,7 +101,7 @@ class Farmyard:
         """Text that changes when any image or label would change."""
         return (
             f"farmyard-{RENDERER_VERSION}/{self.split}/{self.subset}/{self._size}/{self.kind}/{self.image_px}px"
-            f"/seed{self.seed}/{self.background}/{'+'.join(self.classes)}/{self._digest}"
+            f"/seed{self.seed}/{self.background}/{'+'.join(self.species)}/{self._digest}{'/parts' * self._masked}"
         )
 
     def few(self, per_class: int) -> "Farmyard":
@@ -137,17 +147,20 @@ class Farmyard:
         label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
         return Sample(
             image=picture.image,
-            label=label,
+            label=UNLABELLED if self._masked else label,
             id=f"farmyard/{self.split}/{self.kind}/{self.background}/{self.subset}/{self.seed}/{index:06d}",
             parts=picture.parts,
             instances=picture.instances,
-            boxes=picture.boxes,
-            box_labels=labels,
+            boxes=None if self._masked else picture.boxes,
+            box_labels=None if self._masked else labels,
             keypoints=picture.keypoints,
+            mask=picture.parts if self._masked else None,
         )
 
     def __repr__(self) -> str:
+        masked = ", labels='parts'" if self._masked else ""
         return (
             f"Farmyard({self.split!r}, {self.subset!r}, {self._size}, kind={self.kind!r}, image_px={self.image_px}, "
-            f"seed={self.seed}, background={self.background!r}): {len(self._species)} classes {', '.join(self.classes)}"
+            f"seed={self.seed}, background={self.background!r}{masked}): "
+            f"{len(self.classes)} classes {', '.join(self.classes)}"
         )

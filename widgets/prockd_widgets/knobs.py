@@ -71,8 +71,12 @@ class Knob(widgets.VBox):  # type: ignore[misc]
         """The slider was moved: the number follows, to two digits where the slider is logarithmic."""
         if self._moved or self.slider is None:
             return
-        value = self.slider.value
-        self.number.value = float(f"{value:.2g}") if isinstance(self.slider, widgets.FloatLogSlider) else value
+        value, number = self.slider.value, self.number.value
+        logarithmic = isinstance(self.slider, widgets.FloatLogSlider)
+        steps = math.log10(value / number) if logarithmic and number > 0 else value - number
+        if abs(steps) < 0.99 * self.slider.step:  # the page puts a slider on its nearest step: nobody moved it
+            return
+        self.number.value = float(f"{value:.2g}") if logarithmic else value
 
     def _from_number(self, _: object = None) -> None:
         """The number was typed: the slider goes as near as it can, and leaves the number as it is."""

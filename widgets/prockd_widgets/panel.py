@@ -1,31 +1,29 @@
 """Turn the knobs, press Run, and see what it does to the student: the panel of notebook 06."""
 
 import base64
-import copy
 import dataclasses
-import io
-import math
-import threading
-import time
-import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 import traitlets
 from IPython.display import Image
-from matplotlib.figure import Figure
 
-from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig, Knobs, best, knob
-from prockd.distill import History, distill
-from prockd.pipeline import STUDENT, STUDENT_KWARGS, World
-from prockd.plots import plot_curves
-from prockd.prototypes import PrototypeBank, discover
+from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig, Knobs, knob
+from prockd.effects import PrototypeEffects
+from prockd.pipeline import World
+from prockd.prototypes import PrototypeBank
 from prockd.report import format_table
-from prockd.student import Student
 from prockd_widgets.knobs import Knob
-from prockd_widgets.settings import BUDGET, PRESETS, Settings, Try
+from prockd_widgets.live import EVERY_TERM, curves, terms_of
+from prockd_widgets.look import COPY, STYLE, failed, said, table
+from prockd_widgets.runner import TryRunner
+from prockd_widgets.settings import BUDGET, PRESETS, Settings
+from prockd_widgets.switches import PrototypeSwitches
+from prockd_widgets.tries import Try
 
 
 @dataclass(frozen=True)
@@ -42,36 +40,21 @@ GROUPS: tuple[tuple[str, tuple[tuple[type[Knobs], tuple[str, ...]], ...]], ...] 
 )  # fmt: skip
 """The knobs shown, by heading and by the configuration they belong to."""
 
-_TELL_EVERY_S = 0.5
-_STYLE = """<style>
-.prockd-panel { max-width: 1080px }
-.prockd-panel .prockd-soft, .prockd-panel .prockd-about { color: var(--jp-ui-font-color2, #616161) }
-.prockd-panel .prockd-about { font-size: 11px; line-height: 14px; margin: -2px 0 4px 118px; max-width: 310px }
-.prockd-panel h4 { margin: 8px 0 2px; color: var(--jp-ui-font-color1, #212121) }
-.prockd-panel .prockd-table { overflow-x: auto }
-.prockd-panel table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 12px }
-.prockd-panel caption { text-align: left; font-weight: 600; padding: 4px 0 }
-.prockd-panel th, .prockd-panel td { padding: 3px 10px; text-align: left; color: var(--jp-ui-font-color1, #212121);
-  border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); line-height: 16px }
-.prockd-panel .prockd-error { border-left: 4px solid #D55E00; padding: 4px 10px; white-space: pre-wrap;
-  color: var(--jp-ui-font-color1, #212121); line-height: 18px; max-width: 900px }
-.prockd-panel pre { font-size: 11px; line-height: 14px; overflow-x: auto; color: inherit }
-.prockd-panel img { background: #fff; border-radius: 4px; max-width: 100%; height: auto }
-.prockd-panel textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px }
-</style>"""
-
 
 class DistillationPanel(widgets.VBox):  # type: ignore[misc]
-    """Knobs, Run and Stop, live curves, and a table that keeps every try, scored on the *validation* images.
+    """Knobs, Run, Stop and Resume, live curves, and a table that keeps every try, scored on the *validation* images.
 
     A try trains in a thread of its own, so the page and the kernel stay free. Nothing trains until Run is pressed or
-    :meth:`run` is called. Without a browser: set ``panel.knobs["lr"].value``, then ``run()`` and ``wait()``.
+    :meth:`run` is called. Without a browser: set ``panel.knobs["lr"].value``, then ``run()`` and ``wait()``. The second
+    tab switches prototypes off in a trained student, see :class:`PrototypeSwitches`.
 
     Args:
         world: what :func:`prockd.pipeline.farmyard_world` returned.
         bank: prototypes that were found already, so that the first try need not look for them.
         discovered_with: the settings that ``bank`` was found with; None is the default with the bank's K.
         steps: of training, to begin with; presets leave it alone, as they do the seed and the labels.
+        folder: where tries are kept, and looked for: they are in the table of the next kernel too. None keeps them
+            until the panel is gone.
     """
 
     running = traitlets.Bool(False, help="A try is being trained.")
@@ -86,16 +69,9 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         *,
         discovered_with: DiscoverConfig | None = None,
         steps: int = 300,
+        folder: str | Path | None = None,
     ) -> None:
-        self.world = world
-        self.history = History()
-        self._banks: dict[DiscoverConfig, PrototypeBank] = {}
-        if bank is not None:
-            known = discovered_with or best()[0].replace(num_prototypes=bank.num_prototypes)
-            self._banks[known] = bank
-        self._stop, self._thread = threading.Event(), threading.Thread()
-        self._failure: Exception | None = None
-        self._first = self._told = self._drawn = self._draw_s = 0.0
+        self.runner = TryRunner(world, bank, discovered_with, folder, self._draw)
         self.knobs = {
             field.name: Knob(field)
             for _, parts in GROUPS
@@ -108,7 +84,15 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         super().__init__(self._rows())
         self.add_class("prockd-panel")
         self.apply("best")
+        for name in ("running", "tries", "status", "error"):
+            traitlets.link((self.runner, name), (self, name))
+        self._show()
         self._draw()
+
+    @property
+    def world(self) -> World:
+        """Images and features that students are trained and scored on."""
+        return self.runner.world
 
     def _limit_to_world(self, steps: int) -> None:
         counts = np.bincount(np.asarray(self.world.labelled.images.labels))
@@ -129,9 +113,21 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
                                          tooltip="Train one student with these settings")  # fmt: skip
         self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True,
                                           tooltip="Stop training and keep the result so far")  # fmt: skip
+        self.resume_button = widgets.Button(description="Resume", icon="step-forward", disabled=True,
+                                            tooltip="Go on with the last try that was stopped")  # fmt: skip
         self.progress = widgets.IntProgress(description="Progress", layout=widgets.Layout(width="300px"),
                                             style={"description_width": "60px"})  # fmt: skip
         self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        narrow = {"description_width": "72px"}
+        self.overlaid = widgets.SelectMultiple(rows=3, description="Curves of", tooltip="Tries drawn over one another",
+                                               style=narrow, layout=widgets.Layout(width="220px"))  # fmt: skip
+        self.term = widgets.Dropdown(options=[EVERY_TERM], description="Term", style=narrow,
+                                     tooltip="Which term of the loss is drawn",
+                                     layout=widgets.Layout(width="250px"))  # fmt: skip
+        self.switches = PrototypeSwitches(None, self.world.val.images)
+        self.switched = widgets.Dropdown(options=[("no try yet", 0)], description="Student of",
+                                         style={"description_width": "80px"},
+                                         layout=widgets.Layout(width="300px"))  # fmt: skip
         self.code_of = widgets.Dropdown(options=[("the settings above", 0)], description="Code of",
                                         style={"description_width": "60px"})  # fmt: skip
         self.code_text = widgets.Textarea(rows=10, description="Code", tooltip="Python that repeats the try",
@@ -139,7 +135,11 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
                                           style={"description_width": "60px"})  # fmt: skip
         self._about_preset, self._said, self._failed, self._table = (widgets.HTML() for _ in range(4))
         self.preset.observe(lambda change: self.apply(change["new"]), "value")
-        self.run_button.on_click(lambda _: self._pressed_run())
+        self.run_button.on_click(lambda _: self._pressed(self.run))
+        self.resume_button.on_click(lambda _: self._pressed(self.resume))
+        for each in (self.overlaid, self.term):
+            each.observe(lambda _: self._draw(), "value")
+        self.switched.observe(lambda _: self._switch(), "value")
         self.stop_button.on_click(lambda _: self.stop())
         self.code_of.observe(lambda _: self._show_code(), "value")
         for each in self.knobs.values():
@@ -152,14 +152,22 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
             shown.append(widgets.HTML(f"<h4>{heading}</h4>"))
             shown += [self.knobs[name] for _, names in parts for name in names]
         wrapped = widgets.Layout(flex_flow="row wrap", align_items="center")
-        top = widgets.HBox([self.preset, self.run_button, self.stop_button, self._about_preset], layout=wrapped)
+        buttons = [self.run_button, self.stop_button, self.resume_button]
+        top = widgets.HBox([self.preset, *buttons, self._about_preset], layout=wrapped)
         doing = widgets.HBox([self.progress, self._said], layout=wrapped)
         left = widgets.VBox(shown, layout=widgets.Layout(flex="0 0 440px"))
+        chosen = widgets.HBox([self.overlaid, self.term], layout=wrapped)
+        code = widgets.HBox(
+            [self.code_of, widgets.HTML(f'<button class="prockd-copy" onclick="{COPY}">Copy as code</button>')]
+        )
         right = widgets.VBox(
-            [self.curves, self.code_of, self.code_text], layout=widgets.Layout(flex="1 1 340px", min_width="320px")
+            [self.curves, chosen, code, self.code_text], layout=widgets.Layout(flex="1 1 340px", min_width="320px")
         )
         columns = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
-        return [widgets.HTML(_STYLE), top, doing, self._failed, columns, self._table]
+        train = widgets.VBox([top, doing, self._failed, columns, self._table])
+        causes = widgets.VBox([self.switched, self.switches])
+        self.tabs = widgets.Tab([train, causes], titles=["Train", "What does this prototype do?"])
+        return [widgets.HTML(STYLE), self.tabs]
 
     # What a user does
 
@@ -204,9 +212,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         Raises:
             IndexError: there is no such try.
         """
-        if not 0 <= number <= len(self.tries):
-            raise IndexError(f"try {number} is not there: {len(self.tries)} were made")
-        return (self.tries[number - 1].settings if number else self.config()).code()
+        return (self.runner.find(number).settings if number else self.config()).code()
 
     def run(self) -> None:
         """Begin a try with the settings that the knobs show; returns at once.
@@ -214,21 +220,29 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         Raises:
             RuntimeError: a try is running.
         """
-        if self.running:
-            raise RuntimeError("a try is running: stop() it or wait() for it")
-        settings = self.config()
-        self._stop.clear()
-        self._failure, self.error, self.history = None, "", History()
-        self.progress.value, self.progress.max = 0, settings.distill.steps
-        self.running = True
-        self._thread = threading.Thread(target=self._work, args=(settings,), daemon=True, name="prockd-try")
-        self._thread.start()
+        self._start(self.config(), None)
+
+    def resume(self, number: int | None = None) -> None:
+        """Go on with a try that was stopped, from its checkpoint; returns at once. What comes of it is a new row.
+
+        Args:
+            number: of the try; None is the last one that was stopped.
+
+        Raises:
+            RuntimeError: a try is running.
+            ValueError: there is no such stopped try.
+        """
+        before = self.runner.stopped_try(number)
+        self._start(before.settings, before)
+
+    def _start(self, settings: Settings, before: Try | None) -> None:
+        self.progress.max = settings.distill.steps
+        self.overlaid.value = ()
+        self.runner.start(settings, before)
 
     def stop(self) -> None:
         """Ask the running try to end after its step; what it has learned is scored and kept."""
-        self._stop.set()
-        if self.running:
-            self.status = "Stopping: scoring what it has learned so far."
+        self.runner.stop()
 
     def wait(self, timeout_s: float | int | None = None) -> Try | None:
         """Wait for the running try and return the last one; an interrupt of the kernel stops the try and keeps it.
@@ -237,113 +251,86 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
             TimeoutError: it still runs after ``timeout_s`` seconds.
             Exception: whatever ended the try.
         """
-        try:
-            self._thread.join(timeout_s) if self._thread.ident else None
-        except KeyboardInterrupt:
-            self.stop()
-            self._thread.join()
-        if self._thread.is_alive():
-            raise TimeoutError(f"the try still runs after {timeout_s} s")
-        if self._failure is not None:
-            raise self._failure
-        return self.tries[-1] if self.tries else None
+        return self.runner.wait(timeout_s)
 
     def rows(self) -> list[dict[str, object]]:
         """Every try as a row of a table."""
         return [one.row() for one in self.tries]
 
+    def overlay(self, *numbers: int, term: str = EVERY_TERM) -> None:
+        """Draw the curves of some tries over one another; without numbers, those of the last try.
+
+        Raises:
+            IndexError: there is no such try.
+            ValueError: there is no such term of the loss.
+        """
+        for number in numbers:
+            self.runner.find(number)
+        if term not in self.term.options:
+            raise ValueError(f"term {term!r}: choose one of {', '.join(self.term.options)}")
+        self.term.value, self.overlaid.value = term, numbers
+
+    def effects(self, *prototypes: int, number: int | None = None) -> PrototypeEffects:
+        """What changes for each class without these prototypes; without any named, for each prototype alone.
+
+        Args:
+            prototypes: to be switched off together.
+            number: of the try; None is the last one.
+
+        Raises:
+            IndexError: there is no such try.
+            ValueError: its student reads no prototypes.
+        """
+        self.switched.value = self.runner.find(len(self.tries) if number is None else number).number
+        return self.switches.without(*prototypes) if prototypes else self.switches.each()
+
     def snapshot(self) -> Image:
-        """The curves of the last try as an ordinary picture, which stays in a saved notebook."""
-        return Image(self._curves((7.2, 3.8), 100), format="png", alt=f"Training curves. {self.status}")  # type: ignore[no-untyped-call]
-
-    # What happens in the thread
-
-    def _work(self, settings: Settings) -> None:
-        began = time.perf_counter()
-        try:
-            bank = self._bank(settings.discover)
-            if self._stop.is_set():
-                self.status = "Stopped before the first step: there is nothing to keep."
-                return
-            world = self.world.few(settings.labels_per_class)
-            augment, config = settings.augment, settings.distill
-            student = Student(
-                STUDENT, world.task, copy.deepcopy(bank), augment=augment, seed=config.seed,
-                image_px=world.labelled.images.image_px, **STUDENT_KWARGS,
-            )  # fmt: skip
-            self.status = f"Training on {len(world.labelled)} labelled images."
-            self._first = time.perf_counter()
-            history = distill(
-                student, world.labelled.images, teacher=world.labelled, config=config, val=world.val.images,
-                unlabelled=world.unlabelled if config.unlabelled_batch else None,
-                callbacks=(self._stepped,), log_every=1, progress=False,
-            )  # fmt: skip
-            assert history.scores is not None
-            self.history = history
-            seconds, scores = time.perf_counter() - began, history.scores
-            made = Try(len(self.tries) + 1, settings, scores.plain, scores.augmented, seconds, history, student)
-            self.tries = (*self.tries, made)
-            plus = "" if scores.augmented is None else f", z⁺ {scores.augmented:.1%}"
-            self.status = f"Try {made.number}: z {scores.plain:.1%}{plus} on {len(scores.labels)} validation images."
-        except Exception as failure:
-            self._failure = failure
-            self.error = f"{type(failure).__name__}: {failure}"
-            self.status = "The try failed."
-        finally:
-            self._draw()
-            self.running = False
-
-    def _bank(self, config: DiscoverConfig) -> PrototypeBank:
-        if config not in self._banks:
-            self.status = f"Finding {config.num_prototypes} prototypes; the next try with as many is quicker."
-            self._banks[config] = discover(self.world.source, config=config, progress=False)
-        return self._banks[config]
-
-    def _stepped(self, step: int, row: dict[str, float]) -> bool:
-        """After each step: note it, draw now and then, and tell the training loop whether to stop."""
-        self.history.rows.append(row)
-        self.history.step = step + 1
-        now = time.perf_counter()
-        if now - self._told > _TELL_EVERY_S:
-            self._told = now
-            self.progress.value = step + 1
-            left = (now - self._first) / (step + 1) * (self.progress.max - step - 1)
-            if not self._stop.is_set():
-                self.status = f"Step {step + 1} of {self.progress.max}, {math.ceil(left)} s left."
-        if now - self._drawn > max(_TELL_EVERY_S, 10 * self._draw_s):  # a tenth of the time goes to pictures at most
-            self._draw()
-        return self._stop.is_set()
+        """The curves as an ordinary picture, which stays in a saved notebook."""
+        return Image(self._curves((7.2, 4.6), 100), format="png", alt=f"Training curves. {self.status}")  # type: ignore[no-untyped-call]
 
     # What is seen
 
     def _draw(self) -> None:
-        began = time.perf_counter()
-        self.progress.value = self.history.step
-        self.curves.value = self._curves((5.4, 3.9), 92)
-        self._drawn = time.perf_counter()
-        self._draw_s = self._drawn - began
+        self.progress.value = self.runner.history.step
+        self.curves.value = self._curves()
 
-    def _curves(self, size: tuple[float, float], dpi: int) -> bytes:
-        """A PNG of every term of the loss, without touching pyplot."""
-        figure = Figure(figsize=size, dpi=dpi, layout="constrained")
-        ax = figure.subplots()
-        terms = [key for key in (self.history.rows or [{}])[0] if key not in ("step", "lr", "seconds", "loss")]
-        if terms:
-            plot_curves({"this try": self.history}, terms, ax=ax)
-        else:
-            ax.text(0.5, 0.5, "curves appear here", ha="center", va="center", color="#666666")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        return file.getvalue()
+    def _curves(self, size: tuple[float, float] = (5.6, 4.6), dpi: int = 92) -> bytes:
+        """A PNG of the chosen tries, or of the one that is going on or was the last."""
+        chosen = {f"try {n}": self.runner.find(n).history for n in self.overlaid.value}
+        history = self.runner.history
+        if not history.rows and self.tries:
+            history = self.tries[-1].history
+        return curves(chosen or {"this try": history}, self.world.task.metric, self.term.value, size=size, dpi=dpi)
 
-    def _pressed_run(self) -> None:
+    def _pressed(self, action: Callable[[], None]) -> None:
         """A click must not fail in silence."""
         try:
-            self.run()
+            action()
         except Exception as failure:
             self.error = f"{type(failure).__name__}: {failure}"
+
+    def _switch(self) -> None:
+        """The second tab shows the student of another try."""
+        if not self.switched.value:
+            return
+        try:
+            self.switches.look_at(self.runner.find(self.switched.value).student)
+        except Exception as failure:
+            self.switches.look_at(None)
+            self.switches.error = f"{type(failure).__name__}: {failure}"
+
+    def _offer(self) -> None:
+        """Every try is in every menu."""
+        numbers = [(f"try {one.number}", one.number) for one in self.tries]
+        if len(self.overlaid.options) == len(numbers):
+            return
+        self.code_of.options = [("the settings above", 0), *numbers]
+        self.overlaid.options = numbers
+        chosen = self.term.value
+        self.term.options = [EVERY_TERM, *terms_of({name: self.runner.find(n).history for name, n in numbers})]
+        self.term.value = chosen if chosen in self.term.options else EVERY_TERM
+        self.switched.options = numbers[::-1]
+        self.switched.value = numbers[-1][1]
 
     def _show_code(self) -> None:
         self.code_text.value = self.code(self.code_of.value or 0)
@@ -351,24 +338,10 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     def _show(self) -> None:
         """Bring buttons, messages and table in step with the traits."""
         self.run_button.disabled, self.stop_button.disabled = self.running, not self.running
-        self._said.value = f'<div role="status" aria-live="polite">{escape(self.status)}</div>'
-        trace = "".join(traceback.format_exception(self._failure)) if self._failure else ""
-        more = f"<details><summary>where</summary><pre>{escape(trace)}</pre></details>" if trace else ""
-        told = f'<div role="alert" class="prockd-error">{escape(self.error)}{more}</div>'
-        self._failed.value = told if self.error else ""
-        if len(self.code_of.options) != len(self.tries) + 1:
-            self.code_of.options = [("the settings above", 0), *((f"try {t.number}", t.number) for t in self.tries)]
-        self._table.value = self._table_html()
-
-    def _table_html(self) -> str:
-        rows = self.rows()
-        if not rows:
-            return ""
-        head = "".join(f'<th scope="col">{escape(key)}</th>' for key in rows[0])
-        cells = ("".join(f"<td>{'–' if v is None else escape(str(v))}</td>" for v in row.values()) for row in rows)
-        body = "".join(f"<tr>{row}</tr>" for row in cells)
-        caption = f"Every try, scored on {len(self.world.val)} validation images"
-        return f'<div class="prockd-table"><table><caption>{caption}</caption><tr>{head}</tr>{body}</table></div>'
+        self._offer()
+        self.resume_button.disabled = self.running or not any(one.stopped for one in self.tries)
+        self._said.value, self._failed.value = said(self.status), failed(self.error, self.runner.failure)
+        self._table.value = table(self.rows(), f"Every try, scored on {len(self.world.val)} validation images")
 
     def __repr__(self) -> str:
         doing = "running" if self.running else "idle"

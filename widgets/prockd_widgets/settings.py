@@ -1,12 +1,10 @@
-"""What a try is made of: its settings, as code that makes them again, and what came of it."""
+"""What a try is made of: its settings, and the code that makes them again."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig, Knobs, best, paper
-from prockd.distill import History
-from prockd.student import Student
 
 Configs = tuple[DiscoverConfig, AugmentConfig, DistillConfig]
 
@@ -88,46 +86,3 @@ class Settings:
             "print(history.scores)",
         ]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True, eq=False)
-class Try:
-    """One student, trained and scored on the validation images.
-
-    Attributes:
-        number: counts from 1.
-        settings: what it was made of.
-        plain: accuracy of z.
-        augmented: accuracy of z+; None without augmentation.
-        seconds: wall time of training and scoring, finding prototypes included.
-        history: the curves.
-        student: the student itself.
-    """
-
-    number: int
-    settings: Settings
-    plain: float
-    augmented: float | None
-    seconds: float
-    history: History
-    student: Student
-
-    @property
-    def stopped(self) -> bool:
-        """True when it was stopped before its last step."""
-        return self.history.stopped and self.history.step < self.settings.distill.steps
-
-    def row(self) -> dict[str, object]:
-        """The try as a row of a table."""
-        changed = ", ".join(f"{name}={value}" for name, value in self.settings.changes().items())
-        return {
-            "try": self.number,
-            "preset": self.settings.preset,
-            "changed": changed or "nothing",
-            "labels": self.settings.labels_per_class,
-            "steps": f"{self.history.step}, stopped" if self.stopped else str(self.history.step),
-            "seed": self.settings.distill.seed,
-            "z": f"{self.plain:.1%}",
-            "z⁺": None if self.augmented is None else f"{self.augmented:.1%}",
-            "seconds": round(self.seconds),
-        }

@@ -1,0 +1,425 @@
+"""The explorer's and the lens's script on a stand-in for the kernel, in a real browser."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chromium import browser as browser
+from prockd_widgets import PatchLens, PrototypeExplorer
+from widget_world import PART_NAMES, found, world
+
+pytestmark = pytest.mark.browser
+
+EVIL = '<img src=x onerror="window.hurt = 1"></script><b>\'&'
+SELECTED = "Array.from(document.getElementById('prockd').prockd.selected)"
+UNNAMED = """() => [...document.querySelectorAll('.prk :is(button, input, select, canvas[tabindex])')].filter(node =>
+  !(node.getAttribute('aria-label') || node.labels?.length || node.textContent.trim() || node.title))
+  .map(node => node.outerHTML)"""
+FOCUSED = "document.activeElement.closest('section')?.className ?? document.activeElement.tagName"
+STICKING_OUT = """() => [...document.querySelectorAll('.prk :is(button, select, canvas, figcaption)')].filter(node => {
+  const r = node.getBoundingClientRect();
+  return !node.closest('.prk-scroll') && r.width && (r.right > innerWidth || r.left < 0);
+}).map(node => node.className || node.textContent)"""
+ENCLOSED = """path => {
+  const view = document.getElementById('prockd').prockd, c = view.maps[0], { X, Y } = view.points(0), found = [];
+  const { left, top, width, height } = c.over.getBoundingClientRect(), shape = new Path2D();
+  for (const [x, y] of path) shape.lineTo(Math.round(left + x * width) - left, Math.round(top + y * height) - top);
+  shape.closePath();
+  const ctx = new OffscreenCanvas(1, 1).getContext('2d');
+  for (let p = 0; p < view.P; p++) if (ctx.isPointInPath(shape, X[p], Y[p])) found.push(p);
+  return found;
+}"""
+TIMES = """() => {
+  const view = document.getElementById('prockd').prockd;
+  const run = f => { const began = performance.now(); f(); return performance.now() - began; };
+  const acts = [() => view.draw(), () => view.like(0), () => { view.choose(2); view.draw(); }];
+  return acts.map(f => Math.min(...[1, 2, 3, 4, 5].map(() => run(f))));
+}"""
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def explorer() -> PrototypeExplorer:
+    features = world(20)
+    explorer = PrototypeExplorer(found(features), features, part_names=PART_NAMES)
+    explorer.rename(1, EVIL)
+    return explorer
+
+
+@pytest.fixture(scope="module")
+def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    features = world(20)
+    noisy = found(world(20, seed=5), 6)
+    two = PrototypeExplorer(explorer.models[0].bank, features, other=(noisy, features), part_names=PART_NAMES)
+    plain = world(20, parts=False)
+    made = {
+        "one": explorer.export_html(folder / "one.html"),
+        "two": two.export_html(folder / "two.html"),
+        "no parts": PrototypeExplorer(found(plain), plain).export_html(folder / "plain.html"),
+        "lens": PatchLens(features).export_html(folder / "lens.html"),
+    }
+    big = world(400, grid=8)
+    made["big"] = PrototypeExplorer(found(big), big).export_html(folder / "big.html")
+    return made
+
+
+@pytest.fixture
+def open_page(browser: Any, pages: dict[str, Path]) -> Iterator[Open]:
+    """Opens a page and, at the end, holds that nothing failed in it and that nothing was asked for."""
+    opened, wrong = [], []
+
+    def open_one(name: str = "one", **options: Any) -> Any:
+        page = browser.new_page(**{"viewport": {"width": 1200, "height": 1000}} | options)
+        opened.append(page)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on(
+            "request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "blob:")) else None
+        )
+        page.goto(pages[name].as_uri())
+        page.wait_for_selector(".prk canvas")
+        settle(page)
+        return page
+
+    yield open_one
+    for page in opened:
+        page.close()
+    assert wrong == []
+
+
+def settle(page: Any) -> None:
+    """Two frames later everything is drawn."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def state(page: Any, name: str) -> Any:
+    return page.evaluate("name => prockdModel.get(name)", name)
+
+
+def selected(page: Any) -> list[int]:
+    settle(page)
+    return page.evaluate(SELECTED)
+
+
+def live(page: Any) -> str:
+    settle(page)
+    return page.locator("[aria-live]").first.inner_text()
+
+
+def caption(page: Any) -> str:
+    return page.locator(".prk-image figcaption").first.inner_text()
+
+
+def canvas(page: Any, pane: str) -> Any:
+    return page.locator(f".prk-{pane} canvas[role=application]").first
+
+
+def drag(page: Any, pane: str, path: list[tuple[float, float]]) -> None:
+    """Draw over a pane; places are shares of its width and height."""
+    box = canvas(page, pane).bounding_box()
+    points = [(round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])) for x, y in path]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=3)
+    page.mouse.up()
+
+
+# Selecting
+
+
+def test_a_row_of_the_table_selects_its_patches_in_all_panes(open_page, explorer):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    k = state(page, "prototype")
+    mine = np.flatnonzero(explorer.label() == k).tolist()
+    assert selected(page) == mine
+    assert live(page).startswith(f"{len(mine)} of 320 patches selected")
+    assert f"{len(mine)} selected patches" in page.locator(".prk-patches h3").inner_text()
+    assert page.locator("tbody tr[aria-selected=true]").count() == 1
+    assert state(page, "image") == explorer.stats[0][k]["near"][0][0] // 16
+
+
+def test_a_click_in_the_image_boxes_the_patch_under_it(open_page, explorer):
+    page = open_page()
+    box = canvas(page, "image").bounding_box()
+    page.mouse.click(box["x"] + 0.62 * box["width"], box["y"] + 0.3 * box["height"])
+    assert state(page, "patch") == 1 * 4 + 2
+    assert selected(page) == [6]
+    assert state(page, "prototype") == explorer.label()[6]
+    assert (
+        explorer.models[0].bank.names[state(page, "prototype")]
+        in page.locator(".prk-image figcaption").nth(0).inner_text()
+    )
+
+
+def test_a_box_in_the_image_selects_the_patches_whose_centre_is_inside(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Box").click()
+    drag(page, "image", [(0.02, 0.02), (0.48, 0.7)])
+    assert selected(page) == [0, 1, 4, 5, 8, 9]
+    page.keyboard.down("Shift")
+    drag(page, "image", [(0.55, 0.8), (0.98, 0.98)])
+    page.keyboard.up("Shift")
+    assert selected(page) == [0, 1, 4, 5, 8, 9, 14, 15]
+
+
+def test_a_lasso_on_the_map_selects_exactly_what_it_encloses(open_page):
+    page = open_page()
+    path = [(0.1, 0.05), (0.55, 0.1), (0.5, 0.9), (0.12, 0.95)]
+    drag(page, "map", path)
+    inside = page.evaluate(ENCLOSED, path)
+    assert 20 < len(inside) < 320
+    assert selected(page) == inside
+
+
+def test_patches_are_selected_in_the_grid_too(open_page):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    settle(page)
+    first = page.evaluate("document.getElementById('prockd').prockd.cells.slice(0, 3).map(cell => cell.patch)")
+    box = canvas(page, "patches").bounding_box()
+    drag(page, "patches", [(0.01, 0.01), (170 / box["width"], 0.01), (170 / box["width"], 0.14), (0.01, 0.14)])
+    assert selected(page) == sorted(first)
+
+
+# By key
+
+
+def test_the_table_works_by_key(open_page):
+    page = open_page()
+    page.locator("tbody tr").nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    settle(page)
+    chosen = state(page, "prototype")
+    assert page.locator("tbody tr").nth(1).get_attribute("data-k") == str(chosen)
+    page.keyboard.press("d")
+    assert state(page, "banks")[0]["enabled"][chosen] is False
+    page.keyboard.press("Control+z")
+    assert state(page, "banks")[0]["enabled"][chosen] is True
+
+
+def test_the_image_and_the_map_work_by_key(open_page):
+    page = open_page()
+    canvas(page, "image").focus()
+    for key in ("ArrowRight", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    assert state(page, "patch") == 5
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert selected(page) == [5, 6]
+    page.keyboard.press("PageDown")
+    assert state(page, "image") == 1
+    page.keyboard.press("Escape")
+    assert selected(page) == []
+    canvas(page, "map").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert len(selected(page)) == 1
+
+
+def test_everything_can_be_reached_by_tab_and_has_a_name(open_page):
+    page = open_page()
+    unnamed = page.evaluate(UNNAMED)
+    assert unnamed == []
+    seen = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.add(
+            page.evaluate("document.activeElement.closest('section')?.className ?? document.activeElement.tagName")
+        )
+    assert {"prk-map", "prk-image", "prk-patches", "prk-table", "BUTTON", "SELECT"} <= seen
+
+
+# Names and switches
+
+
+def test_a_name_that_is_html_is_shown_as_text(open_page):
+    page = open_page()
+    settle(page)
+    assert page.locator("tbody tr[data-k='1'] td").first.get_attribute("title") == EVIL
+    assert page.locator(".prk img, .prk b").count() == 0
+    page.locator("tbody tr[data-k='1']").click()
+    settle(page)
+    assert page.locator(".prk-edit input").input_value() == EVIL
+    assert page.evaluate("window.hurt") is None
+
+
+def test_renaming_merging_and_undo(open_page, explorer):
+    page = open_page()
+    page.locator("tbody tr[data-k='0']").click()
+    field = page.locator(".prk-edit input")
+    field.fill("hoof")
+    field.press("Enter")
+    settle(page)
+    assert "hoof" in page.locator("tbody tr[data-k='0']").inner_text()
+    page.locator(".prk-edit select").select_option("2")
+    sizes = np.bincount(explorer.label(), minlength=5)
+    assert len(selected(page)) == sizes[0] + sizes[2]
+    assert state(page, "banks")[0]["merged"] == [0, 1, 0, 3, 4]
+    assert "in hoof" in page.locator("tbody tr[data-k='2']").inner_text()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").click()
+    settle(page)
+    assert state(page, "banks") == explorer.banks
+    assert page.get_by_role("button", name="Undo").is_enabled()  # the page was saved with one edit
+
+
+def test_the_last_prototype_cannot_be_switched_off(open_page):
+    page = open_page()
+    for k in range(5):
+        page.locator(f"tbody tr[data-k='{k}']").click()
+        page.get_by_role("button", name="Disable").click()
+        settle(page)
+    assert state(page, "banks")[0]["enabled"] == [False] * 4 + [True]
+    assert "One prototype must stay enabled." in page.locator(".prk-status").inner_text()
+    assert page.evaluate("new Set(document.getElementById('prockd').prockd.soft[0].label).size") <= 2
+
+
+# What is shown
+
+
+def test_likeness_to_a_patch_covers_all_images(open_page, explorer):
+    page = open_page()
+    page.get_by_role("button", name="Like this patch").click()
+    box = canvas(page, "image").bounding_box()
+    page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.9 * box["height"])
+    settle(page)
+    found = page.evaluate("Array.from(document.getElementById('prockd').prockd.like(0))")
+    unit = explorer.models[0].unit.float()
+    cosine = (unit @ unit[12]).numpy()
+    assert np.corrcoef(found, cosine)[0, 1] > 0.98
+    assert "All images, most alike first" in page.locator(".prk-patches h3").inner_text()
+    best = page.evaluate("document.getElementById('prockd').prockd.cells[0].patch")
+    assert best == 12
+
+
+def test_raw_and_smoothed_maps_are_told_apart(open_page):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    settle(page)
+    pixels = "document.querySelector('.prk-image canvas').toDataURL()"
+    raw, caption = page.evaluate(pixels), page.locator(".prk-image figcaption").nth(0)
+    assert "raw, 4 × 4 patches" in caption.inner_text()
+    page.get_by_role("button", name="Smoothed").click()
+    settle(page)
+    assert "smoothed" in caption.inner_text()
+    assert page.evaluate(pixels) != raw
+
+
+def test_the_card_comes_a_moment_after_the_ring(open_page):
+    page = open_page()
+    box = canvas(page, "image").bounding_box()
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.1 * box["height"])
+    assert page.evaluate("document.getElementById('prockd').prockd.hover") == 1
+    card = page.locator(".prk-card")
+    card.wait_for(state="visible", timeout=3000)
+    assert "row 0, column 1" in card.inner_text()
+    assert "true part: background" in card.inner_text()
+    page.mouse.move(2, 2)
+    card.wait_for(state="hidden", timeout=3000)
+
+
+def test_the_table_sorts_and_says_how(open_page):
+    page = open_page()
+    page.locator("thead button", has_text="patches").click()
+    settle(page)
+    sizes = [int(row.replace(",", "")) for row in page.locator("tbody td:nth-child(2)").all_inner_texts()]
+    assert sizes == sorted(sizes)
+    assert page.locator("thead th").nth(1).get_attribute("aria-sort") == "ascending"
+
+
+def test_what_is_not_known_about_parts_is_hidden(open_page):
+    page = open_page("no parts")
+    assert page.locator("thead th").all_inner_texts() == ["prototype", "patches", "entropy", "best", "nearest"]
+    assert page.locator(".prk-bar option").all_inner_texts() == ["prototype", "class"]
+
+
+def test_two_models_count_the_patches_on_which_they_agree(open_page, pages):
+    page = open_page("two")
+    text = pages["two"].read_text()
+    banks = json.loads(text.split('id="prockd-state">')[1].split("</script>")[0])["meta"]
+    labels = page.evaluate("document.getElementById('prockd').prockd.soft.map(s => Array.from(s.label))")
+    same = sum(banks["match"][b] == a for a, b in zip(*labels, strict=True))
+    assert f"teacher and student agree on {same}" in live(page)
+    page.locator(".prk-bar select").select_option("agreement")
+    settle(page)
+    assert "same prototype" in page.locator(".prk-legend").inner_text()
+    assert page.locator(".prk-map canvas[role=application]").count() == 2
+
+
+@pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
+def test_light_and_dark_pages(open_page, scheme, is_dark):
+    page = open_page(color_scheme=scheme)
+    settle(page)
+    colour = page.evaluate("getComputedStyle(document.querySelector('.prk')).backgroundColor")
+    assert (sum(map(int, colour[4:-1].split(","))) < 384) == is_dark
+    assert page.evaluate("document.querySelector('.prk').classList.contains('prk-dark')") == is_dark
+
+
+@pytest.mark.parametrize("width", [1280, 900, 520])
+def test_nothing_sticks_out_at_any_width(open_page, width):
+    page = open_page("two", viewport={"width": width, "height": 900})
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    out = page.evaluate(STICKING_OUT)
+    assert out == []
+
+
+def test_a_tab_that_was_hidden_is_drawn_when_it_is_shown(open_page):
+    page = open_page()
+    page.evaluate("document.getElementById('prockd').style.display = 'none'")
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.evaluate("document.getElementById('prockd').style.display = ''")
+    settle(page)
+    settle(page)
+    sizes = page.evaluate("(c => [c.clientWidth, c.width])(document.querySelector('.prk-map canvas'))")
+    assert sizes[0] == sizes[1] > 100
+
+
+def test_tables_and_pictures_are_saved_without_a_kernel(open_page, explorer):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(saved.value.path()).read_text(encoding="utf-8"))))
+    assert [int(row["patch"]) for row in rows] == selected(page)
+    k = state(page, "prototype")
+    assert {row["name"] for row in rows} == {explorer.models[0].bank.names[k]}
+    assert {(row["seed"], row["data"]) for row in rows} == {("0", "world-20-0")}
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="PNG").click()
+    assert Path(saved.value.path()).read_bytes().startswith(b"\x89PNG")
+    assert page.get_by_role("button", name="UMAP").count() == 0
+
+
+def test_25_thousand_patches_are_drawn_in_less_than_a_tenth_of_a_second(open_page):
+    page = open_page("big")
+    times = page.evaluate(TIMES)
+    assert max(times) < 100, times
+
+
+# The lens
+
+
+def test_the_lens_takes_a_patch_of_any_image(open_page):
+    page = open_page("lens")
+    tiles = page.locator(".prk-lens figure:not(.prk-query) canvas[role=application]")
+    box = tiles.bounding_box()
+    page.mouse.click(box["x"] + 109 + 10, box["y"] + 10)  # top left patch of the second tile
+    settle(page)
+    assert state(page, "patch") % 16 == 0
+    assert "row 0, column 0" in page.locator("figcaption").inner_text()
+    assert "cosine above 0.5, of 320" in live(page)
+    page.locator(".prk-query canvas[role=application]").focus()
+    for key in ("ArrowRight", "PageDown"):
+        before = state(page, "patch")
+        page.keyboard.press(key)
+        assert state(page, "patch") - before in (1, 16, 16 - 320)

@@ -1,0 +1,368 @@
+import csv
+import importlib.util
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import prockd_widgets.explorer as explorer_module
+import prockd_widgets.patches as patches_module
+import pytest
+import torch
+import torch.nn.functional as F
+import traitlets
+from prockd_widgets import PatchLens, PrototypeExplorer
+from prockd_widgets.squeeze import squeeze
+from widget_world import CLASSES, PART_NAMES, found, world
+
+from prockd import PatchFeatures, PrototypeBank, Student
+from prockd.embed import Embedding
+from prockd.tasks import Classification
+
+N = 16
+
+
+@pytest.fixture(scope="module")
+def features() -> PatchFeatures:
+    return world()
+
+
+@pytest.fixture
+def bank(features: PatchFeatures) -> PrototypeBank:
+    return found(features)
+
+
+@pytest.fixture
+def explorer(bank: PrototypeBank, features: PatchFeatures) -> PrototypeExplorer:
+    return PrototypeExplorer(bank, features, part_names=PART_NAMES)
+
+
+def tiny_student(bank: PrototypeBank) -> Student:
+    options = {"channels": (8, 8, 8, 8), "stem_width": 8}
+    return Student("resnet10t", Classification(3), bank, image_px=32, layers=(1, 2), **options)
+
+
+def unpacked_top(explorer: PrototypeExplorer, model: int = 0) -> torch.Tensor:
+    """(P, K) shares as the browser reads them."""
+    P, K, T = explorer.meta["patches"], explorer.models[model].bank.num_prototypes, explorer.meta["count"]
+    data = np.frombuffer(explorer.top[model], np.uint8).reshape(2, P, T)
+    shares = torch.zeros(P, K)
+    return shares.scatter_(1, torch.from_numpy(data[0].astype(np.int64)), torch.from_numpy(data[1] / 255).float())
+
+
+def unpacked_codes(widget: PrototypeExplorer | PatchLens, model: int = 0) -> torch.Tensor:
+    """(P, D) vectors as the browser reads them."""
+    packed = np.frombuffer(widget.codes[model], np.uint8).reshape(widget.meta["patches"], -1)
+    levels = np.stack([packed & 15, packed >> 4], 2).reshape(len(packed), -1).astype(np.float32) - 8
+    return torch.from_numpy(levels) * torch.tensor(widget.meta["models"][model]["steps"])
+
+
+# What is sent
+
+
+def test_the_browser_gets_the_strongest_prototypes_of_each_patch(explorer, bank, features):
+    whole = bank.assignments(features).flatten(0, 1)
+    sent = unpacked_top(explorer)
+    torch.testing.assert_close(sent[sent > 0], whole[sent > 0], atol=6e-3, rtol=0)
+    assert (sent.argmax(1) == whole.argmax(1)).all()
+
+
+def test_likeness_of_what_is_sent_is_close_to_the_cosine(explorer, bank, features):
+    u = F.normalize(bank.embed(features.fused(range(12))).detach().flatten(0, 1), dim=-1)
+    codes = unpacked_codes(explorer)
+    close = np.corrcoef((u @ u.T).flatten().numpy(), (codes @ codes.T).flatten().numpy())[0, 1]
+    assert close > 0.98
+
+
+def test_a_patch_costs_at_most_40_bytes_with_one_model_and_with_two():
+    many = world(400)
+    bank = found(many)
+    one = PrototypeExplorer(bank, many, part_names=PART_NAMES).bytes_sent
+    two = PrototypeExplorer(bank, many, other=(bank, many), part_names=PART_NAMES).bytes_sent
+    assert one.a_patch <= 40
+    assert two.a_patch <= 40
+    assert one.sheet > 10_000
+
+
+def test_more_patches_than_allowed_are_whole_images_drawn_at_random_and_told(bank, features):
+    shown = PrototypeExplorer(bank, features, max_patches=5 * N, seed=3)
+    assert shown.meta["patches"] == 5 * N
+    assert shown.meta["note"] == "5 of 12 images are shown, drawn with seed 3"
+    again = PrototypeExplorer(bank, features, max_patches=5 * N, seed=3)
+    assert shown.images.ids == again.images.ids != PrototypeExplorer(bank, features, max_patches=5 * N).images.ids
+
+
+def test_two_million_patches_are_never_read_whole(bank, monkeypatch):
+    monkeypatch.setattr(patches_module, "MAX_IMAGES", 1600)
+    chosen = patches_module.choose_images(20_000, 100, 0)
+    assert len(chosen) == 1600
+    assert len(patches_module.choose_images(200, 10_000, 0)) == 20
+
+
+def test_without_part_masks_nothing_is_said_about_parts():
+    plain = world(parts=False)
+    explorer = PrototypeExplorer(found(plain), plain)
+    assert explorer.meta["parts"] is None
+    assert explorer.parts == b""
+    assert "part" not in explorer.rows()[0]
+
+
+def test_the_statistics_name_the_nearest_patches_with_their_distance(explorer, bank, features):
+    u = F.normalize(bank.embed(features.fused(range(12))).detach(), dim=-1)
+    for k, row in enumerate(explorer.stats[0]):
+        cosine = u @ F.normalize(bank.prototypes[k], dim=0).detach()
+        p, distance = row["near"][0]
+        assert distance == pytest.approx(1 - float(cosine.max()), abs=2e-3)
+        assert float(cosine.flatten()[p]) == pytest.approx(float(cosine.max()), abs=2e-3)
+        images = [p // N for p, _ in row["near"]]
+        assert len(set(images)) == len(images)
+        assert row["other"] != k
+
+
+# Selecting
+
+
+def test_a_selection_from_the_browser_tells_images_rows_and_columns(explorer):
+    explorer.set_state({"selection": memoryview(np.array([17, 35], np.uint32).tobytes())})
+    assert explorer.selection == (17, 35)
+    rows = explorer.rows()
+    assert [(r["image"], r["row"], r["column"], r["part"], r["class"]) for r in rows] == [
+        ("farm/001", 0, 1, "background", "hen"), ("farm/002", 0, 3, "background", "pig"),
+    ]  # fmt: skip
+    assert rows[0]["name"] == explorer.models[0].bank.names[rows[0]["prototype"]]
+    assert (rows[0]["seed"], rows[0]["data"]) == (0, "world-12-0")
+
+
+def test_a_selection_that_is_not_there_is_refused(explorer):
+    with pytest.raises(traitlets.TraitError, match=r"numbered 0\.\.191, and 5\.\.192"):
+        explorer.selection = (5, 192)
+
+
+def test_without_pandas_the_frame_is_a_list_of_rows(explorer, monkeypatch):
+    explorer.selection = (3,)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert explorer.to_frame() == explorer.rows()
+    assert len(explorer.to_frame()) == 1
+
+
+def test_csv_and_json_hold_the_rows_with_seed_and_data(explorer, tmp_path):
+    explorer.selection = (0, 40)
+    with explorer.to_csv(tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["patch"], r["data"], r["seed"]) for r in rows] == [("0", "world-12-0", "0"), ("40", "world-12-0", "0")]
+    told = json.loads(explorer.to_json(tmp_path / "a.json").read_text())
+    assert told["patches"] == explorer.rows()
+    assert told["banks"] == explorer.banks
+
+
+# Names and switches
+
+
+def test_edits_in_the_browser_reach_the_bank_and_what_is_shown(explorer, bank, features):
+    before = bank.assignments(features).flatten(0, 1)
+    explorer.set_state(
+        {"banks": [{"names": ["leg", "b", "c", "d", "e"], "enabled": [True, False, False, True, True],
+                    "merged": [0, 0, 2, 3, 4]}]}
+    )  # fmt: skip
+    assert bank.names[0] == "leg"
+    assert bank.enabled.tolist() == [True, False, False, True, True]
+    after = bank.assignments(features).flatten(0, 1)
+    rest = 1 - before[:, 2]
+    sure = rest > 0.05
+    torch.testing.assert_close(after[sure, 0], (before[:, 0] + before[:, 1])[sure] / rest[sure], atol=0.02, rtol=0)
+    torch.testing.assert_close(unpacked_top(explorer)[sure], after[sure], atol=0.01, rtol=0)
+
+
+def test_undo_takes_names_switches_and_centres_back(explorer, bank):
+    centres, names = bank.prototypes.detach().clone(), list(bank.names)
+    explorer.rename(0, "hoof")
+    explorer.merge(1, 2)
+    assert not torch.equal(bank.prototypes, centres)
+    explorer.disable(3)
+    for _ in range(4):
+        explorer.undo()
+    assert torch.equal(bank.prototypes, centres)
+    assert bank.names == names
+    assert bank.enabled.all()
+    assert explorer.past == []
+
+
+def test_a_merged_centre_is_weighted_by_the_patches_of_each(explorer, bank):
+    centres = bank.prototypes.detach().clone()
+    sizes = np.bincount(explorer.label(), minlength=5)
+    explorer.merge(0, 4)
+    expected = (sizes[0] * centres[0] + sizes[4] * centres[4]) / (sizes[0] + sizes[4])
+    torch.testing.assert_close(bank.prototypes[0].detach(), expected.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_bank_without_an_enabled_prototype_or_a_name_is_refused(explorer, bank):
+    for change in ({"enabled": [False] * 5}, {"names": ["a", " ", "c", "d", "e"]}, {"merged": [1, 2, 2, 3, 4]}):
+        with pytest.raises(traitlets.TraitError, match=r"must stay enabled|do not fit"):
+            explorer.banks = [{**explorer.banks[0], **change}]
+    assert bank.enabled.all()
+
+
+def test_names_travel_with_the_saved_bank(explorer, tmp_path):
+    explorer.rename(2, "tail")
+    explorer.disable(4)
+    back = PrototypeBank.load(explorer.save_bank(tmp_path / "bank.safetensors"))
+    assert back.names[2] == "tail"
+    assert back.enabled.tolist() == [True] * 4 + [False]
+
+
+# Two models
+
+
+def test_a_second_bank_is_matched_to_the_first_one(features, bank):
+    order = torch.tensor([3, 1, 4, 0, 2])
+    other = found(features)
+    with torch.no_grad():
+        other.prototypes.copy_(bank.prototypes[order])
+        other.assigner.weight.copy_(bank.assigner.weight[order])
+        other.assigner.bias.copy_(bank.assigner.bias[order])
+    explorer = PrototypeExplorer(bank, features, other=(other, features), names=("before", "after"))
+    assert explorer.meta["match"] == order.tolist()
+    row = explorer.rows()[7]
+    assert row["prototype"] == explorer.meta["match"][row["prototype_after"]]
+
+
+def test_a_student_is_read_on_the_grid_of_the_teacher_and_left_as_it_was(features, bank):
+    student = tiny_student(bank).train()
+    explorer = PrototypeExplorer(bank, features, other=student)
+    assert student.training
+    assert explorer.models[1].unit.shape == (12 * N, 12)
+    assert explorer.meta["match"] == list(range(5))
+    explorer.rename(1, "leg", model=1)
+    assert bank.names[1] == "leg"
+    alone = PrototypeExplorer(bank, student, images=features.images)
+    assert len(alone.images) == 12
+
+
+# Pages without a kernel
+
+
+def test_the_offline_page_asks_for_nothing_and_cannot_be_broken_by_a_name(explorer, tmp_path):
+    explorer.rename(0, "</script><script>alert(1)</script>")
+    page = explorer.export_html(tmp_path / "a.html").read_text()
+    assert not re.search(r"https?://|//cdn|@import|<link|\bsrc=", page)
+    assert page.count("</script>") == 2
+    state = re.search(r'<script type="application/json" id="prockd-state">(.*?)</script>', page, re.S)
+    assert json.loads(state[1])["banks"] == explorer.banks
+    assert PrototypeExplorer._esm in page
+
+
+def test_a_saved_notebook_gets_a_picture_and_words(explorer):
+    explorer.prototype, explorer.selection = 2, tuple(range(20))
+    shown, _ = explorer._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= shown.keys()
+    assert "20 selected" in shown["text/plain"]
+    assert explorer.snapshot().data.startswith(b"\x89PNG")
+
+
+def test_buttons_that_need_the_kernel_tell_what_they_did(explorer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    explorer._asked("bank")
+    assert explorer.status == "Saved prototypes.safetensors beside the notebook."
+    explorer._asked("html")
+    assert (tmp_path / "explorer.html").stat().st_size > 20_000
+    monkeypatch.setattr(explorer, "save_bank", lambda: (_ for _ in ()).throw(OSError("disk full")))
+    explorer._asked("bank")
+    assert explorer.status == "OSError: disk full"
+
+
+def test_umap_replaces_the_map_and_leaves_patches_that_were_not_drawn_out(explorer, monkeypatch):
+    def few(vectors, **_):
+        return Embedding(np.array([[0, 0], [2, 1], [1, 1]], np.float32), np.array([0, 5, 9]), "umap", "UMAP of 3")
+
+    monkeypatch.setattr(explorer_module, "embed_2d", few)
+    explorer.lay_out().join()
+    xy = np.frombuffer(explorer.xy[0], np.uint16).reshape(-1, 2)
+    assert np.flatnonzero(xy[:, 0] != patches_module.NOWHERE).tolist() == [0, 5, 9]
+    assert xy[0, 0] < xy[9, 0] < xy[5, 0]
+    assert explorer.map_note == "UMAP of 3"
+
+
+# Bad input
+
+
+def test_what_does_not_belong_together_is_refused(bank, features):
+    with pytest.raises(ValueError, match="these features come from teacher ffffffff"):
+        PrototypeExplorer(bank, replace(features, teacher="f" * 20))
+    with pytest.raises(ValueError, match="student: its features are of other images"):
+        PrototypeExplorer(bank, features, other=(bank, world(9)))
+    with pytest.raises(ValueError, match="pass images="):
+        PrototypeExplorer(bank, tiny_student(bank))
+    with pytest.raises(ValueError, match="layout='tsne'"):
+        PrototypeExplorer(bank, features, layout="tsne")
+    with pytest.raises(ValueError, match="2 part names, but the masks have part 2"):
+        PrototypeExplorer(bank, features, part_names=("a", "b"))
+
+
+def test_features_that_are_not_finite_are_refused_with_the_image(bank, features):
+    maps = features.maps[0].copy()
+    maps[4, 0, 3] = np.nan
+    with pytest.raises(ValueError, match="image 'farm/004' are not finite"):
+        PrototypeExplorer(bank, replace(features, maps=(maps,)))
+
+
+def test_no_prototype_and_no_image_are_refused_one_of_each_is_shown(features):
+    empty = found(features, 1)
+    empty.prototypes = torch.nn.Parameter(torch.zeros(0, 12))
+    with pytest.raises(ValueError, match="nothing to show: 12 images, 0 prototypes"):
+        PrototypeExplorer(empty, features)
+    one = PrototypeExplorer(found(features, 1), features.select([2]))
+    assert one.meta["patches"] == N
+    assert one.stats[0][0]["other"] == -1
+    assert one.snapshot().data
+
+
+def test_images_that_are_gone_are_named(bank, features):
+    class Gone:
+        shape = (12, 3, 32, 32)
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            raise OSError("stale file handle")
+
+    images = replace(features.images, parts=None)
+    object.__setattr__(images, "pixels", Gone())
+    with pytest.raises(ValueError, match=r"image .farm/000. cannot be read any more .*stale file handle"):
+        PrototypeExplorer(bank, replace(features, images=images))
+
+
+# The script and the style
+
+
+@pytest.mark.parametrize("widget", [PrototypeExplorer, PatchLens])
+def test_the_script_is_small_plain_and_asks_for_nothing(widget):
+    assert len(widget._esm.encode()) < 40_000
+    assert not re.search(r"https?:|\bimport\b|innerHTML|insertAdjacentHTML|document\.write|\beval\b", widget._esm)
+    assert "export default" in widget._esm
+    assert not re.search(r"@import|url\(", widget._css)
+
+
+@pytest.mark.parametrize("widget", [PrototypeExplorer, PatchLens])
+def test_every_selector_is_prefixed(widget):
+    for selectors in re.findall(r"([^{}@]+)\{", re.sub(r"@[^{]+\{", "", widget._css)):
+        for selector in re.sub(r"\([^)]*\)", "", selectors).split(","):
+            assert selector.strip().startswith(".prk"), selector
+
+
+def test_squeezing_leaves_strings_templates_and_patterns_alone():
+    script = """
+    const a = 'two  spaces // here' ; // gone
+    const b = `x ${ a ? `in  ${ {k: 1}.k } side` : "" } = y`, c = /[",  ]/.test(a)
+    let d = 4 / 2 ; return a - -d
+    """
+    assert squeeze(script).strip() == (
+        "const a='two  spaces // here';\n"
+        'const b=`x ${ a ? `in  ${ {k: 1}.k } side` : "" } = y`,c=/[",  ]/.test(a)\n'
+        "let d=4 / 2;return a - -d"
+    )
+
+
+def test_the_classes_of_the_world_are_told(explorer):
+    assert explorer.meta["classes"] == list(CLASSES)
+    assert explorer.meta["labels"][:4] == [0, 1, 2, 0]

@@ -1,0 +1,328 @@
+"""Look at prototypes from every side at once, name what you recognise, and switch off what you do not want."""
+
+import csv
+import importlib.util
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import traitlets
+from IPython.display import Image
+
+from prockd.datasets import PackedImages
+from prockd.embed import embed_2d, principal
+from prockd.farmyard import PARTS
+from prockd.features import PatchFeatures
+from prockd.metrics import patch_parts
+from prockd.prototypes import PrototypeBank
+from prockd.student import Student
+from prockd_widgets.edits import BankEditor, state_of
+from prockd_widgets.html import offline_page
+from prockd_widgets.patches import (
+    Model,
+    Sent,
+    choose_images,
+    describe_images,
+    match,
+    pack_codes,
+    pack_top,
+    pack_xy,
+    read_patches,
+    statistics,
+)
+from prockd_widgets.snapshot import explorer_picture, static_bundle
+from prockd_widgets.sprites import sprite_sheet
+from prockd_widgets.squeeze import static_text
+
+BYTES_A_PATCH = 37
+
+
+def _pack(selection: Sequence[int], _: object = None) -> bytes:
+    return np.asarray(selection, np.uint32).tobytes()
+
+
+def _unpack(data: Any, _: object = None) -> tuple[int, ...]:
+    return tuple(np.frombuffer(data, np.uint32).tolist())
+
+
+class PrototypeExplorer(BankEditor):
+    """Map, patches, image and table of one bank, linked; a second model beside the first.
+
+    All that is clicked, lassoed or hovered is answered in the browser, also while the kernel trains. Patches are
+    numbered image by image, row by row, over the images that are shown (``images`` has them, in that order).
+
+    Args:
+        bank: the prototypes; names and switches set here are set in it.
+        features: a teacher's features, or a student, which then looks at ``images``.
+        other: a second model on the same images: a student, or a bank with its features.
+        names: of the one or two models.
+        images: needed where ``features`` is a student.
+        part_names: by part index; Farmyard's are known. Without part masks nothing is told about parts.
+        layout: ``"pca"`` at once, or ``"umap"``, which takes up to a minute the first time.
+        seed: of the images drawn where all would be too many, and of UMAP.
+        max_patches: more than this are not sent; the widget says so.
+
+    Raises:
+        ValueError: bank and features do not belong together, features are not finite, an image cannot be read any
+            more, or there is nothing to show; the message says which.
+    """
+
+    _esm = static_text("explorer", "js")
+    _css = static_text("explorer", "css")
+    selection = traitlets.Tuple(help="Numbers of the selected patches.").tag(
+        sync=True, to_json=_pack, from_json=_unpack
+    )
+    prototype = traitlets.Int(-1, help="The prototype in focus, -1 for none.").tag(sync=True)
+    model = traitlets.Int(0, help="The model whose prototypes the table shows: 0 or 1.").tag(sync=True)
+    image = traitlets.Int(0, help="The image that is shown.").tag(sync=True)
+    patch = traitlets.Int(-1, help="The patch in the box, -1 for none.").tag(sync=True)
+    colour_by = traitlets.Enum(("prototype", "part", "class", "agreement"), "prototype").tag(sync=True)
+    show = traitlets.Enum(("prototype", "likeness"), "prototype", help="What the heat-map shows.").tag(sync=True)
+    smooth = traitlets.Bool(False, help="Heat-map smoothed, else raw patches.").tag(sync=True)
+    opacity = traitlets.Float(0.75, min=0, max=1, help="Of the heat-map.").tag(sync=True)
+    status = traitlets.Unicode("", help="What the kernel has to say.").tag(sync=True)
+    map_note = traitlets.Unicode("").tag(sync=True)
+    meta = traitlets.Dict().tag(sync=True)
+    stats: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    sheet = traitlets.Bytes().tag(sync=True)
+    parts = traitlets.Bytes().tag(sync=True)
+    xy: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    top: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    codes: traitlets.List[Any] = traitlets.List().tag(sync=True)
+
+    def __init__(
+        self,
+        bank: PrototypeBank,
+        features: Model,
+        *,
+        other: Student | tuple[PrototypeBank, Model] | None = None,
+        names: Sequence[str] = ("teacher", "student"),
+        images: PackedImages | None = None,
+        part_names: Sequence[str] | None = None,
+        layout: str = "pca",
+        seed: int = 0,
+        max_patches: int = 200_000,
+    ) -> None:
+        if layout not in ("pca", "umap"):
+            raise ValueError(f"layout={layout!r}: choose 'pca' or 'umap'")
+        everything = features.images if isinstance(features, PatchFeatures) else images
+        if everything is None:
+            raise ValueError("a student alone has no pictures: pass images=")
+        if len(everything) == 0 or bank.num_prototypes == 0:
+            raise ValueError(f"nothing to show: {len(everything)} images, {bank.num_prototypes} prototypes")
+        models: list[tuple[PrototypeBank, Model]] = [(bank, features)]
+        if other is not None:
+            models.append((other.bank or bank, other) if isinstance(other, Student) else other)
+        if len(names) < len(models):
+            raise ValueError(f"{len(names)} names for {len(models)} models")
+        self.grid, self.seed = features.grid, seed
+        per_image = self.grid[0] * self.grid[1]
+        self.chosen = choose_images(len(everything), per_image, seed, max_patches)
+        self.images = everything.select(self.chosen)
+        self.models = [
+            read_patches(names[i], b, source, everything, self.chosen, self.grid)
+            for i, (b, source) in enumerate(models)
+        ]
+        self._remember()
+        self._part_names = _part_names(everything, part_names)
+        self._umap = threading.Thread()
+        self._steps: list[list[float]] = []
+        super().__init__()
+        self._send_patches(len(everything))
+        if layout == "umap":
+            self._lay_out(progress=True)
+        self.observe(lambda _: self._apply(), "banks")
+        self.on_msg(lambda _, content, __: self._asked(str(content.get("do"))))
+
+    # What is sent
+
+    def _send_patches(self, total: int) -> None:
+        """Everything that does not change, then what follows from the banks."""
+        sheet = sprite_sheet(self.images)
+        K = max(m.bank.num_prototypes for m in self.models)
+        self._count = min(4 if len(self.models) == 1 else 3, *(m.bank.num_prototypes for m in self.models))
+        each = 4 + self._count * (2 if K <= 256 else 3)
+        packed = [pack_codes(m.unit, max(4, (BYTES_A_PATCH - 1) // len(self.models) - each)) for m in self.models]
+        P = len(self.models[0].unit)
+        self.sheet, self.codes = sheet.data, [data for data, _ in packed]
+        maps = [principal(m.unit.float().numpy(), 2) for m in self.models]
+        self.xy = [pack_xy(xy, np.arange(P), P) for xy in maps]
+        self.map_note = f"PCA of {P:,} patches"
+        known = self.images.parts is not None and bool(self._part_names)
+        if known:
+            self._parts = patch_parts(np.asarray(self.images.parts), self.grid, len(self._part_names))
+            self.parts = self._parts.astype(np.uint8).tobytes()
+        self.banks = [state_of(b) for b in self._banks]
+        self.meta = {
+            **describe_images(self.images, self.grid, sheet, total, self.seed),
+            "parts": self._part_names if known else None,
+            "count": self._count,
+            "models": [
+                {"name": m.name, "bank": next(i for i, b in enumerate(self._banks) if b is m.bank), "steps": steps}
+                for m, (_, steps) in zip(self.models, packed, strict=True)
+            ],
+        }
+        self._follow()
+
+    def _follow(self) -> None:
+        """Assignments and the table's numbers for the switches as they are."""
+        self._soft = [m.switched() for m in self.models]
+        self._label = [a.argmax(1).numpy() for a in self._soft]
+        self.top = [pack_top(a, self._count) for a in self._soft]
+        per_image = self.grid[0] * self.grid[1]
+        self.stats = [statistics(m, a, per_image) for m, a in zip(self.models, self._soft, strict=True)]
+        if len(self.models) == 2:
+            K, L = (m.bank.num_prototypes for m in self.models)
+            same = self.models[0].bank is self.models[1].bank
+            found = list(range(K)) if same else match(self._label[0], self._label[1], K, L)
+            self.meta = {**self.meta, "match": found}
+
+    def label(self, model: int = 0) -> np.ndarray:
+        """(P,) strongest prototype of each patch."""
+        return self._label[model]
+
+    def soft(self, model: int = 0) -> torch.Tensor:
+        """(P, K) soft assignment of each patch, switches as they are."""
+        return self._soft[model]
+
+    @property
+    def bytes_sent(self) -> Sent:
+        """How much the browser was given, and how much of it a patch without the sprite sheet."""
+        return Sent.of(self, ("xy", "top", "codes", "parts"), ("meta", "stats", "banks"))
+
+    # Selecting and taking along
+
+    @traitlets.validate("selection")
+    def _check_selection(self, proposal: Any) -> tuple[int, ...]:
+        chosen = sorted({int(p) for p in proposal["value"]})
+        P = len(self.models[0].unit)
+        if chosen and not 0 <= chosen[0] <= chosen[-1] < P:
+            raise traitlets.TraitError(f"patches are numbered 0..{P - 1}, and {chosen[0]}..{chosen[-1]} were selected")
+        return tuple(chosen)
+
+    def rows(self) -> list[dict[str, object]]:
+        """One row a selected patch, all patches where none is selected."""
+        N, w = self.grid[0] * self.grid[1], self.grid[1]
+        rows = []
+        for p in self.selection or range(self.meta["patches"]):
+            m = p // N
+            row: dict[str, object] = {"patch": p, "image": self.images.ids[m], "row": p % N // w, "column": p % w}
+            for i, model in enumerate(self.models):
+                k = int(self._label[i][p])
+                tail = "" if i == 0 else f"_{model.name}"
+                row |= {f"prototype{tail}": k, f"name{tail}": model.bank.names[k]}
+                row[f"assignment{tail}"] = round(float(self._soft[i][p, k]), 4)
+            label = int(self.images.labels[m])
+            if self.parts:
+                row["part"] = self._part_names[int(self._parts[m, p % N])]
+            row["class"] = self.images.classes[label] if label >= 0 else None
+            rows.append(row | {"seed": self.seed, "data": self.meta["data"]})
+        return rows
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame where pandas is installed, else as they are."""
+        if importlib.util.find_spec("pandas") is None:
+            return self.rows()
+        return importlib.import_module("pandas").DataFrame(self.rows())
+
+    def to_csv(self, path: str | Path = "patches.csv") -> Path:
+        """Write the rows as CSV."""
+        rows = self.rows()
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return Path(path)
+
+    def to_json(self, path: str | Path = "patches.json") -> Path:
+        """Write names, switches and rows as JSON, with the seed and the hash of the data."""
+        told = {"seed": self.seed, "data": self.meta["data"], "banks": self.banks, "patches": self.rows()}
+        Path(path).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+        return Path(path)
+
+    def to_png(self, path: str | Path = "explorer.png") -> Path:
+        """Write the picture of :meth:`snapshot`."""
+        Path(path).write_bytes(explorer_picture(self))
+        return Path(path)
+
+    def save_bank(self, path: str | Path = "prototypes.safetensors") -> Path:
+        """Save the bank of the model in focus, with its names and switches."""
+        return self.models[self.model].bank.save(path)
+
+    def export_html(self, path: str | Path = "explorer.html") -> Path:
+        """Write one page that holds everything: it opens without network and without a kernel."""
+        Path(path).write_text(offline_page(self, "Prototype explorer"), encoding="utf-8")
+        return Path(path)
+
+    def snapshot(self) -> Image:
+        """The state as an ordinary picture, for a saved notebook."""
+        return Image(explorer_picture(self), format="png")  # type: ignore[no-untyped-call]
+
+    # Asked by the browser
+
+    def _asked(self, what: str) -> None:
+        """A button that needs the kernel was pressed; what goes wrong is told in ``status``."""
+        try:
+            if what == "umap":
+                self.lay_out()
+            elif what == "bank":
+                self.status = f"Saved {self.save_bank()} beside the notebook."
+            elif what == "html":
+                self.status = f"Saved {self.export_html()} beside the notebook: send it to anyone."
+        except Exception as failure:
+            self.status = f"{type(failure).__name__}: {failure}"
+
+    def lay_out(self) -> threading.Thread:
+        """Compute the UMAP in the background; ``status`` tells how long it has been running."""
+        if not self._umap.is_alive():
+            self._umap = threading.Thread(target=self._lay_out, daemon=True)
+            self._umap.start()
+        return self._umap
+
+    def _lay_out(self, *, progress: bool = False) -> None:
+        P, done = self.meta["patches"], threading.Event()
+
+        def tell() -> None:
+            began = time.perf_counter()
+            while not done.wait(1):
+                passed = time.perf_counter() - began
+                self.status = f"UMAP of {min(P, 20_000):,} patches: {passed:.0f} s so far, a minute at most"
+
+        ticker = threading.Thread(target=tell, daemon=True)
+        ticker.start()
+        try:
+            found = [embed_2d(m.unit.float().numpy(), seed=self.seed, progress=progress) for m in self.models]
+            self.xy = [pack_xy(e.xy, e.indices, P) for e in found]
+            self.map_note, told = found[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
+        except Exception as failure:
+            told = f"{type(failure).__name__}: {failure}"
+        done.set()
+        ticker.join()
+        self.status = told
+
+    def __repr__(self) -> str:
+        shown = f"{self.meta['patches']:,} patches of {len(self.images):,} images"
+        about = " and ".join(f"{m.name} ({m.bank!r})" for m in self.models)
+        return f"PrototypeExplorer({shown}, {len(self.selection):,} selected): {about}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live widget, and for pages without a kernel its picture and its words."""
+        return static_bundle(self, super()._repr_mimebundle_(**kwargs))
+
+
+def _part_names(images: PackedImages, given: Sequence[str] | None) -> list[str]:
+    """The names that were given, Farmyard's for its images, else numbers; none without masks."""
+    if images.parts is None:
+        return []
+    most = int(np.asarray(images.parts).max())
+    if given is None:
+        farmyard = images.ids[0].startswith("farmyard/") and most < len(PARTS)
+        given = PARTS if farmyard else ["background", *(f"part {i}" for i in range(1, most + 1))]
+    if most >= len(given):
+        raise ValueError(f"{len(given)} part names, but the masks have part {most}")
+    return list(given)

@@ -1,0 +1,255 @@
+"""What one model says about patches, small enough for a browser: assignments, codes and a place on the map."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prockd.datasets import PackedImages
+from prockd.features import PatchFeatures, to_unit
+from prockd.prototypes import PrototypeBank, check_finite
+from prockd.student import Student
+from prockd_widgets.sprites import Sheet
+
+NOWHERE = 0xFFFF
+"""Coordinate of a patch that is not on the map."""
+MAX_PATCHES, MAX_IMAGES = 200_000, 1_600
+Model = PatchFeatures | Student
+"""A teacher's features, or a student that looks at the images now."""
+_LEVELS = 7
+_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Bytes that a widget sends to the browser.
+
+    Attributes:
+        patches: all that describes patches, images and prototypes.
+        sheet: the sprite sheet.
+        a_patch: ``patches`` divided by their number.
+    """
+
+    patches: int
+    sheet: int
+    a_patch: float
+
+    @classmethod
+    def of(cls, widget: Any, arrays: Sequence[str], words: Sequence[str]) -> "Sent":
+        """Count the binary and the textual traits of a widget."""
+        binary = [part for name in arrays for part in _as_list(getattr(widget, name))]
+        size = sum(map(len, binary)) + len(json.dumps([getattr(widget, name) for name in words]))
+        return cls(size, len(widget.sheet), round(size / widget.meta["patches"], 2))
+
+
+def _as_list(value: bytes | list[bytes]) -> list[bytes]:
+    return [value] if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """What one model says about the patches that are shown.
+
+    Attributes:
+        name: of the model, such as "teacher".
+        bank: the prototypes it is read with.
+        unit: (P, E) patches in the space of the prototypes, of length 1.
+        base: (P, K) soft assignment with every prototype on and none merged.
+    """
+
+    name: str
+    bank: PrototypeBank
+    unit: Float[Tensor, "P E"]
+    base: Float[Tensor, "P K"]
+
+    def switched(self) -> Float[Tensor, "P K"]:
+        """The soft assignment with the bank's switches as they are now; rows sum to 1."""
+        a = self.base.float() * self.bank.enabled[self.bank.merged].cpu()
+        a = a / a.sum(1, keepdim=True).clamp_min(1e-6)
+        return torch.zeros_like(a).index_add(1, self.bank.merged.cpu(), a)
+
+
+@torch.no_grad()
+def read_patches(
+    name: str,
+    bank: PrototypeBank,
+    source: Model,
+    images: PackedImages,
+    chosen: Int[np.ndarray, " m"],
+    grid: tuple[int, int],
+) -> Patches:
+    """Pass some images through a model and a bank; arguments and errors as in :func:`read_units`."""
+    unit = read_units(name, source, images, chosen, grid, bank)
+    device = bank.prototypes.device
+    base = [torch.softmax(bank.assigner(u.float().to(device)), dim=-1).half().cpu() for u in torch.split(unit, 1 << 14)]
+    return Patches(name, bank, unit, torch.cat(base))
+
+
+@torch.no_grad()
+def read_units(
+    name: str,
+    source: Model,
+    images: PackedImages,
+    chosen: Int[np.ndarray, " m"],
+    grid: tuple[int, int],
+    bank: PrototypeBank | None = None,
+) -> Float[Tensor, "P E"]:
+    """Patches of some images as one model sees them, each of length 1, in half precision.
+
+    Args:
+        name: of the model, for messages.
+        source: a teacher's features of all images, or a student that looks at them now.
+        images: all images.
+        chosen: which of them are shown.
+        grid: rows and columns that the patches are laid on; another grid is resized to it.
+        bank: where given, a teacher's patches are taken to the space of its prototypes.
+
+    Raises:
+        ValueError: the features belong to another teacher or other images, or are not finite (names the image).
+    """
+    if isinstance(source, PatchFeatures):
+        if bank is not None:
+            bank.check(source)
+        if source.images.ids != images.ids:
+            raise ValueError(f"{name}: its features are of other images: both models must see the same {len(images)}")
+    elif bank is not None and source.embed_dim != bank.embed_dim:
+        raise ValueError(f"{name}: its features are {source.embed_dim} wide, the prototypes {bank.embed_dim}")
+    units = []
+    for start in range(0, len(chosen), _CHUNK):
+        indices = chosen[start : start + _CHUNK]
+        if isinstance(source, PatchFeatures):
+            fused = source.fused(indices)
+            check_finite(fused, source, indices)
+            u = bank.embed(fused.to(bank.prototypes.device)) if bank else fused.flatten(2).transpose(1, 2)
+        else:
+            u = _look(source, images, indices)
+        if source.grid != grid:
+            maps = u.transpose(1, 2).reshape(len(u), -1, *source.grid)
+            u = F.interpolate(maps, grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+        units.append(F.normalize(u, dim=-1).flatten(0, 1).half().cpu())
+    return torch.cat(units)
+
+
+def _look(student: Student, images: PackedImages, indices: np.ndarray) -> Float[Tensor, "B N E"]:
+    """The student's patches of some images; it is left as it was, training or not."""
+    was_training = student.training
+    student.eval()
+    batch = to_unit(torch.from_numpy(np.array(images.pixels[indices])).to(next(student.parameters()).device))
+    if images.image_px != student.image_px:
+        size = (student.image_px, student.image_px)
+        batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
+    features: Tensor = student(batch).features
+    student.train(was_training)
+    return features
+
+
+def choose_images(num_images: int, num_patches: int, seed: int, limit: int = MAX_PATCHES) -> Int[np.ndarray, " m"]:
+    """Whole images, drawn with a seed where all of them would be too many patches or too many thumbnails."""
+    most = max(1, min(MAX_IMAGES, limit // num_patches))
+    if num_images <= most:
+        return np.arange(num_images)
+    return np.sort(np.random.default_rng(seed).choice(num_images, most, replace=False))
+
+
+def describe_images(
+    images: PackedImages, grid: tuple[int, int], sheet: Sheet, total: int, seed: int
+) -> dict[str, object]:
+    """What a widget tells its script about the images that are shown, of ``total``."""
+    few = f"{len(images):,} of {total:,} images are shown, drawn with seed {seed}"
+    return {
+        "grid": grid,
+        "patches": len(images) * grid[0] * grid[1],
+        "ids": [name.rsplit("/", 1)[-1] for name in images.ids],
+        "labels": images.labels.tolist(),
+        "classes": list(images.classes),
+        "sheet": {"cell": sheet.cell_px, "columns": sheet.columns},
+        "seed": seed,
+        "data": images.fingerprint[:20],
+        "kernel": True,
+        "note": "" if len(images) == total else few,
+    }
+
+
+def pack_xy(xy: Float[np.ndarray, "Q 2"], indices: Int[np.ndarray, " Q"], num_patches: int) -> bytes:
+    """Places on the map in 16 bits a coordinate, y upwards; patches that are not among ``indices`` are nowhere."""
+    low, high = xy.min(0), xy.max(0)
+    side = max(float((high - low).max()), 1e-9)  # one scale for both axes
+    place = np.full((num_patches, 2), NOWHERE, np.uint16)
+    place[indices] = np.round((xy - (low + high) / 2 + side / 2) / side * (NOWHERE - 1)).astype(np.uint16)
+    return place.tobytes()
+
+
+def pack_top(assignments: Float[Tensor, "P K"], count: int) -> bytes:
+    """The ``count`` strongest prototypes of each patch (8 bits, or 16 where K > 256), then their shares (8 bits)."""
+    values, which = assignments.topk(count, dim=1)
+    wide = np.uint8 if assignments.shape[1] <= 256 else np.uint16
+    return which.numpy().astype(wide).tobytes() + (values * 255).round().numpy().astype(np.uint8).tobytes()
+
+
+def pack_codes(unit: Float[Tensor, "P E"], num_bytes: int) -> tuple[bytes, list[float]]:
+    """Patches for likeness in the browser: their strongest directions, two of 4 bits a byte, and each one's step.
+
+    The dot product of two codes, each value times its step, is close to the cosine of the patches.
+    """
+    u = unit.float()
+    axes = torch.linalg.eigh(u.T @ u)[1].flip(1)[:, : 2 * num_bytes]
+    values = u @ axes
+    if values.shape[1] % 2:
+        values = F.pad(values, (0, 1))
+    step = (2.5 * values.square().mean(0).sqrt() / _LEVELS).clamp_min(1e-6)
+    levels = ((values / step).round().clamp(-_LEVELS, _LEVELS) + 8).numpy().astype(np.uint8)
+    return (levels[:, ::2] | levels[:, 1::2] << 4).tobytes(), step.tolist()
+
+
+@torch.no_grad()
+def statistics(
+    patches: Patches, assignments: Float[Tensor, "P K"], per_image: int, count: int = 12
+) -> list[dict[str, object]]:
+    """One row a prototype: entropy of its patches (0 sure .. 1 undecided), nearest other prototype, nearest patches.
+
+    Nearest patches are ``[patch, distance]``, at most one an image, by 1 - cosine to the prototype.
+    """
+    bank = patches.bank
+    on: Bool[np.ndarray, " K"] = bank.enabled.cpu().numpy()
+    label = assignments.argmax(1).numpy()
+    spread = -(assignments * assignments.clamp_min(1e-9).log()).sum(1).numpy() / max(np.log(max(on.sum(), 2)), 1e-9)
+    centres = F.normalize(bank.prototypes.detach(), dim=-1).cpu()
+    cosine = (patches.unit.float() @ centres.T).reshape(-1, per_image, len(centres))  # (m, N, K)
+    best, where = cosine.max(1)  # (m, K)
+    near, images = best.topk(min(count, len(best)), dim=0)
+    alike = (centres @ centres.T).fill_diagonal_(-2.0)
+    alike[:, ~bank.enabled.cpu()] = -2.0
+    rows: list[dict[str, object]] = []
+    for k in range(len(centres)):
+        mine = spread[label == k]
+        other = int(alike[k].argmax())
+        rows.append(
+            {
+                "entropy": round(float(mine.mean()), 3) if len(mine) else None,
+                "near": [
+                    [int(m * per_image + where[m, k]), round(1 - float(c), 3)]
+                    for m, c in zip(images[:, k].tolist(), near[:, k], strict=True)
+                ],
+                "other": other if alike[k, other] > -2 else -1,
+                "alike": round(float(alike[k, other]), 3) if alike[k, other] > -2 else 0.0,
+            }
+        )
+    return rows
+
+
+def match(first: Int[np.ndarray, " P"], second: Int[np.ndarray, " P"], K: int, L: int) -> list[int]:
+    """For each of L prototypes of a second bank, the one of the first that it shares most patches with, one to one."""
+    from scipy.optimize import linear_sum_assignment
+
+    table = np.zeros((K, L), np.int64)
+    np.add.at(table, (first, second), 1)
+    found = [-1] * L
+    for k, other in zip(*linear_sum_assignment(-table), strict=True):
+        found[int(other)] = int(k)
+    return found

@@ -1,0 +1,146 @@
+"""What does this prototype do? Switch prototypes off in a trained student, and see what changes for each class."""
+
+import threading
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+import traitlets
+
+from prockd.datasets import PackedImages
+from prockd.effects import PrototypeEffects, prototype_effects
+from prockd.plots import plot_class_effects, plot_prototype_effects
+from prockd.student import Student
+from prockd_widgets.look import STYLE, failed, picture, png, said, table, waiting
+
+
+class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
+    """Prototypes to choose from, and the change of every class without those chosen.
+
+    Nothing is trained and the student stays as it is. Without a browser: ``switches.without(3, 7)``, or
+    ``switches.each()`` for every prototype alone.
+
+    Args:
+        student: a trained student; None until there is one.
+        images: labelled images that it was not trained on.
+    """
+
+    effects = traitlets.Instance(PrototypeEffects, allow_none=True, help="What was measured last.")
+    status = traitlets.Unicode("Choose one prototype or several, and switch them off.", help="What is going on.")
+    error = traitlets.Unicode("", help="Why the last measurement failed; empty when it did not.")
+    running = traitlets.Bool(False, help="Something is being measured.")
+
+    def __init__(self, student: Student | None, images: PackedImages) -> None:
+        self.images = images
+        self._failure: Exception | None = None
+        self._thread = threading.Thread()
+        about = "Several can be chosen with Shift or Ctrl; they are switched off together."
+        self.chosen = widgets.SelectMultiple(
+            description="Prototypes", rows=12, tooltip=about, style={"description_width": "80px"},
+            layout=widgets.Layout(width="300px"),
+        )  # fmt: skip
+        self.off_button = widgets.Button(description="Switch off", icon="power-off", button_style="primary",
+                                         tooltip="What changes without the chosen prototypes?")  # fmt: skip
+        self.each_button = widgets.Button(description="Each alone", icon="th-list",
+                                          tooltip="Remove every prototype, one at a time")  # fmt: skip
+        self.picture = widgets.Image(value=waiting("what changes appears here"), format="png")
+        self._said, self._failed, self._table = (widgets.HTML() for _ in range(3))
+        self.off_button.on_click(lambda _: self._begin(lambda: self.without(*self.chosen.value)))
+        self.each_button.on_click(lambda _: self._begin(self.each))
+        self.observe(lambda _: self._show(), ["running", "status", "error"])
+        hint = widgets.HTML(f'<div class="prockd-soft">{about}</div>', layout=widgets.Layout(width="300px"))
+        buttons = widgets.HBox([self.off_button, self.each_button])
+        left = widgets.VBox([self.chosen, hint, buttons], layout=widgets.Layout(flex="0 0 320px"))
+        right = widgets.VBox([self.picture], layout=widgets.Layout(flex="1 1 380px", min_width="340px"))
+        columns = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
+        super().__init__([widgets.HTML(STYLE), self._said, self._failed, columns, self._table])
+        self.add_class("prockd-panel")
+        self.look_at(student)
+
+    def look_at(self, student: Student | None) -> None:
+        """Show another student's prototypes; what was measured of the one before is forgotten."""
+        self.student, self.effects, self._failure, self.error = student, None, None, ""
+        bank = None if student is None else student.bank
+        on = [] if bank is None else [k for k in range(bank.num_prototypes) if bank.enabled[k]]
+        self.chosen.value = ()
+        self.chosen.options = [(bank.names[k], k) for k in on] if bank is not None else []
+        self.picture.value, self._table.value = waiting("what changes appears here"), ""
+        self._show()
+
+    def without(self, *prototypes: int) -> PrototypeEffects:
+        """Switch these prototypes off together and measure the change of each class.
+
+        Raises:
+            ValueError: none is named, or the student reads no prototypes.
+        """
+        if not prototypes:
+            raise ValueError("choose one prototype at least")
+        bank = self._student().bank
+        names = [bank.names[k] for k in prototypes[:3]] if bank is not None else []
+        name = ", ".join(names) + (f" and {len(prototypes) - 3} more" if len(prototypes) > 3 else "")
+        effects = self._measure({name: list(prototypes)})
+        figure = picture(5.6, 1.6 + 0.26 * len(effects.columns))
+        plot_class_effects(effects, ax=figure.subplots())
+        return self._keep(effects, png(figure))
+
+    def each(self) -> PrototypeEffects:
+        """Remove every enabled prototype, one at a time.
+
+        Raises:
+            ValueError: the student reads no prototypes.
+        """
+        effects = self._measure(None)
+        figure = picture(2.6 + 0.46 * len(effects.columns), 2.0 + 0.24 * min(24, len(effects.removed)))
+        plot_prototype_effects(effects, ax=figure.subplots())
+        return self._keep(effects, png(figure))
+
+    def _student(self) -> Student:
+        if self.student is None:
+            raise ValueError("no student was trained yet: press Run first")
+        return self.student
+
+    def _measure(self, groups: dict[str, Sequence[int]] | None) -> PrototypeEffects:
+        student = self._student()
+        if student.bank is None:
+            raise ValueError("this student has no prototypes: train one whose content is 'prototypes'")
+        self.status = f"Measuring on {len(self.images)} images."
+        return prototype_effects(student, student.bank, self.images, groups=groups, progress=False)
+
+    def _keep(self, effects: PrototypeEffects, picture: bytes) -> PrototypeEffects:
+        self.effects, self.picture.value = effects, picture
+        self._table.value = table(effects.rows(), "The most harmful removal first, points of z⁺")
+        one = effects.order()[0]
+        self.status = (
+            f"Without {effects.removed[one]}: {100 * effects.change[one, 0]:+.1f} points of {effects.metric} "
+            f"({100 * effects.low[one, 0]:+.1f} to {100 * effects.high[one, 0]:+.1f})."
+        )
+        return effects
+
+    def _begin(self, measure: object) -> None:
+        """A click measures in a thread of its own, and what goes wrong is shown."""
+        if self.running or not callable(measure):
+            return
+
+        def work() -> None:
+            try:
+                measure()
+            except Exception as failure:
+                self._failure, self.status = failure, "Nothing was measured."
+                self.error = f"{type(failure).__name__}: {failure}"
+            finally:
+                self.running = False
+
+        self.running, self.error, self._failure = True, "", None
+        self._thread = threading.Thread(target=work, daemon=True, name="prockd-switches")
+        self._thread.start()
+
+    def wait(self, timeout_s: float | int | None = None) -> None:
+        """Wait for what a click began."""
+        if self._thread.ident:
+            self._thread.join(timeout_s)
+
+    def _show(self) -> None:
+        self.off_button.disabled = self.each_button.disabled = self.running
+        self._said.value, self._failed.value = said(self.status), failed(self.error, self._failure)
+
+    def __repr__(self) -> str:
+        return f"PrototypeSwitches({len(self.chosen.options)} prototypes, {len(self.images)} images): {self.status}"

@@ -1,0 +1,117 @@
+"""What came of a try, kept in a folder so that it outlives the kernel."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prockd.config import AugmentConfig, ConfigError, DiscoverConfig, DistillConfig
+from prockd.distill import History
+from prockd.student import Student
+from prockd_widgets.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Try:
+    """One student, trained and scored on the validation images.
+
+    Attributes:
+        number: counts from 1.
+        settings: what it was made of.
+        plain: the task's metric of z, 0..1.
+        augmented: the same of z+; None without augmentation.
+        seconds: wall time of training and scoring, finding prototypes included.
+        history: the curves.
+        folder: where its ``try.json``, checkpoint and student are.
+        scored_on: fingerprint of the validation images.
+        resumed: number of the stopped try that it went on from; 0 for none.
+    """
+
+    number: int
+    settings: Settings
+    plain: float
+    augmented: float | None
+    seconds: float
+    history: History
+    folder: Path
+    scored_on: str = ""
+    resumed: int = 0
+
+    @property
+    def stopped(self) -> bool:
+        """True when it was stopped before its last step."""
+        return self.history.stopped and self.history.step < self.settings.distill.steps
+
+    @property
+    def student(self) -> Student:
+        """The student itself, read from the folder.
+
+        Raises:
+            WeightsError: the file is gone or damaged.
+        """
+        return Student.load(self.folder / "student.safetensors")
+
+    def row(self) -> dict[str, object]:
+        """The try as a row of a table."""
+        changed = ", ".join(f"{name}={value}" for name, value in self.settings.changes().items())
+        return {
+            "try": f"{self.number}, went on from {self.resumed}" if self.resumed else str(self.number),
+            "preset": self.settings.preset,
+            "changed": changed or "nothing",
+            "labels": self.settings.labels_per_class,
+            "steps": f"{self.history.step}, stopped" if self.stopped else str(self.history.step),
+            "seed": self.settings.distill.seed,
+            "z": f"{self.plain:.1%}",
+            "z⁺": None if self.augmented is None else f"{self.augmented:.1%}",
+            "seconds": round(self.seconds),
+        }
+
+    def save(self, student: Student) -> None:
+        """Write the student, then ``try.json``, which makes the folder a try."""
+        student.save(self.folder / "student.safetensors")
+        about = {
+            "number": self.number, "settings": asdict(self.settings), "plain": self.plain, "augmented": self.augmented,
+            "seconds": self.seconds, "scored_on": self.scored_on, "resumed": self.resumed, "step": self.history.step,
+            "stopped": self.history.stopped, "rows": self.history.rows,
+        }  # fmt: skip
+        fresh = self.folder / "try.json.new"
+        fresh.write_text(json.dumps(about), encoding="utf-8")
+        fresh.replace(self.folder / "try.json")
+
+
+def read_try(path: Path) -> Try:
+    """Read a ``try.json``.
+
+    Raises:
+        ValueError: it is damaged, or of another version (names the file).
+    """
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        told = about["settings"]
+        settings = Settings(
+            told["preset"], DiscoverConfig(**told["discover"]), AugmentConfig(**told["augment"]),
+            DistillConfig(**told["distill"]), told["labels_per_class"],
+        )  # fmt: skip
+        history = History(about["rows"], step=about["step"], stopped=about["stopped"])
+        return Try(
+            about["number"], settings, about["plain"], about["augmented"], about["seconds"], history, path.parent,
+            about["scored_on"], about["resumed"],
+        )  # fmt: skip
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
+        raise ValueError(f"{path} is not a try that can be read ({type(error).__name__}: {error})") from error
+
+
+def read_tries(folder: Path, scored_on: str) -> tuple[tuple[Try, ...], Sequence[str]]:
+    """The tries of a folder in order, and a sentence for each that cannot be shown beside the others."""
+    tries, problems = [], []
+    for path in folder.glob("try-*/try.json"):
+        try:
+            one = read_try(path)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if one.scored_on == scored_on:
+            tries.append(one)
+        else:
+            problems.append(f"{path} was scored on other validation images")
+    return tuple(sorted(tries, key=lambda one: one.number)), problems
