@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from chromium import browser as browser
 from prockd_widgets import PatchLens, PrototypeExplorer
+from prockd_widgets.patches import pack_xy
 from widget_world import PART_NAMES, found, world
 
 pytestmark = pytest.mark.browser
@@ -64,6 +68,19 @@ def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory)
         "no parts": PrototypeExplorer(found(plain), plain).export_html(folder / "plain.html"),
         "lens": PatchLens(features).export_html(folder / "lens.html"),
     }
+    long, twins = found(features), features.select(range(20))
+    with torch.no_grad():
+        long.prototypes[1] = long.prototypes[0] + 0.02
+        long.assigner.bias[2] = -99.0
+    long.rename(0, "a very long name of a prototype that nobody would type")
+    long.disable(3)
+    folders = replace(twins.images, ids=tuple(f"farm/{'ab'[i % 2]}/{i // 2}.png" for i in range(20)))
+    marked = PrototypeExplorer(long, replace(twins, images=folders), part_names=PART_NAMES, max_patches=160)
+    half = np.arange(0, 160, 2)
+    marked.xy = [pack_xy(np.random.default_rng(0).normal(size=(80, 2)), half, 160)]
+    made["marked"] = marked.export_html(folder / "marked.html")
+    one = features.select([2])
+    made["least"] = PrototypeExplorer(found(features, 1), one, part_names=PART_NAMES).export_html(folder / "least.html")
     big = world(400, grid=8)
     made["big"] = PrototypeExplorer(found(big), big).export_html(folder / "big.html")
     return made
@@ -314,6 +331,79 @@ def test_raw_and_smoothed_maps_are_told_apart(open_page):
     assert page.evaluate(pixels) != raw
 
 
+def test_the_slider_sets_how_much_of_the_image_the_heat_covers_on_one_scale(open_page):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    settle(page)
+    pixels, slider = "document.querySelector('.prk-image canvas').toDataURL()", page.get_by_label("Opacity")
+    before = page.evaluate(pixels)
+    slider.focus()
+    page.keyboard.press("Home")
+    settle(page)
+    assert state(page, "opacity") == 0
+    assert page.evaluate(pixels) != before
+    assert page.locator(".prk-colours").inner_text().split() == ["assignment", "0", "1"]
+    page.get_by_role("button", name="Like this patch").click()
+    settle(page)
+    assert page.locator(".prk-colours").inner_text().split() == ["cosine", "0", "1"]
+
+
+def test_dead_twin_and_switched_off_prototypes_are_marked_beside_any_name(open_page):
+    page = open_page("marked")
+    long = "a very long name of a prototype that nobody would type"
+    marks = [[m.inner_text() for m in page.locator(f"tr[data-k='{k}'] .prk-mark").all()] for k in range(5)]
+    assert marks == [["twin of p01"], [f"twin of {long}"], ["dead"], ["off"], []]
+    scroll = page.locator(".prk-scroll").bounding_box()
+    next_column = page.locator("td.prk-number").first.bounding_box()["x"]
+    for mark in page.locator(".prk-mark").all():
+        box = mark.bounding_box()
+        assert scroll["x"] < box["x"] < box["x"] + box["width"] < next_column
+    assert page.evaluate("(s => s.scrollWidth - s.clientWidth)(document.querySelector('.prk-scroll'))") <= 0
+
+
+def test_a_part_of_the_images_is_told_on_the_page(open_page):
+    page = open_page("marked")
+    assert "10 of 20 images are shown, drawn with seed 0" in page.locator(".prk-status strong").inner_text()
+
+
+def test_one_prototype_and_one_image_are_enough(open_page):
+    page = open_page("least")
+    page.locator("tbody tr").click()
+    assert selected(page) == list(range(16))
+    page.get_by_role("button", name="Disable").click()
+    assert "One prototype must stay enabled." in page.locator(".prk-status").inner_text()
+    page.get_by_role("button", name="Like this patch").click()
+    page.get_by_role("button", name="Next image").click()
+    assert state(page, "image") == 0
+    assert page.locator("tbody td").last.inner_text() == "–"
+
+
+def test_zooming_goes_to_the_selection_also_where_its_box_is_not_on_the_map(open_page):
+    page = open_page("marked")
+    page.evaluate("(v => { v.set({ patch: 1 }); v.select([1, 4, 6]); })(document.getElementById('prockd').prockd)")
+    for _ in range(3):
+        page.get_by_role("button", name="Zoom in").click()
+        settle(page)
+    middle = page.evaluate(
+        "(v => { const { X, Y } = v.points(0), c = v.maps[0];"
+        " return [(X[4] + X[6]) / c.width, (Y[4] + Y[6]) / c.height]; })(document.getElementById('prockd').prockd)"
+    )
+    assert middle == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_matched_prototypes_share_a_colour(open_page):
+    page = open_page("two")
+    settle(page)
+    match = state(page, "meta")["match"]
+    numbers = page.evaluate(
+        "(v => [0, 1].map(i => { const { of } = v.colouring(i); return [...Array(v.P).keys()].map(of); }))"
+        "(document.getElementById('prockd').prockd)"
+    )
+    labels = page.evaluate("document.getElementById('prockd').prockd.soft.map(s => Array.from(s.label))")
+    assert numbers == [labels[0], [match[k] for k in labels[1]]]
+    assert "matched prototypes share a colour" in page.locator(".prk-map figcaption").last.inner_text()
+
+
 def test_the_card_comes_a_moment_after_the_ring(open_page):
     page = open_page()
     box = canvas(page, "image").bounding_box()
@@ -398,6 +488,15 @@ def test_tables_and_pictures_are_saved_without_a_kernel(open_page, explorer):
         page.get_by_role("button", name="PNG").click()
     assert Path(saved.value.path()).read_bytes().startswith(b"\x89PNG")
     assert page.get_by_role("button", name="UMAP").count() == 0
+
+
+def test_saved_rows_name_images_in_full(open_page):
+    page = open_page("marked")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="JSON").click()
+    told = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))
+    assert all(re.fullmatch(r"farm/[ab]/\d\.png", row["image"]) for row in told["patches"])
+    assert (told["seed"], told["data"]) == (0, state(page, "meta")["data"])
 
 
 def test_25_thousand_patches_are_drawn_in_less_than_a_tenth_of_a_second(open_page):

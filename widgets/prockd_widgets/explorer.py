@@ -63,7 +63,7 @@ class PrototypeExplorer(BankEditor):
         names: of the one or two models.
         images: needed where ``features`` is a student.
         part_names: by part index; Farmyard's are known. Without part masks nothing is told about parts.
-        layout: ``"pca"`` at once, or ``"umap"``, which takes up to a minute the first time.
+        layout: ``"pca"`` at once, or ``"umap"``, which takes a minute or two the first time.
         seed: of the images drawn where all would be too many, and of UMAP.
         max_patches: more than this are not sent; the widget says so.
 
@@ -278,32 +278,32 @@ class PrototypeExplorer(BankEditor):
             self.status = f"{type(failure).__name__}: {failure}"
 
     def lay_out(self) -> threading.Thread:
-        """Compute the UMAP in the background; ``status`` tells how long it has been running."""
+        """Compute the UMAP in the background; ``map_note`` tells how long it has been running."""
         if not self._umap.is_alive():
             self._umap = threading.Thread(target=self._lay_out, daemon=True)
             self._umap.start()
         return self._umap
 
     def _lay_out(self, *, progress: bool = False) -> None:
-        P, done = self.meta["patches"], threading.Event()
+        P, before, done = self.meta["patches"], self.map_note, threading.Event()
 
         def tell() -> None:
             began = time.perf_counter()
             while not done.wait(1):
                 passed = time.perf_counter() - began
-                self.status = f"UMAP of {min(P, 20_000):,} patches: {passed:.0f} s so far, a minute at most"
+                self.map_note = f"{before}; UMAP of {min(P, 20_000):,} since {passed:.0f} s"
 
         ticker = threading.Thread(target=tell, daemon=True)
         ticker.start()
         try:
             found = [embed_2d(m.unit.float().numpy(), seed=self.seed, progress=progress) for m in self.models]
             self.xy = [pack_xy(e.xy, e.indices, P) for e in found]
-            self.map_note, told = found[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
+            note, told = found[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
         except Exception as failure:
-            told = f"{type(failure).__name__}: {failure}"
+            note, told = before, f"{type(failure).__name__}: {failure}"
         done.set()
         ticker.join()
-        self.status = told
+        self.map_note, self.status = note, told
 
     def __repr__(self) -> str:
         shown = f"{self.meta['patches']:,} patches of {len(self.images):,} images"

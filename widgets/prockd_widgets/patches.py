@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -161,11 +162,14 @@ def describe_images(
     images: PackedImages, grid: tuple[int, int], sheet: Sheet, total: int, seed: int
 ) -> dict[str, object]:
     """What a widget tells its script about the images that are shown, of ``total``."""
+    levels = zip(*(name.split("/")[:-1] for name in images.ids), strict=False)
+    folder = "".join(f"{level[0]}/" for level in takewhile(lambda level: len(set(level)) == 1, levels))
     few = f"{len(images):,} of {total:,} images are shown, drawn with seed {seed}"
     return {
         "grid": grid,
         "patches": len(images) * grid[0] * grid[1],
-        "ids": [name.rsplit("/", 1)[-1] for name in images.ids],
+        "folder": folder,
+        "ids": [name[len(folder) :] for name in images.ids],
         "labels": images.labels.tolist(),
         "classes": list(images.classes),
         "sheet": {"cell": sheet.cell_px, "columns": sheet.columns},

@@ -9,8 +9,9 @@ const SHAPES = [
 const NOWHERE = 0xFFFF, HOVER_MS = 125;
 const styleOf = n => [n % 8, (n + Math.floor(n / 8)) % 8]; // 64 pairs, as in prockd.plots
 
-function el(tag, props = {}, ...children) {
-	const node = document.createElement(tag);
+function el(what, props = {}, ...children) { // 'tag' or 'tag.class'
+	const [tag, name = ''] = what.split('.'), node = document.createElement(tag);
+	node.className = name;
 	for (const [key, value] of Object.entries(props)) {
 		if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
 		else if (key in node && key !== 'list') node[key] = value;
@@ -20,13 +21,16 @@ function el(tag, props = {}, ...children) {
 	return node;
 }
 
+const button = (text, title, onclick) => // what is only a sign is read out by its title
+	el('button', { type: 'button', title, onclick, ...(!text[1] && { 'aria-label': title }) }, text);
+
 function symbol(n, size = 12) { // a colour with its shape; the black one turns white on dark pages
 	const svg = document.createRange().createContextualFragment('<svg><path/></svg>').firstChild, path = svg.firstChild;
-	const [colour, shape] = styleOf(n);
+	const [colour, shape] = styleOf(Math.max(0, n));
 	for (const [key, value] of [['viewBox', '-5 -5 10 10'], ['width', size], ['height', size], ['aria-hidden', 'true']])
 		svg.setAttribute(key, value);
 	path.setAttribute('d', SHAPES[shape]);
-	path.setAttribute('fill', colour === 7 ? 'currentColor' : COLOURS[colour]);
+	path.setAttribute('fill', n < 0 ? '#8A929A' : colour === 7 ? 'currentColor' : COLOURS[colour]);
 	svg.append(path);
 	return svg;
 }
@@ -88,19 +92,22 @@ async function openSheet(model) {
 	return new Sheet(await createImageBitmap(blob), model.get('meta'));
 }
 
-function box(ctx, x, y, w, h, line = 2) {
-	for (const [colour, wide] of [['#000', line + 1.5], ['#fff', line]]) {
-		Object.assign(ctx, { strokeStyle: colour, lineWidth: wide });
-		ctx.strokeRect(x, y, w, h);
+function outline(ctx, line, draw, outer = '#fff', inner = '#000') { // two lines, so that one is seen on any ground
+	for (const [strokeStyle, lineWidth] of [[outer, line + 1.5], [inner, line]]) {
+		Object.assign(ctx, { strokeStyle, lineWidth });
+		ctx.beginPath();
+		draw();
+		ctx.stroke();
 	}
 }
+const box = (ctx, x, y, w, h, line = 2) => outline(ctx, line, () => ctx.rect(x, y, w, h), '#000', '#fff');
 
 function colourBar(title) { // one scale for all images
 	const stops = [0, 64, 128, 192, 255].map(i => `rgba(${HEAT[4 * i]},${HEAT[4 * i + 1]},${HEAT[4 * i + 2]},${HEAT[4 * i + 3] / 255})`);
-	const strip = el('div', { className: 'prk-strip' });
+	const strip = el('div.prk-strip', {});
 	strip.style.backgroundImage = `linear-gradient(to right, ${stops.join(',')})`;
-	const name = el('span', { className: 'prk-soft' }, title);
-	return [el('div', { className: 'prk-colours' }, name, el('span', {}, '0'), strip, el('span', {}, '1')), name];
+	const name = el('span.prk-soft', {}, title);
+	return [el('div.prk-colours', {}, name, el('span', {}, '0'), strip, el('span', {}, '1')), name];
 }
 
 class Codes { // two values of 4 bits a byte; a dot product is close to the cosine
@@ -131,7 +138,7 @@ class Canvas {
 	constructor(label, props = {}) {
 		this.base = el('canvas');
 		this.over = el('canvas', { tabIndex: 0, role: 'application', 'aria-label': label, ...props });
-		this.node = el('div', { className: 'prk-canvas' }, this.base, this.over);
+		this.node = el('div.prk-canvas', {}, this.base, this.over);
 		this.width = this.height = 0;
 	}
 	fit(height) { // true where there is room to draw
@@ -180,5 +187,5 @@ function segmented(label, options, chosen, pick) { // a row of buttons of which 
 		el('button', { type: 'button', title: title || text, onclick: () => pick(value) }, text));
 	const show = value => buttons.forEach((button, i) => button.setAttribute('aria-pressed', options[i][0] === value));
 	show(chosen);
-	return { node: el('div', { className: 'prk-segments', role: 'group', 'aria-label': label }, ...buttons), show };
+	return { node: el('div.prk-segments', { role: 'group', 'aria-label': label }, ...buttons), show };
 }

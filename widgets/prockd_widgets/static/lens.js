@@ -20,12 +20,12 @@ class Lens {
 	set(name, value) { this.model.set(name, value); this.model.save_changes(); }
 	pick(p) { this.page = this.cursor = 0; this.set('patch', p); }
 	build() {
-		const { meta } = this, button = (text, title, onclick) => el('button', { type: 'button', title, onclick }, text);
+		const { meta } = this;
 		this.smoothing = segmented('Heat-map drawn', [[false, 'Raw', 'One colour a patch'], [true, 'Smoothed', 'Interpolated between patches']], false, on => this.set('smooth', on));
 		this.order = segmented('Order', [['alike', 'Most alike first'], ['given', 'As given']], 'alike', order => { this.page = 0; this.set('order', order); });
 		this.opacity = el('input', { type: 'range', min: 0, max: 1, step: .05, oninput: e => this.set('opacity', +e.target.value) });
 		this.opacity.setAttribute('aria-label', 'Opacity of the heat-map');
-		this.pager = [button('‹', 'Earlier', () => { this.page--; this.redraw(); }), el('span', { className: 'prk-soft' }), button('›', 'Later', () => { this.page++; this.redraw(); })];
+		this.pager = [button('‹', 'Earlier', () => { this.page--; this.redraw(); }), el('span.prk-soft', {}), button('›', 'Later', () => { this.page++; this.redraw(); })];
 		this.query = new Canvas('The image of the patch. Arrows move the patch, page keys change the image.');
 		this.query.over.addEventListener('click', e => this.pick(this.inside(e, this.query, { x: 0, y: 0, side: this.query.width, m: this.image() })));
 		this.query.over.addEventListener('keydown', e => {
@@ -55,12 +55,17 @@ class Lens {
 		this.note = el('figcaption');
 		this.live = el('span', { role: 'status', 'aria-live': 'polite' });
 		this.root = el('div', { className: 'prk prk-lens', role: 'region', 'aria-label': 'Patch lens', onkeydown: e => e.stopPropagation() },
-			el('div', { className: 'prk-bar' }, el('span', {}, 'Click a patch in any image'), this.smoothing.node, el('label', {}, 'Heat ', this.opacity), colourBar('cosine')[0], el('span', { className: 'prk-space' }), this.order.node, el('span', { className: 'prk-set' }, ...this.pager)),
-			el('div', { className: 'prk-panes' }, el('figure', { className: 'prk-query' }, el('h3', {}, 'The patch'), this.query.node, this.note),
+			el('div.prk-bar', {}, el('span', {}, 'Click a patch in any image'), this.smoothing.node, el('label', {}, 'Heat ', this.opacity), colourBar('cosine')[0], el('span.prk-space', {}), this.order.node, el('span.prk-set', {}, ...this.pager)),
+			el('div.prk-panes', {}, el('figure.prk-query', {}, el('h3', {}, 'The patch'), this.query.node, this.note),
 				...meta.models.map((m, i) => el('figure', {}, el('h3', {}, `What is like it: ${m.name}`), this.grids[i].node))),
-			el('div', { className: 'prk-status' }, this.live, el('span', { className: 'prk-space' }), meta.note ? el('strong', {}, meta.note) : null));
+			el('div.prk-status', {}, this.live, el('span.prk-space', {}), meta.note ? el('strong', {}, meta.note) : null));
 		this.root.setAttribute('data-lm-suppress-shortcuts', 'true');
 		this.host.append(this.root);
+	}
+	like(p) { // kept until another patch is asked
+		if (this.asked !== p) this.liked = this.codes.map(codes => codes.like(p));
+		this.asked = p;
+		return this.liked;
 	}
 	image() { return Math.floor(this.patch / this.N); }
 	inside(e, c, { x, y, side, m }) { // the patch of image m under the pointer
@@ -77,7 +82,7 @@ class Lens {
 	}
 	draw() {
 		if (!this.root.clientWidth) return;
-		const { model, meta, patch, N } = this, like = this.codes.map(codes => codes.like(patch)), side = 104, gap = 5, rows = 3;
+		const { model, meta, patch, N } = this, like = this.like(patch), side = 104, gap = 5, rows = 3;
 		const look = { smooth: model.get('smooth'), opacity: model.get('opacity') }, order = this.sort(like[0]), m = this.image();
 		this.root.classList.toggle('prk-dark', dark(this.root));
 		this.smoothing.show(look.smooth);
@@ -111,7 +116,8 @@ class Lens {
 		const n = patch % N, label = meta.labels[m];
 		this.note.textContent = `${label >= 0 ? `${meta.classes[label]}, ` : ''}image ${meta.ids[m]}, row ${Math.floor(n / this.w)}, column ${n % this.w}; maps ${look.smooth ? 'smoothed' : `raw, ${this.h} × ${this.w} patches`}`;
 		const far = like.map((values, i) => `${meta.models[i].name}: ${count(values.reduce((sum, v) => sum + (v > .5), 0) - 1)}`);
-		this.live.textContent = `Patches with a cosine above 0.5, of ${count(meta.patches)}: ${far.join(', ')}`;
+		const told = `Patches with a cosine above 0.5, of ${count(meta.patches)}: ${far.join(', ')}`;
+		if (this.live.textContent !== told) this.live.textContent = told;
 	}
 	boxed(ctx, p, x, y, side, line) {
 		const n = p % this.N, a = side / this.w, b = side / this.h;
