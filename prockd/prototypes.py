@@ -1,6 +1,7 @@
 """The prototype learning module (METHOD part 1): what local things does the teacher know?"""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,7 @@ def discover(
     *,
     config: DiscoverConfig | None = None,
     progress: bool = True,
+    stop: Callable[[], bool] | None = None,
 ) -> PrototypeBank:
     """Find prototypes in a teacher's features, without any label.
 
@@ -310,6 +312,7 @@ def discover(
         num_prototypes: K, in place of ``config.num_prototypes``.
         config: every other knob.
         progress: show a progress bar.
+        stop: asked between steps; once it says yes, the bank is returned as it is, half refined.
 
     Raises:
         ValueError: more prototypes than patches, or features that are not finite (names the image).
@@ -338,7 +341,7 @@ def discover(
         start_from_pca(bank, patches[0], weights)
         cluster(bank, patches, weights, owners, config)
     if config.steps:
-        train_bank(bank, features, patches, weights, config, progress=progress)
+        train_bank(bank, features, patches, weights, config, progress=progress, stop=stop)
     return bank.eval()
 
 
@@ -467,6 +470,7 @@ def train_bank(
     config: DiscoverConfig,
     *,
     progress: bool = True,
+    stop: Callable[[], bool] | None = None,
 ) -> None:
     """Refine the module without labels.
 
@@ -483,6 +487,8 @@ def train_bank(
     rng = np.random.default_rng(config.seed)
     V, P, _ = patches.shape
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
+        if stop is not None and stop():
+            break
         chosen = torch.multinomial(weights, min(2048, P), replacement=True)
         first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
         pair = (bank.embed(patches[v, chosen].T[None, :, :, None])[0] for v in (first, second))

@@ -265,6 +265,14 @@ def test_the_same_seed_gives_the_same_bank_and_another_seed_another(features, in
     assert not torch.equal(first["prototypes"], other["prototypes"])
 
 
+def test_stop_ends_the_refinement_before_its_next_step(features):
+    asked = []
+    half = discover(features, config=SMALL, progress=False, stop=lambda: bool(asked.append(0)) or len(asked) > 2)
+    assert len(asked) == 3
+    assert not torch.equal(half.assigner.weight, found(features).assigner.weight)
+    assert torch.isfinite(half.prototypes).all()
+
+
 def test_discovery_needs_no_labels(features):
     hidden = replace(features, images=replace(features.images, labels=np.full(12, -1)))
     known, unknown = found(features).state_dict(), found(hidden).state_dict()

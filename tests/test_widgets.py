@@ -4,10 +4,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
 import pytest
+import torch
 from prockd_widgets import PRESETS, DistillationPanel, PrototypeSwitches, Settings, Try
 from prockd_widgets.knobs import Knob
 from prockd_widgets.live import curves, terms_of
@@ -280,9 +282,9 @@ def test_the_code_shown_follows_the_knobs_and_the_chosen_try(panel: Distillation
 def test_prototypes_are_found_once_for_each_number(panel: DistillationPanel, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
 
-    def counted(source: PatchFeatures, *, config: DiscoverConfig, progress: bool) -> object:
+    def counted(source: PatchFeatures, *, config: DiscoverConfig, **how: Any) -> object:
         found.append(config.num_prototypes)
-        return discover(source, config=config, progress=progress)
+        return discover(source, config=config, **how)
 
     monkeypatch.setattr("prockd_widgets.runner.discover", counted)
     for count in (4, 6, 4, 6):
@@ -291,6 +293,26 @@ def test_prototypes_are_found_once_for_each_number(panel: DistillationPanel, mon
         panel.wait(60)
     assert found == [6], "4 came with the panel"
     assert len(panel.tries) == 4
+
+
+def test_stop_ends_the_search_for_prototypes_too_and_forgets_them(
+    panel: DistillationPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped_at_once(source: PatchFeatures, **how: Any) -> object:
+        panel.stop()
+        return discover(source, **how)
+
+    panel.knobs["num_prototypes"].value = 5
+    config = panel.config().discover
+    monkeypatch.setattr("prockd_widgets.runner.discover", stopped_at_once)
+    panel.run()
+    panel.wait(60)
+    assert panel.tries == ()
+    assert panel.status == "Stopped before the first step: there is nothing to keep."
+    monkeypatch.undo()
+    panel.runner._stop.clear()
+    again, whole = panel.runner.bank(config), discover(panel.world.source, config=config, progress=False)
+    torch.testing.assert_close(again.assigner.weight, whole.assigner.weight)
 
 
 def test_a_try_never_changes_the_bank_of_another(panel: DistillationPanel) -> None:

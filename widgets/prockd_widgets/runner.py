@@ -109,7 +109,7 @@ class TryRunner(traitlets.HasTraits):
         """Ask the running try to end after its step; what it has learned is scored and kept."""
         self._stop.set()
         if self.running:
-            self.status = "Stopping: scoring what it has learned so far."
+            self.status = "Stopping: what was learned so far is scored and kept."
 
     def wait(self, timeout_s: float | int | None = None) -> Try | None:
         """Wait for the running try and return the last one; see :meth:`DistillationPanel.wait`."""
@@ -168,10 +168,13 @@ class TryRunner(traitlets.HasTraits):
             self.running = False
 
     def bank(self, config: DiscoverConfig) -> PrototypeBank:
-        """The prototypes of these settings, found once."""
+        """The prototypes of these settings, found once; those of a search that was stopped are not kept."""
         if config not in self._banks:
             self.status = f"Finding {config.num_prototypes} prototypes; the next try with as many is quicker."
-            self._banks[config] = discover(self.world.source, config=config, progress=False)
+            found = discover(self.world.source, config=config, progress=False, stop=self._stop.is_set)
+            if self._stop.is_set():  # half refined: not to be remembered
+                return found
+            self._banks[config] = found
         return self._banks[config]
 
     def _stepped(self, step: int, row: dict[str, float], student: Student, steps: int) -> bool:
