@@ -1,6 +1,7 @@
 """Pictures of predictions, one beside another."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -85,3 +86,18 @@ def test_scores_of_other_images_and_no_scores_are_refused(images):
         plots.plot_predictions(masked(images, 1), images.select([0, 1]), Segmentation(3, PARTS))
     with pytest.raises(ValueError, match="no scores"):
         plots.plot_predictions({}, images, Segmentation(3, PARTS))
+
+
+def test_classes_are_in_the_order_of_what_the_last_student_gained(images):
+    before, after = (
+        replace(masked(images, 1), per_class=np.array(each)) for each in ([0.5, 0.1, 0.2], [0.6, 0.5, 0.1])
+    )
+    ax = plots.plot_class_scores({"alone": before, "distilled": after}, PARTS)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["tail", "background", "leg"]
+    assert ax.lines[0].get_xdata().tolist() == [0.2, 0.5, 0.1]
+    assert "alone 50.0%; distilled 50.0%" in ax.get_xlabel().replace("\n", " ")
+
+
+def test_scores_that_tell_nothing_of_classes_are_refused(images):
+    with pytest.raises(ValueError, match="no scores of each class"):
+        plots.plot_class_scores({"alone": masked(images, 1)}, PARTS)

@@ -22,6 +22,7 @@ from prockd.plots.prototypes import plot_heatmap as plot_heatmap
 from prockd.plots.prototypes import plot_part_table as plot_part_table
 from prockd.plots.prototypes import plot_usage as plot_usage
 from prockd.plots.training import plot_attention as plot_attention
+from prockd.plots.training import plot_class_scores as plot_class_scores
 from prockd.plots.training import plot_confusion as plot_confusion
 from prockd.plots.training import plot_curves as plot_curves
 from prockd.plots.training import plot_scores as plot_scores

@@ -135,6 +135,37 @@ def plot_scores(rows: Sequence[Mapping[str, object]], *, ax: Axes | None = None)
     return ax
 
 
+def plot_class_scores(scores: Mapping[str, Scores], classes: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """The metric of each class for the z of several students, the largest gain of the last over the first on top.
+
+    Raises:
+        ValueError: there are no scores, or they tell nothing of each class.
+    """
+    each = [told.per_class for told in scores.values()]
+    known = [values for values in each if values is not None]
+    if not known or len(known) < len(each):
+        raise ValueError("no scores of each class: pass what evaluate returned, by name")
+    order = np.argsort(np.nan_to_num(known[-1] - known[0], nan=-np.inf))  # a class that no image shows comes last
+    ax = own_or_new(ax, 6.4, 1.3 + 0.24 * len(classes))
+    places = np.arange(len(classes))
+    low, high = np.min(known, axis=0)[order], np.max(known, axis=0)[order]
+    ax.hlines(places, low, high, color="#C4C9CE", lw=2, zorder=1)
+    for i, (name, values) in enumerate(zip(scores, known, strict=True)):
+        colour, marker = style(i)
+        ax.plot(values[order], places, marker, color=colour, ms=6, mec="white", mew=0.7, label=name)
+    ax.set_yticks(places, [classes[c] for c in order], fontsize=SMALL)
+    metric = next(iter(scores.values())).metric
+    ax.set_xlim(left=-0.015)
+    ax.set_xlabel("recall" if metric == "accuracy" else metric.removeprefix("mean "), fontsize=SMALL + 1)
+    ax.grid(axis="x", alpha=0.25)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.legend(fontsize=SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(known))
+    means = "; ".join(f"{name} {told.plain:.1%}" for name, told in scores.items())
+    caption(ax, f"A row a class, the largest gain on top. Over all classes, {metric}: {means}.")
+    return ax
+
+
 def plot_confusion(scores: Scores, classes: Sequence[str], *, augmented: bool = False, ax: Axes | None = None) -> Axes:
     """True classes by predicted classes of z, or of z+ when ``augmented``; rows sum to 100 %.
 
