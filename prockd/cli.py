@@ -18,17 +18,34 @@ class Told(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        import warnings
+
         from prockd.cache import CacheError
         from prockd.distill import NonFiniteLossError
         from prockd.teacher import WeightsError
 
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                if not ctx.params.get("debug"):
+                    warnings.showwarning = told_of
+                return super().invoke(ctx)
         except (CacheError, NonFiniteLossError, WeightsError, ImportError, OSError, ValueError) as error:
             if ctx.params.get("debug"):
                 raise
             typer.secho(f"prockd: {error}", fg="red", err=True)
             raise typer.Exit(2) from error
+
+
+def told_of(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line, without the place in the code that gave it."""
+    typer.secho(f"prockd: {' '.join(str(message).split())}", fg="yellow", err=True)
 
 
 app = typer.Typer(
@@ -235,13 +252,13 @@ def export(
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.experiment_config import ExportConfig
     from prockd.export import export_student
-    from prockd.run_folder import run_config
+    from prockd.run_folder import run_config, student_file
     from prockd.student import Student
 
     is_file = run_dir.is_file()
     chosen = ExportConfig() if is_file else run_config(run_dir).export
     chosen = chosen if format is None else chosen.replace(format=format)
-    student = Student.load(run_dir if is_file else run_dir / "student.safetensors")
+    student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / chosen.format
     written = export_student(student, folder, format=chosen.format, opset=chosen.opset)
     for path in written:
@@ -252,19 +269,33 @@ def export(
 def check_data(
     path: Annotated[Path, typer.Argument(help="A folder or file of your own images.")],
     task: Annotated[str | None, typer.Option(help="What it is for; guessed from its looks if not given.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names, commas between them, as in data.classes.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every problem, however many.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
+    from prockd.experiment_config import class_names
     from prockd.report import format_table
 
-    report = check(path, task=task, progress=not quiet)
+    report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
     typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
     if all_ and report.problems:
         typer.echo(format_table(report.rows()))
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command(epilog="`prockd unpack photos.zip photos`")
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="A ZIP or TAR file.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for its content.")],
+    quiet: Quiet = False,
+) -> None:
+    """Unpack an archive that somebody else made: all of it, or nothing when a member would climb out of the folder."""
+    from prockd.datasets import unpack as unpacked
+
+    typer.echo(f"unpacked to {unpacked(archive, folder, progress=not quiet)}; next: prockd check-data {folder}")
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """From settings to images, features, prototypes and a student: the same calls as in a notebook."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,23 @@ from accelerate import PartialState
 
 from prockd._types import ImageDataset
 from prockd.datasets import (
+    DatasetError,
+    MaskDataset,
     PackedImages,
-    check_data,
+    checked,
     groups_of,
     open_subsets,
     pack,
-    skip_bad,
     split,
 )
 from prockd.datasets import subset as take
 from prockd.distill import History
-from prockd.experiment_config import FARMYARD, NO_TEACHER, DataConfig, ExperimentConfig
+from prockd.experiment_config import FARMYARD, NO_TEACHER, DataConfig, ExperimentConfig, class_names
 from prockd.farmyard import Farmyard
 from prockd.features import PatchFeatures, extract
 from prockd.pipeline import RECIPES
 from prockd.prototypes import PrototypeBank, discover
-from prockd.run_folder import run_config
+from prockd.run_folder import run_config, student_file
 from prockd.scores import Scores, evaluate
 from prockd.student import Student
 from prockd.tasks import Classification, Detection, Segmentation, Task
@@ -177,34 +178,43 @@ def farmyard_sets(config: ExperimentConfig) -> dict[str, ImageDataset]:
 
 
 def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, ImageDataset]:
-    """The images of a folder or file, divided for training and scoring as they lie there, or else by group."""
-    data = config.data
-    subsets = opened(data, data.path, config.task.kind, progress=progress)
-    first = next(iter(subsets.values()))
-    train = subsets.get("train", first)
+    """The images of a folder or file, checked, and divided as they lie there, or else at random by group."""
+    data, kind = config.data, config.task.kind
+    how: dict[str, Any] = {"on_bad": data.on_bad, "progress": progress}
+    subsets = opened(data, data.path, kind)
+    labelled = {"train": subsets.get("train", next(iter(subsets.values())))}
     if data.test:
-        found = opened(data, data.test, config.task.kind, classes=tuple(train.classes), progress=progress)
-        test = found.get("test", found.get("val", next(iter(found.values()))))
+        labelled["test"] = to_score_on(opened(data, data.test, kind, classes=classes_of(labelled["train"])))
     elif "test" in subsets or "val" in subsets:
-        test = subsets.get("test", subsets.get("val", first))
-    else:
-        test, train = split(train, data.test_part, data.seed, groups_of(train))
-    sets: dict[str, ImageDataset] = {"train": train, "test": test}
+        labelled["test"] = to_score_on(subsets)
+    sets = checked(labelled, task=kind, once="test" not in labelled, **how)
+    if "test" not in sets:
+        sets["test"], sets["train"] = split(sets["train"], data.test_part, data.seed, groups_of(sets["train"]))
     if data.unlabelled:
-        more = opened(data, data.unlabelled, None, progress=progress)
-        sets["source"] = sets["unlabelled"] = next(iter(more.values()))
+        more = next(iter(opened(data, data.unlabelled, None).values()))
+        sets["source"] = sets["unlabelled"] = checked({"unlabelled": more}, **how)["unlabelled"]
     return sets
 
 
 def opened(
-    data: DataConfig, path: str, task: str | None, *, classes: tuple[str, ...] | None = None, progress: bool = True
+    data: DataConfig, path: str, task: str | None, *, classes: Sequence[str] | Mapping[int, str] | None = None
 ) -> Mapping[str, ImageDataset]:
-    """The subsets of a folder; bad images are left out when the settings say so."""
-    subsets = open_subsets(path, task=task, classes=classes, group=data.group or None, on_bad=data.on_bad)
-    if data.on_bad != "skip":
-        return subsets
-    report = check_data(subsets, task=task, progress=progress)
-    return {name: skip_bad(dataset, report) for name, dataset in subsets.items()}
+    """The subsets of a folder; ``classes`` are those of a training set, where it is another folder."""
+    given = class_names(data.classes) if task is not None else []
+    return open_subsets(
+        path, task=task, classes=classes or given or None, from_train=classes is not None, group=data.group or None,
+        on_bad=data.on_bad,
+    )  # fmt: skip
+
+
+def to_score_on(subsets: Mapping[str, ImageDataset]) -> ImageDataset:
+    """The test part, else the validation part, else what there is."""
+    return subsets.get("test", subsets.get("val", next(iter(subsets.values()))))
+
+
+def classes_of(dataset: ImageDataset) -> Sequence[str] | Mapping[int, str]:
+    """Class names as another folder is opened with them: of masks with the values that stand for them."""
+    return dataset.names if isinstance(dataset, MaskDataset) else tuple(dataset.classes)
 
 
 def at_most(images: PackedImages, count: int, seed: int) -> PackedImages:
@@ -248,21 +258,32 @@ def scored(
     """The student of a finished run, and its scores on the run's test images, or on all images of another folder.
 
     Raises:
-        RunFolderError: there is no run in the folder.
-        WeightsError: it has no student yet.
+        RunFolderError: there is no run in the folder, or it has no student yet.
         DatasetError: images that cannot be used, or of other classes.
     """
     folder = Path(run_dir)
     config = run_config(folder)
-    student = Student.load(folder / "student.safetensors")
+    student = Student.load(student_file(folder))
     student.to(PartialState(cpu=cpu).device)
     teacher = make_teacher(config)
     size = student.image_px if teacher is None else teacher.image_px
     if data is None:
         images = open_images(config, size, progress=progress).test
     else:
-        classes = tuple(student.task.classes)
-        found = opened(config.data, data, config.task.kind, classes=classes, progress=progress)
-        fit = None if config.data.fit == "auto" else config.data.fit
-        images = pack(found.get("test", next(iter(found.values()))), size, fit=fit, progress=progress)
+        images = pack_other(config, student.task, data, size, progress=progress)
     return student, evaluate(student, images)
+
+
+def pack_other(config: ExperimentConfig, task: Task, path: str, image_px: int, *, progress: bool) -> PackedImages:
+    """The images of another folder, checked, with the classes of a task that was learned elsewhere."""
+    data, kind = config.data, config.task.kind
+    classes: Sequence[str] | Mapping[int, str] = tuple(task.classes)
+    if kind == "segmentation" and data.path != FARMYARD:  # which values its masks have is known where it was learned
+        own = opened(data, data.path, kind)
+        classes = classes_of(own.get("train", next(iter(own.values()))))
+    found = to_score_on(opened(data, path, kind, classes=classes))
+    if tuple(found.classes) != tuple(task.classes):
+        told = f"{', '.join(found.classes)}, and the student knows {', '.join(task.classes)}"
+        raise DatasetError(f"{path} has the classes {told}: it can be scored on the same ones only")
+    good = checked({"test": found}, task=kind, on_bad=data.on_bad, progress=progress)["test"]
+    return pack(good, image_px, fit=None if data.fit == "auto" else data.fit, progress=progress)

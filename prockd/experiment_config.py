@@ -26,6 +26,11 @@ SMALL_STUDENT = ("resnet10t", {"channels": (16, 40, 80, 128), "stem_width": 8})
 """A residual network of 0.39 M parameters: timm's name and options."""
 
 
+def class_names(text: str) -> list[str]:
+    """The names of ``data.classes``, which stand between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 @dataclass(frozen=True)
 class TeacherConfig(Knobs):
     """Who teaches (:class:`prockd.Teacher`)."""
@@ -50,6 +55,10 @@ class DataConfig(Knobs):
     unlabelled: str = said(
         "", "More images without labels, for discovery and distill.unlabelled_batch; empty for none."
     )
+    classes: str = said(
+        "", "Class names in label order, commas between them (of masks: from value 0, ignore for what is not scored); "
+        "empty for classes.txt of the folder, or what is found.",
+    )  # fmt: skip
     group: str = said("", "Regular expression that finds an image's group (video, farm) in its name; never divided.")
     fit: str = choice("auto", ("auto", "crop", "pad", "stretch"), "How pictures become squares.")
     on_bad: str = choice("refuse", ("refuse", "skip"), "What to do with images that cannot be used.")

@@ -73,6 +73,21 @@ def run_config(folder: Path) -> ExperimentConfig:
     return read_config(folder / "config.toml")
 
 
+def student_file(folder: Path) -> Path:
+    """The student of a run.
+
+    Raises:
+        RunFolderError: there is no run in the folder, or it is not finished.
+    """
+    run_config(folder)
+    path = folder / "student.safetensors"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{folder} has no student yet: finish it with `prockd distill --run-dir {folder} --resume`"
+        )
+    return path
+
+
 def versions() -> dict[str, Any]:
     """Python, machine, the packages that decide a result, and prockd's git commit where it is a checkout."""
     known: dict[str, Any] = {"command": sys.argv, "python": platform.python_version(), "machine": platform.platform()}

@@ -94,11 +94,15 @@ def test_an_image_without_objects_is_a_note_and_no_error(voc):
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (voc_object("dog", 1, 1, 60, 20), "object 1: box 0, 0, 60, 20 reaches outside the image of 40 x 30 px"),
-        (voc_object("dog", -9, 1, 6, 20), "object 1: box -10, 0, 6, 20 reaches outside"),
-        (voc_object("dog", 9, 1, 8, 20), "object 1: box 8, 0, 8, 20 has no area"),
-        (voc_object("dog", 30, 1, 10, 20), "object 1: box 29, 0, 10, 20 has its corners swapped"),
-        (voc_object("dog", 1, 1, "ten", 20), "object 1: its <bndbox> holds something that is no number"),
+        (
+            voc_object("dog", 1, 1, 60, 20),
+            "object 1: box xmin 1, ymin 1, xmax 60, ymax 20 reaches outside the image of 40 x 30 px",
+        ),
+        (voc_object("dog", -9, 1, 6, 20), "object 1: box xmin -9, ymin 1, xmax 6, ymax 20 reaches outside"),
+        (voc_object("dog", 9, 1, 9, 20), "object 1: box xmin 9, ymin 1, xmax 9, ymax 20 has no area"),
+        (voc_object("dog", 9, 1, 8, 20), "object 1: box xmin 9, ymin 1, xmax 8, ymax 20 has its corners swapped"),
+        (voc_object("dog", 30, 1, 10, 20), "object 1: box xmin 30, ymin 1, xmax 10, ymax 20 has its corners swapped"),
+        (voc_object("dog", 1, 1, "ten", 20), "object 1: <xmax> is 'ten', not a number"),
         (voc_object("", 1, 1, 9, 20), "object 1: lacks <name>"),
         ("<object><name>dog</name><bndbox><xmin>3</xmin></bndbox></object>", r"lacks <bndbox><ymin>, <bndbox><xmax>"),
         ("<object><name>dog", "line 4: is not well-formed XML"),
@@ -179,9 +183,18 @@ def test_coco_entries_that_belong_nowhere_are_refused_or_left_out(tmp_path, chan
     [
         ({"category_id": 4, "bbox": [0, 0, 9, 9]}, "annotation 7: no category has the id 4"),
         ({"category_id": 3, "bbox": [0, 0, 9]}, r"annotation 7: bbox \[0, 0, 9\] is not x, y, width, height"),
-        ({"category_id": 3, "bbox": [9, 9, -4, 5]}, "annotation 7: box 9, 9, 5, 14 has its corners swapped"),
-        ({"category_id": 3, "bbox": [9, 9, 0, 5]}, "annotation 7: box 9, 9, 9, 14 has no area"),
-        ({"category_id": 3, "bbox": [9, 9, 50, 5]}, "annotation 7: box 9, 9, 59, 14 reaches outside the image"),
+        (
+            {"category_id": 3, "bbox": [9, 9, -4, 5]},
+            r"annotation 7: bbox 9, 9, -4, 5 \(x, y, width, height\) has its corners swapped",
+        ),
+        (
+            {"category_id": 3, "bbox": [9, 9, 0, 5]},
+            r"annotation 7: bbox 9, 9, 0, 5 \(x, y, width, height\) has no area",
+        ),
+        (
+            {"category_id": 3, "bbox": [9, 9, 50, 5]},
+            r"annotation 7: bbox 9, 9, 50, 5 \(x, y, width, height\) reaches outside the image",
+        ),
         ({"category_id": 3}, "annotation 7: lacks bbox"),
     ],
 )

@@ -16,6 +16,7 @@ from prockd.datasets import (
     ImageFolder,
     MaskFolder,
     check_data,
+    checked,
     open_data,
     open_subsets,
     pack,
@@ -114,9 +115,11 @@ def test_a_long_report_is_cut_when_printed_and_whole_as_rows(tmp_path):
         (tmp_path / "cat").mkdir(exist_ok=True)
         (tmp_path / "cat" / f"{number:02}.png").write_bytes(b"no picture")
     report = check_data(tmp_path, progress=False)
-    assert len(report.rows()) == 50
-    assert said(report)[-1] == "... and 10 more: rows() has all"
-    assert "50 images: 50 errors, 0 notes; 50 images cannot be used" in repr(report)
+    assert len(report.errors) == 50
+    assert said(report)[-2].startswith("... and 11 more: rows(), or prockd check-data --all, has")
+    assert said(report)[-1].startswith("Mend them, or train without them: on_bad='skip' (--set data.on_bad=skip)")
+    assert "50 images: 50 errors, 1 note; 50 images cannot be used" in repr(report)
+    assert "there is one class, 'cat': classification needs two" in [row["problem"] for row in report.rows()]
 
 
 def test_masks_are_checked_for_size_values_and_partners(tmp_path):
@@ -138,8 +141,11 @@ def test_masks_are_checked_for_size_values_and_partners(tmp_path):
     assert len(report.errors) == 5
     with pytest.raises(DatasetError, match="2 bad entries"):
         open_data(tmp_path)
-    with pytest.warns(UserWarning, match=r"2 of 3 images are skipped: images/b\.jpg, images/c\.jpg"):
+    with pytest.warns(UserWarning, match="skipped") as told_of:
         rest = open_data(tmp_path, on_bad="skip", progress=False)
+    entries, samples = (str(warning.message) for warning in told_of)
+    assert re.search(r"2 entries are skipped: .*d\.jpg: no mask.*; .*z\.png: mask without an image", entries)
+    assert samples == "2 of 3 images are skipped: images/b.jpg, images/c.jpg"
     assert [s.id for s in rest] == ["images/a.jpg"]
 
 
@@ -151,8 +157,8 @@ def test_boxes_are_checked_and_images_without_objects_are_notes(tmp_path):
     report = check_data(tmp_path, progress=False)
     assert "looks like PASCAL VOC, for detection" in repr(report)
     told = "\n".join(said(report))
-    assert re.search(r"annotations/b\.xml +object 1 +box 8, 0, 3, 5 has its corners swapped", told)
-    assert re.search(r"annotations/c\.xml +object 1 +box 0, 0, 99, 9 reaches outside", told)
+    assert re.search(r"annotations/b\.xml +object 1 +box xmin 9, ymin 1, xmax 3, ymax 5 has its corners swapped", told)
+    assert re.search(r"annotations/c\.xml +object 1 +box xmin 1, ymin 1, xmax 99, ymax 9 reaches outside", told)
     assert re.search(r"annotations/e\.xml +object 1 +lacks <bndbox><xmax>, <bndbox><ymax>", told)
     assert re.search(r"note +images/d\.jpg +no objects", told)
     assert (len(report.errors), len(report.notes)) == (3, 1)
@@ -163,8 +169,9 @@ def test_classes_that_train_lacks_are_told(tmp_path):
     subsets = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "val": Arrays(images[4:], [0, 2], "abc")}
     report = check_data(subsets, progress=False)
     assert [(row["kind"], row["file"], row["problem"]) for row in report.rows()] == [
-        ("error", "val", "has class 'c', which no image of train has")
+        ("error", "val", "has class 'c' in 1 image, and train has none: give train some, or leave these out")
     ]
+    assert report.bad[subsets["val"].fingerprint] == (1,)
     for part, name in (("train", "cat"), ("val", "dog")):
         put(tmp_path / part / "images" / "a.jpg", len(name + part))
         xml(tmp_path / part / "annotations" / "a.xml", 1, 1, 5, 5, name=name)
@@ -173,7 +180,7 @@ def test_classes_that_train_lacks_are_told(tmp_path):
 
 def test_unlabelled_images_are_notes_and_a_task_without_its_annotation_is_an_error(tmp_path, folder):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    some = check_data(Arrays(images, [0, UNLABELLED, 0], "a"), progress=False)
+    some = check_data(Arrays(images, [0, UNLABELLED, 0], "ab"), progress=False)
     assert [(p.file, p.text, p.note) for p in some.problems] == [("1", "has no class", True)]
     none = check_data(Arrays(images, [0, 0, 0], "a"), task="segmentation", progress=False)
     assert [p.note for p in none.problems] == [False]
@@ -211,6 +218,38 @@ def test_any_data_set_is_checked_and_its_bad_samples_are_skipped():
     with pytest.warns(UserWarning, match="2 of 3 images are skipped: 1, 2"):
         rest = skip_bad(world, report)
     assert [s.id for s in rest] == ["s0"]
+
+
+def test_subsets_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remembered(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    copy = folder / "val" / "cat" / "copy.png"
+    copy.write_bytes((folder / "train" / "cat" / "ü.png").read_bytes())
+    put(folder / "val" / "dog" / "small.png", 9, (5, 5))
+    (folder / "train" / "cat" / "again.png").write_bytes((folder / "train" / "cat" / "ü.png").read_bytes())
+    subsets = open_subsets(folder)
+    with pytest.raises(
+        DatasetError, match=r"(?s)2 bad entries.*copy\.png: is the same file as .* in train.*small\.png"
+    ):
+        checked(subsets, progress=False)
+    with pytest.warns(UserWarning, match="2 of 4 images are skipped: cat/copy.png, dog/small.png"):
+        good = checked(subsets, on_bad="skip", progress=False)
+    assert {name: len(dataset) for name, dataset in good.items()} == {"train": 5, "val": 2}
+    monkeypatch.setattr("prockd.datasets.open.check_data", None)  # nothing is read a second time
+    with pytest.warns(UserWarning, match="images are") as told:
+        once = checked(subsets, on_bad="skip", once=True, progress=False)
+    assert "1 of 5 images are there twice and used once: cat/ü.png" in [str(warning.message) for warning in told]
+    assert [s.id for s in once["train"]] == ["cat/a b.png", "cat/again.png", "dog/c.png", "dog/d.png"]
+
+
+def test_images_of_a_class_that_train_lacks_are_left_out_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    subsets = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "test": Arrays(images[4:], [0, 2, 1], "abc")}
+    with pytest.raises(DatasetError, match="test: has class 'c' in 1 image, and train has none: give train some"):
+        checked(subsets, progress=False)
+    with pytest.warns(UserWarning, match="1 of 3 images are skipped: 1"):
+        good = checked(subsets, on_bad="skip", progress=False)
+    assert [s.label for s in good["test"]] == [0, 1]
 
 
 def test_a_report_of_other_data_and_data_of_which_nothing_is_left_are_refused(folder):
@@ -309,11 +348,22 @@ def test_files_that_are_there_for_something_else_do_not_matter(folder):
 
 
 def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(folder, tmp_path):
-    with pytest.raises(DatasetError, match=r"(?s)for detection; it looks like class folders.*PASCAL VOC.*COCO"):
+    said = (
+        r"(?s)for detection: it looks like class folders, for classification .*Layouts for detection.*PASCAL VOC.*COCO"
+    )
+    with pytest.raises(DatasetError, match=said):
         open_data(folder, task="detection")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"(?s)empty has no layout that is known\. Known layouts.*class folders"):
+    with pytest.raises(DatasetError, match=r"(?s)empty holds no pictures\. Known layouts.*class folders"):
         open_data(tmp_path / "empty")
+    with pytest.raises(DatasetError, match=r"ü\.png is one picture: name the folder that holds them, .*cat"):
+        open_data(folder / "train" / "cat" / "ü.png")
+    put(tmp_path / "dense" / "images" / "a.jpg")
+    mask(tmp_path / "dense" / "masks" / "a.png", 1, (12, 10))
+    with pytest.raises(
+        DatasetError, match="cannot be used for classification: it looks like images and masks, for seg"
+    ):
+        open_data(tmp_path / "dense", task="classification")
     with pytest.raises(DatasetError, match="nowhere does not exist"):
         open_data(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="task='drawing': must be one of classification, detection, segmentation"):

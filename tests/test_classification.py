@@ -123,6 +123,12 @@ def test_rare_classes_weigh_more():
         Classification(4, class_weights=(1.0, 2.0))
 
 
+def test_one_class_is_nothing_to_tell_apart_and_one_tag_is():
+    with pytest.raises(ValueError, match="there is one class, 'cat': classification needs two"):
+        Classification(1, ("cat",))
+    assert Classification(1, ("cat",), multi_label=True).num_classes == 1
+
+
 def test_as_many_names_as_classes_are_needed():
     with pytest.raises(ValueError, match="num_classes=3, but 2 classes are named: cow, dog"):
         Classification(3, ("cow", "dog"))

@@ -109,7 +109,7 @@ def test_undeclared_values_and_another_size_are_told_together(root):
     with pytest.raises(DatasetError, match=r"ü\.png: is 9 x 9 px and its image 10 x 12 px.*1 more"):
         dataset[1]
     texts = [problem.text for problem in dataset.read(1)[1]]
-    assert "holds 7, and the classes have the values 0, 1, 2, 255" in texts
+    assert "holds 7, and the classes have the values 0, 1, 2, 255: mend it, or name the value in classes.txt" in texts
 
 
 def test_colours_jpeg_masks_and_broken_masks_are_refused_by_name(root):

@@ -1,8 +1,11 @@
 """A run from settings to a folder, and the command line around it."""
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prockd.cli import app
-from prockd.config_file import set_values
+from prockd.config_file import set_values, write_config
 from prockd.experiment import open_images, scored
 from prockd.experiment_config import ExperimentConfig
 from prockd.run import run_experiment
@@ -146,6 +149,38 @@ def test_bad_images_are_skipped_only_when_asked(folders, tmp_path):
     assert len(images.train) + len(images.test) == 6
 
 
+def test_the_same_image_in_both_parts_or_twice_in_one_that_is_divided_is_never_learned_and_scored_on(folders, tmp_path):
+    train = Path(folders["classification"]) / "train"
+    shutil.copytree(train, tmp_path / "whole")
+    shutil.copy(tmp_path / "whole" / "level" / "01.png", tmp_path / "whole" / "level" / "99.png")
+    with pytest.warns(UserWarning, match=r"1 of 13 images are there twice and used once: level/99\.png"):
+        images = open_images(config_of(folders, "classification", f"data.path={tmp_path / 'whole'}"), 32)
+    assert len(images.train) + len(images.test) == 12
+    both = config_of(folders, "classification", f"data.path={train}", f"data.test={tmp_path / 'whole'}")
+    with pytest.raises(ValueError, match=r"(?s)13 bad entries.*is the same file as .* in train.*and 8 more"):
+        open_images(both, 32)
+
+
+def test_masks_of_0_and_255_mean_the_same_in_another_folder(folders, tmp_path):
+    for part in ("train", "val"):
+        shutil.copytree(Path(folders["segmentation"]) / part, tmp_path / part)
+        for file in (tmp_path / part / "masks").glob("*.png"):
+            Image.fromarray(np.asarray(Image.open(file)) * np.uint8(255)).save(file)
+    parts = (f"data.path={tmp_path / 'train'}", f"data.test={tmp_path / 'val'}")
+    images = open_images(config_of(folders, "segmentation", *parts), 32)
+    assert images.test.classes == ("background", "object")
+    assert [np.unique(part.masks).tolist() for part in (images.train, images.test)] == [[0, 1], [0, 1]]
+    config = config_of(folders, "segmentation", *parts)
+    run_experiment(config, tmp_path / "run", cpu=True, progress=False)
+    own, other = (scored(tmp_path / "run", data, cpu=True, progress=False)[1] for data in (None, str(tmp_path / "val")))
+    assert own.per_class.tolist() == other.per_class.tolist()
+
+
+def test_class_names_can_be_given_with_the_settings(folders):
+    given = config_of(folders, "segmentation", "data.classes=sky, ground")
+    assert open_images(given, 32).train.classes == ("sky", "ground")
+
+
 # The command line
 
 
@@ -198,11 +233,24 @@ def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path)
         (["distill", "--config", "none.toml"], "none.toml cannot be read"),
         (["evaluate", "nowhere"], "nowhere is no run folder"),
         (["extract", "--teacher", "none"], "there is nothing to extract"),
+        (["distill", "--data", "photos", "--set", "student.image_px=32"], "there is one class, 'cats'"),
+        (["distill", "--data", "voc"], "it looks like PASCAL VOC, for detection (task='detection', --task detection)"),
+        (["evaluate", "unfinished"], "unfinished has no student yet: finish it with `prockd distill --run-dir unf"),
+        (["export", "unfinished"], "unfinished has no student yet"),
+        (["unpack", "photos.zip", "new"], "member '../cat.png' would be written outside of the folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("photos/cats").mkdir(parents=True)
+    Path("voc/annotations").mkdir(parents=True)
+    for number, place in enumerate(("photos/cats/a.png", "photos/cats/b.png", "voc/a.png")):
+        Image.fromarray(np.full((40, 40, 3), number, np.uint8)).save(place)
+    Path("voc/annotations/a.xml").write_text("<annotation></annotation>")
+    write_config(ExperimentConfig(), "unfinished/config.toml")
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        archive.writestr("../cat.png", b"")
     done = prockd(*words)
     assert done.exit_code == 2
     assert told in done.output
@@ -210,6 +258,28 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(words, told, tmp_path, monk
     debugged = prockd("--debug", *words)
     assert isinstance(debugged.exception, Exception)
     assert told in str(debugged.exception)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_was_skipped_is_told_in_one_line_without_a_place_in_the_code(folders, tmp_path):
+    shutil.copytree(folders["classification"], tmp_path / "photos")
+    (tmp_path / "photos" / "val" / "level" / "bad.png").write_bytes(b"no picture")
+    words = ["--data", str(tmp_path / "photos"), "--cpu", "-q", *(w for change in SMALL for w in ("--set", change))]
+    refused = prockd("distill", *words, "--run-dir", str(tmp_path / "run"))
+    assert (refused.exit_code, "bad.png" in refused.output, "data.on_bad=skip" in refused.output) == (2, True, True)
+    done = prockd("extract", *words, "--set", "data.on_bad=skip")
+    assert done.exit_code == 0, done.output
+    assert "prockd: 1 of 5 images are skipped: level/bad.png\n" in done.output
+    assert "UserWarning" not in done.output
+
+
+def test_an_archive_is_unpacked_and_can_be_checked(folders, tmp_path):
+    shutil.make_archive(str(tmp_path / "photos"), "zip", folders["classification"])
+    told = prockd("check-data", str(tmp_path / "photos.zip"))
+    assert (told.exit_code, "prockd unpack" in told.output) == (1, True)
+    done = prockd("unpack", str(tmp_path / "photos.zip"), str(tmp_path / "new"), "-q")
+    assert (done.exit_code, f"next: prockd check-data {tmp_path / 'new'}" in done.output) == (0, True)
+    assert prockd("check-data", str(tmp_path / "new"), "-q").exit_code == 0
 
 
 def test_check_data_tells_what_is_wrong_and_its_exit_code_says_so(folders, tmp_path):
@@ -223,7 +293,7 @@ def test_check_data_tells_what_is_wrong_and_its_exit_code_says_so(folders, tmp_p
 
 
 @pytest.mark.parametrize("command", ["extract", "discover", "distill", "evaluate", "export", "demo", "check-data",
-                                     "train-teacher"])  # fmt: skip
+                                     "unpack", "train-teacher"])  # fmt: skip
 def test_each_command_helps_with_an_example(command):
     told = prockd(command, "--help")
     assert told.exit_code == 0

@@ -40,7 +40,9 @@ from prockd.datasets.known import cifar as cifar
 from prockd.datasets.known import oxford_pet as oxford_pet
 from prockd.datasets.known import pascal_voc as pascal_voc
 from prockd.datasets.layouts import open_subsets as open_subsets
+from prockd.datasets.masks import MaskDataset as MaskDataset
 from prockd.datasets.masks import MaskFolder as MaskFolder
+from prockd.datasets.open import checked as checked
 from prockd.datasets.open import open_data as open_data
 from prockd.datasets.open import skip_bad as skip_bad
 from prockd.datasets.packed import PackedImages as PackedImages

@@ -9,6 +9,9 @@ SHOWN = 5
 """Problems that one error message spells out; the rest are counted."""
 
 
+WHAT_TO_DO = "Mend what `prockd check-data` lists, or leave it out with on_bad='skip' (--set data.on_bad=skip)."
+
+
 class DatasetError(ValueError):
     """Images or labels that cannot be used; the message names the first of them and what to do."""
 
@@ -48,9 +51,7 @@ def refuse(problems: Sequence[Problem], what: str, on_bad: str) -> None:
         listed = "".join(f"\n  {problem}" for problem in errors[:SHOWN])
         more = f"\n  and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
         count = f"{len(errors)} bad entries" if len(errors) > 1 else "a bad entry"
-        raise DatasetError(
-            f"{what} has {count}:{listed}{more}\nMend what check_data lists, or leave it out with on_bad='skip'."
-        )
+        raise DatasetError(f"{what} has {count}:{listed}{more}\n{WHAT_TO_DO}")
 
 
 def check_label(label: int, num_classes: int, name: str) -> None:

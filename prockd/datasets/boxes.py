@@ -23,11 +23,13 @@ class Box:
         entry: where it is in the file.
         name: its class.
         corners: x0, y0, x1, y1 in pixels; not checked yet.
+        told: the box as the file writes it, for messages.
     """
 
     entry: str
     name: str
     corners: tuple[float, float, float, float]
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class BoxDataset(FileDataset):
             if box.name not in self.classes:
                 told = f"class {box.name!r} is not one of {', '.join(self.classes) or 'the classes'}"
                 problems.append(Problem(file, box.entry, f"{told} ({name})"))
-            wrong = box_flaw(box.corners, size)
+            wrong = box_flaw(box.corners, size, box.told)
             if wrong:
                 problems.append(Problem(file, box.entry, f"{wrong} ({name})"))
         if problems or size is None:
@@ -89,14 +91,14 @@ class BoxDataset(FileDataset):
         return f", {sum(len(a.boxes) for a in self.annotations)} boxes"
 
 
-def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None) -> str:
+def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None, told: str = "") -> str:
     """What is wrong with a box on an image of height and width ``size``, in words; empty when nothing is."""
     x0, y0, x1, y1 = corners
-    told = f"box {x0:g}, {y0:g}, {x1:g}, {y1:g}"
+    told = told or f"box {x0:g}, {y0:g}, {x1:g}, {y1:g}"
     if not all(map(math.isfinite, corners)):
         return f"{told} is not four numbers"
     if x1 < x0 or y1 < y0:
-        return f"{told} has its corners swapped: x0 < x1 and y0 < y1 are needed"
+        return f"{told} has its corners swapped: the left and upper edge come first"
     if x1 == x0 or y1 == y0:
         return f"{told} has no area"
     if size is not None:

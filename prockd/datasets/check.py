@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +25,11 @@ _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "
 
 
 def check_data(
-    data: Path | str | ImageDataset | Mapping[str, ImageDataset], *, task: str | None = None, progress: bool = True
+    data: Path | str | ImageDataset | Mapping[str, ImageDataset],
+    *,
+    task: str | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None,
+    progress: bool = True,
 ) -> DataReport:
     """Read everything once and tell every problem, instead of stopping at the first.
 
@@ -37,6 +41,7 @@ def check_data(
     Args:
         data: a folder or file of any layout that :func:`open_data` knows, a data set, or data sets by subset.
         task: "classification", "segmentation" or "detection"; None for what the layout is for.
+        classes: class names of a folder or file, as :func:`open_data` takes them.
         progress: show a progress bar.
     """
     problems: list[Problem] = []
@@ -47,7 +52,7 @@ def check_data(
             return DataReport(name, "looks like key points", {WHOLE: count}, tuple(problems))
         try:
             found = next(iter(find_layout(path, task).values()))
-            subsets = open_subsets(path, task=task, on_bad="skip")
+            subsets = open_subsets(path, task=task, classes=classes, on_bad="skip")
         except DatasetError as error:
             problem = Problem(name, "", str(error).removeprefix(f"{name} "))
             return DataReport(name, "cannot be opened", {}, (problem,))
@@ -64,27 +69,37 @@ def check_data(
         layout = f"data set for {task}"
     layout += f", {named(tuple(next(iter(subsets.values())).classes))}"
     seen: dict[str, tuple[str, str]] = {}
-    shown: dict[str, set[int]] = {}
-    bad = {}
+    shown: dict[str, list[set[int]]] = {}
+    bad: dict[str, tuple[int, ...]] = {}
+    twins: dict[str, tuple[int, ...]] = {}
     with tqdm(total=sum(map(len, subsets.values())), desc="checking", unit="image", disable=not progress) as bar:
         for subset, dataset in subsets.items():
             problems += getattr(dataset, "flaws", ())
-            told, bad[dataset.fingerprint], shown[subset] = _check(subset, dataset, task, seen, bar)
+            key = dataset.fingerprint
+            told, bad[key], twins[key], shown[subset] = _check(subset, dataset, task, seen, bar)
             problems += told
-    for subset in shown.keys() - {"train"} if "train" in shown else ():
-        classes = subsets[subset].classes
-        for label in sorted(shown[subset] - shown["train"]):
-            problems.append(Problem(subset, "", f"has class {classes[label]!r}, which no image of train has"))
+    learned = set[int]().union(*shown.get("train", ()))
+    for subset in shown.keys() - {"train"} if learned else ():
+        dataset, images = subsets[subset], shown[subset]
+        for label in sorted(set[int]().union(*images) - learned):
+            count = sum(label in of_image for of_image in images)
+            text = (
+                f"has class {dataset.classes[label]!r} in {count} image{'' if count == 1 else 's'}, and train has none"
+            )
+            problems.append(Problem(subset, "", f"{text}: give train some, or leave these out"))
+        lacking = {m for m, of_image in enumerate(images) if of_image - learned}
+        bad[dataset.fingerprint] = tuple(sorted({*bad[dataset.fingerprint], *lacking}))
+    problems += _too_few_classes(subsets, task)
     counts = {subset: len(dataset) for subset, dataset in subsets.items()}
-    return DataReport(name, layout, counts, tuple(problems), MappingProxyType(bad))
+    return DataReport(name, layout, counts, tuple(problems), MappingProxyType(bad), MappingProxyType(twins))
 
 
 def _check(
     subset: str, dataset: ImageDataset, task: str, seen: dict[str, tuple[str, str]], bar: tqdm
-) -> tuple[list[Problem], tuple[int, ...], set[int]]:
-    """Problems of one data set, the numbers of its bad samples, and the classes that its good ones show."""
-    problems, bad, untold = [], [], []
-    shown: set[int] = set()
+) -> tuple[list[Problem], tuple[int, ...], tuple[int, ...], list[set[int]]]:
+    """Problems of one data set, the numbers of its bad samples and of twins, and the classes that each sample shows."""
+    problems, bad, twins, untold = [], [], [], []
+    shown: list[set[int]] = []
     for m in range(len(dataset)):
         sample, found = _read(dataset, m)
         name = _place(dataset, m)
@@ -93,13 +108,14 @@ def _check(
             where, twin = seen[content]
             text = f"is the same file as {twin}" + (f" in {where}" if where != subset else "")
             found.append(Problem(name, "", text, note=where == subset))
+            twins += [m] if where == subset else []
         elif content:
             seen[content] = (subset, name)
         if sample is not None:
             found += [Problem(name, "", text) for text in _flaws(sample, len(dataset.classes))]
             if not _is_told(sample, task):
                 untold.append(name)
-            shown |= _classes_in(sample)
+        shown.append(set() if sample is None else _classes_in(sample))
         if any(not problem.note for problem in found):
             bad.append(m)
         problems += found
@@ -111,7 +127,14 @@ def _check(
         problems += [
             Problem(name, "", f"has no {_NEEDED[task].split()[-1]}", note=True) for name in untold if task in _NEEDED
         ]
-    return problems, tuple(bad), shown
+    return problems, tuple(bad), tuple(m for m in twins if m not in bad), shown
+
+
+def _too_few_classes(subsets: Mapping[str, ImageDataset], task: str) -> Iterator[Problem]:
+    """One class of whole images, where there is nothing to tell apart."""
+    first = next(iter(subsets.values()))
+    if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
+        yield Problem("", "", f"there is one class, {first.classes[0]!r}: classification needs two", note=True)
 
 
 def _read(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Problem]]:

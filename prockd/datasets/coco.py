@@ -87,7 +87,8 @@ class CocoFile(BoxDataset):
             else:
                 x, y, width, height = map(float, found["bbox"])
                 corners = (x, y, x + width, y + height)
-                boxes[found["image_id"]].append(Box(entry, categories[found["category_id"]], corners))
+                told = f"bbox {', '.join(f'{v:g}' for v in found['bbox'])} (x, y, width, height)"
+                boxes[found["image_id"]].append(Box(entry, categories[found["category_id"]], corners, told))
         root = Path(images) if images is not None else _image_folder(path, list(names))
         annotations = [
             Annotation(path, tuple(boxes[id]), _size(picture), tuple(problems[id])) for id, picture in pictures.items()

@@ -1,7 +1,7 @@
 """What is wrong with a data set, as a table."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prockd.datasets._common import Problem
@@ -21,13 +21,15 @@ class DataReport:
         counts: images by subset.
         problems: everything found, in the order of the data.
         bad: by the fingerprint of each subset, the numbers of the samples that cannot be used.
+        twins: the same for good samples whose file is that of an earlier one of the same subset.
     """
 
     name: str
     layout: str
     counts: Mapping[str, int]
     problems: tuple[Problem, ...]
-    bad: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    bad: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    twins: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -60,7 +62,7 @@ class DataReport:
         counted = ", ".join(f"{count} images" + (f" in {s}" if s != WHOLE else "") for s, count in self.counts.items())
         told = f"{_count(self.errors, 'error')}, {_count(self.notes, 'note')}" if self.problems else "nothing is wrong"
         spoilt = sum(map(len, self.bad.values()))
-        unusable = f"; {spoilt} images cannot be used" if spoilt else ""
+        unusable = f"; {spoilt} image{'' if spoilt == 1 else 's'} cannot be used" if spoilt else ""
         lines = [f"{self.name}: {self.layout}", f"{counted or 'no images'}: {told}{unusable}"]
         rows = sorted(self.rows(), key=lambda row: row["kind"])  # errors first
         shown = rows[:SHOWN_ROWS]
@@ -69,7 +71,9 @@ class DataReport:
             cells = [row[key].ljust(width) for key, width in wide.items() if width]
             lines.append("  ".join(["", *cells, row["problem"]]))
         if len(rows) > SHOWN_ROWS:
-            lines.append(f"  ... and {len(rows) - SHOWN_ROWS} more: rows() has all")
+            lines.append(f"  ... and {len(rows) - SHOWN_ROWS} more: rows(), or prockd check-data --all, has them")
+        if spoilt:
+            lines.append("Mend them, or train without them: on_bad='skip' (--set data.on_bad=skip) leaves them out.")
         return "\n".join(lines)
 
 

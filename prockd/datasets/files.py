@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from prockd._types import UNLABELLED, Sample
 from prockd.cache import digest
-from prockd.datasets._common import DatasetError, Problem, named, refuse
+from prockd.datasets._common import WHAT_TO_DO, DatasetError, Problem, named, refuse
 from prockd.datasets.read import read_image
 
 
@@ -70,9 +70,7 @@ class FileDataset:
         errors = [problem for problem in problems if not problem.note]
         if sample is None or errors:
             more = f" (and {len(errors) - 1} more problems of this image)" if len(errors) > 1 else ""
-            raise DatasetError(
-                f"{errors[0]}{more}; check_data lists all such, open_data(..., on_bad='skip') leaves them out"
-            )
+            raise DatasetError(f"{errors[0]}{more}. {WHAT_TO_DO}")
         return sample
 
     def read(self, index: int) -> tuple[Sample | None, list[Problem]]:

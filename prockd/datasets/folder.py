@@ -57,7 +57,7 @@ class ImageFolder(FileDataset):
                 text = "train has no class of that name: its {} images are left out"
                 flaws = [Problem(str(root), f"class folder {name}", text.format(num)) for name, num in beyond]
             else:
-                text = "holds no images: remove it, or list `classes`"
+                text = "holds no images: remove it, or list the other classes in classes.txt"
                 flaws = [Problem(str(root), f"class folder {names[label]}", text) for label in empty]
         else:
             files = [(path, UNLABELLED) for path in loose]

@@ -1,6 +1,7 @@
 """Which of the known layouts a folder or file has, and its data sets."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from prockd.datasets.coco import CocoFile
 from prockd.datasets.folder import ImageFolder, class_folders
 from prockd.datasets.known import known_sets
 from prockd.datasets.masks import MaskFolder, mask_places
-from prockd.datasets.read import pictures
+from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import PATH_COLUMNS, ImageTable
 from prockd.datasets.voc import IMAGE_FOLDERS, XML_FOLDERS, VocFolder
 
@@ -65,6 +66,7 @@ def open_subsets(
     *,
     task: str | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,
+    from_train: bool = False,
     group: str | None = None,
     on_bad: str = "refuse",
 ) -> dict[str, ImageDataset]:
@@ -77,6 +79,7 @@ def open_subsets(
         path: the folder, or a CSV, JSON or NPZ file.
         task: "classification", "segmentation" or "detection"; None for the first layout that fits.
         classes: class names, as the layout takes them; None for ``classes.txt``, or else for what is found.
+        from_train: the classes are those of a training set, so some may have no image here.
         group: regular expression that finds the group (video, patient, farm) of an image in its id.
         on_bad: ``"refuse"`` raises when there are entries that belong to no image, ``"skip"`` leaves them out.
 
@@ -94,6 +97,8 @@ def open_subsets(
     opened: dict[str, ImageDataset] = {}
     options: dict[str, Any] = {"classes": classes, "group": group, "on_bad": on_bad}
     for subset, place in found.items():
+        if from_train and place.layout == "class folders":
+            options["from_train"] = True
         first = opened[subset] = place.open(**options)
         if options["classes"] is None:
             options["classes"] = first.names if isinstance(first, MaskFolder) else tuple(first.classes) or None
@@ -114,17 +119,30 @@ def find_layout(path: Path, task: str | None = None) -> dict[str, Found]:
     if not path.exists():
         raise DatasetError(f"{path} does not exist")
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
-        raise DatasetError(f"{path} is an archive: unpack it first with prockd.datasets.unpack({str(path)!r}, FOLDER)")
+        raise DatasetError(
+            f"{path} is an archive: unpack it first with `prockd unpack {shlex.quote(str(path))} FOLDER`"
+        )
     other: Found | None = None
     for subsets in _divisions(path):
         fits = all(task in (None, found.task) for found in subsets.values())
         if fits:
-            return subsets
+            first = next(iter(subsets.values()))
+            if other is None or first.layout != "class folders":  # folders "images" and "masks" are no classes
+                return subsets
         other = other or next(iter(subsets.values()))
-    looks = "\n".join(f"  {known:<15} {name:<17} {look}" for known, name, look in LAYOUTS)
-    instead = f" for {task}; it looks like {other.layout} ({other.task})" if other else ""
-    raise DatasetError(
-        f"{path} has no layout that is known{instead}. Known layouts, each also below train, val and test:\n{looks}"
+    if other and other.task != "none":
+        known = f"it looks like {other.layout}, for {other.task} (task={other.task!r}, --task {other.task})"
+        raise DatasetError(f"{path} cannot be used for {task}: {known}. Layouts for {task}:\n{_looks(task)}")
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DatasetError(f"{path} is one picture: name the folder that holds them, {path.parent}")
+    nothing = path.is_dir() and not pictures(path, "**/*")
+    lacks = "holds no pictures" if nothing else "has no layout that is known"
+    raise DatasetError(f"{path} {lacks}. Known layouts, each also below train, val and test:\n{_looks()}")
+
+
+def _looks(task: str | None = None) -> str:
+    return "\n".join(
+        f"  {known:<15} {name:<17} {look}" for known, name, look in LAYOUTS if task in (None, known) or known == "any"
     )
 
 

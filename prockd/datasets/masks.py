@@ -88,7 +88,10 @@ class MaskDataset(FileDataset):
         if undeclared:
             told = ", ".join(map(str, undeclared[:5])) + (", ..." if len(undeclared) > 5 else "")
             declared = ", ".join(map(str, list(self.names)[:12])) + (", ..." if len(self.names) > 12 else "")
-            problems.append(Problem(str(path), "", f"holds {told}, and the classes have the values {declared}"))
+            text = (
+                f"holds {told}, and the classes have the values {declared}: mend it, or name the value in classes.txt"
+            )
+            problems.append(Problem(str(path), "", text))
         if problems:
             return {}, problems
         if all(self.names[value] == IGNORED_CLASS for value in values):

@@ -1,5 +1,6 @@
 """Any picture file as upright 8-bit RGB, and any mask file as numbers."""
 
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -81,7 +82,9 @@ def _unreadable(path: Path | str, error: BaseException) -> DatasetError:
     if isinstance(error, FileNotFoundError):
         return DatasetError(f"{path} does not exist")
     if isinstance(error, _BOMBS):
-        return DatasetError(f"{path} is larger than any photograph: {error} Store a smaller copy.")
+        many, most = int(re.search(r"\d+", str(error))[0]), Image.MAX_IMAGE_PIXELS  # type: ignore[index]
+        told = f"{many:,} pixels, and {most:,} are the most"
+        return DatasetError(f"{path} is larger than any photograph: {told}. Store a smaller copy")
     return DatasetError(f"{path} cannot be read as an image ({error}): replace or remove the file")
 
 

@@ -26,6 +26,11 @@ class _Subset:
         return digest([self.dataset.fingerprint, self.indices])
 
     @property
+    def ids(self) -> tuple[str, ...] | None:
+        known = getattr(self.dataset, "ids", None)
+        return None if known is None else tuple(str(known[m]) for m in self.indices)
+
+    @property
     def labels(self) -> Int64[np.ndarray, " M"]:
         return labels_of(self.dataset)[self.indices]
 

@@ -72,19 +72,20 @@ def read_voc(path: Path, first_px: int = 1) -> Annotation:
         entry = f"object {number}"
         name = (element.findtext("name") or "").strip()
         missing = [] if name else ["<name>"]
-        edges = []
-        for side in ("xmin", "ymin", "xmax", "ymax"):
-            written = element.findtext(f"bndbox/{side}")
-            if written is None:
-                missing.append(f"<bndbox><{side}>")
-            edges.append(_number(written or ""))
+        written = {side: element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")}
+        missing += [f"<bndbox><{side}>" for side, text in written.items() if text is None]
+        edges = [_number(text or "") for text in written.values()]
         if missing:
             problems.append(Problem(str(path), entry, f"lacks {', '.join(missing)}"))
         elif not all(map(math.isfinite, edges)):
-            problems.append(Problem(str(path), entry, "its <bndbox> holds something that is no number"))
+            odd = next(side for side, edge in zip(written, edges, strict=True) if not math.isfinite(edge))
+            problems.append(Problem(str(path), entry, f"<{odd}> is {written[odd]!r}, not a number"))
         else:
             x0, y0, x1, y1 = edges
-            boxes.append(Box(entry, name, (x0 - first_px, y0 - first_px, x1 + 1 - first_px, y1 + 1 - first_px)))
+            wide, high = int(x1 > x0), int(y1 > y0)  # one number for both edges is a box without area, not a pixel
+            corners = (x0 - first_px, y0 - first_px, x1 + wide - first_px, y1 + high - first_px)
+            told = ", ".join(f"{side} {edge:g}" for side, edge in zip(written, edges, strict=True))
+            boxes.append(Box(entry, name, corners, f"box {told}"))
     H, W = (_number(root.findtext(f"size/{side}") or "") for side in ("height", "width"))
     size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
     return Annotation(path, tuple(boxes), size, tuple(problems))

@@ -47,6 +47,9 @@ class Classification:
 
     def __post_init__(self) -> None:
         check_classes(self.classes, self.num_classes)
+        if self.num_classes < 2 and not self.multi_label:
+            only = f", {self.classes[0]!r}" if self.classes else ""
+            raise ValueError(f"there is one class{only}: classification needs two, each with a folder of its own")
         if self.class_weights and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes")
 
