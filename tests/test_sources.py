@@ -14,7 +14,7 @@ from prockd.crops import whole_images
 from prockd.datasets import Arrays, PackedImages, pack
 from prockd.features import PatchFeatures
 from prockd.prototypes import PrototypeBank
-from prockd.sources import Source, shuffled
+from prockd.sources import Source, embed_all, shuffled
 from prockd.student import Student
 from prockd.tasks import Classification
 
