@@ -101,3 +101,11 @@ def test_classes_are_in_the_order_of_what_the_last_student_gained(images):
 def test_scores_that_tell_nothing_of_classes_are_refused(images):
     with pytest.raises(ValueError, match="no scores of each class"):
         plots.plot_class_scores({"alone": masked(images, 1)}, PARTS)
+
+
+def test_of_boxes_at_one_place_the_best_is_drawn_and_of_the_truth_all(images):
+    two = [Boxes(np.array([[2, 2, 9, 9], [2, 2, 9, 8]], np.float32), np.array([1, 2]), np.float32([0.5, 0.9]))] * M
+    figure = plots.plot_predictions(Scores(0.5, None, two, None, two, "mAP"), images, Detection(3, PARTS), count=1)
+    _, truth, predicted = figure.axes[:3]
+    assert (len(truth.patches), len(predicted.patches)) == (4, 2)  # each box has a white edge
+    assert predicted.patches[0].get_height() == 6

@@ -20,12 +20,16 @@ from prockd.tasks.detection import Boxes
 
 SURE = 0.3
 """Detections below this score are not drawn, unless asked for."""
+OVERLAP = 0.4
+"""Of detections that overlap more than this, of whatever classes, the best one is drawn."""
 
 
 def plot_predictions(
     scores: Scores | Mapping[str, Scores], images: PackedImages, task: Task, *, count: int = 8, sure: float = SURE
 ) -> Figure:
     """One column an image, evenly spread, and one row a way to see it.
+
+    A detector often gives one place several boxes, of a class each: the best of them is drawn.
 
     Args:
         scores: of these images: the rows are the truth, z, and z+ where there is one. Several by name, such as those of
@@ -55,8 +59,9 @@ def plot_predictions(
     for column, m in enumerate(chosen):
         show_image(axes[0, column], images.pixels[m])
         if dense:
-            for row, told in enumerate(rows.values(), 1):
-                seen |= _draw(axes[row, column], images.pixels[m], told[m], task, sure)
+            for row, (name, told) in enumerate(rows.items(), 1):
+                one = told[m].distinct(OVERLAP) if isinstance(told[m], Boxes) and name != "truth" else told[m]
+                seen |= _draw(axes[row, column], images.pixels[m], one, task, sure)
         else:
             said = {name: _words(told[m], task) for name, told in rows.items()}
             axes[0, column].set_title("\n".join(said.values()), fontsize=SMALL - 1)
@@ -70,7 +75,7 @@ def plot_predictions(
         what = (
             "Colours are classes; grey is none of them."
             if isinstance(task, Segmentation)
-            else f"Boxes with a score of at least {sure}."
+            else f"Predicted boxes: the best one of each place, with a score of at least {sure}."
         )
         caption(figure, what)
     else:
@@ -87,9 +92,7 @@ def _draw(ax: Axes, pixels: np.ndarray, told: Any, task: Task, sure: float) -> s
         for (x0, y0, x1, y1), label in zip(shown.boxes.tolist(), shown.labels.tolist(), strict=True):
             colour, line = _look(task, label)
             for edge, width, drawn in (("white", 2.6, "-"), (colour, 1.6, line)):
-                ax.add_patch(
-                    Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, ls=drawn)
-                )
+                ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, ls=drawn))
         return set(shown.labels.tolist())
     grey = pixels.mean(0, keepdims=True).repeat(3, 0).transpose(1, 2, 0) / 255
     ax.imshow((0.45 * grey + 0.55 * _colours(told, grey, task)).clip(0, 1), interpolation="nearest")

@@ -107,7 +107,7 @@ def plot_gallery(
             ax.set_xlabel(told, fontsize=6, labelpad=2)
     about = (
         f"Strongest patches of {len(chosen)} of {K} prototypes in {M:,} images, best first, at most one an image; "
-        "each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}."
+        f"each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}."
     )
     caption(figure, about)
     return figure

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from prockd.crops import Crops, cut_boxes
 from prockd.datasets import PackedImages
@@ -36,6 +37,11 @@ class Boxes:
     def above(self, score: float) -> "Boxes":
         """Those with at least this score."""
         kept = self.scores >= score
+        return Boxes(self.boxes[kept], self.labels[kept], self.scores[kept])
+
+    def distinct(self, iou: float = 0.5) -> "Boxes":
+        """The best of each place, whatever its class: those that overlap no better one by more than this IoU."""
+        kept = nms(torch.tensor(self.boxes), torch.tensor(self.scores), iou).numpy()
         return Boxes(self.boxes[kept], self.labels[kept], self.scores[kept])
 
 
