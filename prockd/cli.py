@@ -147,6 +147,7 @@ def discover(
 ) -> None:
     """Find prototypes in a teacher's features, without labels; write them and a gallery of their patches."""
     from prockd.experiment import discovered, extracted
+    from prockd.report import save_png
     from prockd.run_report import prototype_section
 
     if out.exists() and not overwrite:
@@ -161,7 +162,7 @@ def discover(
     section = prototype_section(run)
     run.bank.save(out)
     figure = out.with_suffix(".png")
-    section.figures[0][0].savefig(figure, dpi=130, bbox_inches="tight", facecolor="white")
+    save_png(section.figures[0][0], figure, dpi=130)
     typer.echo(f"{run.bank!r}\n{section.text}\nwrote {out} and {figure}")
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,9 +11,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+from matplotlib.text import Text
 
 MAX_BYTES = 5_000_000
 _DPIS = (130, 100, 72, 50)
+_SPARE_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Noto Sans Devanagari", "Microsoft YaHei", "Yu Gothic",
+    "Malgun Gothic", "Nirmala UI", "Hiragino Sans", "PingFang SC", "Arial Unicode MS", "WenQuanYi Zen Hei",
+)  # fmt: skip
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5b6670; --line: #d9dee3; --page: #fcfcfb; --band: #f2f4f5 }
@@ -89,6 +96,18 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section], *, m
     return path
 
 
+def save_png(figure: Figure, file: Path | io.BytesIO, *, dpi: int) -> None:
+    """Save a figure on white; letters that matplotlib's own font lacks are taken from fonts of the system, if any."""
+    spare = [name for name in _SPARE_FONTS if name in get_font_names()]
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if not text.get_text().isascii():
+            text.set_fontfamily([*text.get_fontfamily(), *spare])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)  # they are drawn as boxes
+        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+
+
 def format_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as aligned plain text: numbers to the right, a rule below the names of the columns.
 
@@ -121,7 +140,9 @@ def _text(value: object) -> str:
         return "–"
     if isinstance(value, float | np.floating):
         number = float(value)
-        return f"{number:.3f}" if 0.001 <= abs(number) < 1000 or number == 0 else f"{number:.3g}"
+        if 100 <= abs(number) < 1000:
+            return f"{number:.1f}"
+        return f"{number:.3f}" if 0.001 <= abs(number) < 100 or number == 0 else f"{number:.3g}"
     return str(value)
 
 
@@ -173,5 +194,5 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
 
 def _png(figure: Figure, dpi: int) -> str:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+    save_png(figure, file, dpi=dpi)
     return base64.b64encode(file.getvalue()).decode()

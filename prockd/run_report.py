@@ -18,7 +18,7 @@ from prockd.config_file import in_line
 from prockd.experiment import Run
 from prockd.plots.predictions import plot_predictions
 from prockd.prototypes import report as bank_report
-from prockd.report import Section
+from prockd.report import Section, save_png
 from prockd.scores import Scores
 from prockd.student import Student
 from prockd.tasks import Classification
@@ -108,9 +108,12 @@ def prototype_section(run: Run) -> Section:
     assert run.source is not None
     assignments = run.bank.assignments(run.source)
     health = bank_report(run.bank, assignments)
+    dead, pairs = len(health.dead), len(health.duplicates)
+    used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"
+    alike = f"{pairs} pair{' is' if pairs == 1 else 's are'} alike" if pairs else "no two are alike"
     text = (
-        f"{run.bank.num_prototypes} prototypes from {len(run.source)} images, without any label. No patch prefers "
-        f"{len(health.dead)} of them; {len(health.duplicates)} pairs are alike. Shown are the commonest."
+        f"{run.bank.num_prototypes} prototypes from {len(run.source)} images, without any label. {used}; {alike}. "
+        "Shown are the commonest."
     )
     gallery = plots.plot_gallery(assignments, run.source.images, prototypes=_commonest(health.usage))
     return Section("Prototypes", text, [(gallery, "The patches that belong most to each prototype")])
@@ -160,7 +163,7 @@ def _predictions(run: Run) -> Section:
     if run.student.augment is not None and run.student.augment.content == "prototypes":
         figures.append((plots.plot_attention(run.student, run.images.test, 0), "What the augmentation attends to"))
     rows = class_rows(run.scores, task.classes)[:40]
-    measured = "recall" if run.scores.metric == "accuracy" else run.scores.metric
+    measured = {"accuracy": "recall", "mAP": "AP"}.get(run.scores.metric, run.scores.metric.removeprefix("mean "))
     return Section("Predictions", f"Of each class: {measured} (a dash: no test image shows it).", figures, rows)
 
 
@@ -192,7 +195,7 @@ def save_figures(sections: Sequence[Section], folder: Path) -> None:
     for section in sections:
         for number, (figure, _) in enumerate(section.figures, 1):
             name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
-            figure.savefig(folder / f"{name}_{number}.png", dpi=130, bbox_inches="tight", facecolor="white")
+            save_png(figure, folder / f"{name}_{number}.png", dpi=130)
 
 
 def _figure(ax: Axes) -> Figure:

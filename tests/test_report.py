@@ -30,10 +30,18 @@ def test_the_terminal_table_is_aligned_and_shows_what_is_missing():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(1234.5, "1.23e+03"), (2e-5, "2e-05"), (0.0, "0.000"), (True, "True"), (None, "–")]
+    ("value", "text"),
+    [(1234.5, "1.23e+03"), (678.21, "678.2"), (2e-5, "2e-05"), (0.0, "0.000"), (True, "True"), (None, "–")],
 )
 def test_numbers_keep_three_digits(value, text):
     assert format_table([{"x": value}]).splitlines()[-1].strip() == text
+
+
+def test_letters_that_the_font_of_figures_lacks_do_not_fill_the_terminal_with_warnings(tmp_path):
+    figure = picture()
+    figure.suptitle("牛 ポニー")
+    page = write_report(tmp_path / "r.html", "牛", [Section("ポニー", figures=[(figure, "牛")])])  # warnings are errors
+    assert "ポニー" in page.read_text(encoding="utf-8")
 
 
 def test_the_report_holds_its_figures_and_asks_nothing_of_the_network(tmp_path):

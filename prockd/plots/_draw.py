@@ -178,4 +178,4 @@ def names_of(names: Sequence[str] | None, count: int, pattern: str = "p{:02d}") 
 def short_name(name: str) -> str:
     """The last part of an image's name, as plain text that fits below a small picture."""
     last = name.rsplit("/", 1)[-1]
-    return (last if len(last) <= 16 else f"{last[:6]}…{last[-9:]}").replace("$", r"\$")
+    return (last if len(last) <= 12 else f"{last[:4]}…{last[-7:]}").replace("$", r"\$")
