@@ -647,8 +647,8 @@ def test_any_teacher_teaches_any_student_whatever_their_grids_and_widths(teacher
     student = Student(**learns, task=task, bank=bank, augment=AugmentConfig(), image_px=32)
     assert student.grid != seen.grid
     assert f"{seen.width} teacher values" in repr(student)
-    config = BASE.replace(steps=30, hint=1.0, unlabelled_batch=2)
+    config = BASE.replace(steps=50, batch_size=12, hint=1.0, unlabelled_batch=2)
     history = run(student, images, config, teacher=replace(seen, images=images), unlabelled=seen, val=images)
     values = history.curve("feature")[1]
-    assert np.mean(values[-5:]) < 0.95 * np.mean(values[:3])
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:3])
     assert history.scores.augmented is not None
