@@ -486,8 +486,18 @@ def test_switching_a_prototype_off_measures_the_student_of_the_try(panel: Distil
     np.testing.assert_array_equal(effects.change, again.change)
     assert effects.before[0] == pytest.approx(panel.tries[0].augmented)
     assert len(panel.effects().removed) == 4
-    assert "points of accuracy" in panel.switches.status
     assert "p03" in panel.switches._table.value
+
+
+def test_the_panel_says_in_words_what_a_removal_changes_and_when_it_changes_nothing(panel: DistillationPanel) -> None:
+    panel.run()
+    panel.wait(60)
+    effects = panel.effects()
+    nothing, half = np.zeros_like(effects.change), np.full_like(effects.change, -0.5)
+    panel.switches._keep(dataclasses.replace(effects, change=nothing, low=nothing, high=nothing), b"")
+    assert panel.switches.status == "Without any one of them no class gains or loses anything, on 9 images."
+    panel.switches._keep(dataclasses.replace(effects, change=half, low=half - 0.1, high=half + 0.1), b"")
+    assert panel.switches.status == "Without p00: -50.0 points of accuracy (-60.0 to -40.0)."
 
 
 def test_a_click_switches_off_what_is_chosen_and_says_what_is_wrong(panel: DistillationPanel) -> None:

@@ -43,7 +43,7 @@ def curves(
     term: str = EVERY_TERM,
     *,
     size: tuple[float, float] = (5.6, 4.6),
-    dpi: int = 92,
+    dpi: int = 120,
 ) -> bytes:
     """A PNG of the loss, and below it of the validation score: every run in each, one term or all of them."""
     terms = terms_of(histories) if term == EVERY_TERM else [term]

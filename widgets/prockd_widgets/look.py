@@ -17,7 +17,7 @@ COPY = (
 """What the button "Copy as code" does in the page."""
 
 
-def picture(width: float, height: float, dpi: int = 92) -> Figure:
+def picture(width: float, height: float, dpi: int = 120) -> Figure:
     """A new figure that pyplot does not know."""
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 

@@ -294,7 +294,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         self.progress.value = self.runner.history.step
         self.curves.value = self._curves()
 
-    def _curves(self, size: tuple[float, float] = (5.6, 4.6), dpi: int = 92) -> bytes:
+    def _curves(self, size: tuple[float, float] = (5.6, 4.6), dpi: int = 120) -> bytes:
         """A PNG of the chosen tries, or of the one that is going on or was the last."""
         chosen = {f"try {n}": self.runner.find(n).history for n in self.overlaid.value}
         history = self.runner.history

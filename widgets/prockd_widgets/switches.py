@@ -109,6 +109,10 @@ class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
         self.effects, self.picture.value = effects, picture
         self._table.value = table(effects.rows(), "The most harmful removal first, points of z⁺")
         one = effects.order()[0]
+        if not (effects.low.any() or effects.high.any()):
+            which = effects.removed[0] if len(effects.removed) == 1 else "any one of them"
+            self.status = f"Without {which} no class gains or loses anything, on {effects.num_images} images."
+            return effects
         self.status = (
             f"Without {effects.removed[one]}: {100 * effects.change[one, 0]:+.1f} points of {effects.metric} "
             f"({100 * effects.low[one, 0]:+.1f} to {100 * effects.high[one, 0]:+.1f})."
