@@ -15,7 +15,7 @@ from prockd_widgets import PatchLens, PrototypeExplorer
 from prockd_widgets.squeeze import squeeze
 from widget_world import CLASSES, PART_NAMES, found, world
 
-from prockd import PatchFeatures, PrototypeBank, Student
+from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
 from prockd.embed import Embedding
 from prockd.tasks import Classification
 
@@ -92,10 +92,21 @@ def test_more_patches_than_allowed_are_whole_images_drawn_at_random_and_told(ban
     assert shown.images.ids == again.images.ids != PrototypeExplorer(bank, features, max_patches=5 * N).images.ids
 
 
-def test_two_million_patches_are_never_read_whole(bank, monkeypatch):
-    monkeypatch.setattr(patches_module, "MAX_IMAGES", 1600)
-    chosen = patches_module.choose_images(20_000, 100, 0)
-    assert len(chosen) == 1600
+def test_of_two_million_patches_only_those_that_are_shown_are_read(bank, features, monkeypatch):
+    M = 125_000
+    pixels, masks, maps = (
+        np.broadcast_to(array[0], (M, *array.shape[1:]))  # one image, over and over, in no memory
+        for array in (features.images.pixels, features.images.parts, features.maps[0])
+    )
+    ids = tuple(f"farm/{i:06d}" for i in range(M))
+    images = PackedImages(pixels, np.zeros(M, np.int64), ids, CLASSES, "many", masks)
+    read, fused = [], PatchFeatures.fused
+    monkeypatch.setattr(PatchFeatures, "fused", lambda self, indices: read.extend(indices) or fused(self, indices))
+    explorer = PrototypeExplorer(bank, replace(features, images=images, maps=(maps,)), part_names=PART_NAMES)
+    assert M * N == 2_000_000
+    assert len(read) == len(set(read)) == 1600
+    assert explorer.meta["note"] == "1,600 of 125,000 images are shown, drawn with seed 0"
+    assert explorer.meta["patches"] == 25_600
     assert len(patches_module.choose_images(200, 10_000, 0)) == 20
 
 
@@ -330,6 +341,8 @@ def test_images_that_are_gone_are_named(bank, features):
     object.__setattr__(images, "pixels", Gone())
     with pytest.raises(ValueError, match=r"image .farm/000. cannot be read any more .*stale file handle"):
         PrototypeExplorer(bank, replace(features, images=images))
+    with pytest.raises(ValueError, match=r"images from .farm/000. on cannot be read any more .*stale file handle"):
+        PrototypeExplorer(bank, tiny_student(bank), images=images)
 
 
 # The script and the style

@@ -112,7 +112,8 @@ def read_units(
         bank: where given, a teacher's patches are taken to the space of its prototypes.
 
     Raises:
-        ValueError: the features belong to another teacher or other images, or are not finite (names the image).
+        ValueError: the features belong to another teacher or other images, or are not finite (names the image), or
+            images are gone.
     """
     if isinstance(source, PatchFeatures):
         if bank is not None:
@@ -139,9 +140,14 @@ def read_units(
 
 def _look(student: Student, images: PackedImages, indices: np.ndarray) -> Float[Tensor, "B N E"]:
     """The student's patches of some images; it is left as it was, training or not."""
+    try:
+        pixels = torch.from_numpy(np.array(images.pixels[indices]))
+    except (OSError, ValueError, IndexError) as error:
+        first = images.ids[int(indices[0])]
+        raise ValueError(f"images from {first!r} on cannot be read any more ({error}): pack them again") from error
     was_training = student.training
     student.eval()
-    batch = to_unit(torch.from_numpy(np.array(images.pixels[indices])).to(next(student.parameters()).device))
+    batch = to_unit(pixels.to(next(student.parameters()).device))
     if images.image_px != student.image_px:
         size = (student.image_px, student.image_px)
         batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
