@@ -156,7 +156,8 @@ def plot_class_scores(scores: Mapping[str, Scores], classes: Sequence[str], *, a
     ax.set_yticks(places, [classes[c] for c in order], fontsize=SMALL)
     metric = next(iter(scores.values())).metric
     ax.set_xlim(left=-0.015)
-    ax.set_xlabel("recall" if metric == "accuracy" else metric.removeprefix("mean "), fontsize=SMALL + 1)
+    of_one = {"accuracy": "recall", "mAP": "AP"}.get(metric, metric.removeprefix("mean "))
+    ax.set_xlabel(of_one, fontsize=SMALL + 1)
     ax.grid(axis="x", alpha=0.25)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
