@@ -493,16 +493,16 @@ class Explorer {
 			} else this.sheet.patch(ctx, p, x, y, side);
 			return { patch: p, x, y, side };
 		});
-		const what = this.selected.length ? 'selected patches' : k >= 0 ? `patches of ${this.names()[k]}` : 'patches';
+		const what = this.selected.length ? 'selected patches' : k >= 0 ? `patches of ${this.names()[k]}` : 'patches from all over';
 		this.gridTitle.textContent = tiles ? 'All images, most alike first' : `${count(all.length)} ${what}${k >= 0 ? ', strongest first' : ''}`;
 		this.pager[0].disabled = this.page === 0;
 		this.pager[2].disabled = this.page === pages - 1;
 		this.pager[1].textContent = `${this.page + 1} / ${pages}`;
 	}
 	strongest(i, k) {
-		const { P } = this, few = Math.min(P, 200);
+		const { P } = this;
 		let all = this.selected;
-		if (!all.length) all = k < 0 ? Array.from({ length: few }, (_, n) => Math.floor((n + .5) * P / few)) : this.mine(i, k);
+		if (!all.length) all = k < 0 ? [...new Set(Array.from({ length: Math.min(P, 200) }, (_, n) => Math.floor(n * .618034 % 1 * P)))] : this.mine(i, k);
 		// share and number in one number, since numbers are sorted ten times faster than by a function
 		return k < 0 ? Array.from(all) : Array.from(Float64Array.from(all, p => Math.round((1 - this.share(i, p, k)) * 1e6) * P + p).sort(), key => key % P);
 	}
