@@ -257,11 +257,13 @@ def export(
     from prockd.student import Student
 
     is_file = run_dir.is_file()
-    chosen = ExportConfig() if is_file else run_config(run_dir).export
+    config = None if is_file else run_config(run_dir)
+    chosen = ExportConfig() if config is None else config.export
+    fit = None if config is None or config.data.fit == "auto" else config.data.fit
     chosen = chosen if format is None else chosen.replace(format=format)
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / chosen.format
-    written = export_student(student, folder, format=chosen.format, opset=chosen.opset)
+    written = export_student(student, folder, format=chosen.format, opset=chosen.opset, fit=fit)
     for path in written:
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ class ExportError(ValueError):
     """A student cannot be written in this form; the message says why and which form does."""
 
 
-def export_student(student: Student, folder: str | Path, *, format: str = "timm", opset: int = 18) -> list[Path]:
+def export_student(
+    student: Student, folder: str | Path, *, format: str = "timm", opset: int = 18, fit: str | None = None
+) -> list[Path]:
     """Write the plain student (z, without prototypes) and an example that loads it, into one folder.
 
     Args:
@@ -36,6 +37,7 @@ def export_student(student: Student, folder: str | Path, *, format: str = "timm"
             ``student.json`` and ``load_student.py``. ``"torchvision"``: a detector of torchvision with those two as its
             backbone. ``"onnx"``: ``student.onnx`` for images (B, 3, S, S) in 0..1, normalisation inside.
         opset: ONNX operator set.
+        fit: how the example makes squares of pictures, see :func:`prockd.datasets.pack`; None for what suits the task.
 
     Returns:
         The files.
@@ -49,22 +51,29 @@ def export_student(student: Student, folder: str | Path, *, format: str = "timm"
     folder.mkdir(parents=True, exist_ok=True)
     if type(student.task) not in (Classification, Segmentation, Detection):
         raise ExportError(f"{type(student.task).__name__} is a task of your own: export its head yourself")
+    if format == "onnx" and isinstance(student.task, Detection) and student.task.detector == "fasterrcnn":
+        raise ExportError(
+            "Faster R-CNN looks twice, which no plain graph does: export it as torchvision, or train fcos"
+        )
+    if fit is None:
+        fit = "crop" if isinstance(student.task, Classification) else "pad"
     was_training, device = student.training, next(student.parameters()).device
     student.eval().cpu()
     try:
         if format == "onnx":
-            return export_onnx(student, folder, opset)
-        return export_weights(student, folder, format)
+            return export_onnx(student, folder, opset, fit)
+        return export_weights(student, folder, format, fit)
     finally:
         student.train(was_training).to(device)
 
 
-def about(student: Student) -> dict[str, Any]:
+def about(student: Student, fit: str) -> dict[str, Any]:
     """All that is needed to make the student again, in terms of JSON."""
     task = student.task
     facts: dict[str, Any] = {
         "backbone": student.name, "timm_kwargs": student.timm_kwargs, "layers": list(student.layers),
-        "image_px": student.image_px, "mean": student.mean.flatten().tolist(), "std": student.std.flatten().tolist(),
+        "image_px": student.image_px, "fit": fit, "mean": student.mean.flatten().tolist(),
+        "std": student.std.flatten().tolist(),
         "grid": list(student.grid), "widths": [width for width, _, _ in student.maps], "embed_dim": student.embed_dim,
         "task": type(task).__name__, "classes": list(task.classes) or list(map(str, range(task.num_classes))),
     }  # fmt: skip
@@ -77,7 +86,7 @@ def about(student: Student) -> dict[str, Any]:
     return facts
 
 
-def export_weights(student: Student, folder: Path, format: str) -> list[Path]:
+def export_weights(student: Student, folder: Path, format: str, fit: str) -> list[Path]:
     """``backbone.safetensors``, ``head.safetensors``, ``student.json``, ``load_student.py``."""
     if format == "torchvision" and not isinstance(student.task, Detection):
         kind = type(student.task).__name__
@@ -92,7 +101,7 @@ def export_weights(student: Student, folder: Path, format: str) -> list[Path]:
     for name, state in parts.items():
         safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, folder / name)
         written.append(folder / name)
-    facts = json.dumps(about(student), indent=2, ensure_ascii=False) + "\n"
+    facts = json.dumps(about(student, fit), indent=2, ensure_ascii=False) + "\n"
     for name, text in (("student.json", facts), ("load_student.py", example(student, format))):
         (folder / name).write_text(text, encoding="utf-8")
         written.append(folder / name)
@@ -108,11 +117,17 @@ def example(student: Student, format: str) -> str:
     else:
         head = without_shapes(inspect.getsource(PooledLinear if isinstance(student.task, Classification) else ConvHead))
         imports = ""
-    template = Path(__file__).with_name("export_example.py.txt").read_text(encoding="utf-8")
-    shared, *parts = re.split(r"^# --- (\w+) ---\n", template, flags=re.MULTILINE)
-    pieces = dict(zip(parts[::2], parts[1::2], strict=True))
+    pieces = templates()
     use = pieces["Torchvision" if format == "torchvision" else task]
-    return shared.replace("# IMPORTS\n", imports).replace("# HEAD\n", head.strip() + "\n") + use
+    return pieces["Shared"].replace("# IMPORTS\n", imports).replace("# HEAD\n", head.strip() + "\n") + use
+
+
+def templates() -> dict[str, str]:
+    """The pieces that examples are made of, by name."""
+    text = Path(__file__).with_name("export_example.py.txt").read_text(encoding="utf-8")
+    shared, *parts = re.split(r"^# --- (\w+) ---\n", text, flags=re.MULTILINE)
+    pieces = {"Shared": shared} | dict(zip(parts[::2], parts[1::2], strict=True))
+    return {name: piece.replace("# PICTURE\n", pieces["Picture"]) for name, piece in pieces.items()}
 
 
 def without_shapes(source: str) -> str:
@@ -134,7 +149,7 @@ class Graph(nn.Module):
         return tuple(prediction.outputs.values()) if isinstance(prediction, detectors.RawBoxes) else (prediction,)
 
 
-def export_onnx(student: Student, folder: Path, opset: int) -> list[Path]:
+def export_onnx(student: Student, folder: Path, opset: int, fit: str) -> list[Path]:
     """``student.onnx`` for any number of images, checked against PyTorch, and ``student.json``."""
     try:
         import onnx
@@ -142,7 +157,7 @@ def export_onnx(student: Student, folder: Path, opset: int) -> list[Path]:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(f"{error.name} is not installed: pip install 'prockd[export]'") from error
-    facts, S = about(student), student.image_px
+    facts, S = about(student, fit), student.image_px
     names, anchors = ["logits"], None
     images = torch.rand(2, 3, S, S, generator=torch.Generator().manual_seed(0))
     augment, student.augment = student.augment, None  # z alone: no prototype enters the graph
@@ -172,7 +187,7 @@ def export_onnx(student: Student, folder: Path, opset: int) -> list[Path]:
         np.save(folder / "anchors.npy", anchors.numpy())
         written.append(folder / "anchors.npy")
     written[1].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    written[2].write_text(textwrap.dedent(ONNX_EXAMPLE).lstrip(), encoding="utf-8")
+    written[2].write_text(templates()["Onnx"], encoding="utf-8")
     return written
 
 
@@ -193,37 +208,3 @@ def check_onnx(onnxruntime: Any, path: Path, images: Tensor, wanted: Mapping[str
     if not largest[worst] <= TOLERANCE:
         raise ExportError(f"{path}: {worst} differs from PyTorch by {largest[worst]:.2g}, more than {TOLERANCE}")
     return largest
-
-
-ONNX_EXAMPLE = '''
-    """Runs student.onnx on a picture: python load_student.py picture.jpg (needs onnxruntime, numpy, pillow)."""
-
-    import json
-    import sys
-    from pathlib import Path
-
-    import numpy as np
-    import onnxruntime
-    from PIL import Image
-
-    HERE = Path(__file__).parent
-    ABOUT = json.loads((HERE / "student.json").read_text(encoding="utf-8"))
-
-
-    def predict(picture):
-        """Outputs of the graph, by name, for one picture. Detectors: anchors.npy has the place of each row."""
-        side = ABOUT["image_px"]
-        pixels = np.asarray(Image.open(picture).convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
-        images = (pixels.transpose(2, 0, 1)[None] / 255).astype(np.float32)
-        session = onnxruntime.InferenceSession(HERE / "student.onnx", providers=["CPUExecutionProvider"])
-        return dict(zip(ABOUT["outputs"], session.run(ABOUT["outputs"], {"images": images}), strict=True))
-
-
-    if __name__ == "__main__":
-        outputs = predict(sys.argv[1])
-        if ABOUT["task"] == "Classification":
-            scores = outputs["logits"][0]
-            print(ABOUT["classes"][int(scores.argmax())])
-        else:
-            print({name: value.shape for name, value in outputs.items()})
-'''

@@ -1,6 +1,8 @@
 """The plain student without prockd: the same numbers in a process that cannot import it."""
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from prockd.config import AugmentConfig
+from prockd.datasets import ImageFolder, pack
 from prockd.export import ExportError, check_onnx, export_student
 from prockd.prototypes import PrototypeBank
 from prockd.student import Student
@@ -125,6 +128,58 @@ def test_the_backbone_has_timms_own_names_and_no_prototype_is_exported(tmp_path)
     assert (about["backbone"], about["image_px"], about["classes"]) == ("resnet10t", 64, ["a", "b", "c"])
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_the_example_makes_squares_as_training_did(exported, fit, tmp_path):
+    image = np.kron(np.random.default_rng(0).integers(0, 255, (5, 8, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+    turned = Image.fromarray(np.rot90(image))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be shown turned
+    turned.save(tmp_path / "a.png", exif=exif)
+    namespace = runpy.run_path(str(exported / "segmentation" / "timm" / "load_student.py"))
+    namespace["ABOUT"]["fit"] = fit
+    pixels, frame = namespace["read_square"](tmp_path / "a.png")
+    (tmp_path / "cat").mkdir()
+    shutil.copy(tmp_path / "a.png", tmp_path / "cat")
+    packed = pack(ImageFolder(tmp_path / "cat"), 64, fit=fit, root=tmp_path)
+    assert np.abs(pixels - packed.pixels[0] / 255).mean() < 0.02
+    assert packed.frames is not None
+    np.testing.assert_allclose(frame, packed.frames[0], atol=1)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
+@pytest.mark.parametrize("task", ["classification", "segmentation", "fcos", "retinanet"])
+def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, tmp_path, picture):
+    pytest.importorskip("onnxruntime")
+    student = made(task)
+    export_student(student, tmp_path, format="onnx")
+    script = f"""
+import runpy, sys
+sys.modules["prockd"] = sys.modules["torch"] = None
+sys.argv = ["load_student.py", {picture!r}]
+runpy.run_path({str(tmp_path / "load_student.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    with torch.no_grad():
+        said = student(read(picture)).logits
+    if task in ("fcos", "retinanet"):
+        found = student.head.detect(said)[0]
+        for (score, label, box), *wanted in zip(lines[:3], *(found[k] for k in ("scores", "labels", "boxes"))):  # noqa: B905
+            assert (float(score), "ab".index(label)) == (pytest.approx(float(wanted[0]), abs=2e-3), int(wanted[1]))
+            np.testing.assert_allclose(json.loads(box), wanted[2].numpy(), atol=0.2)
+        assert len(lines) >= 3
+        return
+    shares = (
+        said.softmax(1)[0]
+        if task == "classification"
+        else torch.bincount(said[0].argmax(0).flatten(), minlength=3) / 4096
+    )
+    assert {label: float(value) for value, label in lines} == pytest.approx(
+        dict(zip("abc", shares.tolist(), strict=True)), abs=2e-3
+    )
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
 @pytest.mark.parametrize("task", ["classification", "fcos"])
 def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task, tmp_path):
@@ -166,5 +221,7 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
 def test_a_form_that_does_not_suit_the_task_is_refused(tmp_path):
     with pytest.raises(ExportError, match="export Classification as timm or onnx"):
         export_student(made("classification"), tmp_path, format="torchvision")
+    with pytest.raises(ExportError, match=r"Faster R-CNN looks twice, .*: export it as torchvision"):
+        export_student(made("fasterrcnn"), tmp_path, format="onnx")
     with pytest.raises(ExportError, match="choose timm, torchvision or onnx"):
         export_student(made("classification"), tmp_path, format="coreml")
