@@ -1,4 +1,4 @@
-"""The installed wheel in a real JupyterLab: what it asks for, what a drag changes, what keys leave alone."""
+"""The installed wheel in a real JupyterLab: what it asks for, what drags and clicks change, what keys leave alone."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -21,16 +21,37 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 IDLE = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-CELLS = [
-    """from widget_world import PART_NAMES, found, world
+NOTEBOOKS = {
+    "explorer": (
+        """from widget_world import PART_NAMES, found, world
 import prockd_widgets
 from prockd_widgets import PrototypeExplorer
 
 features = world()
 explorer = PrototypeExplorer(found(features), features, part_names=PART_NAMES)
 explorer""",
-    "print('told:', len(explorer.selection), explorer.models[0].bank.names[0], prockd_widgets.__file__)",
-]
+        "print('told:', len(explorer.selection), explorer.models[0].bank.names[0], prockd_widgets.__file__)",
+    ),
+    "lens": (
+        """from widget_world import world
+from prockd_widgets import PatchLens
+
+lens = PatchLens(world())
+lens""",
+        "print('told:', lens.patch)",
+    ),
+    "panel": (
+        """from panel_world import tiny_world
+from prockd import discover
+from prockd_widgets import DistillationPanel
+
+world = tiny_world()
+panel = DistillationPanel(world, discover(world.source, 4, progress=False), steps=50_000)
+panel.knobs["num_prototypes"].value = 4
+panel""",
+        "print('told:', panel.running, len(panel.tries), [one.stopped for one in panel.tries])",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +67,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lab(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JupyterLab that runs a notebook with the explorer."""
+    """The address of a JupyterLab with a notebook for each widget."""
     folder = tmp_path_factory.mktemp("lab")
-    shutil.copy(ROOT / "tests" / "widget_world.py", folder)
-    cells = [
-        {"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
-        for i, source in enumerate(CELLS)
-    ]
+    for module in ("widget_world.py", "panel_world.py"):
+        shutil.copy(ROOT / "tests" / module, folder)
     kernel = {"name": "python3", "display_name": "Python 3"}
-    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
-    (folder / "test.ipynb").write_text(json.dumps(notebook))
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    for name, sources in NOTEBOOKS.items():
+        cells = [cell | {"id": f"c{i}", "source": source} for i, source in enumerate(sources)]
+        notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
+        (folder / f"{name}.ipynb").write_text(json.dumps(notebook))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,15 +113,45 @@ def run_cell(page: Any, number: int) -> None:
     )
 
 
-def test_the_explorer_in_lab(browser: Any, lab: str, site: Path) -> None:
+@pytest.fixture
+def open_notebook(browser: Any, lab: str) -> Iterator[Callable[[str, str], Any]]:
+    """Opens a notebook and runs its first cell; at the end, holds that nothing but this machine was asked."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{lab}/lab/tree/test.ipynb", timeout=60_000)
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    page.wait_for_function(IDLE, timeout=60_000)
-    run_cell(page, 0)
-    page.wait_for_selector(".prk tbody tr", timeout=90_000)
+
+    def open_one(name: str, until: str) -> Any:
+        page.goto(f"{lab}/lab/tree/{name}.ipynb?reset", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_function(IDLE, timeout=60_000)
+        run_cell(page, 0)
+        page.wait_for_selector(until, timeout=90_000)
+        return page
+
+    yield open_one
+    page.close()
+    hosts = {urlparse(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
+    assert hosts == {"127.0.0.1"}, hosts
+
+
+def told(page: Any) -> list[str]:
+    """What the second cell prints, word by word."""
+    run_cell(page, 1)
+    printed = page.locator(".jp-OutputArea-output", has_text="told:")
+    printed.wait_for(timeout=30_000)
+    return str(printed.inner_text()).split()[1:]
+
+
+def press(page: Any, *keys: str) -> None:
+    """Press keys that mean something to a notebook too; it must not hear them."""
+    before = page.locator(".jp-Notebook .jp-Cell").count()
+    for key in keys:
+        page.keyboard.press(key)
+    assert page.locator(".jp-Notebook .jp-Cell").count() == before == 2
+
+
+def test_the_explorer_in_lab(open_notebook: Callable[[str, str], Any], site: Path) -> None:
+    page = open_notebook("explorer", ".prk tbody tr")
     if shots := os.environ.get("PROCKD_SHOTS"):
         take_pictures(page, Path(shots))
 
@@ -119,24 +170,38 @@ def test_the_explorer_in_lab(browser: Any, lab: str, site: Path) -> None:
     page.locator(".prk-edit input").press("Enter")
     page.wait_for_function("document.querySelector('.prk tbody').textContent.includes('hoof')")
     mine = int(page.locator(".prk tbody tr[data-k='0'] td").nth(1).inner_text())
-    run_cell(page, 1)
-    told = page.locator(".jp-OutputArea-output", has_text="told:")
-    told.wait_for(timeout=30_000)
-    words = told.inner_text().split()
-    assert words[1:3] == [str(mine), "hoof"]
-    assert Path(words[3]).is_relative_to(site)
-
-    before = page.locator(".jp-Notebook .jp-Cell").count()
+    words = told(page)
+    assert words[:2] == [str(mine), "hoof"]
+    assert Path(words[2]).is_relative_to(site)
     page.locator(".prk tbody tr[data-k='0']").focus()
-    for key in ("a", "d", "d", "b", "x"):
-        page.keyboard.press(key)
+    press(page, "a", "d", "d", "b", "x")
     target.focus()
-    for key in ("a", "d", "d", "ArrowDown", "b"):
-        page.keyboard.press(key)
-    assert page.locator(".jp-Notebook .jp-Cell").count() == before == 2
-    page.close()
-    hosts = {urlparse(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
-    assert hosts == {"127.0.0.1"}, hosts
+    press(page, "a", "d", "d", "ArrowDown", "b")
+
+
+def test_the_lens_in_lab(open_notebook: Callable[[str, str], Any]) -> None:
+    page = open_notebook("lens", ".prk-lens canvas")
+    target = page.locator(".prk-query canvas[role=application]")
+    target.scroll_into_view_if_needed()
+    box = target.bounding_box()
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])
+    assert told(page) == ["6"]
+    target.focus()
+    press(page, "a", "d", "d", "b", "x")
+
+
+def test_the_panel_in_lab(open_notebook: Callable[[str, str], Any]) -> None:
+    page = open_notebook("panel", ".prockd-panel button")
+    page.locator(".prockd-panel button", has_text="Run").click()
+    status = page.locator(".prockd-panel [role=status]").first
+    page.wait_for_function("document.querySelector('.prockd-panel [role=status]').textContent.includes(' s left')")
+    assert told(page) == ["True", "0", "[]"], "the kernel answers while a student is trained"
+    page.locator(".prockd-panel button", has_text="Stop").click()
+    page.locator(".prockd-panel td", has_text="stopped").wait_for(timeout=20_000)
+    assert "Try 1: z " in status.inner_text()
+    page.locator(".prockd-panel button:enabled", has_text="Resume").wait_for(timeout=20_000)
+    page.evaluate("document.querySelectorAll('.jp-OutputArea-output pre').forEach(node => node.remove())")
+    assert told(page) == ["False", "1", "[True]"]
 
 
 def take_pictures(page: Any, folder: Path) -> None:
