@@ -474,6 +474,26 @@ def test_a_tab_that_was_hidden_is_drawn_when_it_is_shown(open_page):
     assert sizes[0] == sizes[1] > 100
 
 
+def test_two_views_of_one_explorer_share_the_selection_and_nothing_of_the_moment(open_page):
+    page = open_page()
+    page.evaluate(
+        "(v => { const host = document.createElement('div'); host.id = 'second'; document.body.append(host);"
+        " host.prockd = new v.constructor(v.model, host, v.sheet); })(document.getElementById('prockd').prockd)"
+    )
+    page.locator("#prockd tbody tr").nth(0).click()
+    page.locator("#prockd").get_by_role("button", name="Zoom in").click()
+    first, second = (f"document.getElementById('{name}').prockd" for name in ("prockd", "second"))
+    assert len(selected(page)) > 20
+    assert page.evaluate(f"Array.from({second}.selected)") == selected(page)
+    assert page.evaluate(f"[{first}.zoom, {second}.zoom]") == [1.5, 1]
+    page.locator("#second .prk-map canvas[role=application]").hover()
+    assert page.evaluate(f"{first}.hover") == -1
+    page.evaluate(f"{second}.destroy()")
+    page.keyboard.press("Escape")
+    page.locator("#prockd tbody tr").nth(1).click()
+    assert len(selected(page)) > 20
+
+
 def test_tables_and_pictures_are_saved_without_a_kernel(open_page, explorer):
     page = open_page()
     page.locator("tbody tr").nth(0).click()
