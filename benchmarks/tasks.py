@@ -136,11 +136,17 @@ def photographs(
     from prockd.datasets import pack
     from prockd.features import extract
     from prockd.pipeline import RECIPES, World, farmyard_task
+    from prockd.tasks import Detection
 
     def features(images: Any, views: int) -> Any:
         small = pack(images, image_px, progress=False)
         return extract(imagenet_teacher(teacher, teacher_px), small, views=views, progress=False)
 
+    learned = farmyard_task(task, tuple(labelled.classes))
+    if isinstance(learned, Detection):
+        learned = replace(
+            learned, width=32
+        )  # or the student would have more than a quarter of its teacher's parameters
     recipe, mixed = RECIPES[task], batch_size // 2 if unlabelled is not None else 0
     alone = recipe.alone.replace(steps=steps, batch_size=batch_size)
     distill = recipe.distill.replace(
@@ -149,8 +155,7 @@ def photographs(
     train = features(labelled, 3)
     more = train if unlabelled is None else features(unlabelled, 3)
     return World(
-        more, train, more, train, features(test, 1), farmyard_task(task, tuple(labelled.classes)),
-        replace(recipe, alone=alone, distill=distill),
+        more, train, more, train, features(test, 1), learned, replace(recipe, alone=alone, distill=distill),
     )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ class Distiller(nn.Module):
         if batch.teacher is not None and bank is not None:
             teacher = batch.teacher
             u = bank.embed(teacher) if config.train_bank else teacher.flatten(2).transpose(1, 2)  # (B, N, E)
+            u = u.contiguous()  # in the student's order of memory, or backward through its maps is slow
             if config.assignment:
                 terms["assignment"] = losses.assignment_transfer(
                     output.features, u, bank.prototypes[bank.enabled], config.temperature

@@ -65,15 +65,16 @@ class FeatureAugment(nn.Module):
         """Augment features; a disabled prototype takes no attention, ``descriptor`` is read for that content only."""
         source = features.detach() if self.detach else features
         e = self.encode(source)  # (B, N, E)
+        of_e, of_r = self.transform.weight.chunk(2, dim=1)  # T([e; r]) = T_e e + T_r r, and T_r A p = A (T_r p)
         if self.content == "mlp":
-            r = self.hidden(e)
+            r = F.linear(self.hidden(e), of_r)
         elif self.content == "descriptor":
             if descriptor is None:
                 raise ValueError("content='descriptor' needs the residual descriptor of the image")
-            r = descriptor.unsqueeze(1).expand_as(e)
+            r = F.linear(descriptor, of_r).unsqueeze(1)  # (B, 1, E)
         else:
-            r = self.attention(source, prototypes, enabled=enabled, e=e) @ self.keys(prototypes)
-        t = self.transform(torch.cat([e, r], dim=-1))
+            r = self.attention(source, prototypes, enabled=enabled, e=e) @ F.linear(self.keys(prototypes), of_r)
+        t = F.linear(e, of_e, self.transform.bias) + r
         return F.relu(t + source) if self.gate is None else source + self.gate * t
 
     def keys(self, prototypes: Float[Tensor, "K E"]) -> Float[Tensor, "K E"]:

@@ -16,15 +16,27 @@ def assignment_transfer(
 
     Features and prototypes are compared by cosine over ``temperature``. The teacher's side carries no gradient.
     """
-    prototypes = F.normalize(prototypes, dim=-1)
-    target = torch.softmax(F.normalize(teacher.detach(), dim=-1) @ prototypes.detach().T / temperature, dim=-1)
-    score = torch.log_softmax(F.normalize(student, dim=-1) @ prototypes.T / temperature, dim=-1)
+    target = torch.softmax(cosine(teacher.detach(), prototypes.detach()) / temperature, dim=-1)
+    score = torch.log_softmax(cosine(student, prototypes) / temperature, dim=-1)
     return F.kl_div(score.flatten(0, 1), target.flatten(0, 1), reduction="batchmean")
+
+
+def cosine(features: Float[Tensor, "B N E"], prototypes: Float[Tensor, "K E"]) -> Float[Tensor, "B N K"]:
+    """Cosine of each patch to each prototype; the products are scaled, which is cheaper than scaled features."""
+    products: Tensor = features @ F.normalize(prototypes, dim=-1).T
+    return products / length(features).unsqueeze(-1)
+
+
+def length(features: Float[Tensor, "B N E"]) -> Float[Tensor, "B N"]:
+    """Euclidean length of each patch, at least a little."""
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=-1)
+    return lengths.clamp_min(1e-8)
 
 
 def feature_transfer(student: Float[Tensor, "B N E"], teacher: Float[Tensor, "B N E"]) -> Float[Tensor, ""]:
     """1 - cosine between the student's and the teacher's patch, 0..2."""
-    return 1 - F.cosine_similarity(student, teacher.detach(), dim=-1).mean()
+    teacher = teacher.detach()
+    return 1 - ((student * teacher).sum(-1) / (length(student) * length(teacher))).mean()
 
 
 def hint(student: Float[Tensor, "B D h w"], teacher: Float[Tensor, "B D h w"]) -> Float[Tensor, ""]:

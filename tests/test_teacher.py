@@ -363,9 +363,11 @@ def test_the_farmyard_teacher_knows_the_source_species_and_no_target_species():
     source, target = (set(Farmyard(split, "train", 1).classes) for split in ("source", "target"))
     assert set(card["classes"]) == source
     assert not set(card["classes"]) & target
-    assert card["val_accuracy"] > 0.8
-    for fact in ("seconds", "images", "config", "data"):
-        assert card[fact], fact
+    assert set(card["stages"]) == {"species", "places"}
+    for name, stage in card["stages"].items():
+        assert stage["val_accuracy"] > 0.8, name
+        assert stage["config"]["steps"] * stage["seconds"], name
+    assert card["images"] * len(card["data"])
 
 
 def test_the_farmyard_file_holds_a_backbone_and_no_classifier():

@@ -20,6 +20,10 @@ def test_a_teacher_is_trained_in_two_stages_resumed_and_read_back(tmp_path, monk
     assert teacher.grids == ((12, 12), (12, 12), (12, 12))
     again = train_teacher(tmp_path / "again.safetensors", images=36, run_dir=tmp_path / "run", cpu=True, **stages)
     assert again["stages"]["places"] == card["stages"]["places"]
+    start = {"start": tmp_path / "teacher.safetensors", "run_dir": tmp_path / "more", "cpu": True}
+    more = train_teacher(tmp_path / "more.safetensors", images=36, **start, **stages)
+    assert more["stages"]["species"] == card["stages"]["species"], "its species stage is not trained again"
+    assert not (tmp_path / "more" / "species").exists()
 
 
 def test_places_are_heights_and_distances_from_the_middle_of_the_whole_picture():
