@@ -4,6 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+QUIET := $(VENV)/share/jupyter/lab/settings/overrides.json
 
 ifeq ($(shell uname -s)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
 LAB_FLAGS += --no-browser
@@ -32,7 +33,11 @@ $(STAMP)-%: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install $(PIP_ARGS) -e '.[$*]'
 	@touch $@
 
-lab: $(STAMP)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
+$(QUIET): | $(STAMP)  # Lab asks for no news: a class is often offline
+	@mkdir -p $(@D)
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
+
+lab: $(STAMP) $(QUIET)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
 	$(BIN)/jupyter lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 demo: $(STAMP)  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
