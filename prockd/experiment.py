@@ -1,5 +1,6 @@
 """From settings to images, features, prototypes and a student: the same calls as in a notebook."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,9 @@ def make_teacher(config: ExperimentConfig) -> Teacher | None:
     t = config.teacher
     if t.name == NO_TEACHER:
         return None
+    if t.name != FARMYARD and not t.weights and not t.pretrained:
+        told = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
+        warnings.warn(f"the teacher {t.name} knows nothing, its weights are random: pass {told}", stacklevel=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Teacher(
@@ -185,9 +189,11 @@ def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, Im
     labelled = {"train": subsets.get("train", next(iter(subsets.values())))}
     if data.test:
         labelled["test"] = to_score_on(opened(data, data.test, kind, classes=classes_of(labelled["train"])))
-    elif "test" in subsets or "val" in subsets:
-        labelled["test"] = to_score_on(subsets)
-    sets = checked(labelled, task=kind, once="test" not in labelled, **how)
+    else:
+        labelled |= {name: subsets[name] for name in ("test", "val") if name in subsets and len(labelled) < 2}
+    sets = checked(labelled, task=kind, once=len(labelled) < 2, **how)
+    if "val" in sets:
+        sets["test"] = sets.pop("val")
     if "test" not in sets:
         sets["test"], sets["train"] = split(sets["train"], data.test_part, data.seed, groups_of(sets["train"]))
     if data.unlabelled:

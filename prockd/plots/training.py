@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from prockd.datasets import PackedImages
 from prockd.distill import History
-from prockd.features import to_unit
 from prockd.metrics import paired_interval
 from prockd.plots._draw import (
     SMALL,
@@ -27,7 +26,7 @@ from prockd.plots._draw import (
     show_image,
     style,
 )
-from prockd.scores import Scores
+from prockd.scores import Scores, outputs
 from prockd.student import Student
 
 
@@ -202,10 +201,7 @@ def plot_attention(
     if student.augment is None or student.bank is None or student.augment.content != "prototypes":
         raise ValueError("this student attends to no prototypes: build it with bank= and AugmentConfig('prototypes')")
     labels = names_of(student.bank.names if names is None else names, student.bank.num_prototypes)
-    was_training, device = student.training, next(student.parameters()).device
-    student.eval()
-    features = student(to_unit(torch.tensor(images.pixels[m : m + 1]).to(device))).features  # (1, N, E)
-    student.train(was_training)
+    features = next(outputs(student, images.select([m]))).features  # (1, N, E)
     attention = student.augment.attention(features, student.bank.prototypes, enabled=student.bank.enabled)[0].cpu()
     augmented = student.augmented(features)
     change = torch.zeros(features.shape[1]) if augmented is None else (augmented - features)[0].norm(dim=-1).cpu()
