@@ -374,6 +374,15 @@ def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
     assert "uniform attention would be 0.250" in caption_of(figure)
 
 
+def test_attention_is_that_of_the_students_own_size_whatever_that_of_the_images():
+    bank = PrototypeBank(K, 6, 8)
+    student = Student("test_vit", Classification(2), bank, augment=AugmentConfig(), image_px=64, patch_size=16)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), np.uint8)
+    images = PackedImages(pixels, np.zeros(1, np.int64), ("a",), ("cow", "pig"), "fake")
+    figure = plots.plot_attention(student, images, 0, top=1)
+    assert arrays_of(panels_of(figure, 1)[0][1])[1].shape == student.grid
+
+
 def test_attention_needs_prototypes_in_the_augmentation(images):
     plain = Student("mobilenetv3_small_050", Classification(2), image_px=32)
     with pytest.raises(ValueError, match="attends to no prototypes"):

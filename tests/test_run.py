@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from prockd.cli import app
 from prockd.config_file import set_values, write_config
-from prockd.experiment import open_images, scored
+from prockd.experiment import make_teacher, open_images, scored
 from prockd.experiment_config import ExperimentConfig
 from prockd.run import run_experiment
 from prockd.run_folder import RunFolderError, start_run
@@ -29,7 +29,10 @@ SMALL = [
     "discover.steps=2", "task.width=32",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning"),
+    pytest.mark.filterwarnings("ignore:the teacher resnet10t knows nothing:UserWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +44,7 @@ def cache(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
     """The same striped images as class folders, as images with masks, and as images with boxes."""
-    root = tmp_path_factory.mktemp("own images")
+    root = tmp_path_factory.mktemp("own images é ポニー")
     images, labels = draw_stripes(16)
     for m, (image, label) in enumerate(zip(images, labels, strict=True)):
         subset = "train" if m < 12 else "val"
@@ -119,6 +122,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
         start_run(tmp_path / "two", config)
     start_run(tmp_path / "two", config, overwrite=True)
     assert sorted(p.name for p in (tmp_path / "two").iterdir() if p.is_file()) == ["config.toml", "versions.json"]
+
+
+def test_a_teacher_of_random_weights_is_told(folders):
+    with pytest.warns(UserWarning, match="the teacher resnet18 knows nothing, its weights are random: pass"):
+        make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18"]))
 
 
 def test_without_a_teacher_the_student_learns_from_labels_alone(folders, tmp_path):
