@@ -179,8 +179,8 @@ def first_stage(arm: Arm, seed: int) -> Mapping[str, Any]:
 
 
 def jobs() -> list[tuple[Arm, int, int]]:
-    """Everything the table needs, seeds outermost so that an early stop still leaves whole rows."""
-    main = [(arm, labels, seed) for seed in SEEDS for arm in ARMS if arm not in EXTRA for labels in arm.labels]
+    """Everything the table needs, most labels first, then seeds, so that an early stop still leaves whole rows."""
+    main = [(arm, n, seed) for n in LABELS for seed in SEEDS for arm in ARMS if arm not in EXTRA and n in arm.labels]
     return main + [(arm, labels, seed) for seed in SEEDS for arm in EXTRA for labels in arm.labels]
 
 

@@ -143,7 +143,7 @@ def photographs(
     if isinstance(learned, Detection):
         learned = replace(learned, width=32)  # a larger one is more than a quarter of this teacher
     recipe, mixed = RECIPES[task], batch_size // 2 if unlabelled is not None else 0
-    alone = recipe.alone.replace(steps=steps, batch_size=batch_size, lr=4e-3)
+    alone = recipe.alone.replace(steps=steps, batch_size=batch_size)
     distill = recipe.distill.replace(steps=steps, batch_size=batch_size - mixed, unlabelled_batch=mixed)
     train = features(labelled, 3)
     more = train if unlabelled is None else features(unlabelled, 3)

@@ -110,15 +110,16 @@ def make_teacher(config: ExperimentConfig) -> Teacher | None:
     t = config.teacher
     if t.name == NO_TEACHER:
         return None
-    if t.name != FARMYARD and not t.weights and not t.pretrained:
-        told = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
-        warnings.warn(f"the teacher {t.name} knows nothing, its weights are random: pass {told}", stacklevel=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Teacher(
+        teacher = Teacher(
             t.name, weights=t.weights or None, pretrained=t.pretrained, layers=t.layers or None,
             image_px=t.image_px or None, mean=t.mean or None, std=t.std or None, **t.options,
         )  # fmt: skip
+    if t.name != FARMYARD and not t.weights and not t.pretrained:
+        told = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
+        warnings.warn(f"the teacher {t.name} knows nothing, its weights are random: pass {told}", stacklevel=2)
+    return teacher
 
 
 def make_task(config: ExperimentConfig, train: PackedImages) -> Task:

@@ -46,11 +46,11 @@ DENSE = DistillConfig(steps=300, batch_size=24, assignment=3.0, feature=10.0)
 
 RECIPES: Mapping[str, Recipe] = {
     "classification": Recipe(),
-    "segmentation": Recipe(distill=DENSE, alone=DENSE.replace(lr=2e-3)),
+    "segmentation": Recipe(distill=DENSE, alone=DENSE),
     "detection": Recipe(
         options=STUDENT_KWARGS | {"image_px": 96},
         distill=DENSE.replace(steps=600, recoloured=0.5, min_crop=0.3),
-        alone=DENSE.replace(steps=600, recoloured=0.5, min_crop=0.3, lr=2e-3),
+        alone=DENSE.replace(steps=600, recoloured=0.5, min_crop=0.3),
     ),
 }
 """By the name of a Farmyard task."""
