@@ -275,6 +275,9 @@ def page() -> None:
             if all(len(pair) > 1 for pair in pairs):
                 yes = "yes" if kind != "transfer" else "no"
                 text.append(f"| {labels} | {yes} | {interval_of(pairs[0])} | {interval_of(pairs[1])} |")
+    text += ["", "## Do prototypes agree with true parts?", "", PARTS_HEAD]
+    text += ["| patches grouped by | part purity | NMI |", "|---|---|---|"]
+    text += [f"| {name} | {purity:.3f} | {nmi:.3f} |" for name, (purity, nmi) in parts_told().items()]
     plots.plot_scores(drawn).figure.savefig(RESULTS / "ablation.png", dpi=110, bbox_inches="tight")
     text += ["", "![Every seed of every arm](ablation.png)", ""]
     notes = RESULTS / "notes.md"
@@ -294,6 +297,26 @@ def probe_of(labels: int, seed: int) -> float:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(world_of("farmyard", seed).few(labels).probe()))
     return float(json.loads(path.read_text()))
+
+
+PARTS_HEAD = """Patches of animals on the 1,000 test images: species that the teacher never saw; K = 48, one run of `discover`.
+"""
+
+
+def parts_told() -> dict[str, tuple[float, float]]:
+    """Purity and NMI of prototypes and of the controls, computed once."""
+    from prockd.farmyard import PARTS
+    from prockd.metrics import agreement_with_controls
+
+    path = RUNS / "parts.json"
+    if not path.exists():
+        world = world_of("farmyard", 0)
+        assignments = banks("farmyard", "learned").assignments(world.test)
+        found = agreement_with_controls(assignments, world.test.images, world.test.grid, len(PARTS))
+        rows = {name: (a.purity, a.nmi) for name, a in found.items()}
+        rows["always the commonest part"] = (found["prototypes"].majority, 0.0)
+        path.write_text(json.dumps(rows))
+    return {name: (float(purity), float(nmi)) for name, (purity, nmi) in json.loads(path.read_text()).items()}
 
 
 def mean_of(values: np.ndarray) -> str:
