@@ -299,8 +299,9 @@ def probe_of(labels: int, seed: int) -> float:
     return float(json.loads(path.read_text()))
 
 
-PARTS_HEAD = """Patches of animals on the 1,000 test images: species that the teacher never saw; K = 48, one run of `discover`.
-"""
+PARTS_HEAD = (
+    "Patches of animals on the 1,000 test images: species that the teacher never saw; K = 48, one run of `discover`.\n"
+)
 
 
 def parts_told() -> dict[str, tuple[float, float]]:
