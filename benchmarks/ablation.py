@@ -152,7 +152,7 @@ def world_of(teacher: str, seed: int, background: str = "field") -> Any:
 def banks(teacher: str, kind: str) -> Any:
     """Prototypes of the teacher's own species."""
     from prockd.config import best, paper
-    from prockd.prototypes import discover
+    from prockd.discovery import discover
 
     discovery = paper()[0] if kind == "paper" else best()[0]
     if kind == "kmeans":

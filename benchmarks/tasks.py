@@ -235,7 +235,7 @@ def world_of(problem: Problem, teacher: str, seed: int) -> Any:
 @functools.lru_cache(maxsize=4)
 def bank_of(problem: Problem, teacher: str) -> Any:
     """Prototypes of images that need no labels, the same for all seeds."""
-    from prockd.prototypes import discover
+    from prockd.discovery import discover
 
     return discover(world_of(problem, teacher, 0).source, progress=False)
 

@@ -21,6 +21,7 @@ from prockd.datasets import PackedImages as PackedImages
 from prockd.datasets import check_data as check_data
 from prockd.datasets import open_data as open_data
 from prockd.datasets import pack as pack
+from prockd.discovery import discover as discover
 from prockd.distill import History as History
 from prockd.distill import distill as distill
 from prockd.effects import PrototypeEffects as PrototypeEffects
@@ -29,7 +30,6 @@ from prockd.farmyard import Farmyard as Farmyard
 from prockd.features import PatchFeatures as PatchFeatures
 from prockd.features import extract as extract
 from prockd.prototypes import PrototypeBank as PrototypeBank
-from prockd.prototypes import discover as discover
 from prockd.prototypes import nearest_patches as nearest_patches
 from prockd.scores import Scores as Scores
 from prockd.scores import evaluate as evaluate

@@ -1,6 +1,6 @@
 """Every knob, once: frozen dataclasses of plain values, written to and read from TOML and shown in the panel.
 
-Modules never take a config object; only :mod:`prockd.distill`, :mod:`prockd.prototypes` and
+Modules never take a config object; only :mod:`prockd.distill`, :mod:`prockd.discovery` and
 :mod:`prockd.pipeline` unpack them. A knob's metadata holds its unit, its range and a sentence, so that widgets,
 ``--help`` and error messages say the same thing.
 """

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 
 from prockd import plots
 from prockd.config import DistillConfig, best
+from prockd.discovery import discover
 from prockd.distill import History
 from prockd.embed import embed_2d
 from prockd.farmyard import PARTS
 from prockd.metrics import PartAgreement, agreement_with_controls, patch_parts
 from prockd.pipeline import World, farmyard_world, train_student
-from prockd.prototypes import PrototypeBank, discover
+from prockd.prototypes import PrototypeBank
 from prockd.report import Section, format_table, write_report
 from prockd.student import Student
 from prockd.teacher import Teacher

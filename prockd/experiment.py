@@ -22,12 +22,13 @@ from prockd.datasets import (
     split,
 )
 from prockd.datasets import subset as take
+from prockd.discovery import discover
 from prockd.distill import History
 from prockd.experiment_config import FARMYARD, NO_TEACHER, DataConfig, ExperimentConfig, class_names
 from prockd.farmyard import Farmyard
 from prockd.features import PatchFeatures, extract
 from prockd.pipeline import RECIPES
-from prockd.prototypes import PrototypeBank, discover
+from prockd.prototypes import PrototypeBank
 from prockd.run_folder import run_config, student_file
 from prockd.scores import Scores, evaluate
 from prockd.student import Student

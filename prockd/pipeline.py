@@ -48,7 +48,7 @@ RECIPES: Mapping[str, Recipe] = {
     "classification": Recipe(),
     "segmentation": Recipe(distill=DENSE, alone=DENSE),
     "detection": Recipe(
-        options=STUDENT_KWARGS | {"image_px": 96},
+        options={**STUDENT_KWARGS, "image_px": 96},
         distill=DENSE.replace(steps=600, recoloured=0.5, min_crop=0.3),
         alone=DENSE.replace(steps=600, recoloured=0.5, min_crop=0.3),
     ),

@@ -79,7 +79,7 @@ def features(teacher: "Teacher", packed: "PackedImages", tmp_path_factory: pytes
 def bank(features: "PatchFeatures") -> "PrototypeBank":
     """6 prototypes of width 16, made anew for each test because training may move them."""
     from prockd.config import DiscoverConfig
-    from prockd.prototypes import discover
+    from prockd.discovery import discover
 
     config = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
     return discover(features, config=config, progress=False)

@@ -17,9 +17,10 @@ from prockd import losses
 from prockd._types import UNLABELLED
 from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig
 from prockd.datasets import Arrays, pack
+from prockd.discovery import discover
 from prockd.distill import Distiller, NonFiniteLossError, distill, learning_rate, total_loss
 from prockd.features import PatchFeatures, extract
-from prockd.prototypes import PrototypeBank, discover
+from prockd.prototypes import PrototypeBank
 from prockd.scores import evaluate
 from prockd.sources import Batch, Source, joined, shuffled
 from prockd.student import Student

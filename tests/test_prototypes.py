@@ -9,16 +9,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prockd.config import DiscoverConfig
+from prockd.discovery import balanced, discover, saliency, start_from_pca
 from prockd.features import PatchFeatures
-from prockd.prototypes import (
-    PrototypeBank,
-    balanced,
-    discover,
-    nearest_patches,
-    report,
-    saliency,
-    start_from_pca,
-)
+from prockd.prototypes import PrototypeBank, nearest_patches, report
 
 SMALL = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
 

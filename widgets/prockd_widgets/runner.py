@@ -12,9 +12,10 @@ from pathlib import Path
 import traitlets
 
 from prockd.config import DiscoverConfig, best
+from prockd.discovery import discover
 from prockd.distill import History, distill
 from prockd.pipeline import World
-from prockd.prototypes import PrototypeBank, discover
+from prockd.prototypes import PrototypeBank
 from prockd.student import Student
 from prockd_widgets.live import SCORES, score, watched
 from prockd_widgets.settings import Settings
