@@ -168,12 +168,12 @@ def test_a_uniform_start_gives_all_images_nearly_one_descriptor_and_k_means_does
 
 
 def test_k_means_prototypes_are_the_middles_of_the_patches_assigned_to_them(features):
-    bank = found(features, steps=0)
+    bank = found(features, steps=0, salient=False)  # all patches weigh the same
     with torch.no_grad():
         unit = F.normalize(bank.embed(features.fused(np.arange(12))).flatten(0, 1), dim=-1)
         assigned = bank.assign(unit[None])[0].argmax(1)
     means = torch.stack([unit[assigned == k].mean(0) for k in range(6)])
-    assert (means - bank.prototypes).norm(dim=1).max() < 0.2
+    assert (means - bank.prototypes).norm(dim=1).max() < 0.02
 
 
 def test_the_assignment_follows_parts_and_not_what_a_whole_image_or_a_view_adds(features):
