@@ -326,6 +326,7 @@ Made by `python benchmarks/tasks.py`, one line a run in `tasks_*.jsonl`. bf16, o
 the test images after the last step, 0 to 1. ± and brackets are 95 % intervals over seeds (Student's t); differences are
 paired by seed. Settings were chosen on Farmyard's validation split and on held-out parts of the training photographs
 ([search.md](search.md)), for both ways of learning. The random teacher is the same network without its training.
+A task with fewer than two seeds is left out.
 """
 FACTS = """{task}: {labelled} labelled training images{unlabelled}, {test} test images, {image_px} px. The student has
 {parameters:.2f} M parameters, its teacher {teacher:.2f} M. Every arm trains {steps} steps of {images} images.
