@@ -17,6 +17,9 @@ from prockd.config import DiscoverConfig
 from prockd.features import PatchFeatures
 from prockd.prototypes import PrototypeBank, check_finite
 
+BARS, OUTER, BETWEEN, INNER = range(-1, 3)
+"""Zones of a square: beside the picture, along its border, and at least a third of its shorter side away from it."""
+
 SHRINK = 0.3
 """How far nuisance directions are shrunk: this part of their mean variance is left unwhitened."""
 
@@ -47,11 +50,6 @@ def discover(
     config = config or DiscoverConfig()
     if num_prototypes is not None:
         config = replace(config, num_prototypes=num_prototypes)
-    total = len(features) * features.grid[0] * features.grid[1]
-    if config.num_prototypes > total:
-        raise ValueError(
-            f"num_prototypes={config.num_prototypes} is more than the {total} patches of {len(features)} images"
-        )
     torch.manual_seed(config.seed)
     bank = PrototypeBank(
         config.num_prototypes,
@@ -60,10 +58,14 @@ def discover(
         teacher=features.teacher,
         rectify=config.init == "uniform",
     )
-    patches, places, owners = sample_patches(features, config.max_patches, config.seed)
-    weights = torch.ones(len(places))
+    patches, where, owners = sample_patches(features, config.max_patches, config.seed)
+    if config.num_prototypes > len(owners):
+        raise ValueError(
+            f"num_prototypes={config.num_prototypes} is more than the {len(owners)} patches of {len(features)} images"
+        )
+    weights = torch.ones(len(owners))
     if config.salient:
-        weights = saliency(patches[0], places, features.grid, seed=config.seed) ** 2
+        weights = saliency(patches[0], where, seed=config.seed) ** 2
     if config.init == "kmeans":
         start_from_pca(bank, patches[0], weights)
         cluster(bank, patches, weights, owners, config)
@@ -75,14 +77,18 @@ def discover(
 def sample_patches(
     features: PatchFeatures, count: int, seed: int, *, chunk: int = 256
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A random (V, P, D) sample of fused patches in every view, the (P,) place in the grid and the (P,) image of each.
+    """A random (V, P, D) sample of fused patches in every view, the (P,) zone and the (P,) image of each.
+
+    Bars beside a padded picture are left out: see :func:`zones`.
 
     Raises:
         ValueError: features of an image are not finite; the message names it.
     """
     rng = np.random.default_rng(seed)
     M, N = len(features), features.grid[0] * features.grid[1]
-    chosen = np.sort(rng.choice(M * N, min(count, M * N), replace=False))
+    where = zones(features.images.pictured, features.grid).ravel()
+    pictured = np.flatnonzero(where != BARS)
+    chosen = pictured[np.sort(rng.choice(len(pictured), min(count, len(pictured)), replace=False))]
     patches = []
     for start in range(0, M, chunk):
         indices = np.arange(start, min(start + chunk, M))
@@ -94,22 +100,43 @@ def sample_patches(
             fused = fused.flip(3) if view == 1 else fused  # the mirrored view, laid back over the image
             views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[inside])
         patches.append(torch.stack(views))
-    return torch.cat(patches, 1), torch.from_numpy(chosen % N), torch.from_numpy(chosen // N)
+    return torch.cat(patches, 1), torch.from_numpy(where[chosen]), torch.from_numpy(chosen // N)
 
 
-def saliency(
-    patches: Float[Tensor, "P D"], places: Int[Tensor, " P"], grid: tuple[int, int], *, seed: int = 0
-) -> Float[Tensor, " P"]:
+def zones(pictured: Float[np.ndarray, "M 4"], grid: tuple[int, int]) -> Int[np.ndarray, "M N"]:
+    """Where each patch lies in its picture: ``BARS`` beside it, ``OUTER`` along its border, ``INNER`` or ``BETWEEN``.
+
+    Args:
+        pictured: x0, y0, x1, y1 in 0..1 of each square: what of it shows the picture. A patch belongs to the picture
+            when its centre does.
+        grid: rows and columns of patches.
+    """
+    distances, sides = [], []
+    for low, high, count in zip((1, 0), (3, 2), grid, strict=True):
+        centre = (np.arange(count) + 0.5) / count
+        inside = (centre >= pictured[:, low, None]) & (centre <= pictured[:, high, None])  # (M, count)
+        first, last = inside.argmax(1)[:, None], count - 1 - inside[:, ::-1].argmax(1)[:, None]
+        number = np.arange(count)
+        distances.append(np.where(inside, np.minimum(number - first, last - number), -1))
+        sides.append(inside.sum(1))
+    ring = np.minimum(distances[0][:, :, None], distances[1][:, None, :]).reshape(len(pictured), -1)
+    deep = np.maximum(1, np.minimum(*sides) // 3)[:, None]
+    return np.select([ring < 0, ring == 0, ring >= deep], [BARS, OUTER, INNER], BETWEEN).astype(np.int8)
+
+
+def saliency(patches: Float[Tensor, "P D"], where: Int[Tensor, " P"], *, seed: int = 0) -> Float[Tensor, " P"]:
     """How much each patch looks like the middle of pictures rather than like their border, 0..1.
 
     The border prior of salient object detection (Wei et al., ECCV 2012): photographers keep what they mean away from
     the edge. A logistic regression learns to tell outer from inner patches by their features and then judges all of
     them, wherever they lie; nobody says which is which. A grid without an inside gives 1 everywhere.
+
+    Args:
+        patches: fused features.
+        where: the zone of each, see :func:`zones`.
+        seed: of the patches that the regression learns from.
     """
-    h, w = grid
-    row, column = places // w, places % w
-    ring = torch.stack([row, column, h - 1 - row, w - 1 - column]).amin(0)
-    outer, inner = (torch.nonzero(mask).flatten() for mask in (ring == 0, ring >= max(1, min(h, w) // 3)))
+    outer, inner = (torch.nonzero(where == zone).flatten() for zone in (OUTER, INNER))
     count = min(len(outer), len(inner), 5000)
     if count < 2:
         return torch.ones(len(patches))

@@ -104,6 +104,13 @@ def test_a_place_stands_where_it_is_in_the_image(grid):
     assert centres[grid[1]].tolist() == pytest.approx([0, stride], abs=1)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_distance_of_a_new_fcos_starts_dead_behind_its_relu(seed):
+    torch.manual_seed(seed)
+    distances = TASK.head(16, (8, 8), 32)(torch.randn(4, 64, 16)).outputs["bbox_regression"]
+    assert (distances > 0).float().mean() > 0.99
+
+
 def test_consistency_is_zero_for_equal_predictions_and_counts_places_that_show_something():
     head = TASK.head(16, (8, 8), 32).eval()
     features = torch.randn(2, 64, 16)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prockd.config import DiscoverConfig
-from prockd.discovery import balanced, discover, saliency, start_from_pca
+from prockd.discovery import BARS, INNER, OUTER, balanced, discover, saliency, sample_patches, start_from_pca, zones
 from prockd.features import PatchFeatures
 from prockd.prototypes import PrototypeBank, nearest_patches, report
 
@@ -229,10 +229,50 @@ def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
     stray = (torch.arange(7200) // 36 == 7) & (places == 14)  # background in the middle of one picture
     patches = torch.randn(7200, 8, generator=torch.Generator().manual_seed(0)) * 0.1
     patches[subject & ~stray, 0] += 3
-    found = saliency(patches, places, (6, 6))
+    where = torch.from_numpy(zones(np.array([[0.0, 0, 1, 1]]), (6, 6)))[0][places]
+    found = saliency(patches, where)
     assert found[subject & ~stray].min() > 0.5 > found[~subject].max() + 0.1
     assert found[stray].item() < 0.4
-    assert torch.equal(saliency(patches[:4], places[:4], (1, 2)), torch.ones(4))
+    assert torch.equal(saliency(patches[:4], torch.full((4,), OUTER)), torch.ones(4))
+
+
+def test_zones_are_those_of_the_picture_and_not_of_the_square():
+    whole, wide = zones(np.array([[0, 0, 1, 1], [0, 0.25, 1, 0.75]]), (8, 8)).reshape(2, 8, 8)
+    assert (whole[0] == OUTER).all()
+    assert (whole[:, -1] == OUTER).all()
+    assert (whole[2:6, 2:6] == INNER).all()
+    assert (wide[:2] == BARS).all()
+    assert (wide[6:] == BARS).all()
+    assert (wide[2] == OUTER).all()
+    assert (wide[3, 1:-1] == INNER).all()
+    assert (wide[2:6, 0] == OUTER).all()
+    assert (zones(np.array([[0.0, 0, 1, 1]]), (1, 2)) == OUTER).all()
+
+
+def test_bars_beside_a_padded_picture_are_never_sampled(tmp_path):
+    from prockd import Sample, Teacher, extract
+    from prockd.datasets import pack
+
+    class Wide:
+        classes, fingerprint = ("a",), "wide pictures"
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            rng = np.random.default_rng(index)
+            return Sample(rng.integers(0, 255, (16, 32, 3), dtype=np.uint8), 0, str(index))
+
+    teacher = Teacher("resnet10t", image_px=32, channels=(8, 8, 8, 8), stem_width=8)
+    padded = pack(Wide(), 32, fit="pad", root=tmp_path, progress=False)
+    np.testing.assert_allclose(padded.pictured, np.tile([0, 0.25, 1, 0.75], (3, 1)))
+    features = extract(teacher, padded, views=1, root=tmp_path, progress=False)
+    h, w = features.grid
+    patches, where, owners = sample_patches(features, 10_000, 0)
+    assert patches.shape[1] == len(where) == len(owners) == 3 * h * w // 2
+    assert (where != BARS).all()
+    with pytest.raises(ValueError, match=f"is more than the {3 * h * w // 2} patches of 3 images"):
+        discover(features, 3 * h * w // 2 + 1, progress=False)
 
 
 def test_the_pca_is_that_of_salient_patches_and_half_whitened():

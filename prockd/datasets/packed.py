@@ -63,6 +63,15 @@ class PackedImages:
         """S: the side of every image in pixels."""
         return int(self.pixels.shape[3])
 
+    @property
+    def pictured(self) -> Float32[np.ndarray, "M 4"]:
+        """x0, y0, x1, y1 in 0..1 of each square: the part that shows the picture; beside it are bars."""
+        if self.frames is None:
+            return np.tile(np.array([0, 0, 1, 1], np.float32), (len(self), 1))
+        low, high = self.frames[:, :2], self.frames[:, 2:]
+        bar = np.maximum(0, -low) / (high - low)
+        return np.concatenate([bar, 1 - bar], 1)
+
     def __len__(self) -> int:
         return len(self.pixels)
 

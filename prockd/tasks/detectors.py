@@ -178,6 +178,8 @@ def make_fcos(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
     """FCOS: every place inside an object says how far its edges are (arXiv 1904.01355)."""
     anchors = AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides))
     head = FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=2)
+    # distances pass through a ReLU: from the bias 0 half of them start dead, and with some seeds all of them stay so
+    nn.init.ones_(head.regression_head.bbox_reg.bias)
     return FCOS(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
 
 
