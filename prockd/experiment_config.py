@@ -62,7 +62,9 @@ class DataConfig(Knobs):
     group: str = said("", "Regular expression that finds an image's group (video, farm) in its name; never divided.")
     fit: str = choice("auto", ("auto", "crop", "pad", "stretch"), "How pictures become squares.")
     on_bad: str = choice("refuse", ("refuse", "skip"), "What to do with images that cannot be used.")
-    per_class: int = knob(0, 0, 1_000_000, "Labelled images used of each class; 0 for all (Farmyard: 30).", "images")
+    per_class: int = knob(
+        0, 0, 1_000_000, "Labelled images used of each class; 0 for all of them, on Farmyard for 30.", "images"
+    )
     num_discover: int = knob(1500, 1, 1_000_000, "Images to find prototypes on, at most.", "images")
     num_test: int = knob(1000, 1, 1_000_000, "Images to score on, at most.", "images")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of which images are set aside and which are labelled.")

@@ -220,6 +220,17 @@ def test_any_data_set_is_checked_and_its_bad_samples_are_skipped():
     assert [s.id for s in rest] == ["s0"]
 
 
+def test_one_picture_in_two_classes_is_an_error_and_neither_is_used(folder):
+    first, second = folder / "train" / "cat" / "ü.png", folder / "train" / "dog" / "the same.png"
+    second.write_bytes(first.read_bytes())
+    dataset = ImageFolder(folder / "train")
+    report = check_data(dataset, progress=False)
+    (problem,) = report.errors
+    assert re.search(r"is the same file as .*ü\.png, but shows dog, and that cat: mend the one", problem.text)
+    with pytest.warns(UserWarning, match="2 of 5 images are skipped: cat/ü.png, dog/the same.png"):
+        assert len(skip_bad(dataset, report)) == 3
+
+
 def test_subsets_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remembered(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
     copy = folder / "val" / "cat" / "copy.png"

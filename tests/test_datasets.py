@@ -448,6 +448,14 @@ def test_a_group_is_never_on_both_sides(seed):
     assert min(len(first), len(rest)) >= 5
 
 
+def test_packed_images_keep_their_groups_so_that_they_are_divided_alike(folder, tmp_path):
+    packed = pack(ImageFolder(folder, group=r"^(\w+)/"), 8, root=tmp_path / "cache", progress=False)
+    assert packed.groups == ("cats", "cats", "dogs")
+    assert packed.select([2, 0]).groups == ("dogs", "cats")
+    first, rest = split(packed, 0.5, 0)
+    assert not set(first.groups) & set(rest.groups)
+
+
 def test_what_cannot_be_divided_is_refused():
     dataset = Arrays(noise(3, 8, 8), [0, 0, 0], "a")
     with pytest.raises(ValueError, match=r"fraction=1\.0"):

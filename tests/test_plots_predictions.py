@@ -11,7 +11,7 @@ import pytest
 from prockd import plots
 from prockd.datasets import PackedImages
 from prockd.scores import Scores
-from prockd.tasks import Detection, Segmentation
+from prockd.tasks import Classification, Detection, Segmentation
 from prockd.tasks.detection import Boxes
 
 M, S = 3, 16
@@ -109,3 +109,16 @@ def test_of_boxes_at_one_place_the_best_is_drawn_and_of_the_truth_all(images):
     _, truth, predicted = figure.axes[:3]
     assert (len(truth.patches), len(predicted.patches)) == (4, 2)  # each box has a white edge
     assert predicted.patches[0].get_height() == 6
+
+
+def test_each_line_above_an_image_is_green_where_it_is_right_itself(images):
+    truth = np.array([0, 1, 2])
+    several = {name: Scores(0.5, None, np.array(said), None, truth, "accuracy") for name, said in
+               (("alone", [0, 0, 0]), ("distilled", [0, 1, 0]))}  # fmt: skip
+    figure = plots.plot_predictions(several, images, Classification(3, PARTS), count=3)
+    lines = [[(t.get_text(), t.get_color()) for t in reversed(ax.texts)] for ax in figure.axes[:M]]
+    assert [[text for text, _ in line] for line in lines] == [
+        ["background", "background", "background"], ["leg", "background", "leg"], ["tail", "background", "background"]
+    ]  # fmt: skip
+    (_, green, _), (_, red, also_green) = ([colour for _, colour in line] for line in lines[:2])
+    assert green == also_green != red

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -35,8 +36,9 @@ def check_data(
 
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
     class has, boxes without area, with swapped corners or outside the image, broken annotation files, entries that
-    belong to no image, the same file in two subsets, and classes in ``val`` or ``test`` that ``train`` lacks. Notes are
-    images without objects or label, the same file twice in a subset, and files that are left out.
+    belong to no image, the same file in two subsets or of two classes, and classes in ``val`` or ``test`` that
+    ``train`` lacks. Notes are images without objects or label, the same file twice in a subset, and files that are left
+    out.
 
     Args:
         data: a folder or file of any layout that :func:`open_data` knows, a data set, or data sets by subset.
@@ -68,7 +70,7 @@ def check_data(
         task = task or getattr(first, "task", None) or _task_of(first)
         layout = f"data set for {task}"
     layout += f", {named(tuple(next(iter(subsets.values())).classes))}"
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, _Seen] = {}
     shown: dict[str, list[set[int]]] = {}
     bad: dict[str, tuple[int, ...]] = {}
     twins: dict[str, tuple[int, ...]] = {}
@@ -94,8 +96,18 @@ def check_data(
     return DataReport(name, layout, counts, tuple(problems), MappingProxyType(bad), MappingProxyType(twins))
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Where the content of a file was first met: its subset, name, number and classes."""
+
+    subset: str
+    name: str
+    number: int
+    classes: set[int]
+
+
 def _check(
-    subset: str, dataset: ImageDataset, task: str, seen: dict[str, tuple[str, str]], bar: tqdm
+    subset: str, dataset: ImageDataset, task: str, seen: dict[str, _Seen], bar: tqdm
 ) -> tuple[list[Problem], tuple[int, ...], tuple[int, ...], list[set[int]]]:
     """Problems of one data set, the numbers of its bad samples and of twins, and the classes that each sample shows."""
     problems, bad, twins, untold = [], [], [], []
@@ -104,18 +116,25 @@ def _check(
         sample, found = _read(dataset, m)
         name = _place(dataset, m)
         content = "" if sample is None else _content(dataset, m, sample)
-        if content in seen:
-            where, twin = seen[content]
-            text = f"is the same file as {twin}" + (f" in {where}" if where != subset else "")
-            found.append(Problem(name, "", text, note=where == subset))
-            twins += [m] if where == subset else []
+        classes = set[int]() if sample is None else _classes_in(sample)
+        twin = seen.get(content)
+        if twin is not None:
+            text = f"is the same file as {twin.name}" + (f" in {twin.subset}" if twin.subset != subset else "")
+            torn = classes and twin.classes and classes != twin.classes
+            if torn:
+                here, there = (", ".join(_names(dataset, shown)) for shown in (classes, twin.classes))
+                text += f", but shows {here}, and that {there}: mend the one that is wrong"
+            found.append(Problem(name, "", text, note=twin.subset == subset and not torn))
+            if twin.subset == subset:
+                twins.append(m)
+                bad += [twin.number] if torn else []
         elif content:
-            seen[content] = (subset, name)
+            seen[content] = _Seen(subset, name, m, classes)
         if sample is not None:
             found += [Problem(name, "", text) for text in _flaws(sample, len(dataset.classes))]
             if not _is_told(sample, task):
                 untold.append(name)
-        shown.append(set() if sample is None else _classes_in(sample))
+        shown.append(classes)
         if any(not problem.note for problem in found):
             bad.append(m)
         problems += found
@@ -127,7 +146,7 @@ def _check(
         problems += [
             Problem(name, "", f"has no {_NEEDED[task].split()[-1]}", note=True) for name in untold if task in _NEEDED
         ]
-    return problems, tuple(bad), tuple(m for m in twins if m not in bad), shown
+    return problems, tuple(sorted({*bad})), tuple(m for m in twins if m not in bad), shown
 
 
 def _too_few_classes(subsets: Mapping[str, ImageDataset], task: str) -> Iterator[Problem]:
@@ -175,6 +194,10 @@ def _classes_in(sample: Sample) -> set[int]:
     if sample.tags is not None:
         found |= set(np.flatnonzero(sample.tags).tolist())
     return found - {UNLABELLED}
+
+
+def _names(dataset: ImageDataset, labels: set[int]) -> list[str]:
+    return [dataset.classes[c] if 0 <= c < len(dataset.classes) else f"class {c}" for c in sorted(labels)]
 
 
 def _is_told(sample: Sample, task: str) -> bool:

@@ -76,6 +76,7 @@ class CocoFile(BoxDataset):
                 flaw(entry, told)
                 continue
             mine = problems[found["image_id"]]
+            entry += f" of {pictures[found['image_id']]['file_name']}"
             if found.get("iscrowd"):
                 continue
             if lacks:

@@ -60,7 +60,7 @@ def checked(
         rows = [[p.file, p.entry, p.text, p.note] for p in report.problems]
         return {"problems": rows, "bad": dict(report.bad), "twins": dict(report.twins)}
 
-    kept = cached_arrays("checks", {"version": 1, "data": prints, "task": task}, read)[1]
+    kept = cached_arrays("checks", {"version": 2, "data": prints, "task": task}, read)[1]
     counts = {name: len(dataset) for name, dataset in subsets.items()}
     problems = tuple(Problem(*row) for row in kept["problems"])
     report = DataReport(", ".join(subsets), "data set", counts, problems, kept["bad"], kept["twins"])

@@ -1,6 +1,6 @@
 """Any data set at one size in one memory-mapped array."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class PackedImages:
         boxes: M arrays (n, 4) of x0, y0, x1, y1 in pixels of the square.
         box_labels: M arrays (n,) of class indices.
         frames: (M, 4) x0, y0, x1, y1 of each square in pixels of the picture that it was made of.
+        groups: M names, equal for images that belong together, such as the video that frames are of.
     """
 
     pixels: UInt8[np.ndarray, "M 3 S S"]
@@ -57,6 +58,7 @@ class PackedImages:
     boxes: tuple[np.ndarray, ...] | None = None
     box_labels: tuple[np.ndarray, ...] | None = None
     frames: Float32[np.ndarray, "M 4"] | None = None
+    groups: tuple[Hashable, ...] | None = None
 
     @property
     def image_px(self) -> int:
@@ -113,6 +115,7 @@ class PackedImages:
             boxes=None if self.boxes is None else tuple(self.boxes[m] for m in chosen),
             box_labels=None if self.box_labels is None else tuple(self.box_labels[m] for m in chosen),
             frames=None if self.frames is None else self.frames[rows],
+            groups=None if self.groups is None else tuple(self.groups[m] for m in chosen),
         )
 
     def few(self, per_class: int, *, seed: int = 0) -> "PackedImages":
@@ -211,6 +214,7 @@ def pack(
     key = {"version": 2, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
     arrays, meta = cached_arrays("images", key, build, root=root)
     ends = np.cumsum(meta["counts"]).tolist()
+    groups: Sequence[Hashable] | None = getattr(dataset, "groups", None)
 
     def ragged(name: str) -> tuple[np.ndarray, ...] | None:
         return tuple(np.split(np.array(arrays[name]), ends)[:-1]) if ends else None
@@ -218,7 +222,7 @@ def pack(
     return PackedImages(
         arrays["pixels"], np.array(arrays["labels"]), tuple(meta["ids"]), tuple(meta["classes"]), digest(key),
         parts=arrays.get("parts"), masks=arrays.get("mask"), tags=arrays.get("tags"), boxes=ragged("boxes"),
-        box_labels=ragged("box_labels"), frames=np.array(arrays["frames"]),
+        box_labels=ragged("box_labels"), frames=np.array(arrays["frames"]), groups=None if groups is None else tuple(groups),
     )  # fmt: skip
 
 

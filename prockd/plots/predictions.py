@@ -1,6 +1,6 @@
 """Test images with what is true of them and what the student says: classes, masks or boxes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,7 @@ def plot_predictions(
                 one = told[m].distinct(OVERLAP) if isinstance(told[m], Boxes) and name != "truth" else told[m]
                 seen |= _draw(axes[row, column], images.pixels[m], one, task, sure)
         else:
-            said = {name: _words(told[m], task) for name, told in rows.items()}
-            axes[0, column].set_title("\n".join(said.values()), fontsize=SMALL - 1)
-            wrong = said[next(iter(several))] != said["truth"]
-            axes[0, column].title.set_color("#B3261E" if wrong else "#1B6E3C")
+            _write([_words(told[m], task) for told in rows.values()], axes[0, column])
     if dense:
         for ax, name in zip(axes[:, 0], ["image", *rows], strict=True):
             ax.set_ylabel(name, fontsize=SMALL)
@@ -79,9 +76,17 @@ def plot_predictions(
         )
         caption(figure, what)
     else:
-        green = "the plain prediction" if isinstance(scores, Scores) else f"{next(iter(several))!r}"
-        caption(figure, f"Above each image, line by line: {', '.join(rows)}. Green where {green} is right.")
+        caption(figure, f"Above each image, line by line: {', '.join(rows)}; green is right, red is wrong.")
     return figure
+
+
+def _write(lines: Sequence[str], ax: Axes) -> None:
+    """The truth and what is said of it, line by line above an image."""
+    size = SMALL - 1
+    for up, line in enumerate(reversed(lines)):
+        colour = "#333333" if up == len(lines) - 1 else "#1B6E3C" if line == lines[0] else "#B3261E"
+        place = {"xy": (0.5, 1), "xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
+        ax.annotate(line, xytext=(0, 3 + 1.25 * size * up), fontsize=size, color=colour, **place)
 
 
 def _draw(ax: Axes, pixels: np.ndarray, told: Any, task: Task, sure: float) -> set[int]:
