@@ -75,21 +75,25 @@ class Problem:
         title: heading of its table.
         world: makes its World from a kind of teacher ("trained" or "random") and a seed.
         real: whether it needs the folder of real photographs.
+        salient: whether patches that look like the border of pictures count less when prototypes are found.
     """
 
     name: str
     title: str
     world: Callable[[str, int], Any]
     real: bool = True
+    salient: bool = True
 
 
-def farmyard(teacher: str, seed: int, *, task: str, per_class: int, teacher_px: int = 96) -> Any:
+def farmyard(
+    teacher: str, seed: int, *, task: str, per_class: int, teacher_px: int = 96, num_unlabelled: int = 10
+) -> Any:
     """The drawn world; the seed draws the labelled images."""
     from prockd.pipeline import farmyard_world
 
     return farmyard_world(
         teacher_of("farmyard" if teacher == "trained" else teacher, teacher_px), task=task, per_class=per_class,
-        num_source=400, num_unlabelled=10, num_val=10, num_test=500, seed=seed, progress=False,
+        num_source=400, num_unlabelled=num_unlabelled, num_val=10, num_test=500, seed=seed, progress=False,
     )  # fmt: skip
 
 
@@ -216,13 +220,14 @@ PROBLEMS = (
     ),
     Problem(
         "farmyard-boxes", "Farmyard: animals in scenes, detection",
-        functools.partial(farmyard, task="detection", per_class=10, teacher_px=192), real=False,
+        functools.partial(farmyard, task="detection", per_class=10, teacher_px=192, num_unlabelled=1000),
+        real=False,
     ),
     Problem("ants-bees", "Photographs: ants or bees, classification", ants_bees),
     Problem("cifar10", "Photographs: CIFAR-10, classification", cifar10),
     Problem("raccoon", "Photographs: raccoons, detection", raccoon),
     Problem("animal-masks", "Photographs: animals in videos, segmentation, tested on an unseen video", animal_masks),
-    Problem("camvid", "Photographs: CamVid street scenes, segmentation", camvid),
+    Problem("camvid", "Photographs: CamVid street scenes, segmentation", camvid, salient=False),
 )  # fmt: skip
 
 
@@ -235,9 +240,11 @@ def world_of(problem: Problem, teacher: str, seed: int) -> Any:
 @functools.lru_cache(maxsize=4)
 def bank_of(problem: Problem, teacher: str) -> Any:
     """Prototypes of images that need no labels, the same for all seeds."""
+    from prockd.config import DiscoverConfig
     from prockd.discovery import discover
 
-    return discover(world_of(problem, teacher, 0).source, progress=False)
+    config = DiscoverConfig(salient=problem.salient)
+    return discover(world_of(problem, teacher, 0).source, config=config, progress=False)
 
 
 def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict[str, Any]:

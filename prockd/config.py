@@ -155,7 +155,7 @@ class DistillConfig(Knobs):
 
     steps: int = knob(900, 1, 10_000_000, "Optimiser steps.", "steps")
     batch_size: int = knob(48, 1, 65_536, "Labelled images in a step, over all processes.", "images")
-    unlabelled_batch: int = knob(0, 0, 65_536, "Unlabelled images added to each step, for transfer only.", "images")
+    unlabelled_batch: int = knob(0, 0, 65_536, "Images added to each step for transfer only, label unseen.", "images")
     label_free_steps: int = knob(0, 0, 10_000_000, "First steps that use transfer alone, on all images.", "steps")
     lr: float = knob(4e-3, 0, 10, "Peak AdamW learning rate; warms up, then falls by a cosine to 0.")
     weight_decay: float = knob(0.05, 0, 10, "AdamW weight decay.")

@@ -90,8 +90,13 @@ class Run:
         return None if self.history is None else self.history.scores
 
 
-def task_preset(preset: str, task: str) -> ExperimentConfig:
+def task_preset(preset: str, task: str, *, taught: bool = True) -> ExperimentConfig:
     """The settings of a preset for a task: ``"best"`` trains as measured best for this task on Farmyard.
+
+    Args:
+        preset: its name.
+        task: a kind of task.
+        taught: whether there is a teacher; what is best from labels alone may be something else.
 
     Raises:
         ConfigError: there is no such preset.
@@ -103,7 +108,9 @@ def task_preset(preset: str, task: str) -> ExperimentConfig:
     options = dict(recipe.options)
     known = {name: options.pop(name) for name in ("layers", "grid", "image_px") if name in options}
     student = config.student.replace(backbone=recipe.backbone, options=options, **known)
-    return replace(config, task=config.task.replace(kind=task), student=student, distill=recipe.distill)
+    return replace(
+        config, task=config.task.replace(kind=task), student=student, distill=recipe.distill if taught else recipe.alone
+    )
 
 
 def make_teacher(config: ExperimentConfig) -> Teacher | None:
@@ -247,7 +254,10 @@ def extracted(config: ExperimentConfig, *, cpu: bool = False, progress: bool = T
         how: dict[str, Any] = {"device": "cpu" if cpu else None, "progress": progress}
         source = extract(teacher, images.source, views=3, **how)
         train = source if images.source is images.train else extract(teacher, images.train, **how)
-        more = None if images.unlabelled is None else extract(teacher, images.unlabelled, **how)
+        if images.unlabelled is not None:
+            more = extract(teacher, images.unlabelled, **how)
+        else:  # transfer asks for no label, so the labelled images serve as well
+            more = train if config.distill.unlabelled_batch else None
     return Run(config, images, make_task(config, images.train), teacher, source, train, more)
 
 

@@ -53,7 +53,7 @@ class DataConfig(Knobs):
     test: str = said("", "Images to score on; empty for test or val of the folder, or else a part of it.")
     test_part: float = knob(0.25, 0.01, 0.9, "Part that is set aside for scoring where the folder has none.")
     unlabelled: str = said(
-        "", "More images without labels, for discovery and distill.unlabelled_batch; empty for none."
+        "", "More images without labels, for discovery and distill.unlabelled_batch; empty for the labelled ones."
     )
     classes: str = said(
         "", "Class names in label order, commas between them (of masks: from value 0, ignore for what is not scored); "

@@ -222,7 +222,8 @@ def pack(
     return PackedImages(
         arrays["pixels"], np.array(arrays["labels"]), tuple(meta["ids"]), tuple(meta["classes"]), digest(key),
         parts=arrays.get("parts"), masks=arrays.get("mask"), tags=arrays.get("tags"), boxes=ragged("boxes"),
-        box_labels=ragged("box_labels"), frames=np.array(arrays["frames"]), groups=None if groups is None else tuple(groups),
+        box_labels=ragged("box_labels"), frames=np.array(arrays["frames"]),
+        groups=None if groups is None else tuple(groups),
     )  # fmt: skip
 
 
