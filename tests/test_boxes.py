@@ -181,21 +181,24 @@ def test_coco_entries_that_belong_nowhere_are_refused_or_left_out(tmp_path, chan
 @pytest.mark.parametrize(
     ("annotation", "said"),
     [
-        ({"category_id": 4, "bbox": [0, 0, 9, 9]}, r"annotation 7 of é.jpg: no category has the id 4"),
-        ({"category_id": 3, "bbox": [0, 0, 9]}, r"annotation 7 of é.jpg: bbox \[0, 0, 9\] is not x, y, width, height"),
+        ({"category_id": 4, "bbox": [0, 0, 9, 9]}, r"annotation 7: no category has the id 4 \(é\.jpg\)"),
+        (
+            {"category_id": 3, "bbox": [0, 0, 9]},
+            r"annotation 7: bbox \[0, 0, 9\] is not x, y, width, height \(é\.jpg\)",
+        ),
         (
             {"category_id": 3, "bbox": [9, 9, -4, 5]},
-            r"annotation 7 of é.jpg: bbox 9, 9, -4, 5 \(x, y, width, height\) has its corners swapped",
+            r"annotation 7: bbox 9, 9, -4, 5 \(x, y, width, height\) has its corners swapped",
         ),
         (
             {"category_id": 3, "bbox": [9, 9, 0, 5]},
-            r"annotation 7 of é.jpg: bbox 9, 9, 0, 5 \(x, y, width, height\) has no area",
+            r"annotation 7: bbox 9, 9, 0, 5 \(x, y, width, height\) has no area",
         ),
         (
             {"category_id": 3, "bbox": [9, 9, 50, 5]},
-            r"annotation 7 of é.jpg: bbox 9, 9, 50, 5 \(x, y, width, height\) reaches outside the image",
+            r"annotation 7: bbox 9, 9, 50, 5 \(x, y, width, height\) reaches outside the image",
         ),
-        ({"category_id": 3}, r"annotation 7 of é.jpg: lacks bbox"),
+        ({"category_id": 3}, r"annotation 7: lacks bbox \(é\.jpg\)"),
     ],
 )
 def test_a_bad_coco_box_spoils_its_image_alone(tmp_path, annotation, said):

@@ -75,16 +75,15 @@ class CocoFile(BoxDataset):
                 told = "lacks image_id" if "image_id" in lacks else f"no image has the id {found['image_id']}"
                 flaw(entry, told)
                 continue
-            mine = problems[found["image_id"]]
-            entry += f" of {pictures[found['image_id']]['file_name']}"
+            mine, name = problems[found["image_id"]], pictures[found["image_id"]]["file_name"]
             if found.get("iscrowd"):
                 continue
             if lacks:
-                mine.append(Problem(str(path), entry, f"lacks {', '.join(lacks)}"))
+                mine.append(Problem(str(path), entry, f"lacks {', '.join(lacks)} ({name})"))
             elif found["category_id"] not in categories:
-                mine.append(Problem(str(path), entry, f"no category has the id {found['category_id']}"))
+                mine.append(Problem(str(path), entry, f"no category has the id {found['category_id']} ({name})"))
             elif not _is_box(found["bbox"]):
-                mine.append(Problem(str(path), entry, f"bbox {found['bbox']} is not x, y, width, height"))
+                mine.append(Problem(str(path), entry, f"bbox {found['bbox']} is not x, y, width, height ({name})"))
             else:
                 x, y, width, height = map(float, found["bbox"])
                 corners = (x, y, x + width, y + height)
