@@ -345,7 +345,7 @@ COLUMNS = (
 
 
 def page() -> None:
-    """Write results/tasks.md from the finished runs."""
+    """Write results/tasks.md from the finished runs and what results/tasks_notes.md says of them."""
     rows = {(r["problem"], r["arm"], r["seed"]): r for r in done()}
     tables, summary, verdicts = [], [], []
     for problem in PROBLEMS:
@@ -380,6 +380,7 @@ def page() -> None:
     heading = ["task", "metric", ALONE, *(f"{a.name}{' (z⁺)' if a.augmented else ''}" for a in ARMS[1:])]
     text = [HEAD, "## In short", "", "The metric of labels alone, and how much is added by each other way.", ""]
     text += ["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|", *summary, "", *in_words(verdicts), ""]
+    text.append((RESULTS / "tasks_notes.md").read_text())
     (RESULTS / "tasks.md").write_text("\n".join([*text, *tables]))
 
 
