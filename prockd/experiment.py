@@ -254,10 +254,9 @@ def extracted(config: ExperimentConfig, *, cpu: bool = False, progress: bool = T
         how: dict[str, Any] = {"device": "cpu" if cpu else None, "progress": progress}
         source = extract(teacher, images.source, views=3, **how)
         train = source if images.source is images.train else extract(teacher, images.train, **how)
-        if images.unlabelled is not None:
-            more = extract(teacher, images.unlabelled, **how)
-        else:  # transfer asks for no label, so the labelled images serve as well
-            more = train if config.distill.unlabelled_batch else None
+        more = None if images.unlabelled is None else extract(teacher, images.unlabelled, **how)
+        if more is None and config.distill.unlabelled_batch:
+            more = train  # transfer asks for no label, so the labelled images serve as well
     return Run(config, images, make_task(config, images.train), teacher, source, train, more)
 
 

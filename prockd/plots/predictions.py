@@ -85,7 +85,12 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
     size = SMALL - 1
     for up, line in enumerate(reversed(lines)):
         colour = "#333333" if up == len(lines) - 1 else "#1B6E3C" if line == lines[0] else "#B3261E"
-        place = {"xy": (0.5, 1), "xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
+        place: dict[str, Any] = {
+            "xy": (0.5, 1),
+            "xycoords": "axes fraction",
+            "textcoords": "offset points",
+            "ha": "center",
+        }
         ax.annotate(line, xytext=(0, 3 + 1.25 * size * up), fontsize=size, color=colour, **place)
 
 
