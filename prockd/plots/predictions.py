@@ -91,7 +91,7 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
             "textcoords": "offset points",
             "ha": "center",
         }
-        ax.annotate(line, xytext=(0, 3 + 1.25 * size * up), fontsize=size, color=colour, **place)
+        ax.annotate(line, xytext=(0, 3 + 1.25 * size * up), fontsize=size, color=colour, ha="center", **place)
 
 
 def _draw(ax: Axes, pixels: np.ndarray, told: Any, task: Task, sure: float) -> set[int]:
