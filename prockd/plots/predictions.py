@@ -85,13 +85,11 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
     size = SMALL - 1
     for up, line in enumerate(reversed(lines)):
         colour = "#333333" if up == len(lines) - 1 else "#1B6E3C" if line == lines[0] else "#B3261E"
-        place: dict[str, Any] = {
-            "xy": (0.5, 1),
-            "xycoords": "axes fraction",
-            "textcoords": "offset points",
-            "ha": "center",
-        }
-        ax.annotate(line, xytext=(0, 3 + 1.25 * size * up), fontsize=size, color=colour, ha="center", **place)
+        up_pt = 3 + 1.25 * size * up
+        ax.annotate(
+            line, (0.5, 1), (0, up_pt), xycoords="axes fraction", textcoords="offset points", ha="center",
+            fontsize=size, color=colour,
+        )  # fmt: skip
 
 
 def _draw(ax: Axes, pixels: np.ndarray, told: Any, task: Task, sure: float) -> set[int]:
