@@ -85,14 +85,13 @@ class Problem:
     salient: bool = True
 
 
-def farmyard(
-    teacher: str, seed: int, *, task: str, per_class: int, teacher_px: int = 96, num_unlabelled: int = 10
-) -> Any:
+def farmyard(teacher: str, seed: int, *, task: str, per_class: int, num_unlabelled: int = 10) -> Any:
     """The drawn world; the seed draws the labelled images."""
-    from prockd.pipeline import farmyard_world
+    from prockd.pipeline import RECIPES, farmyard_world
 
     return farmyard_world(
-        teacher_of("farmyard" if teacher == "trained" else teacher, teacher_px), task=task, per_class=per_class,
+        teacher_of("farmyard" if teacher == "trained" else teacher, RECIPES[task].teacher_px or 96),
+        task=task, per_class=per_class,
         num_source=400, num_unlabelled=num_unlabelled, num_val=10, num_test=500, seed=seed, progress=False,
     )  # fmt: skip
 
@@ -220,8 +219,7 @@ PROBLEMS = (
     ),
     Problem(
         "farmyard-boxes", "Farmyard: animals in scenes, detection",
-        functools.partial(farmyard, task="detection", per_class=10, teacher_px=192, num_unlabelled=1000),
-        real=False,
+        functools.partial(farmyard, task="detection", per_class=10, num_unlabelled=1000), real=False,
     ),
     Problem("ants-bees", "Photographs: ants or bees, classification", ants_bees),
     Problem("cifar10", "Photographs: CIFAR-10, classification", cifar10),

@@ -85,7 +85,7 @@ def settings(config: Path | None, preset: str, changes: list[str] | None, **name
     given = {key.replace("__", "."): value for key, value in named.items() if value is not None}
     told = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in given.items()]
     asked = set_values(read_config(config) if config else ExperimentConfig.preset(preset), [*(changes or ()), *told])
-    base = task_preset(preset, asked.task.kind, taught=asked.teacher.name != NO_TEACHER)
+    base = task_preset(preset, asked.task.kind, asked.teacher.name)
     return set_values(read_config(config, base=base) if config else base, [*(changes or ()), *told])
 
 

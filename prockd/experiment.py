@@ -90,13 +90,13 @@ class Run:
         return None if self.history is None else self.history.scores
 
 
-def task_preset(preset: str, task: str, *, taught: bool = True) -> ExperimentConfig:
+def task_preset(preset: str, task: str, teacher: str = FARMYARD) -> ExperimentConfig:
     """The settings of a preset for a task: ``"best"`` trains as measured best for this task on Farmyard.
 
     Args:
         preset: its name.
         task: a kind of task.
-        taught: whether there is a teacher; what is best from labels alone may be something else.
+        teacher: its name; what is best from labels alone may be something else, and Farmyard's has a size a task.
 
     Raises:
         ConfigError: there is no such preset.
@@ -109,7 +109,11 @@ def task_preset(preset: str, task: str, *, taught: bool = True) -> ExperimentCon
     known = {name: options.pop(name) for name in ("layers", "grid", "image_px") if name in options}
     student = config.student.replace(backbone=recipe.backbone, options=options, **known)
     return replace(
-        config, task=config.task.replace(kind=task), student=student, distill=recipe.distill if taught else recipe.alone
+        config,
+        teacher=config.teacher.replace(image_px=recipe.teacher_px or 0) if teacher == FARMYARD else config.teacher,
+        task=config.task.replace(kind=task),
+        student=student,
+        distill=recipe.alone if teacher == NO_TEACHER else recipe.distill,
     )
 
 

@@ -63,7 +63,11 @@ class DataConfig(Knobs):
     fit: str = choice("auto", ("auto", "crop", "pad", "stretch"), "How pictures become squares.")
     on_bad: str = choice("refuse", ("refuse", "skip"), "What to do with images that cannot be used.")
     per_class: int = knob(
-        0, 0, 1_000_000, "Labelled images used of each class; 0 for all of them, on Farmyard for 30.", "images"
+        0,
+        0,
+        1_000_000,
+        "Labelled images used of each class; 0 for all, on Farmyard for 30, 5 (masks) or 10 (scenes).",
+        "images",
     )
     num_discover: int = knob(1500, 1, 1_000_000, "Images to find prototypes on, at most.", "images")
     num_test: int = knob(1000, 1, 1_000_000, "Images to score on, at most.", "images")

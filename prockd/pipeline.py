@@ -33,12 +33,14 @@ class Recipe:
         options: timm's options, and those of :class:`prockd.Student` but its bank and augmentation.
         distill: steps, weights and learning rate.
         alone: the same without a teacher; its learning rate is the better one there.
+        teacher_px: side at which Farmyard's teacher sees the images; None for the side it was trained at.
     """
 
     backbone: str = STUDENT
     options: Mapping[str, Any] = field(default_factory=lambda: STUDENT_KWARGS)
     distill: DistillConfig = field(default_factory=DistillConfig)
     alone: DistillConfig = field(default_factory=DistillConfig)
+    teacher_px: int | None = None
 
 
 DENSE = DistillConfig(steps=300, batch_size=24, assignment=3.0, feature=10.0)
@@ -54,6 +56,7 @@ RECIPES: Mapping[str, Recipe] = {
         options={**STUDENT_KWARGS, "image_px": 144},
         distill=BOXES.replace(batch_size=12, unlabelled_batch=12, assignment=0.0, feature=40.0),
         alone=BOXES,
+        teacher_px=192,
     ),
 }
 """By the name of a Farmyard task."""

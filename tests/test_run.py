@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from prockd.cli import app
 from prockd.config_file import set_values, write_config
-from prockd.experiment import make_teacher, open_images, scored
-from prockd.experiment_config import ExperimentConfig
+from prockd.experiment import extracted, make_teacher, open_images, scored, task_preset
+from prockd.experiment_config import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.pipeline import RECIPES
 from prockd.run import run_experiment
 from prockd.run_folder import RunFolderError, start_run
 
@@ -327,3 +328,18 @@ def test_two_processes_started_by_accelerate_write_one_run(folders, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "results.json").read_text())["steps"] == 4
+
+
+def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():
+    own, other, none = (task_preset("best", "detection", name) for name in (FARMYARD, "dinov2_small", NO_TEACHER))
+    recipe = RECIPES["detection"]
+    assert own.distill == other.distill == recipe.distill
+    assert none.distill == recipe.alone
+    assert [config.teacher.image_px for config in (own, other, none)] == [recipe.teacher_px, 0, 0]
+    assert task_preset("best", "segmentation").teacher.image_px == 0
+
+
+def test_labelled_images_serve_for_transfer_where_there_are_no_unlabelled_ones(folders):
+    assert extracted(config_of(folders), cpu=True, progress=False).unlabelled is None
+    mixed = extracted(config_of(folders, "classification", "distill.unlabelled_batch=4"), cpu=True, progress=False)
+    assert mixed.unlabelled is mixed.train
