@@ -38,6 +38,9 @@ from prockd.teacher import Teacher
 FARMYARD_IMAGES = {"classification": 30, "segmentation": 5, "detection": 10}
 """Labelled images of each target species, when the settings do not say."""
 
+FARMYARD_UNLABELLED = 1000
+"""Unlabelled images of the target species, where the settings use any."""
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -182,15 +185,15 @@ def farmyard_sets(config: ExperimentConfig) -> dict[str, ImageDataset]:
     """Farmyard's target species for the task, and its source species to find prototypes on."""
     data, task = config.data, config.task.kind
     size = (data.per_class or FARMYARD_IMAGES[task]) * len(Farmyard("target", "train", 1).classes)
-    how: dict[str, Any] = {"kind": "scene"} if task == "detection" else {}
-    how |= {"labels": "parts"} if task == "segmentation" else {}
+    kind = "scene" if task == "detection" else "single"
+    how: dict[str, Any] = {"kind": kind, "labels": "parts" if task == "segmentation" else "species"}
     sets: dict[str, ImageDataset] = {
         "train": Farmyard("target", "train", size, seed=data.seed, **how),
         "test": Farmyard("target", "test", data.num_test, **how),
-        "source": Farmyard("source", "unlabelled", data.num_discover),
+        "source": Farmyard("source", "unlabelled", data.num_discover, kind=kind),
     }
     if config.distill.unlabelled_batch or config.distill.label_free_steps:
-        sets["unlabelled"] = Farmyard("target", "unlabelled", 2000, **how)
+        sets["unlabelled"] = Farmyard("target", "unlabelled", FARMYARD_UNLABELLED, **how)
     return sets
 
 
