@@ -59,7 +59,7 @@ ARMS = (
     Arm(ALONE, teacher="none", bank=False),
     Arm("transfer"),
     Arm("transfer + augmentation", augmented=True),
-    Arm("FitNets hint", distill={"assignment": 0.0, "feature": 0.0, "hint": 3.0}, bank=False),
+    Arm("FitNets hint", distill={"assignment": 0.0, "feature": 0.0, "teacher_branch": 0.0, "hint": 3.0}, bank=False),
     Arm("transfer, random teacher", teacher="random"),
 )
 FIRST = (ARMS[0], ARMS[2])

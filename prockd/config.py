@@ -165,7 +165,9 @@ class DistillConfig(Knobs):
     recoloured: float = knob(0.0, 0, 1, "Share of the images that the student sees in other colours.")
     label_smoothing: float = knob(0.0, 0, 0.9, "Label smoothing of the task loss.")
     augmented: float = knob(1.0, 0, 100, "w1: task loss on the augmented prediction.")
-    teacher_branch: float = knob(0.0, 0, 100, "w2: task loss on the teacher's augmented features.")
+    teacher_branch: float = knob(
+        0.0, 0, 100, "w2: task loss on the teacher's features, augmented if the student's are."
+    )
     teacher_reads: str = choice("module", ("module", "patches"), "Teacher branch: g = T([u; v]) (paper), or u itself.")
     consistency: float = knob(0.0, 0, 100, "w3: agreement of plain and augmented predictions.")
     assignment: float = knob(10.0, 0, 100, "w4: prototype-assignment transfer.")

@@ -86,11 +86,11 @@ class Distiller(nn.Module):
                 )
             if config.feature:
                 terms["feature"] = losses.feature_transfer(output.features, u)
-            if config.teacher_branch and student.augment is not None and labelled:
+            if config.teacher_branch and labelled:
                 g = bank(u[:labelled]) if config.teacher_reads == "module" else u[:labelled]
                 g_plus = student.augmented(g)
-                assert g_plus is not None
-                terms["teacher_branch"] = task.loss(student.head(g_plus), batch.targets, config.label_smoothing)
+                read = g if g_plus is None else g_plus
+                terms["teacher_branch"] = task.loss(student.head(read), batch.targets, config.label_smoothing)
         if batch.last is not None and self.projector is not None:
             terms["hint"] = losses.hint(self.projector(output.last), batch.last)
         if labelled:

@@ -143,7 +143,7 @@ def make_task(config: ExperimentConfig, train: PackedImages) -> Task:
     if t.kind == "segmentation":
         return Segmentation(len(classes), classes, width=t.width, dice=t.dice)
     if t.kind == "detection":
-        return Detection(len(classes), classes, detector=t.detector, width=t.width)
+        return Detection(len(classes), classes, detector=t.detector, width=t.width, dropout=t.dropout)
     task = Classification(len(classes), classes, multi_label=train.tags is not None)
     return task.balanced(train) if t.balanced else task
 

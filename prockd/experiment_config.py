@@ -83,6 +83,7 @@ class TaskConfig(Knobs):
     width: int = knob(64, 32, 1024, "Segmentation, detection: channels of the head, a multiple of 32.")
     dice: float = knob(1.0, 0, 100, "Segmentation: weight of the Dice loss beside the cross-entropy.")
     detector: str = choice("fcos", ("fcos", "retinanet", "fasterrcnn"), "Detection: torchvision's detector.")
+    dropout: float = knob(0.3, 0, 0.9, "Detection: share of the features' channels left out in a training step.")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Recipe:
 DENSE = DistillConfig(steps=300, batch_size=24, assignment=3.0, feature=10.0)
 """Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
 
-BOXES = DistillConfig(steps=900, batch_size=24, recoloured=0.5, min_crop=0.3)
+BOXES = DistillConfig(steps=900, batch_size=24, lr=8e-3, recoloured=0.5, min_crop=0.3)
 """Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
 
 RECIPES: Mapping[str, Recipe] = {
@@ -54,8 +54,15 @@ RECIPES: Mapping[str, Recipe] = {
     "segmentation": Recipe(distill=DENSE, alone=DENSE),
     "detection": Recipe(
         options={**STUDENT_KWARGS, "image_px": 144},
-        distill=BOXES.replace(batch_size=12, unlabelled_batch=12, assignment=0.0, feature=40.0),
-        alone=BOXES,
+        distill=BOXES.replace(
+            batch_size=12,
+            unlabelled_batch=12,
+            assignment=0.0,
+            feature=40.0,
+            teacher_branch=1.0,
+            teacher_reads="patches",
+        ),
+        alone=BOXES.replace(lr=14e-3),
         teacher_px=192,
     ),
 }

@@ -54,6 +54,8 @@ def test_it_is_a_task_with_a_detector_that_exists():
         of("yolo")
     with pytest.raises(ValueError, match="width=40: must be a multiple of 32"):
         Detection(2, width=40)
+    with pytest.raises(ValueError, match=r"dropout=1\.0: must be at least 0 and less than 1"):
+        Detection(2, dropout=1.0)
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
@@ -109,6 +111,23 @@ def test_no_distance_of_a_new_fcos_starts_dead_behind_its_relu(seed):
     torch.manual_seed(seed)
     distances = TASK.head(16, (8, 8), 32)(torch.randn(4, 64, 16)).outputs["bbox_regression"]
     assert (distances > 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_whole_channels_are_left_out_in_training_and_none_afterwards(kind):
+    head, features = of(kind).head(16, (8, 8), 32), torch.randn(2, 64, 16)
+    read = []
+    head.pyramid.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].detach()))
+    head(features)
+    kept = (read[0] != 0).float()  # (2, 64, 16)
+    assert torch.equal(kept, kept[:, :1].expand_as(kept))
+    assert 0 < kept.mean() < 1
+    head.eval()(features)
+    assert torch.equal(read[1], features)
+    without = replace(of(kind), dropout=0.0).head(16, (8, 8), 32)
+    without.pyramid.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].detach()))
+    without(features)
+    assert torch.equal(read[2], features)
 
 
 def test_consistency_is_zero_for_equal_predictions_and_counts_places_that_show_something():

@@ -142,6 +142,8 @@ def test_only_the_wanted_terms_are_computed(features, fresh_bank):
     assert terms(PLAIN, **with_teacher) == {"task"}
     assert terms(BASE, **with_teacher) == {"task", "assignment", "feature"}
     assert terms(BASE.replace(assignment=0.0, hint=1.0), **with_teacher) == {"task", "feature", "hint"}
+    branch = BASE.replace(feature=0.0, teacher_branch=0.5)
+    assert terms(branch, **with_teacher) == {"task", "assignment", "teacher_branch"}
     assert terms(BASE, AugmentConfig()) == {"task", "augmented"}
     all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint"}
     everything = EVERYTHING.replace(unlabelled_batch=0)
@@ -157,13 +159,14 @@ def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
     assert total_loss({"task": torch.tensor(2.0), "hint": torch.tensor(3.0)}, config).item() == 2 + 3 * config.hint
 
 
-def test_the_teacher_branch_reads_the_modules_output_or_the_patches_themselves(features, bank):
-    student = made(bank, AugmentConfig(residual="relu")).eval()
+@pytest.mark.parametrize("augment", [None, AugmentConfig(residual="relu")], ids=["plain", "augmented"])
+def test_the_teacher_branch_reads_the_modules_output_or_the_patches_as_the_student_is_read(features, bank, augment):
+    student = made(bank, augment).eval()
     batch = batch_of(features, student, BASE, bank)
     u = batch.teacher.flatten(2).transpose(1, 2)
     for reads, g in (("module", bank(u)), ("patches", u)):
         config = BASE.replace(teacher_branch=1.0, teacher_reads=reads)
-        expected = TASK.loss(student.head(student.augmented(g)), batch.targets)
+        expected = TASK.loss(student.head(student.augmented(g) if augment else g), batch.targets)
         torch.testing.assert_close(Distiller(student, config, None)(batch, False)["teacher_branch"], expected)
 
 

@@ -55,6 +55,8 @@ class Detection:
         detector: "fcos", "retinanet" or "fasterrcnn".
         width: channels of the detector, a multiple of 32.
         num_levels: maps of its pyramid; the finest is the student's, each further one is half as fine.
+        dropout: share of the features' channels, 0..1, that the detector does without in each training step: with few
+            boxes it otherwise learns them by heart.
     """
 
     num_classes: int
@@ -62,6 +64,7 @@ class Detection:
     detector: str = "fcos"
     width: int = 64
     num_levels: int = 3
+    dropout: float = 0.3
 
     def __post_init__(self) -> None:
         check_classes(self.classes, self.num_classes)
@@ -69,6 +72,8 @@ class Detection:
             raise ValueError(f"Detection.detector={self.detector!r}: choose one of {', '.join(map(repr, DETECTORS))}")
         if self.width < 32 or self.width % 32:
             raise ValueError(f"Detection.width={self.width}: must be a multiple of 32")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Detection.dropout={self.dropout}: must be at least 0 and less than 1")
 
     @property
     def metric(self) -> str:
@@ -82,7 +87,9 @@ class Detection:
 
     def head(self, width: int, grid: tuple[int, int], image_px: int) -> nn.Module:
         """A new detector that reads features of width E; it takes plain and augmented ones alike."""
-        return DetectionHead(self.detector, width, self.width, self.num_levels, self.num_classes, grid, image_px)
+        return DetectionHead(
+            self.detector, width, self.width, self.num_levels, self.num_classes, grid, image_px, self.dropout
+        )
 
     def targets(self, images: PackedImages, rows: np.ndarray, crops: Crops, image_px: int) -> Targets:
         """Boxes and labels of each crop."""

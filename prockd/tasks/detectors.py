@@ -80,6 +80,7 @@ class DetectionHead(nn.Module):
         num_classes: C.
         grid: rows and columns of the features.
         image_px: side of the images.
+        dropout: share of the E channels that are left out in training.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class DetectionHead(nn.Module):
         num_classes: int,
         grid: tuple[int, int],
         image_px: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = nn.Dropout1d(dropout)
         self.kind, self.num_classes, self.image_px = kind, num_classes, image_px
         self.pyramid = Pyramid(embed_dim, width, num_levels, grid)
         strides = [image_px / min(grid) * 2**level for level in range(num_levels)]
@@ -101,7 +104,7 @@ class DetectionHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "B N E"]) -> RawBoxes:
         """What is seen at every place."""
-        levels = self.pyramid(features)
+        levels = self.pyramid(self.dropout(features.transpose(1, 2)).transpose(1, 2))
         if self.kind != "fasterrcnn":
             outputs = self.detector.head(levels)
         else:
