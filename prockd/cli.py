@@ -172,7 +172,7 @@ def discover(
     "--student mobilenetv3_small_050 --run-dir runs/photos`\n\n"
     "`prockd distill --config runs/photos/config.toml --set distill.steps=2000 --run-dir runs/longer`\n\n"
     "`prockd distill --run-dir runs/longer --resume`  (after a stop)\n\n"
-    "`accelerate launch --num_processes 2 -m prockd.cli distill --run-dir runs/two`"
+    "`accelerate launch --num_processes 2 -m prockd distill --run-dir runs/two`"
 )
 def distill(
     run_dir: Annotated[Path, typer.Option(help="Folder of the run: settings, weights, report.")] = RUN_DIR,
@@ -359,7 +359,3 @@ def train_teacher(
     )  # fmt: skip
     minutes = sum(stage["seconds"] for stage in card["stages"].values()) / 60
     typer.echo(f"wrote {out}: {card['stages']['places']['val_accuracy']:.1%} on source species, {minutes:.0f} minutes")
-
-
-if __name__ == "__main__":
-    app()

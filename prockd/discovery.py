@@ -60,8 +60,9 @@ def discover(
     )
     patches, where, owners = sample_patches(features, config.max_patches, config.seed)
     if config.num_prototypes > len(owners):
+        kept = f"max_patches={config.max_patches} leaves" if len(owners) == config.max_patches else "there are"
         raise ValueError(
-            f"num_prototypes={config.num_prototypes} is more than the {len(owners)} patches of {len(features)} images"
+            f"num_prototypes={config.num_prototypes} is too many: {kept} {len(owners)} patches of {len(features)} images"
         )
     weights = torch.ones(len(owners))
     if config.salient:

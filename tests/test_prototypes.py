@@ -271,7 +271,7 @@ def test_bars_beside_a_padded_picture_are_never_sampled(tmp_path):
     patches, where, owners = sample_patches(features, 10_000, 0)
     assert patches.shape[1] == len(where) == len(owners) == 3 * h * w // 2
     assert (where != BARS).all()
-    with pytest.raises(ValueError, match=f"is more than the {3 * h * w // 2} patches of 3 images"):
+    with pytest.raises(ValueError, match=f"is too many: there are {3 * h * w // 2} patches of 3 images"):
         discover(features, 3 * h * w // 2 + 1, progress=False)
 
 
@@ -329,8 +329,10 @@ def test_num_prototypes_stands_above_the_config(features):
 
 def test_more_prototypes_than_patches_are_refused_with_both_numbers(features):
     few = features.select([0])
-    with pytest.raises(ValueError, match="num_prototypes=65 is more than the 64 patches of 1 images"):
+    with pytest.raises(ValueError, match="num_prototypes=65 is too many: there are 64 patches of 1 images"):
         found(few, num_prototypes=65)
+    with pytest.raises(ValueError, match="num_prototypes=31 is too many: max_patches=30 leaves 30 patches of 1 images"):
+        found(few, num_prototypes=31, max_patches=30)
 
 
 @pytest.mark.parametrize("init", ["kmeans", "uniform"])

@@ -321,7 +321,7 @@ def test_the_table_of_presets_names_the_teacher_that_ships_and_the_others():
 def test_two_processes_started_by_accelerate_write_one_run(folders, tmp_path):
     sets = [word for change in SMALL for word in ("--set", change)]
     launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0 -m prockd.cli distill"
+    launch += " --dynamo_backend no --main_process_port 0 -m prockd distill"
     words = ["--data", folders["classification"], "--run-dir", str(tmp_path), "--cpu", "-q", *sets]
     done = subprocess.run(
         [sys.executable, *launch.split(), *words], capture_output=True, text=True, timeout=500, check=False
