@@ -2,4 +2,5 @@
 
 from prockd.cli import app
 
-app(prog_name="prockd")
+if __name__ == "__main__":
+    app(prog_name="prockd")

@@ -61,9 +61,8 @@ def discover(
     patches, where, owners = sample_patches(features, config.max_patches, config.seed)
     if config.num_prototypes > len(owners):
         kept = f"max_patches={config.max_patches} leaves" if len(owners) == config.max_patches else "there are"
-        raise ValueError(
-            f"num_prototypes={config.num_prototypes} is too many: {kept} {len(owners)} patches of {len(features)} images"
-        )
+        wanted, found = f"num_prototypes={config.num_prototypes}", f"{len(owners)} patches of {len(features)} images"
+        raise ValueError(f"{wanted} is too many: {kept} {found}")
     weights = torch.ones(len(owners))
     if config.salient:
         weights = saliency(patches[0], where, seed=config.seed) ** 2
