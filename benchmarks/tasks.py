@@ -144,10 +144,12 @@ def photographs(
 
     learned = farmyard_task(task, tuple(labelled.classes))
     if isinstance(learned, Detection):
-        learned = replace(learned, width=32)  # a larger one is more than a quarter of this teacher
+        learned = replace(learned, width=32, dropout=0.0)  # a larger one is more than a quarter of this teacher
     recipe, mixed = RECIPES[task], batch_size // 2 if unlabelled is not None else 0
-    alone = recipe.alone.replace(steps=steps, batch_size=batch_size)
-    distill = recipe.distill.replace(steps=steps, batch_size=batch_size - mixed, unlabelled_batch=mixed)
+    alone = recipe.alone.replace(steps=steps, batch_size=batch_size, lr=4e-3)
+    distill = recipe.distill.replace(
+        steps=steps, batch_size=batch_size - mixed, unlabelled_batch=mixed, lr=4e-3, teacher_branch=0.0
+    )  # Farmyard's own rates, dropout and teacher branch for boxes are newer than these runs
     train = features(labelled, 3)
     more = train if unlabelled is None else features(unlabelled, 3)
     return World(
