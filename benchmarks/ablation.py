@@ -42,7 +42,7 @@ class Arm:
     Attributes:
         name: as in the table.
         distill: changes to the best preset's DistillConfig.
-        augment: changes to its AugmentConfig; None trains no augmentation.
+        augment: changes to its FeatureAugmentationConfig; None trains no augmentation.
         teacher: "farmyard", "random" (same network, random weights) or "none".
         bank: "learned", "kmeans" (not refined), "paper" (its whole preset) or "none".
         unlabelled: unlabelled target images are mixed into every step; with few labels, after a label-free first stage.
@@ -61,28 +61,28 @@ class Arm:
 
 ARMS = (
     Arm("labels alone", teacher="none", labels=LABELS),
-    Arm("FitNets hint", {"assignment": 0.0, "feature": 0.0, "hint": 3.0}, bank="none"),
+    Arm("FitNets hint", {"assignment_weight": 0.0, "feature_weight": 0.0, "hint_weight": 3.0}, bank="none"),
     Arm("transfer, random teacher", teacher="random"),
     Arm("transfer"),
-    Arm("transfer + augmentation", augment={}),
-    Arm("transfer + MLP instead", augment={"content": "mlp"}),
+    Arm("transfer + augmentation", feature_augmentation={}),
+    Arm("transfer + MLP instead", feature_augmentation={"content": "mlp"}),
     Arm("unlabelled + transfer", unlabelled=True, labels=LABELS),
-    Arm("unlabelled + transfer + augmentation", augment={}, unlabelled=True, labels=LABELS),
-    Arm("unlabelled + transfer + MLP instead", augment={"content": "mlp"}, unlabelled=True, labels=LABELS),
-    Arm("transfer + augmentation, shifted", augment={}, background="shifted"),
-    Arm("transfer, assignment only", {"feature": 0.0}),
-    Arm("transfer, feature only", {"assignment": 0.0}),
+    Arm("unlabelled + transfer + augmentation", feature_augmentation={}, unlabelled=True, labels=LABELS),
+    Arm("unlabelled + transfer + MLP instead", feature_augmentation={"content": "mlp"}, unlabelled=True, labels=LABELS),
+    Arm("transfer + augmentation, shifted", feature_augmentation={}, background="shifted"),
+    Arm("transfer, assignment only", {"feature_weight": 0.0}),
+    Arm("transfer, feature only", {"assignment_weight": 0.0}),
     Arm("transfer, k-means prototypes", bank="kmeans"),
-    Arm("transfer + descriptor", augment={"content": "descriptor"}),
-    Arm("paper's literal reading", bank="paper", augment={"content": "prototypes"}),
+    Arm("transfer + descriptor", feature_augmentation={"content": "descriptor"}),
+    Arm("paper's literal reading", bank="paper", feature_augmentation={"content": "prototypes"}),
 )
 EXTRA = ARMS[9:]
 """Arms that are trained last: the page is whole without them."""
 
 
 def settings(arm: Arm, labels: int, seed: int) -> tuple[Any, Any]:
-    """The arm's AugmentConfig (or None) and DistillConfig."""
-    from prockd.config import best, paper
+    """The arm's FeatureAugmentationConfig (or None) and DistillConfig."""
+    from prockd.settings.method import best, paper
 
     _, augment, distillation = paper() if arm.bank == "paper" else best()
     changes: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH, "seed": seed, "mixed_precision": "bf16"}
@@ -100,7 +100,7 @@ def run(arm: Arm, labels: int, seed: int) -> dict[str, Any]:
     """Train one student and score it on the test split."""
     import torch
 
-    from prockd.pipeline import train_student
+    from prockd.runs.world import train_student
 
     torch.set_num_threads(1)
     world = world_of("farmyard" if arm.teacher == "none" else arm.teacher, seed, arm.background).few(labels)
@@ -125,7 +125,7 @@ def teacher_of(kind: str, image_px: int = 96) -> Any:
     """The Farmyard teacher, or the same network with random weights."""
     import torch
 
-    from prockd.teacher import Teacher
+    from prockd.teachers.teacher import Teacher
 
     teacher = Teacher("farmyard", image_px=image_px)
     if kind == "random":
@@ -140,7 +140,7 @@ def teacher_of(kind: str, image_px: int = 96) -> Any:
 @functools.lru_cache(maxsize=2)
 def world_of(teacher: str, seed: int, background: str = "field") -> Any:
     """Images and features; what an arm does not use is left small."""
-    from prockd.pipeline import farmyard_world
+    from prockd.runs.world import farmyard_world
 
     return farmyard_world(
         teacher_of(teacher), num_source=800, num_unlabelled=1500 if teacher == "farmyard" else 10, num_val=10,
@@ -151,8 +151,8 @@ def world_of(teacher: str, seed: int, background: str = "field") -> Any:
 @functools.cache
 def banks(teacher: str, kind: str) -> Any:
     """Prototypes of the teacher's own species."""
-    from prockd.config import best, paper
-    from prockd.discovery import discover
+    from prockd.prototypes.discovery import discover
+    from prockd.settings.method import best, paper
 
     discovery = paper()[0] if kind == "paper" else best()[0]
     if kind == "kmeans":
@@ -164,7 +164,7 @@ def first_stage(arm: Arm, seed: int) -> Mapping[str, Any]:
     """Weights after the label-free first stage of this seed, trained once and kept in runs/ablation."""
     import safetensors.torch
 
-    from prockd.pipeline import train_student
+    from prockd.runs.world import train_student
 
     path = RUNS / f"first_stage_seed{seed}.safetensors"
     if not path.exists() and claim(path.name):
@@ -306,8 +306,8 @@ PARTS_HEAD = (
 
 def parts_told() -> dict[str, tuple[float, float]]:
     """Purity and NMI of prototypes and of the controls, computed once."""
+    from prockd.evaluation.parts import agreement_with_controls
     from prockd.farmyard import PARTS
-    from prockd.metrics import agreement_with_controls
 
     path = RUNS / "parts.json"
     if not path.exists():
@@ -329,7 +329,7 @@ def mean_of(values: np.ndarray) -> str:
 
 def interval_of(differences: np.ndarray) -> str:
     """Mean of paired differences and its interval."""
-    from prockd.metrics import paired_interval
+    from prockd.evaluation.intervals import paired_interval
 
     mean, low, high = paired_interval(differences)
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"

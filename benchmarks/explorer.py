@@ -17,8 +17,8 @@ from playwright.sync_api import sync_playwright
 from prockd_widgets import PrototypeExplorer
 
 from prockd import PackedImages, PatchFeatures, discover
-from prockd.config import DiscoverConfig
-from prockd.report import format_table
+from prockd.evaluation.tables import format_table
+from prockd.settings.method import DiscoverConfig
 
 GRID, SIZE = 12, 96
 ACTS = """() => {

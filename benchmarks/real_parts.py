@@ -20,8 +20,14 @@ import prockd as pk
 from prockd import plots
 from prockd.cache import digest
 from prockd.datasets import PackedImages, PointAnnotations, read_image, read_keypoints
-from prockd.points import PointAgreement, PointPatches, point_agreement, point_agreement_with_controls, point_patches
-from prockd.report import format_table
+from prockd.evaluation.points import (
+    PointAgreement,
+    PointPatches,
+    point_agreement,
+    point_agreement_with_controls,
+    point_patches,
+)
+from prockd.evaluation.tables import format_table
 
 RESULTS = Path(__file__).parent / "results"
 POINTED, OTHER = ("cows", "horsejump-high"), ("goat",)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 import prockd as pk
-from prockd.features import to_unit
-from prockd.pipeline import farmyard_world, train_student
+from prockd.datasets.transforms import to_unit
+from prockd.runs.world import farmyard_world, train_student
 
 RESULTS = Path(__file__).parent / "results" / "speed.md"
 SHORT, LONG = 5, 30
@@ -37,9 +37,9 @@ def steps_of(rounds: int = 5) -> dict[str, float]:
     discovery, augment, best = pk.best()
     bank = pk.discover(world.source, config=discovery.replace(steps=10), progress=False)
     kinds: dict[str, dict[str, Any]] = {
-        "labels alone": {"bank": None, "augment": None, "teacher": False},
-        "transfer": {"bank": bank, "augment": None},
-        "transfer + augmentation": {"bank": bank, "augment": augment},
+        "labels alone": {"bank": None, "feature_augmentation": None, "teacher": False},
+        "transfer": {"bank": bank, "feature_augmentation": None},
+        "transfer + augmentation": {"bank": bank, "feature_augmentation": augment},
     }
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):

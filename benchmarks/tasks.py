@@ -59,7 +59,11 @@ ARMS = (
     Arm(ALONE, teacher="none", bank=False),
     Arm("transfer"),
     Arm("transfer + augmentation", augmented=True),
-    Arm("FitNets hint", distill={"assignment": 0.0, "feature": 0.0, "teacher_branch": 0.0, "hint": 3.0}, bank=False),
+    Arm(
+        "FitNets hint",
+        distill={"assignment_weight": 0.0, "feature_weight": 0.0, "teacher_branch_weight": 0.0, "hint_weight": 3.0},
+        bank=False,
+    ),
     Arm("transfer, random teacher", teacher="random"),
 )
 FIRST = (ARMS[0], ARMS[2])
@@ -87,7 +91,7 @@ class Problem:
 
 def farmyard(teacher: str, seed: int, *, task: str, per_class: int, num_unlabelled: int = 10) -> Any:
     """The drawn world; the seed draws the labelled images."""
-    from prockd.pipeline import RECIPES, farmyard_world
+    from prockd.runs.world import RECIPES, farmyard_world
 
     return farmyard_world(
         teacher_of("farmyard" if teacher == "trained" else teacher, RECIPES[task].teacher_px or 96),
@@ -101,7 +105,7 @@ def imagenet_teacher(kind: str, image_px: int) -> Any:
     """MobileNetV2 with the weights of ImageNet, or with random ones."""
     import torch
 
-    from prockd.teacher import Teacher
+    from prockd.teachers.teacher import Teacher
 
     torch.manual_seed(0)
     weights = real_data() / "teachers" / "mobilenetv2_100_imagenet.safetensors" if kind == "trained" else None
@@ -134,9 +138,9 @@ def photographs(
 ) -> Any:
     """A World of photographs, learned by Farmyard's recipe for the task; prototypes are found in training images."""
     from prockd.datasets import pack
-    from prockd.features import extract
-    from prockd.pipeline import RECIPES, World, farmyard_task
+    from prockd.runs.world import RECIPES, World, farmyard_task
     from prockd.tasks import Detection
+    from prockd.teachers.features import extract
 
     def features(images: Any, views: int) -> Any:
         small = pack(images, image_px, progress=False)
@@ -148,7 +152,7 @@ def photographs(
     recipe, mixed = RECIPES[task], batch_size // 2 if unlabelled is not None else 0
     alone = recipe.alone.replace(steps=steps, batch_size=batch_size, lr=4e-3)
     distill = recipe.distill.replace(
-        steps=steps, batch_size=batch_size - mixed, unlabelled_batch=mixed, lr=4e-3, teacher_branch=0.0
+        steps=steps, batch_size=batch_size - mixed, unlabelled_batch=mixed, lr=4e-3, teacher_branch_weight=0.0
     )  # Farmyard's own rates, dropout and teacher branch for boxes are newer than these runs
     train = features(labelled, 3)
     more = train if unlabelled is None else features(unlabelled, 3)
@@ -240,8 +244,8 @@ def world_of(problem: Problem, teacher: str, seed: int) -> Any:
 @functools.lru_cache(maxsize=4)
 def bank_of(problem: Problem, teacher: str) -> Any:
     """Prototypes of images that need no labels, the same for all seeds."""
-    from prockd.config import DiscoverConfig
-    from prockd.discovery import discover
+    from prockd.prototypes.discovery import discover
+    from prockd.settings.method import DiscoverConfig
 
     config = DiscoverConfig(salient=problem.salient)
     return discover(world_of(problem, teacher, 0).source, config=config, progress=False)
@@ -258,8 +262,8 @@ def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict
     """
     import torch
 
-    from prockd.config import AugmentConfig
-    from prockd.pipeline import train_student
+    from prockd.runs.world import train_student
+    from prockd.settings.method import FeatureAugmentationConfig
 
     torch.set_num_threads(1)
     taught = arm.teacher != "none"
@@ -270,7 +274,9 @@ def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict
         config = config.replace(steps=steps, label_free_steps=min(config.label_free_steps, steps // 2))
     bank = copy.deepcopy(bank_of(problem, arm.teacher)) if arm.bank else None
     began = time.process_time()
-    student, history = train_student(world, bank, AugmentConfig() if arm.augmented else None, config, teacher=taught)
+    student, history = train_student(
+        world, bank, FeatureAugmentationConfig() if arm.augmented else None, config, teacher=taught
+    )
     scores = history.scores
     assert scores is not None
     teacher = imagenet_teacher("trained", 224) if problem.real else teacher_of("farmyard")
@@ -397,7 +403,7 @@ def facts_of(rows: list[dict[str, Any]]) -> str:
 
 def verdict(gains: np.ndarray) -> int:
     """1 where the interval of the paired differences lies above zero, -1 below, 0 where zero is in it."""
-    from prockd.metrics import paired_interval
+    from prockd.evaluation.intervals import paired_interval
 
     _, low, high = paired_interval(gains)
     return int(low > 0) - int(high < 0)

@@ -1,4 +1,4 @@
-"""The command line: every command is the same few calls as in a notebook (:mod:`prockd.run`)."""
+"""The command line: every command is the same few calls as in a notebook (:mod:`prockd.runs.run`)."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from prockd.config import ConfigError
-from prockd.experiment_config import NO_TEACHER, PRESETS, ExperimentConfig
+from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig
+from prockd.settings.knobs import ConfigError
 
 RUN_DIR = Path("runs/run")
 
@@ -21,8 +21,8 @@ class Told(TyperGroup):
         import warnings
 
         from prockd.cache import CacheError
-        from prockd.distill import NonFiniteLossError
-        from prockd.teacher import WeightsError
+        from prockd.teachers.weights import WeightsError
+        from prockd.training.loop import NonFiniteLossError
 
         try:
             with warnings.catch_warnings():
@@ -79,8 +79,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 def settings(config: Path | None, preset: str, changes: list[str] | None, **named: object) -> ExperimentConfig:
     """Preset, then file, then ``--set``, then the options with a name of their own, such as ``data__path``."""
-    from prockd.config_file import read_config, set_values
-    from prockd.experiment import task_preset
+    from prockd.runs.experiment import task_preset
+    from prockd.settings.toml import read_config, set_values
 
     given = {key.replace("__", "."): value for key, value in named.items() if value is not None}
     told = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in given.items()]
@@ -115,7 +115,7 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Pass every image through the teacher once; discover and distill then read the cache."""
-    from prockd.experiment import extracted
+    from prockd.runs.experiment import extracted
 
     chosen = settings(
         config, preset, set_, data__path=data, task__kind=task, teacher__name=teacher, teacher__weights=teacher_weights
@@ -146,9 +146,9 @@ def discover(
     quiet: Quiet = False,
 ) -> None:
     """Find prototypes in a teacher's features, without labels; write them and a gallery of their patches."""
-    from prockd.experiment import discovered, extracted
-    from prockd.report import save_png
-    from prockd.run_report import prototype_section
+    from prockd.runs.experiment import discovered, extracted
+    from prockd.runs.html import save_png
+    from prockd.runs.report import prototype_section
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
@@ -198,10 +198,10 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Train a student with a teacher's help, score it, and write a run folder with a report."""
-    from prockd.report import format_table
-    from prockd.run import run_experiment
-    from prockd.run_folder import run_config
-    from prockd.run_report import results
+    from prockd.evaluation.tables import format_table
+    from prockd.runs.folder import run_config
+    from prockd.runs.report import results
+    from prockd.runs.run import run_experiment
 
     named = {
         "data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights,
@@ -228,9 +228,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a run's student, plain and augmented, on its test images or on others."""
-    from prockd.experiment import scored
-    from prockd.report import format_table
-    from prockd.run_report import class_rows, student_rows
+    from prockd.evaluation.tables import format_table
+    from prockd.runs.experiment import scored
+    from prockd.runs.report import class_rows, student_rows
 
     student, scores = scored(run_dir, data, cpu=cpu, progress=not quiet)
     rows, each = student_rows(student, scores), class_rows(scores, student.task.classes)
@@ -251,10 +251,10 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
-    from prockd.experiment_config import ExportConfig
-    from prockd.export import export_student
-    from prockd.run_folder import run_config, student_file
-    from prockd.student import Student
+    from prockd.runs.folder import run_config, student_file
+    from prockd.settings.experiment import ExportConfig
+    from prockd.students.export import export_student
+    from prockd.students.student import Student
 
     is_file = run_dir.is_file()
     config = None if is_file else run_config(run_dir)
@@ -278,8 +278,8 @@ def check_data(
 ) -> None:
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
-    from prockd.experiment_config import class_names
-    from prockd.report import format_table
+    from prockd.evaluation.tables import format_table
+    from prockd.settings.experiment import class_names
 
     report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
     typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
@@ -304,9 +304,9 @@ def unpack(
 @app.command()
 def presets() -> None:
     """Tell the teachers that are known to fit, and the presets of settings."""
-    from prockd.report import format_table
-    from prockd.teacher import Teacher
-    from prockd.teacher_presets import preset_rows
+    from prockd.evaluation.tables import format_table
+    from prockd.teachers.presets import preset_rows
+    from prockd.teachers.teacher import Teacher
 
     own = Teacher("farmyard")
     first = {
@@ -327,7 +327,7 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
 ) -> None:
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
-    from prockd.demo import run_demo
+    from prockd.runs.demo import run_demo
 
     run_demo(run_dir, seeds=seeds)
 
@@ -350,7 +350,7 @@ def train_teacher(
     cpu: Cpu = False,
 ) -> None:
     """Train a Farmyard teacher on source species labels and self-supervision (no target species, no part label)."""
-    from prockd.train_teacher import PLACES, SPECIES, train_teacher
+    from prockd.runs.teacher_training import PLACES, SPECIES, train_teacher
 
     same: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "mixed_precision": mixed_precision}
     card = train_teacher(

@@ -8,9 +8,9 @@ import torch
 
 if TYPE_CHECKING:
     from prockd.datasets import Arrays, PackedImages
-    from prockd.features import PatchFeatures
-    from prockd.prototypes import PrototypeBank
-    from prockd.teacher import Teacher
+    from prockd.prototypes.bank import PrototypeBank
+    from prockd.teachers.features import PatchFeatures
+    from prockd.teachers.teacher import Teacher
 
 TINY = {"channels": (8, 16, 24, 32), "stem_width": 8}
 """timm options that make resnet10t a network of 34 k parameters."""
@@ -52,7 +52,7 @@ def packed(stripes: "Arrays", tmp_path_factory: pytest.TempPathFactory) -> "Pack
 @pytest.fixture(scope="session")
 def teacher() -> "Teacher":
     """A convolutional teacher with random weights: maps of 8x8, 4x4, 2x2 and 1x1 patches are there to choose from."""
-    from prockd.teacher import Teacher
+    from prockd.teachers.teacher import Teacher
 
     torch.manual_seed(0)
     return Teacher("resnet10t", image_px=32, layers=(1, 2, 3), **TINY)
@@ -61,7 +61,7 @@ def teacher() -> "Teacher":
 @pytest.fixture(scope="session")
 def vit() -> "Teacher":
     """A transformer teacher with 4x4 patches, one class token and four register tokens."""
-    from prockd.teacher import Teacher
+    from prockd.teachers.teacher import Teacher
 
     torch.manual_seed(0)
     return Teacher("vit_tiny_patch16_224", image_px=32, patch_size=8, depth=3, embed_dim=24, num_heads=2, reg_tokens=4)
@@ -70,7 +70,7 @@ def vit() -> "Teacher":
 @pytest.fixture(scope="session")
 def features(teacher: "Teacher", packed: "PackedImages", tmp_path_factory: pytest.TempPathFactory) -> "PatchFeatures":
     """Both views of the packed images: 8x8 patches of 8 + 16 + 24 values."""
-    from prockd.features import extract
+    from prockd.teachers.features import extract
 
     return extract(teacher, packed, device="cpu", root=tmp_path_factory.mktemp("features"), progress=False)
 
@@ -78,8 +78,8 @@ def features(teacher: "Teacher", packed: "PackedImages", tmp_path_factory: pytes
 @pytest.fixture
 def bank(features: "PatchFeatures") -> "PrototypeBank":
     """6 prototypes of width 16, made anew for each test because training may move them."""
-    from prockd.config import DiscoverConfig
-    from prockd.discovery import discover
+    from prockd.prototypes.discovery import discover
+    from prockd.settings.method import DiscoverConfig
 
     config = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
     return discover(features, config=config, progress=False)

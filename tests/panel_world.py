@@ -3,7 +3,7 @@
 import numpy as np
 
 from prockd import PackedImages, PatchFeatures
-from prockd.pipeline import World
+from prockd.runs.world import World
 
 SIZE, CLASSES = 32, ("cow", "hen", "pig")
 

@@ -7,13 +7,13 @@ import torch
 from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
-from prockd.config import DistillConfig
-from prockd.crops import whole_images
 from prockd.datasets import PackedImages
-from prockd.distill import distill
-from prockd.scores import evaluate, predict
-from prockd.student import Student
+from prockd.datasets.transforms import whole_images
+from prockd.evaluation.scores import evaluate, predict
+from prockd.settings.method import DistillConfig
+from prockd.students.student import Student
 from prockd.tasks import Classification, Task
+from prockd.training.loop import distill
 
 CLASSES = ("cow", "dog", "elk", "fox")
 TASK = Classification(4, CLASSES)

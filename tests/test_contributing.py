@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY
 
-from prockd.config import AugmentConfig, DistillConfig
-from prockd.crops import cut_boxes
-from prockd.distill import distill
-from prockd.scores import evaluate
-from prockd.student import Student
+from prockd.datasets.transforms import cut_boxes
+from prockd.evaluation.scores import evaluate
+from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
+from prockd.students.student import Student
 from prockd.tasks import Score, Task
 from prockd.tasks.classification import PooledLinear
+from prockd.training.loop import distill
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -38,10 +38,12 @@ def test_the_fourth_task_of_the_page_lowers_its_loss_and_is_scored_saved_and_loa
     boxes = tuple(np.array([[2, 2, 30, 30]] * (1 + m % 3), np.float32) for m in range(len(packed)))
     images = replace(packed, boxes=boxes, box_labels=tuple(np.zeros(len(b), np.int64) for b in boxes))
     task = counting()
-    student = Student("resnet10t", task, bank, augment=AugmentConfig(), image_px=32, embed_dim=16, **TINY)
-    config = DistillConfig(steps=40, batch_size=12, consistency=0.1)
+    student = Student(
+        "resnet10t", task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32, embed_dim=16, **TINY
+    )
+    config = DistillConfig(steps=40, batch_size=12, consistency_weight=0.1)
     seen = replace(features, images=images)
-    history = distill(student, images, teacher=seen, config=config, val=images, cpu=True, progress=False, log_every=1)
+    history = distill(student, images, features=seen, config=config, val=images, cpu=True, progress=False, log_every=1)
     values = history.curve("task")[1]
     assert np.mean(values[-5:]) < 0.6 * np.mean(values[:2])
     assert history.scores is not None

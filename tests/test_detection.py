@@ -7,15 +7,15 @@ import pytest
 import torch
 from conftest import TINY
 
-from prockd.config import AugmentConfig, DistillConfig
-from prockd.crops import whole_images
 from prockd.datasets import PackedImages
-from prockd.distill import distill
-from prockd.scores import evaluate, predict
-from prockd.student import Student
+from prockd.datasets.transforms import whole_images
+from prockd.evaluation.scores import evaluate, predict
+from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
+from prockd.students.student import Student
 from prockd.tasks import Detection, Task
 from prockd.tasks.detection import Boxes
 from prockd.tasks.detectors import DETECTORS
+from prockd.training.loop import distill
 
 TASK = Detection(2, ("bright", "dark"), width=32, num_levels=2)
 
@@ -60,9 +60,13 @@ def test_it_is_a_task_with_a_detector_that_exists():
 
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_every_detector_learns_with_both_predictions_from_images_with_and_without_objects(images, bank, kind):
-    student = Student("resnet10t", of(kind), bank, augment=AugmentConfig(), image_px=32, grid=8, **TINY)
+    student = Student(
+        "resnet10t", of(kind), bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32, grid=8, **TINY
+    )
     steps = 40 if kind == "fcos" else 12
-    config = DistillConfig(steps=steps, batch_size=8, assignment=0.0, feature=0.0, consistency=0.1, min_crop=0.8)
+    config = DistillConfig(
+        steps=steps, batch_size=8, assignment_weight=0.0, feature_weight=0.0, consistency_weight=0.1, min_crop=0.8
+    )
     history = distill(student, images, config=config, val=images, cpu=True, progress=False, log_every=1)
     losses = history.curve("task")[1]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from prockd.config import AugmentConfig
 from prockd.datasets import PackedImages
-from prockd.effects import bootstrap, jackknife, metric_of, prototype_effects, tally
-from prockd.prototypes import PrototypeBank
-from prockd.scores import evaluate
-from prockd.student import Student
+from prockd.evaluation.effects import bootstrap, jackknife, metric_of, prototype_effects, tally
+from prockd.evaluation.scores import evaluate
+from prockd.prototypes.bank import PrototypeBank
+from prockd.settings.method import FeatureAugmentationConfig
+from prockd.students.student import Student
 from prockd.tasks import Classification, Detection, Segmentation
 
 TINY = {"channels": (8, 16, 24, 32), "stem_width": 8}
@@ -32,9 +32,11 @@ def made(content: str = "prototypes") -> tuple[Student, PrototypeBank]:
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8, teacher="t")
     task = Classification(len(CLASSES), CLASSES)
-    student = Student("resnet10t", task, bank, augment=AugmentConfig(content=content), image_px=S, **TINY)
-    assert student.augment is not None
-    torch.nn.init.ones_(student.augment.gate)
+    student = Student(
+        "resnet10t", task, bank, feature_augmentation=FeatureAugmentationConfig(content=content), image_px=S, **TINY
+    )
+    assert student.feature_augmentation is not None
+    torch.nn.init.ones_(student.feature_augmentation.gate)
     return student.eval(), bank
 
 
@@ -47,7 +49,7 @@ def student() -> Student:
 def one_sided(student: Student) -> Student:
     """z+ tells "horned" exactly because of prototype 1: all attention goes to it, and the head reads what it brings."""
     with torch.no_grad():
-        augment, bank = student.augment, student.bank
+        augment, bank = student.feature_augmentation, student.bank
         augment.encode.weight.copy_(torch.eye(8))
         augment.encode.bias.copy_(torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]))
         bank.prototypes.copy_(torch.zeros(K, 8))
@@ -100,7 +102,7 @@ def test_the_student_is_left_as_it_was_even_after_an_error(student, images, monk
     prototype_effects(student, student.bank, images, progress=False)
     assert student.bank.enabled.tolist() == [True, True, False, True]
     assert student.training
-    monkeypatch.setattr("prockd.effects.tally", None)
+    monkeypatch.setattr("prockd.evaluation.effects.tally", None)
     with pytest.raises(TypeError):
         prototype_effects(student, student.bank, images, progress=False)
     assert student.bank.enabled.tolist() == [True, True, False, True]
@@ -200,8 +202,10 @@ def test_counts_of_masks_give_the_mean_iou_of_the_task_and_leave_out_ignored_pix
 def test_every_task_has_effects_measured_by_its_own_metric(images, task):
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8, teacher="t")
-    student = Student("resnet10t", task, bank, augment=AugmentConfig(), image_px=S, **TINY).eval()
-    torch.nn.init.ones_(student.augment.gate)
+    student = Student(
+        "resnet10t", task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=S, **TINY
+    ).eval()
+    torch.nn.init.ones_(student.feature_augmentation.gate)
     few = images.select(np.arange(6))
     masks = np.broadcast_to(few.labels[:, None, None], (6, S, S)).astype(np.uint8)
     box = np.array([[4, 4, 28, 28]], np.float32)
@@ -240,5 +244,5 @@ def test_a_student_or_bank_that_does_not_fit_is_refused(student, images):
 
 @pytest.mark.slow
 def test_importing_effects_does_not_import_matplotlib():
-    code = "import sys, prockd.effects; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, prockd.evaluation.effects; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from prockd import embed
-from prockd.embed import embed_2d, principal
+from prockd.evaluation import embed
+from prockd.evaluation.embed import embed_2d, principal
 
 
 def clusters(seed: int = 0) -> np.ndarray:
@@ -96,5 +96,5 @@ def test_umap_is_reproducible_and_keeps_neighbours_together(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_umap_is_not_loaded_before_it_is_used():
-    code = "import sys, prockd.embed; sys.exit('umap' in sys.modules)"
+    code = "import sys, prockd.evaluation.embed; sys.exit('umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,7 +16,7 @@ from prockd_widgets.squeeze import squeeze
 from widget_world import CLASSES, PART_NAMES, found, world
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
-from prockd.embed import Embedding
+from prockd.evaluation.embed import Embedding
 from prockd.tasks import Classification
 
 N = 16

@@ -15,11 +15,11 @@ from conftest import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
-from prockd.config import AugmentConfig
 from prockd.datasets import ImageFolder, pack
-from prockd.export import ExportError, check_onnx, export_student
-from prockd.prototypes import PrototypeBank
-from prockd.student import Student
+from prockd.prototypes.bank import PrototypeBank
+from prockd.settings.method import FeatureAugmentationConfig
+from prockd.students.export import ExportError, check_onnx, export_student
+from prockd.students.student import Student
 from prockd.tasks import Classification, Detection, Segmentation
 
 TASKS = {
@@ -35,7 +35,9 @@ def made(task: str, backbone: str = "resnet10t", **options) -> Student:
     torch.manual_seed(0)
     bank = PrototypeBank(4, 12, 8)
     options = options or TINY
-    student = Student(backbone, TASKS[task], bank, augment=AugmentConfig(), image_px=64, **options).eval()
+    student = Student(
+        backbone, TASKS[task], bank, feature_augmentation=FeatureAugmentationConfig(), image_px=64, **options
+    ).eval()
     with torch.no_grad():
         for p in student.head.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -195,7 +197,7 @@ def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task
     wanted = logits.outputs if task == "fcos" else {"logits": logits}
     for name, got in zip(wanted, session.run(list(wanted), {"images": images.numpy()}), strict=True):
         np.testing.assert_allclose(got, wanted[name].numpy(), rtol=1e-3, atol=1e-4)
-    assert student.augment is not None  # the student is as it was
+    assert student.feature_augmentation is not None  # the student is as it was
     if task == "fcos":
         assert np.load(tmp_path / "anchors.npy").shape == (wanted["cls_logits"].shape[1], 4)
 

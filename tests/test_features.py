@@ -7,8 +7,9 @@ from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
 from prockd.datasets import Arrays, pack
-from prockd.features import PatchFeatures, extract, fuse_layers, recolour, to_unit
-from prockd.teacher import Teacher
+from prockd.datasets.transforms import recolour, to_unit
+from prockd.teachers.features import PatchFeatures, extract, fuse_layers
+from prockd.teachers.teacher import Teacher
 
 
 def read(teacher, images, tmp_path, **options) -> PatchFeatures:

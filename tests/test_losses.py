@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prockd.losses import assignment_transfer, feature_transfer, hint
+from prockd.training.losses import assignment_transfer, feature_transfer, hint
 
 B, N, E, K = 2, 12, 16, 6
 

@@ -9,18 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prockd import plots
-from prockd.config import AugmentConfig
 from prockd.datasets import PackedImages
-from prockd.distill import History
-from prockd.effects import PrototypeEffects
-from prockd.embed import Embedding
-from prockd.features import PatchFeatures
-from prockd.metrics import paired_interval, part_agreement
-from prockd.points import PointAgreement, PointPatches
-from prockd.prototypes import PrototypeBank
-from prockd.scores import Scores
-from prockd.student import Student
+from prockd.evaluation.effects import PrototypeEffects
+from prockd.evaluation.embed import Embedding
+from prockd.evaluation.intervals import paired_interval
+from prockd.evaluation.parts import part_agreement
+from prockd.evaluation.points import PointAgreement, PointPatches
+from prockd.evaluation.scores import Scores
+from prockd.prototypes.bank import PrototypeBank
+from prockd.settings.method import FeatureAugmentationConfig
+from prockd.students.student import Student
 from prockd.tasks import Classification
+from prockd.teachers.features import PatchFeatures
+from prockd.training.loop import History
 
 M, S, GRID, K, PATCH = 5, 24, (3, 3), 4, 8
 PARTS = ("background", "leg", "tail")
@@ -353,17 +354,19 @@ def test_scores_draw_every_seed_the_mean_and_the_interval():
 def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8)
-    student = Student("mobilenetv3_small_050", Classification(2), bank, augment=AugmentConfig(), image_px=32).eval()
-    assert student.augment is not None
-    assert student.augment.gate is not None
-    torch.nn.init.ones_(student.augment.gate)
+    student = Student(
+        "mobilenetv3_small_050", Classification(2), bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32
+    ).eval()
+    assert student.feature_augmentation is not None
+    assert student.feature_augmentation.gate is not None
+    torch.nn.init.ones_(student.feature_augmentation.gate)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
     images = PackedImages(pixels, np.zeros(2, np.int64), ("a", "b"), ("cow", "pig"), "fake")
     figure = plots.plot_attention(student, images, 1, top=2)
     image, first, second, change = panels_of(figure, 1)[0]
     with torch.no_grad():
         f = student(torch.from_numpy(pixels[1:]).float() / 255).features
-        attention = student.augment.attention(f, bank.prototypes, enabled=bank.enabled)[0]
+        attention = student.feature_augmentation.attention(f, bank.prototypes, enabled=bank.enabled)[0]
         moved = (student.augmented(f) - f)[0].norm(dim=-1)
     order = attention.amax(0).argsort(descending=True)[:2].tolist()
     np.testing.assert_array_equal(arrays_of(image)[0], as_shown(pixels[1]))
@@ -376,7 +379,14 @@ def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
 
 def test_attention_is_that_of_the_students_own_size_whatever_that_of_the_images():
     bank = PrototypeBank(K, 6, 8)
-    student = Student("test_vit", Classification(2), bank, augment=AugmentConfig(), image_px=64, patch_size=16)
+    student = Student(
+        "test_vit",
+        Classification(2),
+        bank,
+        feature_augmentation=FeatureAugmentationConfig(),
+        image_px=64,
+        patch_size=16,
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), np.uint8)
     images = PackedImages(pixels, np.zeros(1, np.int64), ("a",), ("cow", "pig"), "fake")
     figure = plots.plot_attention(student, images, 0, top=1)

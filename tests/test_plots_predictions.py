@@ -10,7 +10,7 @@ import pytest
 
 from prockd import plots
 from prockd.datasets import PackedImages
-from prockd.scores import Scores
+from prockd.evaluation.scores import Scores
 from prockd.tasks import Classification, Detection, Segmentation
 from prockd.tasks.detection import Boxes
 

@@ -8,7 +8,7 @@ import torch
 
 from prockd.datasets import PackedImages, PointAnnotations
 from prockd.datasets.keypoints import ImagePoints
-from prockd.points import point_agreement, point_agreement_with_controls, point_patches
+from prockd.evaluation.points import point_agreement, point_agreement_with_controls, point_patches
 
 PARTS = ("ear", "leg", "tail")
 GRID = (2, 4)

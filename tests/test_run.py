@@ -16,12 +16,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prockd.cli import app
-from prockd.config_file import set_values, write_config
-from prockd.experiment import extracted, make_teacher, open_images, scored, task_preset
-from prockd.experiment_config import FARMYARD, NO_TEACHER, ExperimentConfig
-from prockd.pipeline import RECIPES
-from prockd.run import run_experiment
-from prockd.run_folder import RunFolderError, start_run
+from prockd.runs.experiment import extracted, make_teacher, open_images, scored, task_preset
+from prockd.runs.folder import RunFolderError, start_run
+from prockd.runs.run import run_experiment
+from prockd.runs.world import RECIPES
+from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.settings.toml import set_values, write_config
 
 SMALL = [
     "student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4", "distill.batch_size=4",

@@ -9,15 +9,15 @@ from conftest import TINY
 from torch.nn import functional as F
 
 from prockd._types import IGNORE
-from prockd.config import AugmentConfig, DistillConfig
-from prockd.crops import whole_images
 from prockd.datasets import PackedImages
-from prockd.distill import distill
+from prockd.datasets.transforms import whole_images
+from prockd.evaluation.scores import evaluate, predict
 from prockd.farmyard import PARTS, Farmyard
-from prockd.scores import evaluate, predict
-from prockd.student import Student
+from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
+from prockd.students.student import Student
 from prockd.tasks import Segmentation, Task
 from prockd.tasks.segmentation import dice_loss
+from prockd.training.loop import distill
 
 TASK = Segmentation(3, ("ground", "disc", "bar"), width=16)
 
@@ -79,7 +79,7 @@ def test_the_loss_is_cross_entropy_and_dice():
     dice = 1 - (4 / 3 + 1) / (10 / 3 + 1)
     assert dice_loss(logits, targets).item() == pytest.approx(dice, abs=1e-6)
     assert TASK.loss(logits, targets).item() == pytest.approx(np.log(3) + dice, abs=1e-6)
-    assert replace(TASK, dice=0.0).loss(logits, targets).item() == pytest.approx(np.log(3), abs=1e-6)
+    assert replace(TASK, dice_weight=0.0).loss(logits, targets).item() == pytest.approx(np.log(3), abs=1e-6)
     right = 50 * F.one_hot(targets, 3).movedim(-1, 1).float()
     assert TASK.loss(right, targets).item() == pytest.approx(0, abs=1e-3)
 
@@ -87,8 +87,8 @@ def test_the_loss_is_cross_entropy_and_dice():
 def test_weights_make_the_pixels_of_a_class_count_more():
     targets = torch.tensor([[[0, 1], [0, 1]]])
     logits = torch.tensor([3.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 2, 2)
-    heavy = replace(TASK, dice=0.0, class_weights=(1.0, 9.0, 1.0))
-    assert heavy.loss(logits, targets) > 1.5 * replace(TASK, dice=0.0).loss(logits, targets)
+    heavy = replace(TASK, dice_weight=0.0, class_weights=(1.0, 9.0, 1.0))
+    assert heavy.loss(logits, targets) > 1.5 * replace(TASK, dice_weight=0.0).loss(logits, targets)
 
 
 def test_consistency_is_the_divergence_of_each_pixel():
@@ -119,8 +119,10 @@ def test_images_without_masks_and_masks_of_other_classes_are_refused(images, pac
 
 
 def test_a_student_learns_to_segment_with_both_predictions(images, bank):
-    student = Student("resnet10t", TASK, bank, augment=AugmentConfig(), image_px=32, grid=8, **TINY)
-    config = DistillConfig(steps=60, batch_size=8, assignment=0.0, feature=0.0, consistency=0.1)
+    student = Student(
+        "resnet10t", TASK, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32, grid=8, **TINY
+    )
+    config = DistillConfig(steps=60, batch_size=8, assignment_weight=0.0, feature_weight=0.0, consistency_weight=0.1)
     history = distill(student, images, config=config, val=images, cpu=True, progress=False, log_every=1)
     assert {"task", "augmented", "consistency"} < history.rows[-1].keys()
     assert "mean IoU: plain z" in repr(history.scores)

@@ -8,21 +8,23 @@ import torch
 from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
-from prockd.config import AugmentConfig
 from prockd.datasets import Arrays, PackedImages, pack
-from prockd.prototypes import PrototypeBank
-from prockd.scores import Scores, evaluate
-from prockd.student import Student
+from prockd.evaluation.scores import Scores, evaluate
+from prockd.prototypes.bank import PrototypeBank
+from prockd.settings.method import FeatureAugmentationConfig
+from prockd.students.student import Student
 from prockd.tasks import TASKS, Classification, Detection, Segmentation
-from prockd.teacher import WeightsError
+from prockd.teachers.weights import WeightsError
 
 TASK = Classification(2, ("upright", "level"))
 CONTENTS = ("prototypes", "descriptor", "mlp")
 
 
-def made(bank: PrototypeBank | None = None, augment: AugmentConfig | None = None, **changes) -> Student:
+def made(bank: PrototypeBank | None = None, augment: FeatureAugmentationConfig | None = None, **changes) -> Student:
     options = {"image_px": 32, "embed_dim": 16, **TINY, **changes}
-    return Student(options.pop("backbone", "resnet10t"), options.pop("task", TASK), bank, augment=augment, **options)
+    return Student(
+        options.pop("backbone", "resnet10t"), options.pop("task", TASK), bank, feature_augmentation=augment, **options
+    )
 
 
 def unrelated_bank(embed_dim: int = 16) -> PrototypeBank:
@@ -40,7 +42,7 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("content", [*CONTENTS, "none"])
 def test_backbone_adapter_and_head_start_the_same_with_and_without_a_bank(bank, content):
     plain = made().state_dict()
-    for student in (made(bank), made(bank, AugmentConfig(content=content))):
+    for student in (made(bank), made(bank, FeatureAugmentationConfig(content=content))):
         state = student.state_dict()
         assert all(torch.equal(state[key], value) for key, value in plain.items())
     assert len(plain) > 50
@@ -48,7 +50,7 @@ def test_backbone_adapter_and_head_start_the_same_with_and_without_a_bank(bank, 
 
 def test_the_plain_prediction_is_the_same_with_and_without_a_bank(bank, images):
     plain = made().eval()(images)
-    both = made(bank, AugmentConfig()).eval()(images)
+    both = made(bank, FeatureAugmentationConfig()).eval()(images)
     assert torch.equal(both.logits, plain.logits)
     assert plain.augmented_logits is None
 
@@ -57,13 +59,13 @@ def test_the_seed_decides_the_start_and_the_random_numbers_of_others_are_left_al
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    made(augment=AugmentConfig(), seed=3)
+    made(augment=FeatureAugmentationConfig(), seed=3)
     assert torch.equal(torch.rand(3), expected)
     bank = unrelated_bank()
-    first, again, other = (made(bank, AugmentConfig(), seed=seed) for seed in (0, 0, 1))
+    first, again, other = (made(bank, FeatureAugmentationConfig(), seed=seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
     assert not torch.equal(first.adapter[0].weight, other.adapter[0].weight)
-    assert not torch.equal(first.augment.encode.weight, other.augment.encode.weight)
+    assert not torch.equal(first.feature_augmentation.encode.weight, other.feature_augmentation.encode.weight)
 
 
 def test_making_a_student_is_no_step_of_its_batch_norms():
@@ -83,14 +85,21 @@ def test_making_a_student_is_no_step_of_its_batch_norms():
 )
 def test_any_backbone_becomes_a_student_that_learns_from_both_predictions(backbone, options):
     torch.manual_seed(0)
-    student = Student(backbone, TASK, unrelated_bank(), augment=AugmentConfig(residual="relu"), image_px=32, **options)
+    student = Student(
+        backbone,
+        TASK,
+        unrelated_bank(),
+        augment=FeatureAugmentationConfig(residual="relu"),
+        image_px=32,
+        **options,
+    )
     output = student(torch.rand(2, 3, 32, 32))
     h, w = student.grid
     assert output.features.shape == (2, h * w, 16)
     assert output.logits.shape == output.augmented_logits.shape == (2, 2)
     assert output.last.shape == (2, student.last_width, *student.last_grid)
     (output.logits.square().sum() + output.augmented_logits.square().sum()).backward()
-    for module in (student.backbone, student.adapter, student.head, student.augment):
+    for module in (student.backbone, student.adapter, student.head, student.feature_augmentation):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
@@ -112,36 +121,36 @@ def test_the_own_normalisation_of_the_backbone_is_applied(images):
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_the_augmented_prediction_starts_equal_to_the_plain_one_with_a_gate(bank, images, content):
-    student = made(bank, AugmentConfig(content=content)).eval()
+    student = made(bank, FeatureAugmentationConfig(content=content)).eval()
     output = student(images)
     torch.testing.assert_close(output.augmented_logits, output.logits)
-    torch.nn.init.constant_(student.augment.gate, 0.5)
+    torch.nn.init.constant_(student.feature_augmentation.gate, 0.5)
     opened = student(images)
     assert (opened.augmented_logits - opened.logits).abs().max() > 1e-4
     assert torch.equal(opened.logits, output.logits)
 
 
 def test_the_plain_prediction_never_touches_the_prototypes(bank, images):
-    student = made(bank, AugmentConfig()).eval()
+    student = made(bank, FeatureAugmentationConfig()).eval()
     before = student(images)
     with torch.no_grad():
-        for parameter in [*bank.parameters(), *student.augment.parameters()]:
+        for parameter in [*bank.parameters(), *student.feature_augmentation.parameters()]:
             parameter.fill_(float("nan"))
     after = student(images)
     assert torch.equal(after.logits, before.logits)
     assert after.augmented_logits.isnan().all()
 
 
-@pytest.mark.parametrize("augment", [None, AugmentConfig(content="none")])
+@pytest.mark.parametrize("augment", [None, FeatureAugmentationConfig(content="none")])
 def test_without_augmentation_there_is_no_augmented_prediction(bank, images, augment):
     student = made(bank, augment)
-    assert student.augment is None
+    assert student.feature_augmentation is None
     assert student(images).augmented_logits is None
     assert student.extra_parameters == 0
 
 
 def test_a_disabled_prototype_has_no_say_in_the_augmented_prediction(bank, images):
-    student = made(bank, AugmentConfig(residual="relu")).eval()
+    student = made(bank, FeatureAugmentationConfig(residual="relu")).eval()
     everything = student(images).augmented_logits
     bank.enabled[2] = False
     without = student(images).augmented_logits
@@ -152,7 +161,7 @@ def test_a_disabled_prototype_has_no_say_in_the_augmented_prediction(bank, image
 
 
 def test_the_width_of_the_bank_decides(images):
-    student = made(unrelated_bank(24), AugmentConfig(), embed_dim=99)
+    student = made(unrelated_bank(24), FeatureAugmentationConfig(), embed_dim=99)
     assert student.embed_dim == 24
     assert student(images).features.shape[2] == 24
     assert made(embed_dim=40)(images).features.shape[2] == 40
@@ -174,7 +183,7 @@ def test_plain_parameters_are_those_of_backbone_adapter_and_head(bank):
     adapter = sum(width * 16 + 16 for width in (16, 24, 32))
     head = 2 * 16 + 16 * 2 + 2
     assert made().plain_parameters == backbone + adapter + head
-    assert made(bank, AugmentConfig()).plain_parameters == made().plain_parameters
+    assert made(bank, FeatureAugmentationConfig()).plain_parameters == made().plain_parameters
 
 
 def test_extra_parameters_are_those_that_only_the_augmented_prediction_needs(bank):
@@ -185,8 +194,8 @@ def test_extra_parameters_are_those_that_only_the_augmented_prediction_needs(ban
         "mlp": 2 * 9 * 16 + 9 + 16,
     }
     for content, own in count.items():
-        assert made(bank, AugmentConfig(content=content)).extra_parameters == shared + own, content
-    literal = AugmentConfig(residual="relu", conditional=False)
+        assert made(bank, FeatureAugmentationConfig(content=content)).extra_parameters == shared + own, content
+    literal = FeatureAugmentationConfig(residual="relu", conditional=False)
     assert made(bank, literal).extra_parameters == shared - 16 + 6 * 16
 
 
@@ -194,7 +203,7 @@ def test_repr_tells_parameters_patches_and_classes(bank):
     assert "maps 4x4 of 16, 2x2 of 24, 1x1 of 32 joined to 4x4 patches of 16; Classification of 2 classes" in repr(
         made()
     )
-    told = repr(made(bank, AugmentConfig()))
+    told = repr(made(bank, FeatureAugmentationConfig()))
     assert "for prototypes" in told
     assert "48 teacher values a patch" in told
 
@@ -222,9 +231,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_a_saved_student_predicts_the_same(bank, images, tmp_path):
-    student = made(bank, AugmentConfig(residual="relu")).eval()
+    student = made(bank, FeatureAugmentationConfig(residual="relu")).eval()
     path = student.save(tmp_path / "deep" / "student.safetensors")
-    other = made(unrelated_bank(), AugmentConfig(residual="relu"), seed=9).eval()
+    other = made(unrelated_bank(), FeatureAugmentationConfig(residual="relu"), seed=9).eval()
     other.load_state_dict(safetensors.torch.load_file(path))
     assert torch.equal(other(images).logits, student(images).logits)
     assert torch.equal(other(images).augmented_logits, student(images).augmented_logits)
@@ -232,7 +241,7 @@ def test_a_saved_student_predicts_the_same(bank, images, tmp_path):
 
 def test_a_loaded_student_is_the_saved_one_whatever_its_task(bank, images, tmp_path):
     for task in (TASK, Segmentation(3, ("a", "b", "c"), class_weights=(1.0, 2.0, 1.0)), Detection(2, ("a", "b"))):
-        student = made(bank, AugmentConfig(residual="relu"), task=task, grid=4).eval()
+        student = made(bank, FeatureAugmentationConfig(residual="relu"), task=task, grid=4).eval()
         bank.names[2], bank.enabled[1] = "leg", False
         loaded = Student.load(student.save(tmp_path / "student.safetensors"))
         assert loaded.task == task
@@ -275,7 +284,7 @@ def test_a_dense_task_reads_finer_layers_of_a_pyramid_and_any_grid_can_be_asked_
 
 
 def test_predictions_can_be_left_out_for_the_last_images_of_a_batch(bank, images):
-    student = made(bank, AugmentConfig(residual="relu")).eval()
+    student = made(bank, FeatureAugmentationConfig(residual="relu")).eval()
     whole, part, none = student(images), student(images, 2), student(images, 0)
     torch.testing.assert_close(part.logits, whole.logits[:2])
     torch.testing.assert_close(part.augmented_logits, whole.augmented_logits[:2])
@@ -299,9 +308,9 @@ def test_scores_are_the_share_of_right_predictions(packed):
 
 
 def test_both_predictions_are_scored(bank, packed):
-    student = made(bank, AugmentConfig())
+    student = made(bank, FeatureAugmentationConfig())
     assert evaluate(student, packed).augmented == evaluate(student, packed).plain
-    torch.nn.init.constant_(student.augment.gate, 50.0)
+    torch.nn.init.constant_(student.feature_augmentation.gate, 50.0)
     scores = evaluate(student, packed)
     assert scores.augmented == pytest.approx((scores.augmented_predictions == packed.labels).mean())
     assert "z+" in repr(scores)
@@ -329,7 +338,7 @@ def test_scoring_is_done_in_eval_mode_changes_nothing_and_restores_the_mode(pack
 
 
 def test_predictions_do_not_depend_on_the_batch_size(bank, packed):
-    student = made(bank, AugmentConfig(residual="relu"))
+    student = made(bank, FeatureAugmentationConfig(residual="relu"))
     together, alone = evaluate(student, packed), evaluate(student, packed, batch_size=1)
     uneven = evaluate(student, packed, batch_size=5)
     for other in (alone, uneven):

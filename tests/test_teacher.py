@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from prockd._data_path import data_path
 from prockd.datasets import read_image
 from prockd.farmyard import Farmyard
-from prockd.teacher import Teacher, WeightsError, read_weights
+from prockd.teachers.teacher import Teacher
+from prockd.teachers.weights import WeightsError, read_weights
 
 REAL = os.environ.get("PROCKD_REAL_DATA")
 

@@ -17,18 +17,18 @@ from prockd_widgets.live import curves, terms_of
 from prockd_widgets.look import waiting
 
 from prockd import (
-    AugmentConfig,
     DiscoverConfig,
     DistillConfig,
+    FeatureAugmentationConfig,
     History,
     PatchFeatures,
     PrototypeBank,
     Student,
     discover,
 )
-from prockd.config import ConfigError
-from prockd.effects import prototype_effects
-from prockd.pipeline import World
+from prockd.evaluation.effects import prototype_effects
+from prockd.runs.world import World
+from prockd.settings.knobs import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_moving_a_slider_trains_nothing(panel: DistillationPanel) -> None:
 
 
 def test_a_slider_moves_its_number_and_a_typed_number_may_pass_its_slider(panel: DistillationPanel) -> None:
-    knob = panel.knobs["assignment"]
+    knob = panel.knobs["assignment_weight"]
     knob.slider.value = 4.5
     assert knob.value == 4.5
     knob.value = 60.0
@@ -168,7 +168,7 @@ def test_a_slider_moves_its_number_and_a_typed_number_may_pass_its_slider(panel:
 def test_a_slider_that_the_page_puts_on_its_nearest_step_moves_no_number(panel: DistillationPanel) -> None:
     for name, number, nearest, next_one in (
         ("steps", 30, 40, 60),
-        ("hint", 0.3, 0.5, 1.0),
+        ("hint_weight", 0.3, 0.5, 1.0),
         ("lr", 0.00393, 0.004, 0.0044),
     ):
         knob = panel.knobs[name]
@@ -180,7 +180,11 @@ def test_a_slider_that_the_page_puts_on_its_nearest_step_moves_no_number(panel: 
 
 
 def test_knob_ranges_units_and_sentences_come_from_the_configuration(panel: DistillationPanel) -> None:
-    fields = {f.name: f for kind in (DiscoverConfig, AugmentConfig, DistillConfig) for f in dataclasses.fields(kind)}
+    fields = {
+        f.name: f
+        for kind in (DiscoverConfig, FeatureAugmentationConfig, DistillConfig)
+        for f in dataclasses.fields(kind)
+    }
     for name, knob in panel.knobs.items():
         if name == "labels_per_class":
             continue
@@ -218,7 +222,7 @@ def test_presets_set_the_knobs_and_leave_the_budget(panel: DistillationPanel, pr
     settings = panel.config()
     found, augment, training = PRESETS[preset][0]()
     assert settings.discover == found
-    assert settings.augment == augment
+    assert settings.feature_augmentation == augment
     assert settings.distill == training.replace(steps=3, seed=5, label_free_steps=settings.distill.label_free_steps)
     assert settings.changes() == {}
 
@@ -239,7 +243,7 @@ def test_code_gives_equal_settings_and_repeats_the_try(panel: DistillationPanel,
     assert made is not None
     told: dict[str, object] = {"world": world}
     exec(panel.code(1), told)
-    assert (told["discover"], told["augment"], told["distill"]) == made.settings.configs
+    assert (told["discover"], told["feature_augmentation"], told["distill"]) == made.settings.configs
     history = told["history"]
     assert history.scores.plain == made.plain  # type: ignore[attr-defined]
     assert history.scores.augmented == made.augmented  # type: ignore[attr-defined]
@@ -249,10 +253,10 @@ def test_code_gives_equal_settings_and_repeats_the_try(panel: DistillationPanel,
 def test_the_code_shown_follows_the_knobs_and_the_chosen_try(panel: DistillationPanel) -> None:
     panel.run()
     panel.wait(60)
-    panel.knobs["hint"].value = 2.5
-    assert "hint=2.5" in panel.code_text.value
+    panel.knobs["hint_weight"].value = 2.5
+    assert "hint_weight=2.5" in panel.code_text.value
     panel.code_of.value = 1
-    assert "hint=2.5" not in panel.code_text.value
+    assert "hint_weight=2.5" not in panel.code_text.value
     with pytest.raises(IndexError, match="try 2 is not there"):
         panel.code(2)
 
@@ -440,7 +444,7 @@ def test_chosen_tries_are_drawn_over_one_another(panel: DistillationPanel, monke
 
 
 def test_curves_draw_each_run_and_its_score() -> None:
-    rows = [{"step": float(i), "task": 2.0 - i, "hint": 1.0, "z": 0.5} for i in range(2)]
+    rows = [{"step": float(i), "task": 2.0 - i, "hint_weight": 1.0, "z": 0.5} for i in range(2)]
     histories = {"try 1": History(rows, step=2), "try 2": History(rows[:1], step=1)}
     assert terms_of(histories) == ["task", "hint"]
     with_scores = curves(histories, "accuracy", "task")
@@ -505,7 +509,7 @@ def test_a_click_switches_off_what_is_chosen_and_says_what_is_wrong(panel: Disti
 def test_names_of_prototypes_are_text_and_never_run(world: World, bank: PrototypeBank) -> None:
     bank = copy.deepcopy(bank)
     bank.names[0] = "<script>alert(1)</script>"
-    student = Student("resnet10t", world.task, bank, augment=AugmentConfig(), image_px=SIZE,
+    student = Student("resnet10t", world.task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
                       channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
     switches = PrototypeSwitches(student.eval(), world.val.images)
     switches.without(0)

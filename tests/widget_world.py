@@ -3,7 +3,7 @@
 import numpy as np
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, discover
-from prockd.config import DiscoverConfig
+from prockd.settings.method import DiscoverConfig
 
 SIZE, GRID, CLASSES = 32, 4, ("cow", "hen", "pig")
 PART_NAMES = ("background", "leg", "tail")

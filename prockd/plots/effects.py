@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from prockd.effects import PrototypeEffects
+from prockd.evaluation.effects import PrototypeEffects
 from prockd.plots._draw import SMALL, caption, checked_index, colour_bar, names_of, own_or_new, style
 
 

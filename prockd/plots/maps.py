@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.embed import Embedding, principal
-from prockd.features import PatchFeatures
+from prockd.evaluation.embed import Embedding, principal
 from prockd.plots._draw import (
     OTHER,
     SMALL,
@@ -31,6 +30,7 @@ from prockd.plots._draw import (
     show_image,
     style,
 )
+from prockd.teachers.features import PatchFeatures
 
 
 def plot_teacher_maps(
@@ -129,7 +129,7 @@ def plot_embedding(
     """The map of an embedding, coloured by any label: prototype, part, image or class.
 
     Args:
-        embedding: what :func:`prockd.embed.embed_2d` returned.
+        embedding: what :func:`prockd.evaluation.embed.embed_2d` returned.
         labels: one integer a point of the map, or one a vector that was embedded; negative is unknown.
         names: of the labels.
         title: of the picture, such as "by part".

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from matplotlib.figure import Figure
 
 from prockd.datasets import PackedImages
+from prockd.evaluation.points import PointAgreement, PointPatches
 from prockd.plots._draw import (
     SMALL,
     bare,
@@ -18,7 +19,6 @@ from prockd.plots._draw import (
     short_name,
     style,
 )
-from prockd.points import PointAgreement, PointPatches
 
 
 def plot_points(
@@ -34,7 +34,7 @@ def plot_points(
     Args:
         points: where the parts are.
         assigned: the strongest prototype of each patch.
-        agreement: names the prototypes; see :func:`prockd.points.point_agreement`.
+        agreement: names the prototypes; see :func:`prockd.evaluation.points.point_agreement`.
         images: the images, in the same order.
         indices: images to be shown, at best ones that did not name the prototypes.
         grid: rows and columns of patches.

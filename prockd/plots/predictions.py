@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 
 from prockd._types import IGNORE
 from prockd.datasets import PackedImages
+from prockd.evaluation.scores import Scores
 from prockd.plots._draw import COLOURS, SMALL, caption, panels, show_image, style
-from prockd.scores import Scores
 from prockd.tasks import Detection, Segmentation, Task
 from prockd.tasks.detection import Boxes
 

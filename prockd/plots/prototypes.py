@@ -13,8 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.features import PatchFeatures
-from prockd.metrics import PartAgreement, part_agreement, patch_parts
+from prockd.evaluation.parts import PartAgreement, part_agreement, patch_parts
 from prockd.plots._draw import (
     SMALL,
     caption,
@@ -32,7 +31,8 @@ from prockd.plots._draw import (
     show_image,
     style,
 )
-from prockd.prototypes import Patch, PrototypeBank, nearest_patches
+from prockd.prototypes.bank import Patch, PrototypeBank, nearest_patches
+from prockd.teachers.features import PatchFeatures
 
 
 def plot_gallery(

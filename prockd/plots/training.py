@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from prockd.datasets import PackedImages
-from prockd.distill import History
-from prockd.metrics import paired_interval
+from prockd.evaluation.intervals import paired_interval
+from prockd.evaluation.scores import Scores, outputs
 from prockd.plots._draw import (
     SMALL,
     caption,
@@ -26,8 +26,8 @@ from prockd.plots._draw import (
     show_image,
     style,
 )
-from prockd.scores import Scores, outputs
-from prockd.student import Student
+from prockd.students.student import Student
+from prockd.training.loop import History
 
 
 def plot_curves(
@@ -198,11 +198,19 @@ def plot_attention(
         ValueError: a student without prototypes in its augmentation.
     """
     m = checked_index(index, len(images), "image")
-    if student.augment is None or student.bank is None or student.augment.content != "prototypes":
-        raise ValueError("this student attends to no prototypes: build it with bank= and AugmentConfig('prototypes')")
+    if (
+        student.feature_augmentation is None
+        or student.bank is None
+        or student.feature_augmentation.content != "prototypes"
+    ):
+        raise ValueError(
+            "this student attends to no prototypes: build it with bank= and FeatureAugmentationConfig('prototypes')"
+        )
     labels = names_of(student.bank.names if names is None else names, student.bank.num_prototypes)
     features = next(outputs(student, images.select([m]))).features  # (1, N, E)
-    attention = student.augment.attention(features, student.bank.prototypes, enabled=student.bank.enabled)[0].cpu()
+    attention = student.feature_augmentation.attention(features, student.bank.prototypes, enabled=student.bank.enabled)[
+        0
+    ].cpu()
     augmented = student.augmented(features)
     change = torch.zeros(features.shape[1]) if augmented is None else (augmented - features)[0].norm(dim=-1).cpu()
     relative = float(change.mean() / features[0].norm(dim=-1).mean().cpu().clamp_min(1e-9))

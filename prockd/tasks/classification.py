@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prockd.crops import Crops
 from prockd.datasets import PackedImages
+from prockd.datasets.transforms import Crops
 from prockd.tasks.task import Score, check_classes
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from prockd.crops import Crops, cut_boxes
 from prockd.datasets import PackedImages
+from prockd.datasets.transforms import Crops, cut_boxes
 from prockd.tasks.classification import binary_kl
 from prockd.tasks.detectors import DETECTORS, DetectionHead, RawBoxes, Targets
 from prockd.tasks.task import Score, check_classes

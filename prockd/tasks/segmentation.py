@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from prockd._types import IGNORE
-from prockd.crops import Crops, cut_masks
 from prockd.datasets import PackedImages
+from prockd.datasets.transforms import Crops, cut_masks
 from prockd.tasks.task import Score, check_classes
 
 
@@ -47,14 +47,14 @@ class Segmentation:
         num_classes: C, the background included where it is a class.
         classes: their names.
         width: channels of the head, a multiple of 8.
-        dice: weight of the Dice loss beside the cross-entropy.
+        dice_weight: weight of the Dice loss beside the cross-entropy.
         class_weights: C factors of the cross-entropy of each class; empty for none.
     """
 
     num_classes: int
     classes: tuple[str, ...] = ()
     width: int = 64
-    dice: float = 1.0
+    dice_weight: float = 1.0
     class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Segmentation:
             return prediction.sum() * 0
         weights = prediction.new_tensor(self.class_weights) if self.class_weights else None
         loss = F.cross_entropy(prediction, targets, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing)
-        return loss + self.dice * dice_loss(prediction, targets) if self.dice else loss
+        return loss + self.dice_weight * dice_loss(prediction, targets) if self.dice_weight else loss
 
     def consistency(
         self, prediction: Float[Tensor, "B C S S"], augmented: Float[Tensor, "B C S S"]

@@ -7,7 +7,7 @@ import anywidget
 import torch
 import traitlets
 
-from prockd.prototypes import PrototypeBank
+from prockd.prototypes.bank import PrototypeBank
 from prockd_widgets.patches import Patches
 
 _KEPT = 50

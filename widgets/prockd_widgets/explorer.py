@@ -15,12 +15,12 @@ import traitlets
 from IPython.display import Image
 
 from prockd.datasets import PackedImages
-from prockd.embed import embed_2d, principal
+from prockd.evaluation.embed import embed_2d, principal
+from prockd.evaluation.parts import patch_parts
 from prockd.farmyard import PARTS
-from prockd.features import PatchFeatures
-from prockd.metrics import patch_parts
-from prockd.prototypes import PrototypeBank
-from prockd.student import Student
+from prockd.prototypes.bank import PrototypeBank
+from prockd.students.student import Student
+from prockd.teachers.features import PatchFeatures
 from prockd_widgets.edits import BankEditor, state_of
 from prockd_widgets.html import offline_page
 from prockd_widgets.patches import (

@@ -1,4 +1,4 @@
-"""A knob of :mod:`prockd.config` on the screen: slider, number field, unit and sentence, all from its metadata."""
+"""A knob of :mod:`prockd.settings` on the screen: slider, number field, unit and sentence, all from its metadata."""
 
 import dataclasses
 import math
@@ -8,8 +8,9 @@ from typing import Any
 import ipywidgets as widgets
 
 REACH: dict[str, tuple[float, float, float | None]] = {
-    "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment": (0, 40, 1), "feature": (0, 60, 1),
-    "augmented": (0, 4, 0.1), "consistency": (0, 4, 0.1), "teacher_branch": (0, 4, 0.1), "hint": (0, 10, 0.5),
+    "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment_weight": (0, 40, 1),
+    "feature_weight": (0, 60, 1), "augmented_weight": (0, 4, 0.1), "consistency_weight": (0, 4, 0.1),
+    "teacher_branch_weight": (0, 4, 0.1), "hint_weight": (0, 10, 0.5),
     "lr": (1e-4, 3e-2, None), "steps": (20, 1500, 20), "unlabelled_batch": (0, 96, 8), "seed": (0, 9, 1),
     "labels_per_class": (1, 30, 1),
 }  # fmt: skip
@@ -22,7 +23,7 @@ class Knob(widgets.VBox):  # type: ignore[misc]
     """One field of a configuration. ``value`` is read and set; moving the slider moves the number.
 
     Args:
-        field: a field made by ``prockd.config.knob`` or ``choice``.
+        field: a field made by ``prockd.settings.method.knob`` or ``choice``.
     """
 
     def __init__(self, field: dataclasses.Field[object]) -> None:

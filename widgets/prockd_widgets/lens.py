@@ -12,9 +12,9 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 
 from prockd.datasets import PackedImages
-from prockd.features import PatchFeatures
 from prockd.plots._draw import draw_box, overlay
-from prockd.student import Student
+from prockd.students.student import Student
+from prockd.teachers.features import PatchFeatures
 from prockd_widgets.html import offline_page
 from prockd_widgets.patches import Model, Sent, choose_images, describe_images, pack_codes, read_units
 from prockd_widgets.snapshot import save_figure, static_bundle

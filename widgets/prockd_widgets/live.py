@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from prockd.datasets import PackedImages
-from prockd.distill import History
+from prockd.evaluation.scores import evaluate
 from prockd.plots import plot_curves
-from prockd.scores import evaluate
-from prockd.student import Student
+from prockd.students.student import Student
+from prockd.training.loop import History
 from prockd_widgets.look import picture, png, waiting
 
 SCORES = ("z", "z⁺")

@@ -12,11 +12,12 @@ import numpy as np
 import traitlets
 from IPython.display import Image
 
-from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig, Knobs, knob
-from prockd.effects import PrototypeEffects
-from prockd.pipeline import World
-from prockd.prototypes import PrototypeBank
-from prockd.report import format_table
+from prockd.evaluation.effects import PrototypeEffects
+from prockd.evaluation.tables import format_table
+from prockd.prototypes.bank import PrototypeBank
+from prockd.runs.world import World
+from prockd.settings.knobs import Knobs, knob
+from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd_widgets.knobs import Knob
 from prockd_widgets.live import EVERY_TERM, curves, terms_of
 from prockd_widgets.look import COPY, STYLE, failed, said, table
@@ -32,9 +33,10 @@ class _World(Knobs):
 
 
 GROUPS: tuple[tuple[str, tuple[tuple[type[Knobs], tuple[str, ...]], ...]], ...] = (
-    ("Prototypes", ((DiscoverConfig, ("num_prototypes",)), (AugmentConfig, ("content",)))),
+    ("Prototypes", ((DiscoverConfig, ("num_prototypes",)), (FeatureAugmentationConfig, ("content",)))),
     ("Weights of the loss", (
-        (DistillConfig, ("assignment", "feature", "augmented", "consistency", "teacher_branch", "hint", "temperature")),
+        (DistillConfig, ("assignment_weight", "feature_weight", "augmented_weight", "consistency_weight",
+                         "teacher_branch_weight", "hint_weight", "temperature")),
     )),
     ("Training", ((_World, ("labels_per_class",)), (DistillConfig, ("lr", "steps", "unlabelled_batch", "seed")))),
 )  # fmt: skip
@@ -49,7 +51,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     tab switches prototypes off in a trained student, see :class:`PrototypeSwitches`.
 
     Args:
-        world: what :func:`prockd.pipeline.farmyard_world` returned.
+        world: what :func:`prockd.runs.world.farmyard_world` returned.
         bank: prototypes that were found already, so that the first try need not look for them.
         discovered_with: the settings that ``bank`` was found with; None is the default with the bank's K.
         steps: of training, to begin with; presets leave it alone, as they do the seed and the labels.
@@ -198,7 +200,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         return Settings(
             preset,
             found.replace(**self._asked(DiscoverConfig)),
-            augment.replace(**self._asked(AugmentConfig)),
+            augment.replace(**self._asked(FeatureAugmentationConfig)),
             training.replace(**asked),
             self.knobs["labels_per_class"].number.value,
         )

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.features import PatchFeatures, to_unit
-from prockd.prototypes import PrototypeBank, check_finite
-from prockd.student import Student
+from prockd.datasets.transforms import to_unit
+from prockd.prototypes.bank import PrototypeBank, check_finite
+from prockd.students.student import Student
+from prockd.teachers.features import PatchFeatures
 from prockd_widgets.sprites import Sheet
 
 NOWHERE = 0xFFFF

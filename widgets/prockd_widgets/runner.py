@@ -11,12 +11,12 @@ from pathlib import Path
 
 import traitlets
 
-from prockd.config import DiscoverConfig, best
-from prockd.discovery import discover
-from prockd.distill import History, distill
-from prockd.pipeline import World
-from prockd.prototypes import PrototypeBank
-from prockd.student import Student
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.discovery import discover
+from prockd.runs.world import World
+from prockd.settings.method import DiscoverConfig, best
+from prockd.students.student import Student
+from prockd.training.loop import History, distill
 from prockd_widgets.live import SCORES, score, watched
 from prockd_widgets.settings import Settings
 from prockd_widgets.tries import Try, read_tries
@@ -138,13 +138,14 @@ class TryRunner(traitlets.HasTraits):
             if before is not None:
                 shutil.copytree(before.folder, folder, ignore=shutil.ignore_patterns("try.json"), dirs_exist_ok=True)
             student = Student(
-                world.recipe.backbone, world.task, copy.deepcopy(bank), augment=settings.augment,
-                seed=settings.distill.seed, image_px=world.labelled.images.image_px, **world.recipe.options,
+                world.recipe.backbone, world.task, copy.deepcopy(bank),
+                feature_augmentation=settings.feature_augmentation, seed=settings.distill.seed,
+                image_px=world.labelled.images.image_px, **world.recipe.options,
             )  # fmt: skip
             self.status = f"Training on {len(world.labelled)} labelled images."
             self._first = time.perf_counter()
             history = distill(
-                student, world.labelled.images, teacher=world.labelled, config=settings.distill, val=world.val.images,
+                student, world.labelled.images, features=world.labelled, config=settings.distill, val=world.val.images,
                 unlabelled=world.unlabelled if settings.distill.unlabelled_batch else None, run_dir=folder,
                 resume=before is not None, log_every=1, progress=False,
                 callbacks=(lambda step, row: self._stepped(step, row, student, settings.distill.steps),),

@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prockd.config import AugmentConfig, DiscoverConfig, DistillConfig, Knobs, best, paper
+from prockd.settings.knobs import Knobs
+from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, best, paper
 
-Configs = tuple[DiscoverConfig, AugmentConfig, DistillConfig]
+Configs = tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]
 
 SILENT = {
-    "augmented": 0.0, "teacher_branch": 0.0, "consistency": 0.0, "assignment": 0.0, "feature": 0.0, "hint": 0.0,
+    "augmented_weight": 0.0, "teacher_branch_weight": 0.0, "consistency_weight": 0.0,
+    "assignment_weight": 0.0, "feature_weight": 0.0, "hint_weight": 0.0,
     "unlabelled_batch": 0, "label_free_steps": 0,
 }  # fmt: skip
 """The knobs of everything that a student without a teacher does not have."""
@@ -21,7 +23,7 @@ BUDGET = frozenset({"steps", "label_free_steps", "seed"})
 def plain() -> Configs:
     """Learning from labels alone: the steps and learning rate of ``best``, no teacher, no prototypes."""
     discover, _, distill = best()
-    return discover, AugmentConfig(content="none"), distill.replace(**SILENT)
+    return discover, FeatureAugmentationConfig(content="none"), distill.replace(**SILENT)
 
 
 PRESETS: Mapping[str, tuple[Callable[[], Configs], str]] = {
@@ -45,21 +47,21 @@ class Settings:
     Attributes:
         preset: where it started from, a key of ``PRESETS``.
         discover: how the prototypes are found.
-        augment: how they are added.
+        feature_augmentation: how they are added.
         distill: how the student learns.
         labels_per_class: labelled images of each class.
     """
 
     preset: str
     discover: DiscoverConfig
-    augment: AugmentConfig
+    feature_augmentation: FeatureAugmentationConfig
     distill: DistillConfig
     labels_per_class: int
 
     @property
     def configs(self) -> Configs:
         """The three configurations."""
-        return self.discover, self.augment, self.distill
+        return self.discover, self.feature_augmentation, self.distill
 
     def changes(self) -> dict[str, object]:
         """The knobs that are not as in the preset, the budget and the seed left out."""
@@ -70,9 +72,9 @@ class Settings:
 
     def code(self) -> str:
         """Python that makes the same settings and, where there is a ``world``, repeats the try."""
-        names = ("discover", "augment", "distill")
+        names = ("discover", "augmentation", "distill")
         start = "paper" if self.preset == "paper" else "best"
-        lines = ["import prockd as pk", "from prockd.pipeline import train_student", ""]
+        lines = ["import prockd as pk", "from prockd.runs.world import train_student", ""]
         lines += [f"{', '.join(names)} = pk.{start}()"]
         for name, mine, other in zip(names, self.configs, PRESETS[start][0](), strict=True):
             changed = ", ".join(f"{knob}={value!r}" for knob, value in differences(mine, other).items())
@@ -81,7 +83,7 @@ class Settings:
             "",
             "bank = pk.discover(world.source, config=discover)",
             "student, history = train_student(",
-            f'    world.few({self.labels_per_class}), bank, augment, distill, on="val", progress=True',
+            f'    world.few({self.labels_per_class}), bank, augmentation, distill, on="val", progress=True',
             ")",
             "print(history.scores)",
         ]

@@ -7,9 +7,9 @@ import ipywidgets as widgets
 import traitlets
 
 from prockd.datasets import PackedImages
-from prockd.effects import PrototypeEffects, prototype_effects
+from prockd.evaluation.effects import PrototypeEffects, prototype_effects
 from prockd.plots import plot_class_effects, plot_prototype_effects
-from prockd.student import Student
+from prockd.students.student import Student
 from prockd_widgets.look import STYLE, failed, picture, png, said, table, waiting
 
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prockd.config import AugmentConfig, ConfigError, DiscoverConfig, DistillConfig
-from prockd.distill import History
-from prockd.student import Student
+from prockd.settings.knobs import ConfigError
+from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
+from prockd.students.student import Student
+from prockd.training.loop import History
 from prockd_widgets.settings import Settings
 
 
@@ -89,7 +90,7 @@ def read_try(path: Path) -> Try:
         about = json.loads(path.read_text(encoding="utf-8"))
         told = about["settings"]
         settings = Settings(
-            told["preset"], DiscoverConfig(**told["discover"]), AugmentConfig(**told["augment"]),
+            told["preset"], DiscoverConfig(**told["discover"]), FeatureAugmentationConfig(**told["augment"]),
             DistillConfig(**told["distill"]), told["labels_per_class"],
         )  # fmt: skip
         history = History(about["rows"], step=about["step"], stopped=about["stopped"])

@@ -1,0 +1,126 @@
+"""Random crops and mirror images, and the same cut of maps, masks and boxes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from torch import Tensor
+from torchvision.ops import roi_align
+
+MIN_KEPT = 0.3
+"""A box that keeps a smaller share of its area in a crop is dropped: what is left shows too little of the object."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What is cut out of each image of a batch.
+
+    Attributes:
+        regions: x0, y0, x1, y1 in 0..1 of the image, after it was mirrored where it is.
+        mirrored: whether the image is mirrored left-right first.
+    """
+
+    regions: Float[Tensor, "B 4"]
+    mirrored: Bool[Tensor, " B"]
+
+    def __len__(self) -> int:
+        return len(self.mirrored)
+
+    def __getitem__(self, rows: slice) -> "Crops":
+        return Crops(self.regions[rows], self.mirrored[rows])
+
+
+def random_crops(count: int, generator: torch.Generator, *, min_area: float, flip: bool) -> Crops:
+    """Draw crops that keep at least ``min_area`` of the image, a little wide or high, half of them mirrored."""
+    area = torch.empty(count).uniform_(min_area, 1, generator=generator)
+    ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x, y = torch.rand(2, count, generator=generator)
+    x, y = x * (1 - width), y * (1 - height)
+    mirrored = (torch.rand(count, generator=generator) < 0.5) & flip
+    return Crops(torch.stack([x, y, x + width, y + height], 1), mirrored)
+
+
+def whole_images(count: int) -> Crops:
+    """Crops that leave every image as it is."""
+    return Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1), torch.zeros(count, dtype=torch.bool))
+
+
+def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size: tuple[int, int]) -> Tensor:
+    """Cut the region (0..1) out of each map and resample it to ``size``, averaging where it shrinks."""
+    height, width = maps.shape[2:]
+    scale = regions.new_tensor([width, height, width, height])
+    index = torch.arange(len(regions), device=regions.device, dtype=regions.dtype)[:, None]
+    cut: Tensor = roi_align(maps, torch.cat([index, regions * scale], 1), size, aligned=True)
+    return cut
+
+
+def cut_masks(masks: UInt8[Tensor, "B H W"], crops: Crops, side_px: int) -> Int64[Tensor, "B S S"]:
+    """The class of the nearest pixel of each mask, at every pixel of its crop."""
+    B, H, W = masks.shape
+    middle = (torch.arange(side_px) + 0.5) / side_px
+    x0, y0, x1, y1 = crops.regions.unbind(1)
+    x = (x0[:, None] + middle * (x1 - x0)[:, None]).mul(W).long().clamp(0, W - 1)  # (B, S)
+    y = (y0[:, None] + middle * (y1 - y0)[:, None]).mul(H).long().clamp(0, H - 1)
+    x = torch.where(crops.mirrored[:, None], W - 1 - x, x)
+    return masks[torch.arange(B)[:, None, None], y[:, :, None], x[:, None, :]].long()
+
+
+def cut_boxes(
+    boxes: Sequence[np.ndarray], labels: Sequence[np.ndarray], image_px: int, crops: Crops, side_px: int
+) -> list[dict[str, Tensor]]:
+    """Boxes of each image in pixels of its crop, clipped to it; those that keep too little are dropped.
+
+    Args:
+        boxes: per image (n, 4) x0, y0, x1, y1 in pixels of images of ``image_px``.
+        labels: per image (n,) class indices.
+        image_px: side of the images the boxes were drawn on.
+        crops: what is cut out.
+        side_px: side of the crops.
+
+    Returns:
+        torchvision's targets: ``boxes`` (n', 4) float32 and ``labels`` (n',) int64 of each image.
+    """
+    counts = [len(b) for b in boxes]
+    row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
+    box = torch.from_numpy(np.concatenate([np.zeros((0, 4), np.float32), *boxes])).float() / image_px
+    label = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *labels]))
+    box = torch.where(crops.mirrored[row][:, None], mirrored(box), box)
+    region = crops.regions[row]
+    low, size = region[:, :2], region[:, 2:] - region[:, :2]
+    moved = (box.view(-1, 2, 2) - low[:, None]) / size[:, None] * side_px
+    clipped = moved.clamp(0, side_px)
+    sides, before = clipped[:, 1] - clipped[:, 0], (moved[:, 1] - moved[:, 0]).prod(1)
+    kept = (sides.prod(1) >= MIN_KEPT * before) & (sides.min(1).values >= 1)
+    box, label, row = clipped.flatten(1)[kept], label[kept], row[kept]
+    shares = torch.bincount(row, minlength=len(counts)).tolist()
+    each = zip(torch.split(box, shares), torch.split(label, shares), strict=True)
+    return [{"boxes": b, "labels": c} for b, c in each]
+
+
+def mirrored(boxes: Float32[Tensor, "n 4"]) -> Float32[Tensor, "n 4"]:
+    """Boxes in 0..1 of the image mirrored left-right."""
+    x0, y0, x1, y1 = boxes.unbind(1)
+    return torch.stack([1 - x1, y0, 1 - x0, y1], 1)
+
+
+def recolour(images: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None) -> Float[Tensor, "B 3 H W"]:
+    """The same shapes in other colours: channels in another order, some negatives, other contrast and brightness.
+
+    Without a generator, what is done to an image depends on its place in the batch alone, so that a cached view is the
+    same on every run.
+    """
+    generator = generator or torch.Generator().manual_seed(len(images))
+    order = torch.stack([torch.randperm(3, generator=generator) for _ in images]).to(images.device)
+    draw = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    images = torch.where(draw[0] < 0.3, 1 - images, images)
+    return ((images - 0.5) * (0.5 + draw[1]) + 0.25 + 0.5 * draw[2]).clamp(0, 1)
+
+
+def to_unit(pixels: Tensor) -> Float[Tensor, "B 3 H W"]:
+    """Pixels 0..255 as floats 0..1, in channels-last memory, which convolutions on a CPU prefer."""
+    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,104 @@
+"""Task-adaptive feature augmentation (METHOD part 2; arXiv 2212.13180, FSOD^up arXiv 2103.01077)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class FeatureAugmentation(nn.Module):
+    """Adds what the prototypes know to a map of features; the result has the same shape, so any head can take either.
+
+    e = E f, p_k = E (alpha_k c_k + beta_k), A = softmax_k(e p_k / sqrt E), r = A p; then with the default gate
+    f+ = f + gamma * T([e; r]), gamma starting at 0, or with ``residual="relu"`` the paper's f+ = ReLU(T([e; r]) + f).
+
+    Args:
+        embed_dim: width E of features and prototypes.
+        num_prototypes: K.
+        content: ``"prototypes"`` (above), ``"descriptor"`` (r is the residual descriptor given to every patch), or
+            ``"mlp"``, the control: r comes from a hidden layer with as many parameters as prototypes and condition.
+        residual: ``"gate"`` or ``"relu"``.
+        conditional: learn alpha and beta (``"prototypes"`` only).
+        scaled: divide scores by sqrt(E).
+        detach: cut the gradient from the augmented prediction to the features.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_prototypes: int,
+        *,
+        content: str = "prototypes",
+        residual: str = "gate",
+        conditional: bool = True,
+        scaled: bool = True,
+        detach: bool = False,
+    ) -> None:
+        super().__init__()
+        if content not in ("prototypes", "descriptor", "mlp"):
+            raise ValueError(f"content={content!r}: choose 'prototypes', 'descriptor' or 'mlp'")
+        if residual not in ("gate", "relu"):
+            raise ValueError(f"residual={residual!r}: choose 'gate' or 'relu'")
+        self.content, self.residual, self.detach = content, residual, detach
+        self.scale = 1 / math.sqrt(embed_dim) if scaled else 1.0
+        self.encode = nn.Linear(embed_dim, embed_dim)
+        self.transform = nn.Linear(2 * embed_dim, embed_dim)
+        self.gate = nn.Parameter(torch.zeros(embed_dim)) if residual == "gate" else None
+        if content == "mlp":  # as many weights as K prototypes and, when conditional, their K scales and K shifts
+            hidden = max(1, round(num_prototypes * (3 if conditional else 1) / 2))
+            self.hidden = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, embed_dim))
+        if content == "prototypes":
+            shape = (num_prototypes, embed_dim)
+            self.alpha = nn.Parameter(torch.ones(shape), requires_grad=conditional)
+            self.beta = nn.Parameter(torch.zeros(shape), requires_grad=conditional)
+
+    def forward(
+        self,
+        features: Float[Tensor, "B N E"],
+        prototypes: Float[Tensor, "K E"],
+        *,
+        enabled: Bool[Tensor, " K"] | None = None,
+        descriptor: Float[Tensor, "B E"] | None = None,
+    ) -> Float[Tensor, "B N E"]:
+        """Augment features; a disabled prototype takes no attention, ``descriptor`` is read for that content only."""
+        source = features.detach() if self.detach else features
+        e = self.encode(source)  # (B, N, E)
+        of_e, of_r = self.transform.weight.chunk(2, dim=1)  # T([e; r]) = T_e e + T_r r, and T_r A p = A (T_r p)
+        if self.content == "mlp":
+            r = F.linear(self.hidden(e), of_r)
+        elif self.content == "descriptor":
+            if descriptor is None:
+                raise ValueError("content='descriptor' needs the residual descriptor of the image")
+            r = F.linear(descriptor, of_r).unsqueeze(1)  # (B, 1, E)
+        else:
+            r = self.attention(source, prototypes, enabled=enabled, e=e) @ F.linear(self.keys(prototypes), of_r)
+        t = F.linear(e, of_e, self.transform.bias) + r
+        return F.relu(t + source) if self.gate is None else source + self.gate * t
+
+    def keys(self, prototypes: Float[Tensor, "K E"]) -> Float[Tensor, "K E"]:
+        """p_k: the task's conditional prototypes, encoded like the features."""
+        encoded: Tensor = self.encode(self.alpha * prototypes + self.beta)
+        return encoded
+
+    def attention(
+        self,
+        features: Float[Tensor, "B N E"],
+        prototypes: Float[Tensor, "K E"],
+        *,
+        enabled: Bool[Tensor, " K"] | None = None,
+        e: Tensor | None = None,
+    ) -> Float[Tensor, "B N K"]:
+        """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0.
+
+        Raises:
+            ValueError: every prototype is disabled.
+        """
+        e = self.encode(features) if e is None else e
+        scores = e @ self.keys(prototypes).T * self.scale  # (B, N, K)
+        if enabled is not None:
+            if not enabled.any():
+                raise ValueError(f"all {len(enabled)} prototypes are disabled: enable one, bank.enable(k)")
+            scores = scores.masked_fill(~enabled, float("-inf"))
+        return torch.softmax(scores, dim=-1)

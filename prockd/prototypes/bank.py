@@ -1,0 +1,299 @@
+"""The bank of prototypes (METHOD part 1): what local things a teacher's patches are compared with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prockd.teachers.features import PatchFeatures
+
+
+class PrototypeBank(nn.Module):
+    """K prototypes and the way from a teacher's patch to them.
+
+    u = W_c t (``rectify=True`` adds the paper's ReLU); a = softmax_k(w_k u/|u| + b_k) (NetVLAD, arXiv 1511.07247);
+    V_k = sum_n a_nk (u_n/|u_n| - c_k); v = projection of the normalised V; g = T([u; v]).
+
+    Args:
+        num_prototypes: K.
+        feature_dim: D, summed width of the teacher's layers.
+        embed_dim: E, width of the prototypes.
+        teacher: fingerprint of the teacher that the bank belongs to.
+        rectify: apply a ReLU after W_c.
+        rank: width to which each residual is reduced before they are joined, in place of a K*E x E matrix.
+    """
+
+    def __init__(
+        self,
+        num_prototypes: int,
+        feature_dim: int,
+        embed_dim: int,
+        *,
+        teacher: str = "",
+        rectify: bool = False,
+        rank: int = 16,
+    ) -> None:
+        super().__init__()
+        self.teacher, self.rectify = teacher, rectify
+        self.fuse = nn.Linear(feature_dim, embed_dim)
+        self.prototypes = nn.Parameter(torch.rand(num_prototypes, embed_dim) / embed_dim**0.5)
+        self.assigner = nn.Linear(embed_dim, num_prototypes)
+        self.reduce = nn.Linear(embed_dim, rank, bias=False)
+        self.expand = nn.Linear(num_prototypes * rank, embed_dim)
+        self.transform = nn.Linear(2 * embed_dim, embed_dim)
+        self.names = [f"p{k:02d}" for k in range(num_prototypes)]
+        self.enabled: Tensor
+        self.merged: Tensor
+        self.register_buffer("enabled", torch.ones(num_prototypes, dtype=torch.bool))
+        self.register_buffer("merged", torch.arange(num_prototypes))  # the prototype that counts k's patches
+
+    @property
+    def num_prototypes(self) -> int:
+        """K, the disabled ones included."""
+        return self.prototypes.shape[0]
+
+    @property
+    def embed_dim(self) -> int:
+        """E."""
+        return self.prototypes.shape[1]
+
+    def embed(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N E"]:
+        """u: teacher patches in the space of the prototypes, row by row of the grid."""
+        u: Tensor = self.fuse(fused.flatten(2).transpose(1, 2))  # (B, N, E)
+        return F.relu(u) if self.rectify else u
+
+    def assign(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N K"]:
+        """Soft assignment of each patch; rows sum to 1, disabled and merged prototypes get 0.
+
+        Raises:
+            ValueError: every prototype is disabled.
+        """
+        if not self.enabled.any():
+            raise ValueError(f"all {self.num_prototypes} prototypes are disabled: enable one, bank.enable(k)")
+        scores = self.assigner(F.normalize(u, dim=-1)).masked_fill(~self.enabled[self.merged], float("-inf"))
+        a = torch.softmax(scores, dim=-1)
+        return torch.zeros_like(a).index_add(-1, self.merged, a)
+
+    def residuals(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B K E"]:
+        """V = A'U - diag(A'1) C: the same number as sum_n a_nk (u_n - c_k), without a tensor of size B*K*E*N."""
+        a = self.assign(u)
+        return a.transpose(1, 2) @ F.normalize(u, dim=-1) - a.sum(1).unsqueeze(-1) * self.prototypes
+
+    def describe(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B E"]:
+        """v: intra-normalised residuals, flattened, L2-normalised and projected by a factorised matrix."""
+        v = F.normalize(self.residuals(u), dim=-1)  # (B, K, E)
+        v = v / v.flatten(1).norm(dim=1).clamp_min(1e-6)[:, None, None]
+        projected: Tensor = self.expand(self.reduce(v).flatten(1))
+        return projected
+
+    def forward(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+        """G = T([u; v]): every patch joined with the image's descriptor."""
+        v = self.describe(u).unsqueeze(1).expand_as(u)
+        g: Tensor = self.transform(torch.cat([u, v], dim=-1))
+        return g
+
+    @torch.no_grad()
+    def assignments(self, features: PatchFeatures, *, view: int = 0, chunk: int = 256) -> Float[Tensor, "M N K"]:
+        """Soft assignment of every patch of a data set, in half precision.
+
+        Raises:
+            ValueError: the features come from another teacher, or hold NaN.
+        """
+        self.check(features)
+        parts = []
+        for start in range(0, len(features), chunk):
+            indices = np.arange(start, min(start + chunk, len(features)))
+            fused = features.fused(indices, view)
+            check_finite(fused, features, indices)
+            parts.append(self.assign(self.embed(fused.to(self.prototypes.device))).half().cpu())
+        return torch.cat(parts).float()
+
+    def rename(self, prototype: int, name: str) -> None:
+        """Give a prototype a name, which is saved with the bank.
+
+        Raises:
+            IndexError: there is no such prototype.
+            ValueError: the name is empty.
+        """
+        if not name.strip():
+            raise ValueError(f"the name of prototype {prototype} is empty")
+        self.names[self._number(prototype)] = name.strip()
+
+    def disable(self, prototype: int) -> None:
+        """Leave a prototype, and what was merged into it, out of assignment and augmentation.
+
+        Raises:
+            IndexError: there is no such prototype.
+            ValueError: it is the last one that is enabled.
+        """
+        k = self._number(prototype)
+        if self.enabled.sum() == 1 and self.enabled[k]:
+            raise ValueError(f"{self.names[k]} is the last prototype that is enabled: enable another one first")
+        self.enabled[k] = False
+
+    def enable(self, prototype: int) -> None:
+        """Take a prototype back; one that was merged stands for itself again, where its centre is.
+
+        Raises:
+            IndexError: there is no such prototype.
+        """
+        k = self._number(prototype)
+        self.enabled[k], self.merged[k] = True, k
+
+    @torch.no_grad()
+    def merge(self, into: int, other: int, *, share: float = 0.5) -> None:
+        """Make two prototypes one: ``into`` gets the patches of ``other``, which is left out.
+
+        Args:
+            into: the prototype that stays.
+            other: the one that goes, with all that was merged into it.
+            share: where the common centre lies, 0 at ``into``, 1 at ``other``.
+
+        Raises:
+            IndexError: there is no such prototype.
+            ValueError: the two are the same, one of them is disabled or merged already, or ``share`` is not in 0..1.
+        """
+        i, j = self._number(into), self._number(other)
+        if i == j:
+            raise ValueError(f"{self.names[i]} cannot be merged into itself")
+        for k in (i, j):
+            if not self.enabled[k]:
+                raise ValueError(f"{self.names[k]} is disabled or merged: enable it first, bank.enable({k})")
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} is not from 0 to 1")
+        self.prototypes[i] += share * (self.prototypes[j] - self.prototypes[i])
+        self.merged[self.merged == j] = i
+        self.enabled[j] = False
+
+    def _number(self, prototype: int) -> int:
+        if not 0 <= prototype < self.num_prototypes:
+            raise IndexError(f"prototype {prototype} is not there: {self.num_prototypes} are numbered from 0")
+        return int(prototype)
+
+    def check(self, features: PatchFeatures) -> None:
+        """Refuse features of another teacher.
+
+        Raises:
+            ValueError: fingerprints or widths differ.
+        """
+        if features.width != self.fuse.in_features or (self.teacher and features.teacher != self.teacher):
+            raise ValueError(
+                f"these features come from teacher {features.teacher[:8]} (width {features.width}), but the bank was "
+                f"learned from teacher {self.teacher[:8]} (width {self.fuse.in_features}); extract them again with the "
+                "bank's teacher"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write tensors, names and switches to one safetensors file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {
+            "num_prototypes": self.num_prototypes, "feature_dim": self.fuse.in_features, "embed_dim": self.embed_dim,
+            "teacher": self.teacher, "rectify": self.rectify, "rank": self.reduce.out_features,
+        }  # fmt: skip
+        metadata = {"prockd_bank": json.dumps(about), "names": json.dumps(self.names)}
+        safetensors.torch.save_file(self.state_dict(), path, metadata)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PrototypeBank":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file is missing, damaged, or not a prototype bank.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata: dict[str, str] = file.metadata() or {}
+                about: dict[str, Any] = json.loads(metadata["prockd_bank"])
+                names = json.loads(metadata["names"])
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            bank = cls(about.pop("num_prototypes"), about.pop("feature_dim"), about.pop("embed_dim"), **about)
+            bank.load_state_dict({"merged": bank.merged} | state)  # files older than merging have no such key
+            if len(names) != bank.num_prototypes:
+                raise KeyError(f"{len(names)} names for {bank.num_prototypes} prototypes")
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})"
+            ) from error
+        bank.names = names
+        return bank
+
+    def __repr__(self) -> str:
+        gone = int((self.merged != torch.arange(self.num_prototypes, device=self.merged.device)).sum())
+        off = int((~self.enabled).sum()) - gone
+        about = f"{self.num_prototypes} prototypes of width {self.embed_dim}"
+        about += (f", {off} disabled" if off else "") + (f", {gone} merged" if gone else "")
+        return f"PrototypeBank({about}, teacher {self.teacher[:8]})"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch of one image, and how strongly it belongs to a prototype (0..1)."""
+
+    image: int
+    row: int
+    column: int
+    score: float
+
+
+def nearest_patches(
+    assignments: Float[Tensor, "M N K"], grid: tuple[int, int], prototype: int, count: int = 9, *, per_image: int = 1
+) -> list[Patch]:
+    """The patches that belong most to a prototype, best first, at most ``per_image`` from one image."""
+    scores = assignments[:, :, prototype]
+    top, where = scores.topk(min(per_image, scores.shape[1]), dim=1)
+    order = top.flatten().argsort(descending=True)[:count]
+    found = []
+    for i in order.tolist():
+        image, patch = i // top.shape[1], int(where.flatten()[i])
+        found.append(Patch(image, patch // grid[1], patch % grid[1], float(top.flatten()[i])))
+    return found
+
+
+@dataclass(frozen=True)
+class BankReport:
+    """Health of a bank on some images.
+
+    Attributes:
+        usage: (K,) part of the patches whose strongest prototype this is.
+        dead: prototypes that no patch prefers.
+        duplicates: pairs whose prototypes point the same way (cosine above 0.95).
+    """
+
+    usage: np.ndarray
+    dead: tuple[int, ...]
+    duplicates: tuple[tuple[int, int], ...]
+
+
+def report(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> BankReport:
+    """Usage of each prototype, and which are dead or duplicates."""
+    usage = (
+        np.bincount(assignments.argmax(-1).flatten().numpy(), minlength=bank.num_prototypes)
+        / assignments[..., 0].numel()
+    )
+    unit = F.normalize(bank.prototypes.detach(), dim=-1)
+    close = torch.triu(unit @ unit.T > 0.95, diagonal=1).nonzero().tolist()
+    return BankReport(usage, tuple(np.flatnonzero(usage == 0).tolist()), tuple((i, j) for i, j in close))
+
+
+def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
+    """Refuse features that are not finite.
+
+    Raises:
+        ValueError: names the first image that has them.
+    """
+    good = torch.isfinite(fused).flatten(1).all(1)
+    if not good.all():
+        image = features.images.ids[int(indices[int((~good).nonzero()[0])])]
+        raise ValueError(
+            f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
+        )

@@ -1,0 +1,99 @@
+"""Every knob, once: frozen dataclasses of plain values, written to and read from TOML and shown in the panel.
+
+Modules never take a config object; only :mod:`prockd.training.loop`, :mod:`prockd.prototypes.discovery` and
+:mod:`prockd.runs.world` unpack them. A knob's metadata holds its unit, its range and a sentence, so that widgets,
+``--help`` and error messages say the same thing.
+"""
+
+from dataclasses import dataclass, field
+
+from prockd.settings.knobs import Knobs, choice, knob
+
+
+@dataclass(frozen=True)
+class DiscoverConfig(Knobs):
+    """How prototypes are found (METHOD part 1)."""
+
+    num_prototypes: int = knob(48, 1, 4096, "How many prototypes K to learn.")
+    embed_dim: int = knob(96, 2, 4096, "Width E of the space that prototypes live in.")
+    init: str = choice("kmeans", ("kmeans", "uniform"), "k-means on the teacher's patches, or random (ablation).")
+    salient: bool = field(
+        default=True,
+        metadata={"about": "Weigh patches by how little they look like picture borders, so background gets fewer."},
+    )
+    sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
+    steps: int = knob(150, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
+    batch_size: int = knob(8, 1, 4096, "Images in a training step.", "images")
+    lr: float = knob(3e-3, 0, 1, "AdamW learning rate of the module.")
+    max_patches: int = knob(30_000, 1, 10_000_000, "Patches that k-means sees; more are subsampled.", "patches")
+    seed: int = knob(0, 0, 2**31 - 1, "Seed of sampling, k-means and training.")
+
+
+@dataclass(frozen=True)
+class FeatureAugmentationConfig(Knobs):
+    """How prototypes are added to the student's features (METHOD part 2)."""
+
+    content: str = choice(
+        "prototypes",
+        ("prototypes", "descriptor", "mlp", "none"),
+        "What is added: attended prototypes, the residual descriptor, an equal-size MLP (control), or nothing.",
+    )
+    residual: str = choice(
+        "gate", ("gate", "relu"), "f + gate * T([e; r]) with the gate starting at 0, or the paper's ReLU."
+    )
+    conditional: bool = field(
+        default=True, metadata={"about": "Learn the task's own scale and shift of each prototype."}
+    )
+    scaled: bool = field(default=True, metadata={"about": "Divide attention scores by sqrt(E)."})
+    detach: bool = field(default=True, metadata={"about": "Stop the augmented loss from reaching the backbone."})
+
+
+@dataclass(frozen=True)
+class DistillConfig(Knobs):
+    """How the student is trained (METHOD part 3)."""
+
+    steps: int = knob(900, 1, 10_000_000, "Optimiser steps.", "steps")
+    batch_size: int = knob(48, 1, 65_536, "Labelled images in a step, over all processes.", "images")
+    unlabelled_batch: int = knob(0, 0, 65_536, "Images added to each step for transfer only, label unseen.", "images")
+    label_free_steps: int = knob(0, 0, 10_000_000, "First steps that use transfer alone, on all images.", "steps")
+    lr: float = knob(4e-3, 0, 10, "Peak AdamW learning rate; warms up, then falls by a cosine to 0.")
+    weight_decay: float = knob(0.05, 0, 10, "AdamW weight decay.")
+    warmup: float = knob(0.05, 0, 1, "Part of the steps over which the learning rate rises.")
+    min_crop: float = knob(0.5, 0.05, 1, "Smallest part of the image's area that a random crop keeps.")
+    flip: bool = field(default=True, metadata={"about": "Mirror half of the images."})
+    recoloured: float = knob(0.0, 0, 1, "Share of the images that the student sees in other colours.")
+    label_smoothing: float = knob(0.0, 0, 0.9, "Label smoothing of the task loss.")
+    augmented_weight: float = knob(1.0, 0, 100, "w1: task loss on the augmented prediction.")
+    teacher_branch_weight: float = knob(
+        0.0, 0, 100, "w2: task loss on the teacher's features, augmented if the student's are."
+    )
+    teacher_reads: str = choice("module", ("module", "patches"), "Teacher branch: g = T([u; v]) (paper), or u itself.")
+    consistency_weight: float = knob(0.0, 0, 100, "w3: agreement of plain and augmented predictions.")
+    assignment_weight: float = knob(10.0, 0, 100, "w4: prototype-assignment transfer.")
+    feature_weight: float = knob(30.0, 0, 100, "w4: cosine between student and teacher patches in the prototype space.")
+    hint_weight: float = knob(0.0, 0, 100, "FitNets hint (rival): squared error to the teacher's last map.")
+    temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are transferred.")
+    train_bank: bool = field(default=False, metadata={"about": "Let the task losses move the prototypes too."})
+    seed: int = knob(0, 0, 2**31 - 1, "Seed of the data order, the crops and the flips.")
+    mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "accelerate's mixed precision.")
+
+
+def paper() -> tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]:
+    """The literal reading of the paper's description: K = 72, uniform start, no transfer term, teacher branch on."""
+    return (
+        DiscoverConfig(num_prototypes=72, init="uniform", salient=False, steps=0),
+        FeatureAugmentationConfig(content="prototypes", residual="relu", conditional=False, scaled=False, detach=False),
+        DistillConfig(
+            augmented_weight=1.0,
+            teacher_branch_weight=0.5,
+            consistency_weight=1.0,
+            assignment_weight=0.0,
+            feature_weight=0.0,
+            train_bank=True,
+        ),
+    )
+
+
+def best() -> tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]:
+    """What measured best on the validation split of Farmyard (docs: README, results table)."""
+    return DiscoverConfig(), FeatureAugmentationConfig(), DistillConfig()

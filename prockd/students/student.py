@@ -1,0 +1,274 @@
+"""The student: a small timm backbone, an adapter into the prototypes' space, the augmentation and a task head."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prockd.prototypes.augmentation import FeatureAugmentation
+from prockd.prototypes.bank import PrototypeBank
+from prockd.settings.method import FeatureAugmentationConfig
+from prockd.tasks import TASKS
+from prockd.tasks.task import Task
+from prockd.teachers.weights import (
+    WeightsError,
+    choose_layers,
+    create_backbone,
+    load_weights,
+    read_metadata,
+    read_weights,
+)
+
+
+@dataclass(frozen=True)
+class StudentOutput:
+    """What one forward pass gives.
+
+    Attributes:
+        features: f, (B, N, E) patches in the prototypes' space.
+        logits: z, the plain prediction: (B, C) class scores, (B, C, S, S) of pixels, or what a detector says.
+        augmented_logits: z+, the prediction from augmented features; None without augmentation.
+        last: the backbone's last map, (B, F, h, w).
+    """
+
+    features: Tensor
+    logits: Any
+    augmented_logits: Any
+    last: Tensor
+
+
+class Student(nn.Module):
+    """Small backbone + adapter + head, and beside it the prototype augmentation that the same head can read.
+
+    The plain prediction z = head(f) never touches the prototypes and costs nothing extra; z+ = head(augment(f)). The
+    adapter brings maps of any width and size to one grid of E values a patch, and the loss brings the teacher's maps to
+    that grid, so any network can teach any other.
+
+    Args:
+        backbone: any timm model name.
+        task: label space and head.
+        bank: prototypes; needed for augmentation and for the prototype terms of the loss.
+        feature_augmentation: how features are augmented; ``None`` or content ``"none"`` leaves the augmentation out.
+        embed_dim: E, when there is no bank.
+        layers: which of timm's intermediate features are joined; default as in :class:`prockd.Teacher`, and in a
+            pyramid also the finer ones down to the stride that the task asks for.
+        grid: rows and columns of patches that they are joined on; default those of the finest layer.
+        image_px: side of the square input.
+        weights: local state dict of the backbone to start from.
+        seed: seed of the initial weights; backbone, adapter and head start the same with and without a bank.
+        timm_kwargs: passed on to ``timm.create_model``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        task: Task,
+        bank: PrototypeBank | None = None,
+        *,
+        feature_augmentation: FeatureAugmentationConfig | None = None,
+        embed_dim: int = 96,
+        layers: Sequence[int] | None = None,
+        grid: int | None = None,
+        image_px: int = 96,
+        weights: str | Path | None = None,
+        seed: int = 0,
+        **timm_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.name, self.task, self.image_px, self.timm_kwargs = backbone, task, image_px, timm_kwargs
+        self.embed_dim = bank.embed_dim if bank else embed_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.backbone: Any = create_backbone(backbone, image_px=image_px, **timm_kwargs)
+            if weights is not None:
+                load_weights(self.backbone, Path(weights))
+            self.layers = (
+                layers_down_to(self.backbone, task.stride) if layers is None else (choose_layers(self.backbone, layers))
+            )
+            config = self.backbone.pretrained_cfg
+            self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+            self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+            self.backbone.eval()  # a look at the sizes of the maps must not count as a step of its batch norms
+            with torch.no_grad():
+                maps = self._maps(torch.zeros(1, 3, image_px, image_px))
+            self.backbone.train()
+            self.maps = tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
+            finest = max(((h, w) for _, h, w in self.maps), key=lambda g: g[0] * g[1])
+            self.grid = finest if grid is None else (grid, grid)
+            self.last_width, self.last_grid = maps[-1].shape[1], (maps[-1].shape[2], maps[-1].shape[3])
+            self.adapter = nn.ModuleList(nn.Conv2d(m.shape[1], self.embed_dim, 1) for m in maps)
+            self.head = task.head(self.embed_dim, self.grid, image_px)
+            prune(self.backbone, self.layers)
+            torch.manual_seed(seed + 1)
+            self.feature_augmentation: FeatureAugmentation | None = None
+            self.feature_augmentation_config = (
+                feature_augmentation
+                if bank is not None and feature_augmentation and feature_augmentation.content != "none"
+                else None
+            )
+            if bank is not None and self.feature_augmentation_config is not None:
+                self.feature_augmentation = FeatureAugmentation(
+                    self.embed_dim, bank.num_prototypes, **asdict(self.feature_augmentation_config)
+                )
+        self.bank = bank
+        self.to(memory_format=torch.channels_last)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        images = (images - self.mean) / self.std
+        maps: list[Tensor] = self.backbone.forward_intermediates(
+            images, indices=list(self.layers), output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+    def forward(self, images: Float[Tensor, "B 3 H W"], predicted: int | None = None) -> StudentOutput:
+        """Features, plain and augmented predictions of RGB images in 0..1.
+
+        Args:
+            images: a batch.
+            predicted: predict for this many images only, the first ones, and compute the features of all; with 0 there
+                are no predictions (None).
+        """
+        maps = self._maps(images)
+        projected = [conv(m) for conv, m in zip(self.adapter, maps, strict=True)]
+        joined = reduce(
+            torch.add,
+            [p if p.shape[2:] == self.grid else F.interpolate(p, self.grid, mode="bilinear") for p in projected],
+        )
+        features = joined.flatten(2).transpose(1, 2)  # (B, N, E)
+        if predicted == 0:
+            return StudentOutput(features, None, None, maps[-1])
+        read = features[:predicted]
+        augmented = self.augmented(read)
+        return StudentOutput(features, self.head(read), None if augmented is None else self.head(augmented), maps[-1])
+
+    def augmented(self, features: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"] | None:
+        """f+: features with what the enabled prototypes add; None without augmentation."""
+        if self.feature_augmentation is None or self.bank is None:
+            return None
+        descriptor = self.bank.describe(features) if self.feature_augmentation.content == "descriptor" else None
+        f_plus: Tensor = self.feature_augmentation(
+            features, self.bank.prototypes, enabled=self.bank.enabled, descriptor=descriptor
+        )
+        return f_plus
+
+    @property
+    def plain_parameters(self) -> int:
+        """Parameters that the plain prediction needs."""
+        modules: list[nn.Module] = [self.backbone, self.adapter, self.head]
+        return sum(p.numel() for m in modules for p in m.parameters())
+
+    @property
+    def extra_parameters(self) -> int:
+        """Parameters that the augmented prediction needs besides."""
+        if self.feature_augmentation is None or self.bank is None:
+            return 0
+        own = sum(p.numel() for p in self.feature_augmentation.parameters() if p.requires_grad)
+        used = {"prototypes": [self.bank.prototypes], "mlp": []}.get(self.feature_augmentation.content)
+        return own + sum(p.numel() for p in (self.bank.parameters() if used is None else used))
+
+    def save(self, path: str | Path) -> Path:
+        """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bank = None
+        if self.bank is not None:
+            bank = {
+                "num_prototypes": self.bank.num_prototypes, "feature_dim": self.bank.fuse.in_features,
+                "embed_dim": self.embed_dim, "teacher": self.bank.teacher, "rectify": self.bank.rectify,
+                "rank": self.bank.reduce.out_features, "names": self.bank.names,
+            }  # fmt: skip
+        about = {
+            "kind": "student", "backbone": self.name, "timm_kwargs": self.timm_kwargs, "layers": self.layers,
+            "grid": self.grid[0], "image_px": self.image_px, "embed_dim": self.embed_dim,
+            "task": {"kind": type(self.task).__name__, "is": asdict(self.task)},  # type: ignore[call-overload]
+            "feature_augmentation": self.feature_augmentation_config and asdict(self.feature_augmentation_config),
+            "bank": bank,
+        }  # fmt: skip
+        state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        safetensors.torch.save_file(state, path, {"prockd": json.dumps(about)})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, task: Task | None = None) -> "Student":
+        """Make a student again from the one file that :meth:`save` wrote: backbone, task, layers, bank and weights.
+
+        Args:
+            path: the file.
+            task: needed only when it is a task of your own, which is not in ``prockd.tasks.TASKS``.
+
+        Returns:
+            The student, in eval mode; its predictions are those of the one that was saved.
+
+        Raises:
+            WeightsError: the file is missing, damaged, holds no student, or one of an unknown task.
+        """
+        path = Path(path)
+        about = read_metadata(path)
+        if about.get("kind") != "student":
+            raise WeightsError(f"{path} holds no student: Student.load reads what Student.save wrote")
+        if task is None:
+            kind, told = about["task"]["kind"], about["task"]["is"]
+            if kind not in TASKS:
+                raise WeightsError(
+                    f"{path} was trained for a task {kind!r} of its own: pass it as Student.load(..., task=)"
+                )
+            task = TASKS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+        bank = None
+        if about["bank"] is not None:
+            names = about["bank"].pop("names")
+            bank = PrototypeBank(**about["bank"])
+            bank.names = names
+        augmentation = about["feature_augmentation"]
+        student = cls(
+            about["backbone"], task, bank,
+            feature_augmentation=augmentation and FeatureAugmentationConfig(**augmentation),
+            embed_dim=about["embed_dim"], layers=about["layers"], grid=about["grid"], image_px=about["image_px"],
+            **about["timm_kwargs"],
+        )  # fmt: skip
+        try:
+            student.load_state_dict(read_weights(path))
+        except RuntimeError as error:
+            raise WeightsError(f"{path} does not fit the student that it describes: {error}") from error
+        return student.eval()
+
+    def __repr__(self) -> str:
+        extra = (
+            f" + {self.extra_parameters / 1e3:.0f} k for {self.feature_augmentation.content}"
+            if self.feature_augmentation
+            else ""
+        )
+        maps = ", ".join(f"{h}x{w} of {width}" for width, h, w in self.maps)
+        bank = f", the bank's {self.bank.fuse.in_features} teacher values a patch brought to it" if self.bank else ""
+        return (
+            f"Student({self.name!r}, {self.plain_parameters / 1e3:.0f} k parameters{extra}; maps {maps} joined to "
+            f"{self.grid[0]}x{self.grid[1]} patches of {self.embed_dim}{bank}; "
+            f"{type(self.task).__name__} of {self.task.num_classes} classes)"
+        )
+
+
+def layers_down_to(backbone: Any, stride: int) -> tuple[int, ...]:
+    """The layers a teacher would read too, and in a pyramid the finer ones down to this stride."""
+    strides = [info["reduction"] for info in backbone.feature_info]
+    usual = choose_layers(backbone, None)
+    return (
+        usual
+        if strides[0] == strides[-1]
+        else tuple(sorted({*usual, *(i for i, s in enumerate(strides) if s >= stride)}))
+    )
+
+
+def prune(backbone: Any, layers: Sequence[int]) -> None:
+    """Drop what lies behind the last layer that is read, when timm knows how."""
+    if hasattr(backbone, "prune_intermediate_layers"):
+        backbone.prune_intermediate_layers(list(layers), prune_norm=False, prune_head=True)

@@ -1,0 +1,7 @@
+"""The frozen teacher, and what it says of every patch of a data set."""
+
+from prockd.teachers.features import PatchFeatures as PatchFeatures
+from prockd.teachers.features import extract as extract
+from prockd.teachers.presets import TEACHER_PRESETS as TEACHER_PRESETS
+from prockd.teachers.teacher import Teacher as Teacher
+from prockd.teachers.weights import WeightsError as WeightsError

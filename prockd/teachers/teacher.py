@@ -1,0 +1,124 @@
+"""The frozen teacher: any timm backbone that turns images into maps of patch features, several layers at once."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prockd._data_path import data_path
+from prockd.teachers.presets import TEACHER_PRESETS
+from prockd.teachers.weights import choose_layers, create_backbone, load_weights, read_metadata
+
+
+class Teacher(nn.Module):
+    """A frozen timm backbone, always in eval mode.
+
+    Args:
+        name: ``"farmyard"`` (the teacher that ships with prockd), a known-good recipe such as ``"dinov2_small"`` (see
+            :mod:`prockd.teachers.presets`), or any timm model name.
+        weights: local state dict (safetensors preferred; ``.pth`` is read with ``weights_only=True``).
+        pretrained: fetch timm's weights from the hub (needs a network or a filled hub cache).
+        layers: indices of timm's intermediate features; the default is the last three stages of a pyramid, or three
+            blocks spread over the second half of a transformer.
+        image_px: side of the square input; the default is the model's own.
+        mean: of the RGB channels of images in 0..1, where the weights want another normalisation than timm's.
+        std: standard deviation of the same.
+        timm_kwargs: passed on to ``timm.create_model``.
+
+    Raises:
+        WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
+        ValueError: layers outside the model, or a mean or std that is not three numbers.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str = "farmyard",
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = False,
+        layers: Sequence[int] | None = None,
+        image_px: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **timm_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        about: dict[str, Any] = {}
+        if (preset := TEACHER_PRESETS.get(name)) is not None:
+            about = {"architecture": preset.model, "layers": preset.layers, "image_px": preset.image_px}
+            about |= {"mean": preset.normalisation[0], "std": preset.normalisation[1]}
+            timm_kwargs = {**preset.timm_kwargs, **timm_kwargs}
+        if name == "farmyard":
+            weights = Path(weights or data_path("farmyard", "teacher.safetensors"))
+            about = read_metadata(weights)
+            timm_kwargs = about["timm_kwargs"] | timm_kwargs
+        architecture = about.get("architecture", name)
+        image_px = image_px or about.get("image_px")
+        self.backbone: Any = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
+        self._made_as = json.dumps([architecture, timm_kwargs], sort_keys=True, default=repr)
+        if weights is not None:
+            load_weights(self.backbone, Path(weights))
+        config = self.backbone.pretrained_cfg
+        for what, given in (("mean", mean), ("std", std)):
+            values = tuple(given or about.get(what, config[what]))
+            if len(values) != 3 or (what == "std" and min(values) <= 0):
+                raise ValueError(f"{what}={values}: give three numbers, one a colour channel, of images in 0..1")
+            self.register_buffer(what, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.image_px = int(image_px or config["input_size"][-1])
+        self.layers = choose_layers(self.backbone, layers if layers is not None else about.get("layers"))
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+        self.eval()
+        probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
+        self.widths = tuple(m.shape[1] for m in probe)
+        self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """A teacher stays in eval mode, whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """Patch features of every layer, class and register tokens left out.
+
+        Args:
+            images: RGB in 0..1; the model's own normalisation is applied here.
+
+        Returns:
+            One (B, D_l, h_l, w_l) map a layer, in the order of ``layers``.
+        """
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        maps: list[Tensor] = self.backbone.forward_intermediates(
+            images, indices=list(self.layers), output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights and of all that decides what they compute; features of another teacher never match it.
+
+        timm's options count too: the same weights with another padding or activation give other features.
+        """
+        facts = (self._made_as, self.layers, self.image_px, self.mean.tolist(), self.std.tolist())
+        digest = hashlib.sha256(repr(facts).encode())
+        for key, value in self.backbone.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:20]
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
+        maps = ", ".join(
+            f"layer {layer}: {h}x{w} patches of {width}"
+            for layer, (h, w), width in zip(self.layers, self.grids, self.widths, strict=True)
+        )
+        return f"Teacher({self.name!r}, {millions:.1f} M parameters, frozen, {self.image_px} px; {maps})"

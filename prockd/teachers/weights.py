@@ -1,0 +1,154 @@
+"""Backbones of timm, and weights read from files without running code from them."""
+
+import difflib
+import json
+import pickle
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor
+
+from prockd.teachers.presets import TEACHER_PRESETS
+
+
+class WeightsError(RuntimeError):
+    """Weights could not be found, read or matched to the model; the message says which file and what to do."""
+
+
+def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None = None, **timm_kwargs: Any) -> Any:
+    """A timm model without its classifier.
+
+    Raises:
+        WeightsError: the name is unknown, or the hub cannot be reached.
+    """
+    plain = name.split("/")[-1].split(".")[0]
+    if not timm.is_model(plain):
+        near = [
+            *difflib.get_close_matches(plain, TEACHER_PRESETS, n=2),
+            *timm.list_models(f"*{plain}*")[:5],
+            *difflib.get_close_matches(plain, timm.list_models(), n=5),
+        ]
+        raise WeightsError(
+            f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else "")
+        )
+    sized: dict[str, Any] = (
+        {"img_size": image_px} if image_px is not None else {}
+    )  # transformers must know it, others refuse it
+    try:
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sized, **timm_kwargs)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **timm_kwargs)
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
+        raise WeightsError(
+            f"could not fetch the weights of {name!r} ({reason}). Offline? Download them once on a connected machine "
+            "and pass weights='file.safetensors', or use Teacher('farmyard'), which ships with prockd."
+        ) from error
+
+
+def choose_layers(backbone: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """Resolve layer indices (negative ones count from the end) against the backbone's intermediate features."""
+    total = len(backbone.feature_info)
+    if layers is None:
+        strides = [info["reduction"] for info in backbone.feature_info]
+        spread = {total // 2, (3 * total) // 4, total - 1} if strides[0] == strides[-1] else set(range(total))
+        return tuple(sorted(spread))[-3:]
+    resolved = tuple(layer + total if layer < 0 else layer for layer in layers)
+    if not resolved or any(not 0 <= layer < total for layer in resolved):
+        raise ValueError(f"layers={tuple(layers)} do not exist: the model has layers 0..{total - 1}")
+    return resolved
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON that prockd writes beside the tensors of its own safetensors files."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["prockd"])
+    except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} is not a file that prockd wrote ({type(error).__name__}: {error})") from error
+    return about
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a pickled state dict, never running code from it.
+
+    Raises:
+        WeightsError: the file is missing, damaged or holds something other than tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: give the path of a .safetensors or .pth state dict")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = safetensors.torch.load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a pickle's protocol: what cannot be read is told below
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that "
+            "holds tensors only; convert others with safetensors.torch.save_file(model.state_dict(), ...)."
+        ) from error
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} is not a state dict (names to tensors) but holds {type(state).__name__}")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_weights(backbone: Any, path: Path) -> None:
+    """Load a state dict strictly, but for the classifier, which a backbone does not have.
+
+    Raises:
+        WeightsError: names missing or unexpected, or shapes that differ.
+    """
+    state = read_weights(path)
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    own = backbone.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+        state = converted(state, backbone)
+    state = {
+        k: v for k, v in state.items() if k in own or k.split(".")[0] not in {head.split(".")[0] for head in heads}
+    }
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{k}: {tuple(state[k].shape)}, needed {tuple(own[k].shape)}"
+            for k in own
+            if k in state and state[k].shape != own[k].shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} {what}, such as {names[0]}" for what, names in problems.items() if names)
+        raise WeightsError(
+            f"{path} does not fit the model ({told}). Was it made for another model, or with other timm options?"
+        )
+    backbone.load_state_dict(state)
+
+
+def converted(state: dict[str, Tensor], backbone: Any) -> dict[str, Tensor]:
+    """The state dict as timm itself would read it: the authors' own names, positions of another input size.
+
+    DINOv2's weights belong to 518 px, for one; timm resamples their positions to the size of this backbone. What timm
+    cannot read comes back as it is, and what does not fit is told later.
+    """
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    try:
+        return dict(convert(dict(state), backbone)) if convert else state
+    except (AttributeError, AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return state

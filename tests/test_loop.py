@@ -1,0 +1,683 @@
+import json
+import math
+import os
+import socket
+import warnings
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, draw_stripes
+from torch import multiprocessing
+
+from prockd._types import UNLABELLED
+from prockd.datasets import Arrays, pack
+from prockd.evaluation.scores import evaluate
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.discovery import discover
+from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
+from prockd.students.student import Student
+from prockd.tasks import Classification, Segmentation
+from prockd.teachers.features import PatchFeatures, extract
+from prockd.teachers.teacher import Teacher
+from prockd.training import losses
+from prockd.training.batches import Batch, Source, joined, shuffled
+from prockd.training.loop import Distiller, NonFiniteLossError, distill, learning_rate, total_loss
+
+TASK = Classification(2, ("upright", "level"))
+PLAIN = DistillConfig(steps=6, batch_size=4, assignment_weight=0.0, feature_weight=0.0)
+BASE = DistillConfig(steps=6, batch_size=4)
+EVERYTHING = BASE.replace(teacher_branch_weight=0.5, consistency_weight=1.0, hint_weight=1.0, unlabelled_batch=3)
+
+
+def made(bank: PrototypeBank | None = None, augment: FeatureAugmentationConfig | None = None, **changes) -> Student:
+    options = {"image_px": 32, "embed_dim": 16, **TINY, **changes}
+    return Student(options.pop("backbone", "resnet10t"), TASK, bank, feature_augmentation=augment, **options)
+
+
+def run(student: Student, dataset, config: DistillConfig, **options):
+    return distill(student, dataset, config=config, **{"cpu": True, "progress": False, "log_every": 1, **options})
+
+
+def copy_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+
+def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [key for key in first if not torch.equal(first[key], second[key])]
+
+
+def curves(history) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
+
+
+@pytest.fixture
+def fresh_bank(bank: PrototypeBank):
+    """Makes the same bank any number of times, since training may move one."""
+    state = copy_of(bank)
+
+    def make() -> PrototypeBank:
+        other = PrototypeBank(6, 48, 16, teacher=bank.teacher)
+        other.load_state_dict(state)
+        return other
+
+    return make
+
+
+@pytest.fixture
+def unlabelled(features: PatchFeatures) -> PatchFeatures:
+    """The same teacher's features of 7 images whose labels are nobody's business."""
+    part = features.select(np.arange(7))
+    return replace(part, images=replace(part.images, labels=np.full(7, UNLABELLED)))
+
+
+def batch_of(
+    features: PatchFeatures, student: Student, config: DistillConfig, bank: PrototypeBank | None, first: int = 0
+) -> Batch:
+    source = Source(features.images, features, bank, config, TASK)
+    crops = source.crops(4, torch.Generator().manual_seed(0))
+    return source.batch(np.arange(first, first + 4), crops, student, torch.device("cpu"))
+
+
+# Learning
+
+
+def test_a_student_learns_a_task_it_can_learn(features, bank, tmp_path):
+    seen = pack(Arrays(*draw_stripes(32), TASK.classes), 32, root=tmp_path, progress=False)
+    config = PLAIN.replace(steps=40, batch_size=8)
+    student = made(bank, FeatureAugmentationConfig())
+    history = run(student, seen, config, val=seen)
+    losses_seen = history.curve("loss")[1]
+    assert np.mean(losses_seen[-5:]) < 0.3 * np.mean(losses_seen[:5])
+    assert history.scores.plain > 0.9
+    assert history.scores.augmented > 0.9
+    assert not student.training
+
+
+@pytest.mark.parametrize("term", ["assignment", "feature", "hint"])
+def test_transfer_brings_the_student_nearer_to_the_teacher(features, bank, term):
+    config = PLAIN.replace(steps=30, batch_size=6, **{f"{term}_weight": 3.0})
+    history = run(made(bank), features.images, config, features=features)
+    values = history.curve(term)[1]
+    assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
+
+
+def test_two_runs_of_the_same_seed_end_in_the_same_weights_and_another_seed_in_others(features, fresh_bank):
+    ends = []
+    for seed in (0, 0, 1):
+        student = made(fresh_bank(), FeatureAugmentationConfig())
+        run(student, features.images, BASE.replace(seed=seed), features=features)
+        ends.append(copy_of(student))
+    assert differing(ends[0], ends[1]) == []
+    assert differing(ends[0], ends[2])
+
+
+def test_training_leaves_no_trace_of_the_random_numbers_drawn_before_it(packed):
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.default_rng(seed)
+        student = made(drop_path_rate=0.3)
+        run(student, packed, PLAIN)
+        ends.append(copy_of(student))
+    assert differing(*ends) == []
+
+
+def test_training_never_calls_the_teacher(features, bank, monkeypatch):
+    monkeypatch.setattr(Teacher, "forward", lambda *_: pytest.fail("the teacher ran"))
+    assert (
+        run(
+            made(bank, FeatureAugmentationConfig()), features.images, BASE.replace(hint_weight=1.0), features=features
+        ).step
+        == 6
+    )
+
+
+def test_only_the_wanted_terms_are_computed(features, fresh_bank):
+    def terms(config: DistillConfig, augment: FeatureAugmentationConfig | None = None, **options) -> set[str]:
+        history = run(made(fresh_bank(), augment), features.images, config.replace(steps=1), **options)
+        return set(history.rows[0]) - {"step", "lr", "seconds", "loss"}
+
+    with_teacher = {"features": features}
+    assert terms(BASE) == {"task"}
+    assert terms(PLAIN, **with_teacher) == {"task"}
+    assert terms(BASE, **with_teacher) == {"task", "assignment", "feature"}
+    assert terms(BASE.replace(assignment_weight=0.0, hint_weight=1.0), **with_teacher) == {"task", "feature", "hint"}
+    branch = BASE.replace(feature_weight=0.0, teacher_branch_weight=0.5)
+    assert terms(branch, **with_teacher) == {"task", "assignment", "teacher_branch"}
+    assert terms(BASE, FeatureAugmentationConfig()) == {"task", "augmented"}
+    all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint"}
+    everything = EVERYTHING.replace(unlabelled_batch=0)
+    assert terms(everything, FeatureAugmentationConfig(), **with_teacher) == all_terms
+
+
+def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
+    config = EVERYTHING.replace(unlabelled_batch=0, augmented_weight=0.3, assignment_weight=2.0)
+    (row,) = run(
+        made(bank, FeatureAugmentationConfig()), features.images, config.replace(steps=1), features=features
+    ).rows
+    weights = {
+        name: getattr(config, f"{name}_weight", 1.0) for name in row if name not in ("step", "lr", "seconds", "loss")
+    }
+    assert weights["task"] == 1.0
+    assert row["loss"] == pytest.approx(sum(weight * row[name] for name, weight in weights.items()), rel=1e-5)
+    assert (
+        total_loss({"task": torch.tensor(2.0), "hint": torch.tensor(3.0)}, config).item() == 2 + 3 * config.hint_weight
+    )
+
+
+@pytest.mark.parametrize("augment", [None, FeatureAugmentationConfig(residual="relu")], ids=["plain", "augmented"])
+def test_the_teacher_branch_reads_the_modules_output_or_the_patches_as_the_student_is_read(features, bank, augment):
+    student = made(bank, augment).eval()
+    batch = batch_of(features, student, BASE, bank)
+    u = batch.teacher.flatten(2).transpose(1, 2)
+    for reads, g in (("module", bank(u)), ("patches", u)):
+        config = BASE.replace(teacher_branch_weight=1.0, teacher_reads=reads)
+        expected = TASK.loss(student.head(student.augmented(g) if augment else g), batch.targets)
+        torch.testing.assert_close(Distiller(student, config, None)(batch, False)["teacher_branch"], expected)
+
+
+def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
+    student = made(bank).eval()
+    distiller, batch = Distiller(student, BASE, None), batch_of(features, student, BASE, bank)
+    bank.enabled[1] = False
+    before = distiller(batch, False)["assignment"]
+    with torch.no_grad():
+        bank.prototypes[1] = 5 * bank.prototypes[0] + 1
+    assert torch.equal(distiller(batch, False)["assignment"], before)
+    bank.enabled[1] = True
+    assert not torch.equal(distiller(batch, False)["assignment"], before)
+
+
+# Who gets a gradient
+
+
+def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_the_teacher(features, bank):
+    config = EVERYTHING.replace(unlabelled_batch=0, train_bank=True)
+    augment = FeatureAugmentationConfig(residual="relu")
+    student = made(bank, augment)
+    distiller = Distiller(student, config, features.maps[-1].shape[2])
+    batch = batch_of(features, student, config, bank)
+    total_loss(distiller(batch, False), config).backward()
+    modules = {
+        "backbone": student.backbone, "adapter": student.adapter, "head": student.head,
+        "feature_augmentation": student.feature_augmentation,
+        "bank": bank, "projector": distiller.projector,
+    }  # fmt: skip
+    for name, module in modules.items():
+        silent = [key for key, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert silent == [], f"{name} gets no gradient at {silent}"
+    assert (bank.prototypes.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("term", ["assignment", "feature", "hint"])
+def test_a_transfer_term_alone_reaches_the_student_and_never_the_teachers_features(features, bank, term):
+    config = PLAIN.replace(**{f"{term}_weight": 1.0})
+    student = made(bank)
+    distiller = Distiller(student, config, features.maps[-1].shape[2] if term == "hint" else None)
+    batch = batch_of(features, student, config, bank)
+    batch.teacher.requires_grad_()
+    if batch.last is not None:
+        batch.last.requires_grad_()
+    distiller(batch, True)[term].backward()
+    assert batch.teacher.grad is None
+    assert batch.last is None or batch.last.grad is None
+    assert student.backbone.conv1[0].weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in student.head.parameters())
+
+
+def test_a_frozen_bank_is_unchanged_and_a_trained_one_moves(features, fresh_bank):
+    for train_bank in (False, True):
+        bank = fresh_bank()
+        before = copy_of(bank)
+        student = made(bank, FeatureAugmentationConfig())
+        run(student, features.images, BASE.replace(train_bank=train_bank, teacher_branch_weight=0.5), features=features)
+        moved = differing(before, copy_of(bank))
+        assert ("prototypes" in moved) is train_bank
+        assert bool(moved) is train_bank, moved
+        assert differing(copy_of(made().adapter), copy_of(student.adapter))
+
+
+def test_the_teacher_is_the_same_after_training(teacher, features, bank):
+    before = teacher.fingerprint
+    run(made(bank, FeatureAugmentationConfig()), features.images, BASE.replace(train_bank=True), features=features)
+    assert teacher.fingerprint == before
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+# Unlabelled images
+
+
+def test_unlabelled_images_change_transfer_terms_and_their_labels_are_never_used(features, unlabelled, fresh_bank):
+    config = EVERYTHING.replace(steps=3)
+    ends = []
+    for labels in (np.full(7, UNLABELLED), np.zeros(7, np.int64), np.full(7, 999)):
+        student = made(fresh_bank(), FeatureAugmentationConfig())
+        told = replace(unlabelled, images=replace(unlabelled.images, labels=labels))
+        run(student, features.images, config, features=features, unlabelled=told)
+        ends.append(copy_of(student))
+    assert differing(ends[0], ends[1]) == differing(ends[0], ends[2]) == []
+
+
+def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(features, unlabelled, bank):
+    config = EVERYTHING
+    student = made(
+        bank, FeatureAugmentationConfig(residual="relu")
+    ).eval()  # in eval mode images do not touch one another
+    distiller = Distiller(student, config, features.maps[-1].shape[2])
+    alone = batch_of(features, student, config, bank)
+    extra = batch_of(unlabelled, student, config, bank, first=3)
+    apart, together = distiller(alone, False), distiller(joined(alone, extra), False)
+    for term in ("task", "augmented", "teacher_branch", "consistency"):
+        torch.testing.assert_close(together[term], apart[term])
+    of_extra = distiller(replace(extra, targets=alone.targets), False)
+    for term in ("assignment", "feature"):
+        torch.testing.assert_close(together[term], (apart[term] + of_extra[term]) / 2)
+        assert (together[term] - apart[term]).abs() > 1e-4
+
+
+def test_every_unlabelled_image_takes_its_turn(features, unlabelled, bank, monkeypatch):
+    seen: list[int] = []
+    inner = Source.batch
+
+    def batch(self, indices, *rest):
+        if self.images is unlabelled.images:
+            seen.extend(indices.tolist())
+        return inner(self, indices, *rest)
+
+    monkeypatch.setattr(Source, "batch", batch)
+    run(
+        made(bank), features.images, BASE.replace(steps=7, unlabelled_batch=3), features=features, unlabelled=unlabelled
+    )
+    assert np.bincount(seen).tolist() == [3] * 7
+
+
+def test_label_free_steps_have_no_task_term_and_leave_the_head_alone(features, unlabelled, bank):
+    config = EVERYTHING.replace(steps=5, label_free_steps=3, warmup=0.0)
+    heads, student = [], made(bank, FeatureAugmentationConfig(residual="relu"))
+    history = run(
+        student, features.images, config, features=features, unlabelled=unlabelled,
+        callbacks=(lambda step, row: heads.append(copy_of(student.head)),),
+    )  # fmt: skip
+    for row in history.rows:
+        free = row["step"] < 3
+        assert ({"task", "augmented", "teacher_branch", "consistency"} & row.keys() == set()) is free
+        assert {"assignment", "feature", "hint"} <= row.keys()
+    assert differing(heads[0], heads[2]) == []
+    assert differing(heads[2], heads[4])
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_outside_the_task_is_refused_with_the_image(packed, label):
+    labels = packed.labels.copy()
+    labels[5] = label
+    with pytest.raises(ValueError, match=rf"image '5' has label {label}, .* classes 0\.\.1"):
+        run(made(), replace(packed, labels=labels), PLAIN)
+
+
+def test_teacher_features_of_other_images_are_refused(features, bank, tmp_path):
+    other = pack(Arrays(255 - draw_stripes()[0], draw_stripes()[1], TASK.classes), 32, root=tmp_path, progress=False)
+    assert other.ids == features.images.ids  # numbers tell nothing
+    for images in (features.images.select(np.arange(11)), features.images.select(np.arange(12)[::-1]), other):
+        with pytest.raises(ValueError, match="belong to other images"):
+            run(made(bank), images, BASE, features=features)
+
+
+def test_a_data_set_that_is_not_packed_is_checked_against_the_features_too(
+    stripes, features, bank, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))
+    others = Arrays(255 - stripes.images, stripes.labels, stripes.classes)
+    with pytest.raises(ValueError, match="belong to other images"):
+        run(made(bank), others, BASE, features=features)
+    assert run(made(bank), stripes, BASE.replace(steps=1), features=features).step == 1
+
+
+def test_images_packed_at_another_size_than_the_features_are_the_same_images(stripes, features, bank, tmp_path):
+    large = pack(stripes, 48, root=tmp_path, progress=False)
+    assert run(made(bank), large, BASE.replace(steps=1), features=features).step == 1
+
+
+def test_a_bank_of_another_teacher_is_refused(features, bank):
+    bank.teacher = "f" * 20
+    with pytest.raises(ValueError, match="bank's teacher"):
+        run(made(bank), features.images, BASE, features=features)
+
+
+def test_terms_that_need_prototypes_are_refused_without_a_bank(features):
+    with pytest.raises(ValueError, match=r"assignment_weight, feature_weight > 0 need prototypes"):
+        run(made(), features.images, BASE, features=features)
+    assert run(made(), features.images, PLAIN.replace(hint_weight=1.0, steps=1), features=features).step == 1
+
+
+def test_what_would_train_nothing_is_refused(features, unlabelled, bank):
+    cases = [
+        ("label_free_steps are for transfer", BASE.replace(label_free_steps=2), {}),
+        ("unlabelled_batch is 0", BASE, {"features": features, "unlabelled": unlabelled}),
+        ("learn from transfer alone", PLAIN.replace(label_free_steps=2), {"features": features}),
+    ]
+    for message, config, options in cases:
+        with pytest.raises(ValueError, match=message):
+            run(made(bank), features.images, config, **options)
+
+
+def poisoned(after: int, value):
+    """feature_transfer that goes wrong after some calls."""
+    inner, calls = losses.feature_transfer, []
+
+    def feature_transfer(student, teacher):
+        calls.append(None)
+        return inner(student, teacher) if len(calls) <= after else value(student)
+
+    return feature_transfer
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda student: student.mean() * float("nan"), "the loss is nan at step 4"),
+        (lambda student: student.mean() * float("inf"), "the loss is -?(inf|nan) at step 4"),
+        (lambda student: (student - student.detach()).abs().sum().sqrt(), "its gradient (nan|inf) at step 4"),
+    ],
+    ids=["nan", "inf", "infinite slope of a finite loss"],
+)
+def test_a_loss_that_is_not_finite_stops_with_step_terms_and_images_and_keeps_the_last_good_checkpoint(
+    features, bank, tmp_path, monkeypatch, value, message
+):
+    monkeypatch.setattr(losses, "feature_transfer", poisoned(4, value))
+    student = made(bank)
+    with pytest.raises(NonFiniteLossError, match=message) as told:
+        run(student, features.images, BASE, features=features, run_dir=tmp_path, checkpoint_every=1)
+    text = str(told.value)
+    batch = next(shuffled(12, 4, 0, start=4))
+    assert ", ".join(features.images.ids[i] for i in batch) in text
+    assert "task " in text
+    assert str(tmp_path) in text
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 4
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert all(value.isfinite().all() for value in copy_of(student).values())
+
+
+def test_images_that_are_not_finite_after_a_broken_backbone_are_told_in_a_plain_run(packed):
+    student = made()
+    with torch.no_grad():
+        student.adapter[0].weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="step 0 "):
+        run(student, packed, PLAIN)
+
+
+# Stopping and going on
+
+
+def interrupted(student: Student, features: PatchFeatures, config: DistillConfig, folder: Path, at: int, **options):
+    """A run that is killed after some steps."""
+
+    def kill(step: int, row: dict[str, float]) -> None:
+        if step == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(student, features.images, config, features=features, run_dir=folder, callbacks=(kill,), **options)
+
+
+@pytest.mark.parametrize(
+    ("at", "every"), [(3, 2), (5, 2), (1, 2), (4, 100)], ids=["between", "late", "before the first", "no checkpoint"]
+)
+def test_a_run_resumed_after_a_kill_ends_in_the_very_weights_of_an_uninterrupted_one(
+    features, unlabelled, fresh_bank, tmp_path, at, every
+):
+    config = EVERYTHING.replace(train_bank=True, steps=8, label_free_steps=3)
+    augment = FeatureAugmentationConfig(residual="relu")
+
+    def student() -> Student:
+        return made(fresh_bank(), augment, drop_path_rate=0.3)
+
+    options = {"unlabelled": unlabelled, "checkpoint_every": every}
+    whole = student()
+    expected = run(whole, features.images, config, features=features, **options)
+    interrupted(student(), features, config, tmp_path, at, **options)
+    torch.rand(17)  # the random state of the new process is another one
+    resumed = student()
+    history = run(resumed, features.images, config, features=features, run_dir=tmp_path, resume=True, **options)
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+    assert curves(history) == curves(expected)
+    assert [row["step"] for row in history.rows] == list(range(8))
+
+
+def test_seconds_go_on_counting_after_a_resumption(features, bank, tmp_path):
+    interrupted(made(bank), features, BASE, tmp_path, 4, checkpoint_every=1)
+    history = run(made(bank), features.images, BASE, features=features, run_dir=tmp_path, resume=True)
+    seconds = history.curve("seconds")[1]
+    assert seconds == sorted(seconds)
+
+
+def test_a_finished_run_resumed_does_nothing_more(features, bank, tmp_path):
+    student = made(bank)
+    run(student, features.images, BASE, features=features, run_dir=tmp_path)
+    other = made(bank)
+    history = run(other, features.images, BASE, features=features, run_dir=tmp_path, resume=True, val=features.images)
+    assert history.step == 6
+    assert history.scores.plain == evaluate(student, features.images).plain
+    assert differing(copy_of(student), copy_of(other)) == []
+
+
+def test_resuming_where_nothing_was_kept_starts_from_the_beginning(features, bank, tmp_path):
+    history = run(made(bank), features.images, BASE, features=features, run_dir=tmp_path / "new", resume=True)
+    assert len(history.rows) == 6
+
+
+def test_resuming_with_other_settings_is_refused_with_their_names(features, bank, tmp_path):
+    run(made(bank), features.images, BASE, features=features, run_dir=tmp_path)
+    with pytest.raises(
+        ValueError, match=r"other settings .*lr was 0\.004, is 0\.001.*hint_weight was 0\.0, is 2\.0"
+    ) as told:
+        run(
+            made(bank),
+            features.images,
+            BASE.replace(lr=1e-3, hint_weight=2.0),
+            features=features,
+            run_dir=tmp_path,
+            resume=True,
+        )
+    assert "batch_size" not in str(told.value)
+
+
+def test_resuming_with_another_student_is_refused(features, bank, tmp_path):
+    run(made(bank), features.images, BASE, features=features, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="another student"):
+        run(
+            made(bank, FeatureAugmentationConfig()),
+            features.images,
+            BASE,
+            features=features,
+            run_dir=tmp_path,
+            resume=True,
+        )
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_told_and_not_believed(features, bank, tmp_path, part):
+    run(made(bank), features.images, BASE, features=features, run_dir=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        run(made(bank), features.images, BASE, features=features, run_dir=tmp_path, resume=True)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(features, fresh_bank, tmp_path, monkeypatch):
+    whole = made(fresh_bank())
+    run(whole, features.images, BASE, features=features)
+    inner, saved = torch.save, []
+
+    def save(state, path):
+        saved.append(None)
+        if len(saved) == 2:
+            Path(path).write_bytes(b"half a checkpoint")
+            raise KeyboardInterrupt
+        inner(state, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            run(made(fresh_bank()), features.images, BASE, features=features, run_dir=tmp_path, checkpoint_every=2)
+    resumed = made(fresh_bank())
+    history = run(resumed, features.images, BASE, features=features, run_dir=tmp_path, resume=True)
+    assert history.step == 6
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+
+
+def test_a_callback_can_stop_the_run_and_keeps_the_result_which_can_be_resumed(features, fresh_bank, tmp_path):
+    seen, student = [], made(fresh_bank())
+
+    def stop(step: int, row: dict[str, float]) -> bool:
+        seen.append((step, row["task"]))
+        return step == 3
+
+    options = {"features": features, "run_dir": tmp_path}
+    history = run(student, features.images, BASE, callbacks=(stop,), val=features.images, **options)
+    assert history.stopped
+    assert "stopped early" in repr(history)
+    assert history.step == len(seen) == 4
+    assert history.scores.plain == evaluate(student, features.images).plain
+    assert not student.training
+    assert differing(copy_of(student), copy_of(made(fresh_bank())))
+    whole, resumed = made(fresh_bank()), made(fresh_bank())
+    run(whole, features.images, BASE, features=features)
+    assert not run(resumed, features.images, BASE, resume=True, **options).stopped
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+
+
+def test_every_callback_is_called_though_one_of_them_stops(packed):
+    called = []
+    run(made(), packed, PLAIN, callbacks=(lambda step, row: True, lambda step, row: called.append(step)))
+    assert called == [0]
+
+
+def test_metrics_are_written_beside_the_checkpoint_as_the_history_has_them(features, bank, tmp_path):
+    history = run(made(bank), features.images, BASE, features=features, run_dir=tmp_path / "run", log_every=2)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history.rows
+    assert [row["step"] for row in history.rows] == [0, 2, 4, 5]
+    assert history.curve("task") == ([0, 2, 4, 5], [row["task"] for row in history.rows])
+    assert not (tmp_path / "run" / "checkpoint.new").exists()
+
+
+# Learning rate
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
+    config = DistillConfig(steps=100, lr=2.0, warmup=0.1)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[55] == pytest.approx(1.0)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.01
+    assert rates[77] == pytest.approx(1 + math.cos(math.pi * 67 / 90))
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (5, 1.0), (3, 0.05)])
+def test_the_learning_rate_is_positive_however_short_the_run(steps, warmup):
+    config = DistillConfig(steps=steps, lr=1.0, warmup=warmup)
+    assert all(0 < learning_rate(step, config) <= 1 for step in range(steps))
+
+
+def test_the_scheduled_rate_is_the_one_that_is_used(packed):
+    config = PLAIN.replace(steps=5, warmup=0.4)
+    history = run(made(), packed, config)
+    assert history.curve("lr")[1] == [learning_rate(step, config) for step in range(5)]
+    student = made()
+    before = copy_of(student.head)
+    run(student, packed, config.replace(lr=0.0))
+    assert differing(before, copy_of(student.head)) == []
+
+
+# Precision and processes
+
+
+def test_runs_of_different_precision_follow_one_another_in_one_process(features, fresh_bank):
+    ends = {}
+    for precision in ("no", "bf16", "no"):
+        student = made(fresh_bank(), FeatureAugmentationConfig())
+        config = EVERYTHING.replace(unlabelled_batch=0, mixed_precision=precision)
+        history = run(student, features.images, config, features=features, val=features.images)
+        assert all(math.isfinite(row["loss"]) for row in history.rows)
+        assert {p.dtype for p in student.parameters()} == {torch.float32}
+        ends.setdefault(precision, []).append(copy_of(student))
+    assert differing(*ends["no"]) == []
+    assert differing(ends["no"][0], ends["bf16"][0])  # the flag does something
+
+
+def one_of_two(
+    rank: int, port: int, folder: str, features: PatchFeatures, unlabelled: PatchFeatures, state: dict
+) -> None:
+    """What each of two processes does."""
+    warnings.simplefilter("ignore")  # of torch, about the start of process groups
+    torch.set_num_threads(1)
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()} | {"ACCELERATE_USE_CPU": "true"}
+    bank = PrototypeBank(6, 48, 16, teacher=features.teacher)
+    bank.load_state_dict(state)
+    student = made(bank, FeatureAugmentationConfig())
+    for precision in ("no", "bf16"):  # the second run finds the processes connected
+        config = EVERYTHING.replace(mixed_precision=precision, train_bank=True, batch_size=6, unlabelled_batch=4)
+        history = run(
+            student, features.images, config, features=features, unlabelled=unlabelled, val=features.images,
+            run_dir=f"{folder}/{precision}",
+        )  # fmt: skip
+    result = {"weights": copy_of(student), "rows": curves(history), "predictions": history.scores.predictions.tolist()}
+    torch.save(result, f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_each_step_and_end_in_identical_weights(features, unlabelled, bank, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (port, str(tmp_path), features, unlabelled, copy_of(bank))
+    multiprocessing.start_processes(one_of_two, arguments, nprocs=2, start_method="spawn")  # a fork may hang on threads
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert differing(first["weights"], second["weights"]) == []
+    assert first["predictions"] == second["predictions"]
+    assert [row["loss"] for row in first["rows"]] != [row["loss"] for row in second["rows"]]  # each had its own images
+    assert differing(first["weights"], copy_of(made(bank, FeatureAugmentationConfig())))
+    kept = torch.load(tmp_path / "bf16" / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 6
+
+
+# Any network teaches any other
+
+
+PAIRS = {
+    "cnn to vit": ("cnn", {"backbone": "test_vit", "patch_size": 16}),
+    "vit to cnn": ("vit", {"backbone": "resnet10t", "layers": (1, 2, 3), **TINY}),
+    "vit to vit": ("vit", {"backbone": "test_vit", "patch_size": 4}),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("dense", [False, True])
+def test_any_teacher_teaches_any_student_whatever_their_grids_and_widths(teacher, vit, packed, tmp_path, pair, dense):
+    kind, learns = PAIRS[pair]
+    seen = extract({"cnn": teacher, "vit": vit}[kind], packed, device="cpu", root=tmp_path, progress=False)
+    bank = discover(seen, config=DiscoverConfig(num_prototypes=4, embed_dim=16, steps=1, batch_size=4), progress=False)
+    images, task = packed, TASK
+    if dense:
+        masks = (np.asarray(packed.pixels).mean(1) > 128).astype(np.uint8)
+        images, task = replace(packed, masks=masks), Segmentation(2, ("dark", "bright"), width=8)
+    student = Student(**learns, task=task, bank=bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32)
+    assert student.grid != seen.grid
+    assert f"{seen.width} teacher values" in repr(student)
+    config = BASE.replace(steps=50, batch_size=12, hint_weight=1.0, unlabelled_batch=2)
+    history = run(student, images, config, features=replace(seen, images=images), unlabelled=seen, val=images)
+    values = history.curve("feature")[1]
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:3])
+    assert history.scores.augmented is not None

@@ -1,0 +1,89 @@
+"""Crops: maps, masks and boxes are cut at the same place."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from prockd.datasets.transforms import Crops, cut_boxes, cut_maps, cut_masks, random_crops, whole_images
+
+
+def test_a_whole_region_is_the_map_itself_and_half_a_region_its_half():
+    maps = torch.rand(2, 3, 8, 8)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(cut_maps(maps, whole, (8, 8)), maps)
+    torch.testing.assert_close(cut_maps(maps, whole, (4, 4)), F.avg_pool2d(maps, 2))
+    right = torch.tensor([[0.5, 0.0, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(cut_maps(maps, right, (8, 4)), maps[..., 4:])
+    lower = torch.tensor([[0.0, 0.5, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(cut_maps(maps, lower, (4, 8)), maps[..., 4:, :])
+
+
+def test_regions_lie_inside_the_image_and_keep_the_part_that_was_asked():
+    crops = random_crops(2000, torch.Generator().manual_seed(0), min_area=0.3, flip=True)
+    boxes, views = crops.regions, crops.mirrored
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1 + 1e-6
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area = width * height
+    assert 0.22 < area.min() < 0.35  # a side that would be too long is cut off
+    assert area.max() > 0.95
+    assert (width / height).min() > 0.7
+    assert (width / height).max() < 1.4
+    assert views.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def drawn(box: list[int], side_px: int = 64) -> np.ndarray:
+    """A mask that is 1 inside the box."""
+    mask = np.zeros((side_px, side_px), np.uint8)
+    x0, y0, x1, y1 = box
+    mask[y0:y1, x0:x1] = 1
+    return mask
+
+
+def test_a_mask_and_a_box_of_one_object_stay_together_through_every_crop_and_flip():
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 32, (40, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(12, 32, (40, 2))], 1)
+    masks = torch.from_numpy(np.stack([drawn(box) for box in boxes.tolist()]))
+    crops = random_crops(40, torch.Generator().manual_seed(0), min_area=0.3, flip=True)
+    assert 8 < crops.mirrored.sum() < 32
+    cut = cut_masks(masks, crops, 128)
+    found = cut_boxes(list(boxes[:, None].astype(np.float32)), [np.zeros(1, np.int64)] * 40, 64, crops, 128)
+    pixels = cut_maps(
+        torch.where(crops.mirrored[:, None, None], masks.flip(2), masks)[:, None].float(), crops.regions, (128, 128)
+    )
+    assert ((pixels[:, 0] > 0.5) != cut.bool()).float().mean() < 0.02
+    seen = 0
+    for mask, target in zip(cut, found, strict=True):
+        for x0, y0, x1, y1 in target["boxes"].tolist():
+            rows, columns = torch.nonzero(mask.any(1)).flatten(), torch.nonzero(mask.any(0)).flatten()
+            extent = [columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1]
+            assert np.abs(np.subtract(extent, [x0, y0, x1, y1])).max() <= 1.5
+            seen += 1
+    assert seen > 25
+
+
+def test_a_mask_that_is_not_cropped_is_itself_and_a_flip_turns_it_round():
+    masks = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (3, 16, 16), dtype=np.uint8))
+    crops = whole_images(3)
+    assert torch.equal(cut_masks(masks, crops, 16), masks.long())
+    turned = Crops(crops.regions, torch.tensor([True, False, True]))
+    assert torch.equal(cut_masks(masks, turned, 16)[0], masks[0].flip(1).long())
+    assert set(cut_masks(masks, turned, 7).unique().tolist()) <= set(range(9))  # no class is invented
+
+
+def test_a_box_of_which_less_than_a_third_is_left_is_dropped_and_the_others_are_clipped():
+    boxes = [np.array([[0, 0, 20, 10], [8, 0, 28, 10], [40, 40, 60, 60]], np.float32), np.zeros((0, 4), np.float32)]
+    labels = [np.array([3, 4, 5]), np.zeros(0, np.int64)]
+    crops = Crops(torch.tensor([[0.25, 0.0, 0.75, 0.5], [0.0, 0.0, 1.0, 1.0]]), torch.zeros(2, dtype=torch.bool))
+    first, second = cut_boxes(boxes, labels, 64, crops, 64)
+    assert first["labels"].tolist() == [4]
+    assert first["boxes"].tolist() == [[0, 0, 24, 20]]
+    assert second["boxes"].shape == (0, 4)
+
+
+def test_a_box_in_a_mirrored_image_is_mirrored():
+    crops = Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([True]))
+    (target,) = cut_boxes([np.array([[4, 8, 20, 30]], np.float32)], [np.array([0])], 64, crops, 32)
+    assert target["boxes"].tolist() == [[22, 4, 30, 15]]

@@ -1,0 +1,104 @@
+"""The Farmyard experiment and what is built on it: the demo, the teacher's own training, the command line."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from prockd import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, Teacher, discover
+from prockd.cli import app
+from prockd.runs.demo import run_demo
+from prockd.runs.world import World, farmyard_task, farmyard_world, train_student
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PROCKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield farmyard_world(
+        Teacher("farmyard"), per_class=4, num_source=24, num_unlabelled=20, num_val=10, num_test=20, progress=False
+    )
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def bank(world):
+    config = DiscoverConfig(num_prototypes=8, embed_dim=16, steps=2, max_patches=2000)
+    return discover(world.source, config=config, progress=False)
+
+
+def test_no_set_of_the_world_shares_an_image_with_another(world):
+    sets = [world.source, world.labelled, world.unlabelled, world.val, world.test]
+    seen = [image.tobytes() for features in sets for image in np.asarray(features.images.pixels)]
+    assert len(set(seen)) == len(seen)
+
+
+def test_unlabelled_and_source_images_carry_no_label(world):
+    assert (np.asarray(world.unlabelled.images.labels) == -1).all()
+    assert (np.asarray(world.source.images.labels) == -1).all()
+
+
+def test_fewer_labels_are_a_balanced_part_of_more(world):
+    two, one = world.few(2), world.few(1)
+    assert np.bincount(two.labelled.images.labels).tolist() == [2] * 10
+    assert set(one.labelled.images.ids) < set(two.labelled.images.ids) < set(world.labelled.images.ids)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_the_same_code_trains_every_task(task, world, bank):
+    sizes = {"per_class": 1, "num_source": 24, "num_unlabelled": 4, "num_val": 4, "num_test": 4}
+    other = farmyard_world(Teacher("farmyard"), task=task, progress=False, **sizes)
+    steps = {"steps": 2, "batch_size": 4, "unlabelled_batch": 2}
+    for teacher in (True, False):
+        recipe = other.recipe.distill if teacher else other.recipe.alone
+        config = recipe.replace(**steps | ({} if teacher else {"unlabelled_batch": 0}))
+        _, history = train_student(other, bank, FeatureAugmentationConfig(), config, teacher=teacher, on="val")
+        assert history.scores.metric == other.task.metric
+        assert history.scores.augmented is not None
+        assert ("feature" in history.rows[-1]) is teacher
+    with pytest.raises(ValueError, match="task='counting': Farmyard has 'classification'"):
+        farmyard_task("counting", ("a",))
+
+
+def test_a_student_can_start_from_another_ones_backbone(world, bank):
+    config = DistillConfig(steps=1, batch_size=8, unlabelled_batch=4)
+    first, _ = train_student(world, bank, None, config, on="val")
+    torch.manual_seed(0)
+    second, history = train_student(
+        world, bank, FeatureAugmentationConfig(), config.replace(lr=0.0), on="val", start=first.state_dict()
+    )
+    weights = dict(first.named_parameters())
+    same = [torch.equal(p, weights[n]) for n, p in second.named_parameters() if n.startswith(("backbone.", "adapter."))]
+    assert all(same)
+    assert history.scores is not None
+    assert history.scores.augmented is not None
+
+
+def test_the_student_has_at_most_a_tenth_of_the_teachers_parameters(world, bank):
+    student, _ = train_student(world, bank, None, DistillConfig(steps=1, batch_size=8), on="val")
+    assert student.plain_parameters <= 0.1 * sum(p.numel() for p in Teacher("farmyard").parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
+def test_the_demo_writes_one_report_that_needs_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    path = run_demo(tmp_path / "demo", seeds=1, steps=2, images=40)
+    html = path.read_text()
+    assert not re.findall(r"(?:src|href)=.https?:", html)
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    kinds = [row["student learns from"] for row in results["students"]]
+    assert kinds == ["labels alone", "labels + teacher", "(linear probe on the teacher)"]
+    assert [row["patches grouped by"] for row in results["parts"]] == ["prototypes", "shuffled", "raw pixels"]
+    assert "labels + teacher" in html
+    assert (tmp_path / "demo" / "prototypes.safetensors").is_file()
+
+
+def test_the_command_line_tells_its_commands():
+    told = CliRunner().invoke(app, ["--help"])
+    assert told.exit_code == 0
+    assert "demo" in told.output
+    assert "train-teacher" in told.output
