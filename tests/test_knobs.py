@@ -24,8 +24,8 @@ def made(config, name, value):
 
 @pytest.mark.parametrize(("config", "field"), FIELDS)
 def test_every_knob_says_what_it_is_for(config, field):
-    assert len(field.metadata["about"]) > 10
-    assert field.metadata["about"].endswith(".")
+    assert len(field.metadata["help"]) > 10
+    assert field.metadata["help"].endswith(".")
 
 
 @pytest.mark.parametrize(("config", "field"), NUMBERS)
@@ -76,6 +76,8 @@ def test_replace_changes_one_knob_of_a_copy_and_checks_it():
     assert second.replace(lr=first.lr) == first
     with pytest.raises(ConfigError, match=r"no knob 'learning_rate'.*\blr\b"):
         first.replace(learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"no knob 'stpes'. Did you mean 'steps'\?"):
+        DistillConfig(stpes=3)
     with pytest.raises(ConfigError, match=r"DistillConfig\.lr = -1"):
         first.replace(lr=-1.0)
 

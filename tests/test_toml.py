@@ -24,7 +24,7 @@ def test_every_knob_stands_in_the_file_below_its_sentence():
     for section, knobs in ExperimentConfig().sections().items():
         assert set(tables[section]) == {f.name for f in dataclasses.fields(knobs)}
         for f in dataclasses.fields(knobs):
-            about = f.metadata["about"].rstrip(".")
+            about = f.metadata["help"].rstrip(".")
             assert any(line.startswith("# " + about) for line in lines), f.name
     above = lines[lines.index("warmup = 0.05") - 1]
     assert above == "# Part of the steps over which the learning rate rises (0 to 1)."
@@ -46,7 +46,7 @@ def test_every_knob_stands_in_the_file_below_its_sentence():
         ("[teacher]\nlayers = [1.5]", r"teacher\.layers = .*list of whole numbers"),
         ("[teacher]\nmean = ['a']", r"teacher\.mean = .*list of numbers"),
         ("[student]\noptions = 3", r"student\.options = 3: must be a table"),
-        ("[task]\nkind = 'guess'", r"task\.kind = 'guess': choose one of 'classification'"),
+        ("[data]\nfit = 'guess'", r"data\.fit = 'guess': choose one of 'auto'"),
         ("steps = 3", r"no section \[steps\]"),
         ("distill = 3", r"distill is a section"),
         ("[distill", r"is not TOML"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prockd.settings.knobs import ConfigError, Knobs, choice, knob, listed, said, table
+from prockd.settings.knobs import ConfigError, Knobs, choice, knob, numbers, plain, table
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, best, paper
 
 FARMYARD = "farmyard"
@@ -23,42 +23,42 @@ def class_names(text: str) -> list[str]:
 class TeacherConfig(Knobs):
     """Who teaches (:class:`prockd.Teacher`)."""
 
-    name: str = said(FARMYARD, "farmyard, a preset (see prockd presets), any timm name, or none: labels alone.")
-    weights: str = said("", "Local state dict; empty for none.")
-    pretrained: bool = said(False, "Fetch timm's weights, which needs a network or a filled cache.")
-    layers: tuple[int, ...] = listed(int, "Layers that are read; empty for the usual ones.")
+    name: str = plain(FARMYARD, "farmyard, a preset (see prockd presets), any timm name, or none: labels alone.")
+    weights: str = plain("", "Local state dict; empty for none.")
+    pretrained: bool = plain(False, "Fetch timm's weights, which needs a network or a filled cache.")
+    layers: tuple[int, ...] = numbers(int, "Layers that are read; empty for the usual ones.")
     image_px: int = knob(0, 0, 4096, "Side of the square input; 0 for the model's own.", "pixels")
-    mean: tuple[float, ...] = listed(float, "Mean of the input's channels, 0..1; empty for the model's own.")
-    std: tuple[float, ...] = listed(float, "Standard deviation of the same; empty for the model's own.")
+    mean: tuple[float, ...] = numbers(float, "Mean of the input's channels, 0..1; empty for the model's own.")
+    std: tuple[float, ...] = numbers(float, "Standard deviation of the same; empty for the model's own.")
     options: Mapping[str, Any] = table('More for timm.create_model, such as pad_type = "same".')
 
 
 @dataclass(frozen=True)
 class DataConfig(Knobs):
-    """What is learned from (:func:`prockd.datasets.open_subsets`)."""
+    """What is learned from (:func:`prockd.datasets.open_splits`)."""
 
-    path: str = said(FARMYARD, "farmyard, or a folder or file of your own images.")
-    test: str = said("", "Images to score on; empty for test or val of the folder, or else a part of it.")
+    path: str = plain(FARMYARD, "farmyard, or a folder or file of your own images.")
+    test: str = plain("", "Images to score on; empty for test or val of the folder, or else a part of it.")
     test_part: float = knob(0.25, 0.01, 0.9, "Part that is set aside for scoring where the folder has none.")
-    unlabelled: str = said(
+    unlabelled: str = plain(
         "", "More images without labels, for discovery and distill.unlabelled_batch; empty for the labelled ones."
     )
-    classes: str = said(
+    classes: str = plain(
         "", "Class names in label order, commas between them (of masks: from value 0, ignore for what is not scored); "
         "empty for classes.txt of the folder, or what is found.",
     )  # fmt: skip
-    group: str = said("", "Regular expression that finds an image's group (video, farm) in its name; never divided.")
+    group: str = plain("", "Regular expression that finds an image's group (video, farm) in its name; never divided.")
     fit: str = choice("auto", ("auto", "crop", "pad", "stretch"), "How pictures become squares.")
     on_bad: str = choice("refuse", ("refuse", "skip"), "What to do with images that cannot be used.")
     per_class: int = knob(
-        0,
-        0,
-        1_000_000,
-        "Labelled images used of each class; 0 for all, on Farmyard for 30, 5 (masks) or 10 (scenes).",
-        "images",
-    )
+        0, 0, 1_000_000, "Labelled images used of each class; 0 for all, on Farmyard for what suits the task.", "images"
+    )  # fmt: skip
+    val_part: float = knob(0.0, 0, 0.9, "Part of the labelled images that is set aside for tuning where none is.")
     num_discover: int = knob(1500, 1, 1_000_000, "Images to find prototypes on, at most.", "images")
+    num_unlabelled: int = knob(1000, 1, 10_000_000, "Unlabelled images, at most.", "images")
+    num_val: int = knob(500, 1, 1_000_000, "Images to tune on, at most.", "images")
     num_test: int = knob(1000, 1, 1_000_000, "Images to score on, at most.", "images")
+    background: str = plain("field", "Farmyard: what is behind the animals of the test images.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of which images are set aside and which are labelled.")
 
 
@@ -66,21 +66,22 @@ class DataConfig(Knobs):
 class TaskConfig(Knobs):
     """What the student predicts (:mod:`prockd.tasks`)."""
 
-    kind: str = choice("classification", ("classification", "segmentation", "detection"), "The task.")
-    balanced: bool = said(False, "Classification: let rare classes count more.")
+    kind: str = plain("classification", "classification, segmentation, detection, or another of prockd.tasks.TASKS.")
+    balanced: bool = plain(False, "Classification: let rare classes count more.")
     width: int = knob(64, 32, 1024, "Segmentation, detection: channels of the head, a multiple of 32.")
     dice_weight: float = knob(1.0, 0, 100, "Segmentation: weight of the Dice loss beside the cross-entropy.")
     detector: str = choice("fcos", ("fcos", "retinanet", "fasterrcnn"), "Detection: torchvision's detector.")
     dropout: float = knob(0.3, 0, 0.9, "Detection: share of the features' channels left out in a training step.")
+    options: Mapping[str, Any] = table("More for a task of your own, by the names of its fields.")
 
 
 @dataclass(frozen=True)
 class StudentConfig(Knobs):
     """Who learns (:class:`prockd.Student`)."""
 
-    backbone: str = said(SMALL_STUDENT[0], "Any timm name.")
-    weights: str = said("", "Local state dict to start from; empty for random weights.")
-    layers: tuple[int, ...] = listed(int, "Layers that are joined; empty for those that suit the task.")
+    backbone: str = plain(SMALL_STUDENT[0], "Any timm name.")
+    weights: str = plain("", "Local state dict to start from; empty for random weights.")
+    layers: tuple[int, ...] = numbers(int, "Layers that are joined; empty for those that suit the task.")
     grid: int = knob(0, 0, 512, "Rows and columns of patches; 0 for those of the finest layer.", "patches")
     image_px: int = knob(96, 16, 4096, "Side of the square input.", "pixels")
     options: Mapping[str, Any] = table("More for timm.create_model; the small student has its own.")

@@ -1,8 +1,11 @@
-"""Knobs: fields of frozen dataclasses that know their range, unit and meaning."""
+"""Knobs: fields of frozen dataclasses that know their range, unit and meaning.
+
+A knob's metadata is what widgets, ``--help``, TOML comments and error messages say of it, so all say the same.
+"""
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any, TypeVar
 
@@ -13,36 +16,56 @@ class ConfigError(ValueError):
     """A knob got a value outside its range, or does not exist."""
 
 
-def knob(default: Any, low: float | int | None, high: float | int | None, about: str, unit: str = "") -> Any:
-    """A dataclass field that knows its range, unit and meaning."""
-    return field(default=default, metadata={"low": low, "high": high, "about": about, "unit": unit})
+def knob(default: int | float, low: int | float | None, high: int | float, help: str, unit: str = "") -> Any:
+    """A number in a range: whole where the default is."""
+    return field(default=default, metadata={"low": low, "high": high, "help": help, "unit": unit})
 
 
-def choice(default: str, options: tuple[str, ...], about: str) -> Any:
-    """A dataclass field that is one of a few words."""
-    return field(default=default, metadata={"options": options, "about": about})
+def choice(default: str, options: tuple[str, ...], help: str) -> Any:
+    """One of a few words."""
+    return field(default=default, metadata={"options": options, "help": help})
 
 
-def said(default: Any, about: str) -> Any:
-    """A dataclass field of text, or of True and False."""
-    return field(default=default, metadata={"about": about})
+def plain(default: str | bool, help: str) -> Any:
+    """Any text, or True and False."""
+    return field(default=default, metadata={"help": help})
 
 
-def listed(of: type, about: str) -> Any:
-    """A dataclass field that is a list of numbers, empty by default."""
-    return field(default=(), metadata={"about": about, "of": of})
+def numbers(of: type, help: str) -> Any:
+    """A list of numbers, empty by default."""
+    return field(default=(), metadata={"help": help, "of": of})
 
 
-def table(about: str) -> Any:
-    """A dataclass field of names and values, empty by default."""
-    return field(default_factory=dict, metadata={"about": about, "table": True})
+def table(help: str) -> Any:
+    """A table of names and values, empty by default."""
+    return field(default_factory=dict, metadata={"help": help, "table": True})
 
 
-def as_tuples(value: Any) -> Any:
-    """Lists as tuples, so that what is read from a file equals what is typed."""
-    if isinstance(value, Mapping):
-        return {k: as_tuples(v) for k, v in value.items()}
-    return tuple(as_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+class Knobs:
+    """Base of frozen dataclasses of knobs: every value is checked against its metadata on construction.
+
+    Raises:
+        ConfigError: a name that is no knob, with the nearest one, or a value of another type or out of its range.
+    """
+
+    def __new__(cls: type[K], *args: Any, **values: Any) -> K:
+        """Refuse what is no knob before the dataclass would, and say what was probably meant."""
+        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in values:
+            if name not in names:
+                near = "".join(f" Did you mean {n!r}?" for n in difflib.get_close_matches(name, names, n=1))
+                raise ConfigError(f"{cls.__name__} has no knob {name!r}.{near} It has {', '.join(names)}")
+        return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, f.name, checked(type(self).__name__, f, getattr(self, f.name)))
+
+    def replace(self: K, **changes: Any) -> K:
+        """A copy with the named knobs changed; it raises as the class does."""
+        fields = {f.name: f for f in dataclasses.fields(self) if f.name in changes}  # type: ignore[arg-type]
+        new = {name: checked(type(self).__name__, f, changes[name]) for name, f in fields.items()}
+        return dataclasses.replace(self, **changes | new)  # type: ignore[type-var]
 
 
 def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
@@ -67,14 +90,13 @@ def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
         if not all(is_number(v, whole=meta["of"] is int) for v in items):
             raise ConfigError(f"{where}: must be a list of {'whole ' if meta['of'] is int else ''}numbers")
         return tuple(meta["of"](v) for v in items)
-    low, high = meta.get("low"), meta.get("high")
-    if low is None and high is None:
+    if "high" not in meta:
         return value
-    whole = isinstance(f.default, int)
+    low, high, whole = meta["low"], meta["high"], isinstance(f.default, int)
     if not is_number(value, whole=whole):
         raise ConfigError(f"{where}: must be a {'whole ' if whole else ''}number")
-    if not ((low is None or value >= low) and (high is None or value <= high)):
-        raise ConfigError(f"{where}: must lie in {low}..{'' if high is None else high} {meta['unit']}".rstrip())
+    if not ((low is None or value >= low) and value <= high):  # so written, NaN is refused too
+        raise ConfigError(f"{where}: must lie in {low}..{high} {meta['unit']}".rstrip())
     return value if whole else float(value)
 
 
@@ -83,24 +105,21 @@ def is_number(value: Any, *, whole: bool) -> bool:
     return not isinstance(value, bool) and isinstance(value, int if whole else int | float)
 
 
-class Knobs:
-    """Checks every field against its metadata on construction; ``replace`` gives a changed copy."""
+def as_tuples(value: Any) -> Any:
+    """Lists as tuples, so that what is read from a file equals what is typed."""
+    if isinstance(value, Mapping):
+        return {k: as_tuples(v) for k, v in value.items()}
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, f.name, checked(type(self).__name__, f, getattr(self, f.name)))
 
-    def replace(self: K, **changes: Any) -> K:
-        """A copy with the named knobs changed.
+def did_you_mean(name: str, names: Sequence[str], *, prefix: str = "", elsewhere: Sequence[str] = ()) -> str:
+    """The end of a message: what was probably meant, or all there is."""
+    near = [*elsewhere, *(prefix + n for n in difflib.get_close_matches(name, names, n=1))]
+    return f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(names)}"
 
-        Raises:
-            ConfigError: for an unknown name or a value out of range.
-        """
-        fields = {f.name: f for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        for name in changes:
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1)
-                meant = f"did you mean {near[0]!r}? It" if near else "it"
-                raise ConfigError(f"{type(self).__name__} has no knob {name!r}; {meant} has {', '.join(fields)}")
-        changes = {name: checked(type(self).__name__, fields[name], value) for name, value in changes.items()}
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+def differences(first: Knobs, second: Knobs) -> dict[str, tuple[Any, Any]]:
+    """The knobs that differ, with both values."""
+    names = [f.name for f in dataclasses.fields(first)]  # type: ignore[arg-type]
+    values = {name: (getattr(first, name), getattr(second, name)) for name in names}
+    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}

@@ -1,13 +1,8 @@
-"""Every knob, once: frozen dataclasses of plain values, written to and read from TOML and shown in the panel.
+"""The knobs of the method: how prototypes are found, how they augment features, how the student is trained."""
 
-Modules never take a config object; only :mod:`prockd.training.loop`, :mod:`prockd.prototypes.discovery` and
-:mod:`prockd.runs.world` unpack them. A knob's metadata holds its unit, its range and a sentence, so that widgets,
-``--help`` and error messages say the same thing.
-"""
+from dataclasses import dataclass
 
-from dataclasses import dataclass, field
-
-from prockd.settings.knobs import Knobs, choice, knob
+from prockd.settings.knobs import Knobs, choice, knob, plain
 
 
 @dataclass(frozen=True)
@@ -17,10 +12,7 @@ class DiscoverConfig(Knobs):
     num_prototypes: int = knob(48, 1, 4096, "How many prototypes K to learn.")
     embed_dim: int = knob(96, 2, 4096, "Width E of the space that prototypes live in.")
     init: str = choice("kmeans", ("kmeans", "uniform"), "k-means on the teacher's patches, or random (ablation).")
-    salient: bool = field(
-        default=True,
-        metadata={"about": "Weigh patches by how little they look like picture borders, so background gets fewer."},
-    )
+    salient: bool = plain(True, "Weigh patches by how little they look like picture borders, so background gets fewer.")
     sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
     steps: int = knob(150, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
     batch_size: int = knob(8, 1, 4096, "Images in a training step.", "images")
@@ -41,11 +33,9 @@ class FeatureAugmentationConfig(Knobs):
     residual: str = choice(
         "gate", ("gate", "relu"), "f + gate * T([e; r]) with the gate starting at 0, or the paper's ReLU."
     )
-    conditional: bool = field(
-        default=True, metadata={"about": "Learn the task's own scale and shift of each prototype."}
-    )
-    scaled: bool = field(default=True, metadata={"about": "Divide attention scores by sqrt(E)."})
-    detach: bool = field(default=True, metadata={"about": "Stop the augmented loss from reaching the backbone."})
+    conditional: bool = plain(True, "Learn the task's own scale and shift of each prototype.")
+    scaled: bool = plain(True, "Divide attention scores by sqrt(E).")
+    detach: bool = plain(True, "Stop the augmented loss from reaching the backbone.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class DistillConfig(Knobs):
     weight_decay: float = knob(0.05, 0, 10, "AdamW weight decay.")
     warmup: float = knob(0.05, 0, 1, "Part of the steps over which the learning rate rises.")
     min_crop: float = knob(0.5, 0.05, 1, "Smallest part of the image's area that a random crop keeps.")
-    flip: bool = field(default=True, metadata={"about": "Mirror half of the images."})
+    flip: bool = plain(True, "Mirror half of the images.")
     recoloured: float = knob(0.0, 0, 1, "Share of the images that the student sees in other colours.")
     label_smoothing: float = knob(0.0, 0, 0.9, "Label smoothing of the task loss.")
     augmented_weight: float = knob(1.0, 0, 100, "w1: task loss on the augmented prediction.")
@@ -73,7 +63,7 @@ class DistillConfig(Knobs):
     feature_weight: float = knob(30.0, 0, 100, "w4: cosine between student and teacher patches in the prototype space.")
     hint_weight: float = knob(0.0, 0, 100, "FitNets hint (rival): squared error to the teacher's last map.")
     temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are transferred.")
-    train_bank: bool = field(default=False, metadata={"about": "Let the task losses move the prototypes too."})
+    train_bank: bool = plain(False, "Let the task losses move the prototypes too.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of the data order, the crops and the flips.")
     mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "accelerate's mixed precision.")
 

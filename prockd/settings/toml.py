@@ -1,16 +1,16 @@
 """Settings as a TOML file: written with the meaning of every knob, read strictly, changed from the command line."""
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli_w
+import tomlkit
 
+from prockd.settings import knobs as k
 from prockd.settings.experiment import ExperimentConfig
-from prockd.settings.knobs import ConfigError
+from prockd.settings.knobs import ConfigError, did_you_mean
 
 
 def write_config(config: ExperimentConfig, path: str | Path) -> Path:
@@ -45,6 +45,10 @@ def set_values(config: ExperimentConfig, changes: Sequence[str]) -> ExperimentCo
 
     Raises:
         ConfigError: a change without ``=``, or as in :func:`read_config`.
+
+    Example:
+        >>> set_values(ExperimentConfig(), ["distill.steps=500"]).distill.steps
+        500
     """
     for change in changes:
         key, equals, text = change.partition("=")
@@ -72,87 +76,67 @@ def changed(
     sections = config.sections()
     for section, values in tables.items():
         if section not in sections:
-            raise ConfigError(f"{where}: there is no section [{section}]{nearest(section, list(sections))}")
+            raise ConfigError(f"{where}: there is no section [{section}]{did_you_mean(section, list(sections))}")
         knobs = sections[section]
         if not isinstance(values, Mapping):
-            raise ConfigError(
-                f"{where}: {section} is a section: write {section}.name = value, or [{section}] above them"
-            )
+            told = f"write {section}.name = value, or [{section}] above them"
+            raise ConfigError(f"{where}: {section} is a section: {told}")
         names = [f.name for f in dataclasses.fields(knobs)]  # type: ignore[arg-type]
-        for name in values:
-            if name not in names:
-                elsewhere = [f"{s}.{name}" for s, other in sections.items() if hasattr(other, name)]
-                raise ConfigError(
-                    f"{where}: there is no {section}.{name}"
-                    + nearest(name, names, prefix=f"{section}.", more=elsewhere)
-                )
-        told = {
+        for name in set(values).difference(names):
+            elsewhere = [f"{other}.{name}" for other, its in sections.items() if hasattr(its, name)]
+            near = did_you_mean(name, names, prefix=f"{section}.", elsewhere=elsewhere)
+            raise ConfigError(f"{where}: there is no {section}.{name}{near}")
+        new = {
             name: {**getattr(knobs, name), **value} if merge and isinstance(value, Mapping) else value
             for name, value in values.items()
         }
         try:
-            sections[section] = knobs.replace(**told)
+            sections[section] = knobs.replace(**new)
         except ConfigError as error:
             raise ConfigError(f"{where}: {str(error).replace(f'{type(knobs).__name__}.', f'{section}.')}") from error
     return dataclasses.replace(config, **sections)  # type: ignore[arg-type]
 
 
-def nearest(name: str, names: Sequence[str], *, prefix: str = "", more: Sequence[str] = ()) -> str:
-    """The end of a message: what was probably meant, or all there is."""
-    near = [*more, *(prefix + n for n in difflib.get_close_matches(name, names, n=1))]
-    return f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(names)}"
-
-
 def to_toml(config: ExperimentConfig) -> str:
     """The text of :func:`write_config`."""
-    parts = ["# Settings of a prockd run. Change them here, or with --set section.name=value.\n"]
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Settings of a prockd run. Change them here, or with --set section.name=value."))
     for section, knobs in config.sections().items():
-        about = (type(knobs).__doc__ or "").split(" (")[0]
-        lines, tables = [f"# {about}", f"[{section}]"], []
+        table = tomlkit.table()
+        table.comment((type(knobs).__doc__ or "").split(" (")[0].rstrip("."))
         for f in dataclasses.fields(knobs):  # type: ignore[arg-type]
-            value = getattr(knobs, f.name)
-            if "table" in f.metadata:
-                rows = [f"{in_line({k: v})[1:-1]}" for k, v in value.items()]
-                tables.append("\n".join([f"\n# {f.metadata['about']}", f"[{section}.{f.name}]", *rows]))
-            else:
-                lines += [f"# {comment(f)}", f"{f.name} = {in_line(value)}"]
-        parts.append("\n".join(lines + tables) + "\n")
-    return "\n".join(parts)
+            table.add(tomlkit.comment(comment(f)))
+            table.add(f.name, getattr(knobs, f.name))
+        document.add(tomlkit.nl())
+        document.add(section, table)
+    return tomlkit.dumps(document)
 
 
 def comment(f: "dataclasses.Field[Any]") -> str:
     """What a knob is for, and what it may be."""
-    about, meta = f.metadata["about"].rstrip("."), f.metadata
+    help, meta = f.metadata["help"].rstrip("."), f.metadata
     if "options" in meta:
-        return f"{about}: {', '.join(meta['options'])}."
+        return f"{help}: {', '.join(meta['options'])}."
     if meta.get("low") is None:
-        return f"{about}."
+        return f"{help}."
     unit = f" {meta['unit']}" if meta["unit"] else ""
-    return (
-        f"{about} ({meta['low']:g} to {meta['high']:g}{unit})."
-        if meta["high"] < 1e6
-        else f"{about} (from {meta['low']:g}{unit})."
-    )
+    reach = f"{meta['low']:g} to {meta['high']:g}" if meta["high"] < 1e6 else f"from {meta['low']:g}"
+    return f"{help} ({reach}{unit})."
 
 
 def in_line(value: Any) -> str:
     """A value as TOML, on one line."""
     if isinstance(value, Mapping):
-        return (
-            "{" + ", ".join(f"{tomli_w.dumps({k: 0}).split(' = ')[0]} = {in_line(v)}" for k, v in value.items()) + "}"
-        )
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(in_line, value)) + "]"
-    return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip()
+        table = tomlkit.inline_table()
+        table.update(value)
+        return str(table.as_string())
+    return str(tomlkit.item(value).as_string())
 
 
 def differences(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
     """What differs, such as ``distill.steps was 900, is 500``; what only says how to export is left out."""
-    told = []
-    for section, knobs in first.sections().items():
-        other = second.sections()[section]
-        for f in dataclasses.fields(knobs):  # type: ignore[arg-type]
-            before, after = getattr(knobs, f.name), getattr(other, f.name)
-            if section != "export" and before != after:
-                told.append(f"{section}.{f.name} was {in_line(before)}, is {in_line(after)}")
-    return told
+    return [
+        f"{section}.{name} was {in_line(before)}, is {in_line(after)}"
+        for section, knobs in first.sections().items() if section != "export"
+        for name, (before, after) in k.differences(knobs, second.sections()[section]).items()
+    ]  # fmt: skip

@@ -29,7 +29,7 @@ class Knob(widgets.VBox):  # type: ignore[misc]
     def __init__(self, field: dataclasses.Field[object]) -> None:
         self.name, self.meta = field.name, field.metadata
         self.slider: Any = None
-        about, unit = str(self.meta["about"]), str(self.meta.get("unit", ""))
+        about, unit = str(self.meta["help"]), str(self.meta.get("unit", ""))
         labelled = {"description": self.name, "style": {"description_width": _LABEL}, "tooltip": about}
         if "options" in self.meta:
             wide = widgets.Layout(width=_MENU)
