@@ -100,7 +100,7 @@ def run(arm: Arm, labels: int, seed: int) -> dict[str, Any]:
     """Train one student and score it on the test split."""
     import torch
 
-    from prockd.runs.world import train_student
+    from prockd.runs import train_student
 
     torch.set_num_threads(1)
     world = world_of("farmyard" if arm.teacher == "none" else arm.teacher, seed, arm.background).few(labels)
@@ -140,10 +140,10 @@ def teacher_of(kind: str, image_px: int = 96) -> Any:
 @functools.lru_cache(maxsize=2)
 def world_of(teacher: str, seed: int, background: str = "field") -> Any:
     """Images and features; what an arm does not use is left small."""
-    from prockd.runs.world import farmyard_world
+    from prockd.runs import open_world
 
-    return farmyard_world(
-        teacher_of(teacher), num_source=800, num_unlabelled=1500 if teacher == "farmyard" else 10, num_val=10,
+    return open_world(
+        teacher=teacher_of(teacher), num_discover=800, num_unlabelled=1500 if teacher == "farmyard" else 10, num_val=10,
         num_test=1000, seed=seed, background=background, progress=False,
     )  # fmt: skip
 
@@ -164,7 +164,7 @@ def first_stage(arm: Arm, seed: int) -> Mapping[str, Any]:
     """Weights after the label-free first stage of this seed, trained once and kept in runs/ablation."""
     import safetensors.torch
 
-    from prockd.runs.world import train_student
+    from prockd.runs import train_student
 
     path = RUNS / f"first_stage_seed{seed}.safetensors"
     if not path.exists() and claim(path.name):

@@ -16,7 +16,7 @@ import torch
 
 import prockd as pk
 from prockd.datasets.transforms import to_unit
-from prockd.runs.world import farmyard_world, train_student
+from prockd.runs import open_world, train_student
 
 RESULTS = Path(__file__).parent / "results" / "speed.md"
 SHORT, LONG = 5, 30
@@ -33,7 +33,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def steps_of(rounds: int = 5) -> dict[str, float]:
     """Milliseconds of a step of each kind of student: medians of interleaved rounds."""
     teacher = pk.Teacher("farmyard")
-    world = farmyard_world(teacher, num_source=200, num_unlabelled=10, num_val=10, num_test=10, progress=False)
+    world = open_world(teacher=teacher, num_discover=200, num_unlabelled=10, num_val=10, num_test=10, progress=False)
     discovery, augment, best = pk.best()
     bank = pk.discover(world.source, config=discovery.replace(steps=10), progress=False)
     kinds: dict[str, dict[str, Any]] = {

@@ -77,7 +77,8 @@ class Problem:
     Attributes:
         name: for ``--only``.
         title: heading of its table.
-        world: makes its World from a kind of teacher ("trained" or "random") and a seed.
+        world: makes its World, and the DistillConfig of labels alone, from a kind of teacher ("trained" or "random") and a
+            seed.
         real: whether it needs the folder of real photographs.
         salient: whether patches that look like the border of pictures count less when prototypes are found.
     """
@@ -91,13 +92,15 @@ class Problem:
 
 def farmyard(teacher: str, seed: int, *, task: str, per_class: int, num_unlabelled: int = 10) -> Any:
     """The drawn world; the seed draws the labelled images."""
-    from prockd.runs.world import RECIPES, farmyard_world
+    from prockd.runs import RECIPES, open_world
 
-    return farmyard_world(
-        teacher_of("farmyard" if teacher == "trained" else teacher, RECIPES[task].teacher_px or 96),
-        task=task, per_class=per_class,
-        num_source=400, num_unlabelled=num_unlabelled, num_val=10, num_test=500, seed=seed, progress=False,
+    recipe = RECIPES[task]
+    world = open_world(
+        task=task, teacher=teacher_of("farmyard" if teacher == "trained" else teacher, recipe.teacher_px or 96),
+        per_class=per_class, num_discover=400, num_unlabelled=num_unlabelled, num_val=10, num_test=500, seed=seed,
+        progress=False,
     )  # fmt: skip
+    return world, recipe.alone
 
 
 @functools.cache
@@ -136,30 +139,34 @@ def photographs(
     batch_size: int,
     unlabelled: Any = None,
 ) -> Any:
-    """A World of photographs, learned by Farmyard's recipe for the task; prototypes are found in training images."""
-    from prockd.datasets import pack
-    from prockd.runs.world import RECIPES, World, farmyard_task
-    from prockd.tasks import Detection
-    from prockd.teachers.features import extract
+    """A World of photographs, learned by Farmyard's recipe for the task, and how labels alone are learned.
 
-    def features(images: Any, views: int) -> Any:
+    Prototypes are found in training images.
+    """
+    from prockd.datasets import pack
+    from prockd.runs import RECIPES, World, task_settings
+    from prockd.teachers import extract
+
+    def features(images: Any, views: tuple[str, ...]) -> Any:
         small = pack(images, image_px, progress=False)
         return extract(imagenet_teacher(teacher, teacher_px), small, views=views, progress=False)
 
-    learned = farmyard_task(task, tuple(labelled.classes))
-    if isinstance(learned, Detection):
-        learned = replace(learned, width=32, dropout=0.0)  # a larger one is more than a quarter of this teacher
-    recipe, mixed = RECIPES[task], batch_size // 2 if unlabelled is not None else 0
+    config, recipe, mixed = task_settings(task), RECIPES[task], batch_size // 2 if unlabelled is not None else 0
     alone = recipe.alone.replace(steps=steps, batch_size=batch_size, lr=4e-3)
     distill = recipe.distill.replace(
         steps=steps, batch_size=batch_size - mixed, unlabelled_batch=mixed, lr=4e-3, teacher_branch_weight=0.0
     )  # Farmyard's own rates, dropout and teacher branch for boxes are newer than these runs
-    train = features(labelled, 3)
-    more = train if unlabelled is None else features(unlabelled, 3)
-    return World(
-        more, train, more, train, features(test, 1), learned,
-        replace(recipe, options=dict(recipe.options) | {"image_px": image_px}, alone=alone, distill=distill),
-    )  # fmt: skip
+    small = (
+        {"width": 32, "dropout": 0.0} if task == "detection" else {}
+    )  # a larger one is more than a quarter of this teacher
+    config = replace(
+        config, student=config.student.replace(image_px=image_px), distill=distill, task=config.task.replace(**small)
+    )
+    every = ("plain", "mirrored", "recoloured")
+    train = features(labelled, every)
+    more = train if unlabelled is None else features(unlabelled, every)
+    sets = {"source": more, "train": train, "unlabelled": more, "val": train, "test": features(test, ("plain",))}
+    return World(config, sets), alone
 
 
 def ants_bees(teacher: str, _: int) -> Any:
@@ -248,7 +255,7 @@ def bank_of(problem: Problem, teacher: str) -> Any:
     from prockd.settings.method import DiscoverConfig
 
     config = DiscoverConfig(salient=problem.salient)
-    return discover(world_of(problem, teacher, 0).source, config=config, progress=False)
+    return discover(world_of(problem, teacher, 0)[0].source, config=config, progress=False)
 
 
 def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict[str, Any]:
@@ -262,14 +269,13 @@ def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict
     """
     import torch
 
-    from prockd.runs.world import train_student
+    from prockd.runs import train_student
     from prockd.settings.method import FeatureAugmentationConfig
 
     torch.set_num_threads(1)
     taught = arm.teacher != "none"
-    world = world_of(problem, arm.teacher if taught else "trained", seed)
-    recipe = world.recipe.distill if taught else world.recipe.alone
-    config = recipe.replace(seed=seed, mixed_precision="bf16", **arm.distill)
+    world, alone = world_of(problem, arm.teacher if taught else "trained", seed)
+    config = (world.config.distill if taught else alone).replace(seed=seed, mixed_precision="bf16", **arm.distill)
     if steps is not None:
         config = config.replace(steps=steps, label_free_steps=min(config.label_free_steps, steps // 2))
     bank = copy.deepcopy(bank_of(problem, arm.teacher)) if arm.bank else None
@@ -291,7 +297,7 @@ def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict
         "steps": config.steps, "images_a_step": config.batch_size + config.unlabelled_batch, "lr": config.lr,
         "label_free_steps": config.label_free_steps, "parameters": student.plain_parameters,
         "extra_parameters": student.extra_parameters, "teacher_parameters": teacher_size,
-        "labelled": len(world.labelled), "unlabelled": len(world.unlabelled) if config.unlabelled_batch else 0,
+        "labelled": len(world.train), "unlabelled": len(world.unlabelled) if config.unlabelled_batch else 0,
         "test": len(world.test), "image_px": student.image_px,
         "final": {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")},
     }  # fmt: skip

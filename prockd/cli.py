@@ -1,60 +1,73 @@
-"""The command line: every command is the same few calls as in a notebook (:mod:`prockd.runs.run`)."""
+"""The command line: every command is the same few calls as in a notebook (:mod:`prockd.runs`).
+
+Whatever is slow to import is imported inside the command that needs it, so that ``prockd --help`` answers at once.
+"""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig
+from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, ExportConfig, class_names
 from prockd.settings.knobs import ConfigError
+from prockd.settings.toml import read_config, set_values
 
 RUN_DIR = Path("runs/run")
 
 
-class Told(TyperGroup):
+class OneLineErrors(TyperGroup):
     """Commands whose errors are one clear line and exit code 2; ``prockd --debug`` shows where they came from."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        import warnings
-
-        from prockd.cache import CacheError
-        from prockd.teachers.weights import WeightsError
-        from prockd.training.loop import NonFiniteLossError
-
+        debug = ctx.params.get("debug")
         try:
             with warnings.catch_warnings():
-                if not ctx.params.get("debug"):
-                    warnings.showwarning = told_of
+                if not debug:
+                    warnings.showwarning = show_warning
                 return super().invoke(ctx)
-        except (CacheError, NonFiniteLossError, WeightsError, ImportError, OSError, ValueError) as error:
-            if ctx.params.get("debug"):
+        except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
+            if debug or not is_ours(error):
                 raise
             typer.secho(f"prockd: {error}", fg="red", err=True)
             raise typer.Exit(2) from error
 
 
-def told_of(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
+def is_ours(error: Exception) -> bool:
+    """Whether the message is meant for people: weights and losses have errors of their own, other RuntimeErrors not."""
+    if not isinstance(error, RuntimeError | FloatingPointError):
+        return True
+    from prockd.teachers.weights import WeightsError
+    from prockd.training.loop import NonFiniteLossError
+
+    return isinstance(error, WeightsError | NonFiniteLossError)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the place in the code that gave it."""
     typer.secho(f"prockd: {' '.join(str(message).split())}", fg="yellow", err=True)
 
 
 app = typer.Typer(
-    cls=Told, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=OneLineErrors, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    add_completion=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Prototype-guided Cross-task Knowledge Distillation, to run, to see and to teach.",
     epilog="First steps: `prockd demo`, then `prockd distill --help`. Your own images: `prockd check-data FOLDER`.",
 )  # fmt: skip
 
+Data = Annotated[str | None, typer.Option(help="A folder or file of your own images; Farmyard if not given.")]
+TaskKind = Annotated[
+    str | None,
+    typer.Option("--task", help="classification (if not given), segmentation, detection or one of your own."),
+]
+TeacherName = Annotated[
+    str | None,
+    typer.Option("--teacher", help="farmyard (if not given), one of prockd presets, any timm name, or none."),
+]
+TeacherWeights = Annotated[Path | None, typer.Option(help="Local weights of the teacher: safetensors or .pth.")]
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")
 ]
@@ -64,40 +77,48 @@ Set = Annotated[
     typer.Option("--set", "-s", metavar="SECTION.NAME=VALUE", help="Change one setting; may be repeated.",
                  rich_help_panel="Settings"),
 ]  # fmt: skip
-Data = Annotated[str | None, typer.Option(help="A folder or file of your own images; Farmyard if not given.")]
-TaskName = Annotated[
-    str | None, typer.Option("--task", help="classification (if not given), segmentation or detection.")
-]
-TeacherName = Annotated[
-    str | None,
-    typer.Option("--teacher", help="farmyard (if not given), one of prockd presets, any timm name, or none."),
-]
-TeacherWeights = Annotated[Path | None, typer.Option(help="Local weights of the teacher: safetensors or .pth.")]
+RunDir = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
 def settings(config: Path | None, preset: str, changes: list[str] | None, **named: object) -> ExperimentConfig:
     """Preset, then file, then ``--set``, then the options with a name of their own, such as ``data__path``."""
-    from prockd.runs.experiment import task_preset
-    from prockd.settings.toml import read_config, set_values
+    from prockd.runs.recipes import task_settings
 
-    given = {key.replace("__", "."): value for key, value in named.items() if value is not None}
-    told = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in given.items()]
-    asked = set_values(read_config(config) if config else ExperimentConfig.preset(preset), [*(changes or ()), *told])
-    base = task_preset(preset, asked.task.kind, asked.teacher.name)
-    return set_values(read_config(config, base=base) if config else base, [*(changes or ()), *told])
+    options = {key.replace("__", "."): value for key, value in named.items() if value is not None}
+    typed = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in options.items()]
+
+    def apply(base: ExperimentConfig) -> ExperimentConfig:
+        return set_values(read_config(config, base=base) if config else base, [*(changes or ()), *typed])
+
+    asked = apply(ExperimentConfig.preset(preset))  # which task and teacher it is for decides what it begins with
+    return apply(task_settings(asked.task.kind, preset=preset, teacher=asked.teacher.name))
 
 
-def wants_teacher(config: ExperimentConfig) -> None:
+def taught(config: ExperimentConfig) -> ExperimentConfig:
     """Refuse to go on without a teacher, before any image is read."""
     if config.teacher.name == NO_TEACHER:
         raise ConfigError(f"teacher.name = {NO_TEACHER}: there is nothing to extract or to find prototypes in")
+    return config
+
+
+def print_version(wanted: bool) -> None:
+    """The version, and nothing else."""
+    if wanted:
+        import prockd
+
+        typer.echo(prockd.__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def options(
+def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Prototype-guided Cross-task Knowledge Distillation, to run, to see and to teach."""
 
@@ -105,7 +126,7 @@ def options(
 @app.command(epilog="`prockd extract --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`")
 def extract(
     data: Data = None,
-    task: TaskName = None,
+    task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
     config: Config = None,
@@ -115,16 +136,16 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Pass every image through the teacher once; discover and distill then read the cache."""
-    from prockd.runs.experiment import extracted
+    from prockd.runs.world import open_world
 
-    chosen = settings(
-        config, preset, set_, data__path=data, task__kind=task, teacher__name=teacher, teacher__weights=teacher_weights
-    )
-    wants_teacher(chosen)
-    run = extracted(chosen, cpu=cpu, progress=not quiet)
-    for what, features in (("prototypes", run.source), ("labelled", run.train), ("unlabelled", run.unlabelled)):
-        if features is not None:
-            typer.echo(f"{what:<11} {features!r}")
+    named = {"data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights}
+    chosen = taught(settings(config, preset, set_, **named))
+    world = open_world(chosen, cpu=cpu, progress=not quiet)
+    sets = {"prototypes": world.source, "labelled": world.train}
+    if chosen.distill.unlabelled_batch:
+        sets["unlabelled"] = world.unlabelled
+    for name, features in sets.items():
+        typer.echo(f"{name:<11} {features!r}")
 
 
 @app.command(
@@ -135,35 +156,32 @@ def discover(
     out: Annotated[Path, typer.Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
     num_prototypes: Annotated[int | None, typer.Option(help="How many; 48 if not given.")] = None,
     data: Data = None,
-    task: TaskName = None,
+    task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
     cpu: Cpu = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file when it is there.")] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Find prototypes in a teacher's features, without labels; write them and a gallery of their patches."""
-    from prockd.runs.experiment import discovered, extracted
     from prockd.runs.html import save_png
     from prockd.runs.report import prototype_section
+    from prockd.runs.run import find_prototypes
+    from prockd.runs.world import open_world
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
-    chosen = settings(
-        config, preset, set_, data__path=data, task__kind=task, teacher__name=teacher, teacher__weights=teacher_weights,
-        discover__num_prototypes=num_prototypes,
-    )  # fmt: skip
-    wants_teacher(chosen)
-    run = discovered(extracted(chosen, cpu=cpu, progress=not quiet), progress=not quiet)
-    assert run.bank is not None
-    section = prototype_section(run)
-    run.bank.save(out)
-    figure = out.with_suffix(".png")
-    save_png(section.figures[0][0], figure, dpi=130)
-    typer.echo(f"{run.bank!r}\n{section.text}\nwrote {out} and {figure}")
+    named = {"data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights}
+    chosen = taught(settings(config, preset, set_, **named, discover__num_prototypes=num_prototypes))
+    world = open_world(chosen, cpu=cpu, progress=not quiet)
+    bank = find_prototypes(world, progress=not quiet)
+    section = prototype_section(world, bank)
+    bank.save(out)
+    save_png(section.figures[0][0], out.with_suffix(".png"), dpi=130)
+    typer.echo(f"{bank!r}\n{section.text}\nwrote {out} and {out.with_suffix('.png')}")
 
 
 @app.command(
@@ -172,12 +190,12 @@ def discover(
     "--student mobilenetv3_small_050 --run-dir runs/photos`\n\n"
     "`prockd distill --config runs/photos/config.toml --set distill.steps=2000 --run-dir runs/longer`\n\n"
     "`prockd distill --run-dir runs/longer --resume`  (after a stop)\n\n"
-    "`accelerate launch --num_processes 2 -m prockd distill --run-dir runs/two`"
+    "`torchrun --nproc_per_node 2 -m prockd distill --run-dir runs/two`"
 )
 def distill(
     run_dir: Annotated[Path, typer.Option(help="Folder of the run: settings, weights, report.")] = RUN_DIR,
     data: Data = None,
-    task: TaskName = None,
+    task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
     student: Annotated[str | None, typer.Option(help="Any timm name; a small resnet10t if not given.")] = None,
@@ -192,15 +210,16 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the run's folder.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    overwrite: Overwrite = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a student with a teacher's help, score it, and write a run folder with a report."""
+    from accelerate import PartialState
+
     from prockd.evaluation.tables import format_table
     from prockd.runs.folder import run_config
-    from prockd.runs.report import results
     from prockd.runs.run import run_experiment
 
     named = {
@@ -208,19 +227,20 @@ def distill(
         "student__backbone": student, "student__weights": student_weights, "distill__steps": steps,
         "distill__seed": seed, "distill__mixed_precision": mixed_precision,
     }  # fmt: skip
-    plain = config is None and not set_ and all(value is None for value in named.values())
-    chosen = run_config(run_dir) if resume and plain else settings(config, preset, set_, **named)
-    run = run_experiment(
+    nothing = config is None and not set_ and all(value is None for value in named.values())
+    chosen = run_config(run_dir) if resume and nothing else settings(config, preset, set_, **named)
+    run_experiment(
         chosen, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
         progress=not quiet,
     )  # fmt: skip
-    typer.echo(format_table(results(run)["students"]))
-    typer.echo(f"\n{run_dir}: student.safetensors, results.json; open {run_dir / 'report.html'}")
+    if PartialState().is_main_process:
+        typer.echo(format_table(json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["students"]))
+        typer.echo(f"\n{run_dir}: student.safetensors, results.json; open {run_dir / 'report.html'}")
 
 
 @app.command(epilog="`prockd evaluate runs/run`\n\n`prockd evaluate runs/run --data other_photos --json`")
 def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run_dir: RunDir,
     data: Annotated[str | None, typer.Option(help="Other images to score on, in place of the run's own.")] = None,
     classes: Annotated[bool, typer.Option("--classes", help="A row for each class too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -229,8 +249,8 @@ def evaluate(
 ) -> None:
     """Score a run's student, plain and augmented, on its test images or on others."""
     from prockd.evaluation.tables import format_table
-    from prockd.runs.experiment import scored
     from prockd.runs.report import class_rows, student_rows
+    from prockd.runs.run import scored
 
     student, scores = scored(run_dir, data, cpu=cpu, progress=not quiet)
     rows, each = student_rows(student, scores), class_rows(scores, student.task.classes)
@@ -252,7 +272,6 @@ def export(
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
-    from prockd.settings.experiment import ExportConfig
     from prockd.students.export import export_student
     from prockd.students.student import Student
 
@@ -263,8 +282,7 @@ def export(
     chosen = chosen if format is None else chosen.replace(format=format)
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / chosen.format
-    written = export_student(student, folder, format=chosen.format, opset=chosen.opset, fit=fit)
-    for path in written:
+    for path in export_student(student, folder, format=chosen.format, opset=chosen.opset, fit=fit):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 
@@ -279,13 +297,12 @@ def check_data(
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
     from prockd.evaluation.tables import format_table
-    from prockd.settings.experiment import class_names
 
-    report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
-    typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
-    if all_ and report.problems:
-        typer.echo(format_table(report.rows()))
-    if not report.ok:
+    found = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
+    typer.echo(repr(found).split("\n  ")[0] if all_ else repr(found))
+    if all_ and found.problems:
+        typer.echo(format_table(found.rows()))
+    if not found.ok:
         raise typer.Exit(1)
 
 
@@ -296,9 +313,9 @@ def unpack(
     quiet: Quiet = False,
 ) -> None:
     """Unpack an archive that somebody else made: all of it, or nothing when a member would climb out of the folder."""
-    from prockd.datasets import unpack as unpacked
+    from prockd.datasets import unpack as unpack_archive
 
-    typer.echo(f"unpacked to {unpacked(archive, folder, progress=not quiet)}; next: prockd check-data {folder}")
+    typer.echo(f"unpacked to {unpack_archive(archive, folder, progress=not quiet)}; next: prockd check-data {folder}")
 
 
 @app.command()
@@ -325,11 +342,12 @@ def presets() -> None:
 def demo(
     run_dir: Annotated[Path, typer.Option(help="Where the report and the numbers go.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
+    cpu: Cpu = False,
 ) -> None:
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
     from prockd.runs.demo import run_demo
 
-    run_demo(run_dir, seeds=seeds)
+    run_demo(run_dir, seeds=seeds, cpu=cpu)
 
 
 @app.command(epilog="`prockd train-teacher --out teacher.safetensors --steps 4000 --mixed-precision bf16`")

@@ -3,7 +3,8 @@
 import numpy as np
 
 from prockd import PackedImages, PatchFeatures
-from prockd.runs.world import World
+from prockd.runs import World, task_settings
+from prockd.settings import set_values
 
 SIZE, CLASSES = 32, ("cow", "hen", "pig")
 
@@ -24,5 +25,6 @@ def features(count: int, name: str, seed: int) -> PatchFeatures:
 
 
 def tiny_world() -> World:
-    return World(*(features(n, name, i) for i, (n, name) in enumerate(
-        [(12, "source"), (12, "train"), (9, "unlabelled"), (9, "val"), (6, "test")])))  # fmt: skip
+    names = {"source": 12, "train": 12, "unlabelled": 9, "val": 9, "test": 6}
+    sets = {name: features(count, name, i) for i, (name, count) in enumerate(names.items())}
+    return World(set_values(task_settings(), [f"student.image_px={SIZE}"]), sets)

@@ -65,7 +65,7 @@ def test_text_is_shown_and_never_run(tmp_path):
     section = Section(bad, bad, [(picture(), bad)], [{bad: bad}])
     page = write_report(tmp_path / "r.html", bad, [section]).read_text(encoding="utf-8")
     assert "<script" not in page
-    escaped = "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;"
+    escaped = "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;"
     assert page.count(escaped) == 9  # title, h1, contents, h2, paragraph, th, td, alt, caption
 
 

@@ -15,6 +15,7 @@ from prockd_widgets import PRESETS, DistillationPanel, PrototypeSwitches, Settin
 from prockd_widgets.knobs import Knob
 from prockd_widgets.live import curves, terms_of
 from prockd_widgets.look import waiting
+from prockd_widgets.settings import preset_configs
 
 from prockd import (
     DiscoverConfig,
@@ -82,7 +83,7 @@ def test_tries_are_scored_on_the_validation_images(panel: DistillationPanel, wor
     made = panel.wait(60)
     assert made is not None
     assert made.history.scores is not None
-    np.testing.assert_array_equal(made.history.scores.labels, world.val.images.labels)
+    np.testing.assert_array_equal(made.history.scores.labels, world.images("val").labels)
 
 
 def test_stop_keeps_the_result_so_far_within_two_seconds(panel: DistillationPanel) -> None:
@@ -118,8 +119,8 @@ def test_stop_before_the_first_step_keeps_nothing(panel: DistillationPanel, monk
 
 
 def test_an_exception_shows_its_message(panel: DistillationPanel) -> None:
-    labelled = dataclasses.replace(panel.world.labelled, teacher="another one")
-    panel.runner.world = dataclasses.replace(panel.world, labelled=labelled)
+    labelled = dataclasses.replace(panel.world.train, teacher="another one")
+    panel.runner.world = World(panel.world.config, panel.world.sets | {"train": labelled})
     panel.run()
     with pytest.raises(ValueError, match="come from teacher another"):
         panel.wait(60)
@@ -212,7 +213,7 @@ def test_labels_per_class_reach_what_the_world_has(panel: DistillationPanel, wor
     made = panel.wait(60)
     assert made is not None
     assert made.settings.labels_per_class == 2
-    assert len(world.few(made.settings.labels_per_class).labelled) == 6
+    assert len(world.few(made.settings.labels_per_class).train) == 6
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -220,7 +221,7 @@ def test_presets_set_the_knobs_and_leave_the_budget(panel: DistillationPanel, pr
     panel.knobs["seed"].value = 5
     panel.apply(preset)
     settings = panel.config()
-    found, augment, training = PRESETS[preset][0]()
+    found, augment, training = preset_configs(preset)
     assert settings.discover == found
     assert settings.feature_augmentation == augment
     assert settings.distill == training.replace(steps=3, seed=5, label_free_steps=settings.distill.label_free_steps)
@@ -462,7 +463,7 @@ def test_switching_a_prototype_off_measures_the_student_of_the_try(panel: Distil
     effects = panel.effects(0, 2)
     student = panel.tries[0].student
     again = prototype_effects(
-        student, student.bank, panel.world.val.images, groups={"p00, p02": [0, 2]}, progress=False
+        student, student.bank, panel.world.images("val"), groups={"p00, p02": [0, 2]}, progress=False
     )
     assert effects.removed == ("p00, p02",)
     np.testing.assert_array_equal(effects.change, again.change)
@@ -511,7 +512,7 @@ def test_names_of_prototypes_are_text_and_never_run(world: World, bank: Prototyp
     bank.names[0] = "<script>alert(1)</script>"
     student = Student("resnet10t", world.task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
                       channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
-    switches = PrototypeSwitches(student.eval(), world.val.images)
+    switches = PrototypeSwitches(student.eval(), world.images("val"))
     switches.without(0)
     shown = switches._table.value + switches._said.value + switches._failed.value
     assert "<script" not in shown

@@ -103,7 +103,7 @@ def git_commit(folder: Path) -> str | None:
     """The commit of a checkout, with a plus where files differ from it; None outside of one, or without git."""
     try:
         top = _git(folder, "rev-parse", "--show-toplevel")
-        if not (Path(top) / "prockd" / "run_folder.py").is_file():  # installed inside a checkout of something else
+        if not (Path(top) / "prockd" / "runs" / "folder.py").is_file():  # installed inside a checkout of something else
             return None
         return _git(folder, "rev-parse", "HEAD") + "+" * bool(_git(folder, "status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):

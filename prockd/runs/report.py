@@ -1,6 +1,5 @@
 """What a run shows: its rows of numbers, its figures, and the sections of its report."""
 
-import dataclasses
 import re
 import time
 from collections.abc import Sequence
@@ -14,30 +13,34 @@ from matplotlib.figure import Figure
 
 from prockd import plots
 from prockd.evaluation.scores import Scores
-from prockd.plots.predictions import plot_predictions
-from prockd.prototypes.bank import report as bank_report
-from prockd.runs.experiment import Run
+from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.runs.html import Section, save_png
-from prockd.settings.knobs import Knobs
+from prockd.runs.run import Run
+from prockd.runs.world import World
+from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
 from prockd.students.student import Student
-from prockd.tasks import Classification
+from prockd.teachers.features import PatchFeatures
+
+MOST_CLASSES = 30
+"""Of a confusion matrix that can be read."""
+MOST_ROWS = 40
+"""Of a table of classes in the report; results.json has all."""
 
 
 def results(run: Run) -> dict[str, Any]:
     """All numbers of a finished run, as ``results.json`` keeps them."""
-    assert run.student is not None
-    assert run.history is not None
     assert run.scores is not None
+    world, config = run.world, run.world.config
     return {
-        "task": run.config.task.kind,
-        "seed": run.config.distill.seed,
-        "images": {"train": len(run.images.train), "test": len(run.images.test), "source": len(run.images.source)},
+        "task": config.task.kind,
+        "seed": config.distill.seed,
+        "images": {name: len(world.images(name)) for name in ("train", "test", "source")},
         "steps": run.history.step,
         "seconds": run.history.rows[-1]["seconds"],
-        "teacher_parameters": 0 if run.teacher is None else sum(p.numel() for p in run.teacher.parameters()),
+        "teacher_parameters": 0 if world.teacher is None else sum(p.numel() for p in world.teacher.parameters()),
         "students": student_rows(run.student, run.scores, run.history.seconds_per_step),
-        "classes": class_rows(run.scores, run.task.classes),
+        "classes": class_rows(run.scores, world.task.classes),
     }
 
 
@@ -46,9 +49,8 @@ def student_rows(student: Student, scores: Scores, seconds_per_step: float | Non
     kinds = [("plain z", scores.plain, scores.details, 0)]
     if scores.augmented is not None:
         kinds.append(("augmented z+", scores.augmented, scores.augmented_details, student.extra_parameters))
-    plain, both = milliseconds(student)
     rows = []
-    for (name, score, details, extra), cost in zip(kinds, (plain, both), strict=False):
+    for (name, score, details, extra), cost in zip(kinds, milliseconds(student), strict=False):
         row: dict[str, object] = {"prediction": name, scores.metric: score, **details}
         row |= {"parameters": student.plain_parameters + extra, "ms an image": cost}
         rows.append(row | ({} if seconds_per_step is None else {"ms a step": round(seconds_per_step * 1e3, 1)}))
@@ -60,16 +62,16 @@ def milliseconds(student: Student, *, batch_size: int = 16, repeats: int = 3) ->
     """The least time an image of z alone and of z with z+, in batches of 16 on the device of the student."""
     device, augmentation = next(student.parameters()).device, student.feature_augmentation
     images = torch.rand(batch_size, 3, student.image_px, student.image_px, device=device)
+    wait = torch.get_device_module(device).synchronize  # a GPU answers before it is done
     times = []
     try:
-        for kept in (None, augmentation):
-            student.feature_augmentation = kept
-            spent = []
+        for each in (None, augmentation):
+            student.feature_augmentation, spent = each, []
             for _ in range(repeats):
+                wait()
                 began = time.perf_counter()
                 student(images)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
+                wait()
                 spent.append(time.perf_counter() - began)
             times.append(round(min(spent) / batch_size * 1e3, 3))
     finally:
@@ -89,104 +91,90 @@ def class_rows(scores: Scores, classes: Sequence[str]) -> list[dict[str, object]
 
 def report_sections(run: Run) -> list[Section]:
     """Text, tables and figures in the order in which data flow."""
-    sections = [_numbers(run), _data(run)]
-    if run.source is not None:
-        some = np.linspace(0, len(run.source) - 1, min(6, len(run.source))).astype(int)
-        figure = plots.plot_teacher_maps(run.source, some.tolist())
-        text = f"{run.teacher!r}. Each image passes through it once; like colours are like features."
-        sections.append(
-            Section("What the teacher sees", text, [(figure, "Images, and each layer of the teacher as colours")])
-        )
+    taught = []
+    if run.world.teacher is not None:
+        taught.append(teacher_section(run.world.source, f"{run.world.teacher!r}. Each image passes through it once."))
     if run.bank is not None:
-        sections.append(prototype_section(run))
-    return [*sections, _training(run), _predictions(run), _settings(run)]
+        taught.append(prototype_section(run.world, run.bank))
+    return [_numbers(run), _data(run.world), *taught, _training(run), _predictions(run), _settings(run.world)]
 
 
-def prototype_section(run: Run) -> Section:
+def teacher_section(features: PatchFeatures, text: str) -> Section:
+    """Some images as the teacher sees them."""
+    some = np.linspace(0, len(features) - 1, min(6, len(features))).astype(int)
+    figure = plots.plot_teacher_maps(features, some.tolist())
+    about = "Images, and each layer of the teacher as colours"
+    return Section("What the teacher sees", f"{text} Like colours are like features.", [(figure, about)])
+
+
+def prototype_section(world: World, bank: PrototypeBank) -> Section:
     """The health of the prototypes, and the patches of those that most patches prefer."""
-    assert run.bank is not None
-    assert run.source is not None
-    assignments = run.bank.assignments(run.source)
-    health = bank_report(run.bank, assignments)
+    source = world.source
+    assignments = bank.assignments(source)
+    health = bank_health(bank, assignments)
     dead, pairs = len(health.dead), len(health.duplicates)
     used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"
     alike = f"{pairs} pair{' is' if pairs == 1 else 's are'} alike" if pairs else "no two are alike"
     text = (
-        f"{run.bank.num_prototypes} prototypes from {len(run.source)} images, without any label. {used}; {alike}. "
+        f"{bank.num_prototypes} prototypes from {len(source)} images, without any label. {used}; {alike}. "
         "Shown are the commonest."
     )
-    gallery = plots.plot_gallery(assignments, run.source.images, prototypes=_commonest(health.usage))
+    commonest = np.argsort(-health.usage)[:10].tolist()
+    gallery = plots.plot_gallery(assignments, source.images, prototypes=commonest)
     return Section("Prototypes", text, [(gallery, "The patches that belong most to each prototype")])
 
 
 def _numbers(run: Run) -> Section:
-    assert run.student is not None
-    assert run.history is not None
     assert run.scores is not None
-    scores, seconds = run.scores, run.history.rows[-1]["seconds"]
-    gained = (
-        "" if scores.augmented is None else f"; with prototypes added to its features it reaches {scores.augmented:.1%}"
-    )
-    learned = "from labels alone" if run.teacher is None else f"from labels and from {run.config.teacher.name}"
+    world, scores, student = run.world, run.scores, run.student
+    plus = f"; with prototypes added to its features it reaches {scores.augmented:.1%}" if scores.augmented else ""
+    source = "labels alone" if world.teacher is None else f"labels and from {world.config.teacher.name}"
     text = (
-        f"{run.config.student.backbone}, {run.student.plain_parameters / 1e6:.2f} M parameters, learned "
-        f"{run.config.task.kind} {learned}: {len(run.images.train)} labelled images, {run.history.step} steps, "
-        f"{seconds:.0f} s. On "
-        f"{len(run.images.test)} other images its {scores.metric} is {scores.plain:.1%}{gained}."
+        f"{student.name}, {student.plain_parameters / 1e6:.2f} M parameters, learned {world.config.task.kind} from "
+        f"{source}: {len(world.images('train'))} labelled images, {run.history.step} steps, "
+        f"{run.history.rows[-1]['seconds']:.0f} s. On {len(world.images('test'))} other images its {scores.metric} is "
+        f"{scores.plain:.1%}{plus}."
     )
-    rows = student_rows(run.student, scores, run.history.seconds_per_step)
-    return Section("Result", text, table=rows)
+    return Section("Result", text, table=student_rows(student, scores, run.history.seconds_per_step))
 
 
-def _data(run: Run) -> Section:
-    sets = {"labelled": run.images.train, "scored on": run.images.test, "for prototypes": run.images.source}
-    if run.images.unlabelled is not None:
-        sets["unlabelled"] = run.images.unlabelled
-    rows = [{"images": name, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for name, s in sets.items()]
-    return Section("Images and classes", f"Classes: {', '.join(run.task.classes)}.", table=rows)
+def _data(world: World) -> Section:
+    names = {"labelled": "train", "scored on": "test", "for prototypes": "source"}
+    names |= (
+        {"unlabelled": "unlabelled"} if "unlabelled" in world.sets and world.config.distill.unlabelled_batch else {}
+    )
+    sets = {what: world.images(name) for what, name in names.items()}
+    rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
+    return Section("Images and classes", f"Classes: {', '.join(world.task.classes)}.", table=rows)
 
 
 def _training(run: Run) -> Section:
-    assert run.history is not None
-    figures = [(_figure(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")]
-    text = "The terms of the loss. metrics.jsonl has them all."
-    return Section("Training", text, figures)
+    figures = [(figure_of(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")]
+    return Section("Training", "The terms of the loss. metrics.jsonl has them all.", figures)
 
 
 def _predictions(run: Run) -> Section:
-    assert run.student is not None
     assert run.scores is not None
-    figures = [(plot_predictions(run.scores, run.images.test, run.task), "Truth and predictions on test images")]
-    task = run.task
-    if isinstance(task, Classification) and not task.multi_label and task.num_classes <= 30:
-        figures.append((_figure(plots.plot_confusion(run.scores, task.classes)), "True by predicted classes"))
-    if run.student.feature_augmentation is not None and run.student.feature_augmentation.content == "prototypes":
-        figures.append((plots.plot_attention(run.student, run.images.test, 0), "What the augmentation attends to"))
-    rows = class_rows(run.scores, task.classes)[:40]
-    measured = {"accuracy": "recall", "mAP": "AP"}.get(run.scores.metric, run.scores.metric.removeprefix("mean "))
-    return Section("Predictions", f"Of each class: {measured} (a dash: no test image shows it).", figures, rows)
+    scores, task, images = run.scores, run.world.task, run.world.images("test")
+    figures = [(plots.plot_predictions(scores, images, task), "Truth and predictions on test images")]
+    one_an_image = np.ndim(scores.labels) == 1 and np.issubdtype(np.asarray(scores.labels).dtype, np.integer)
+    if one_an_image and len(task.classes) in range(2, MOST_CLASSES + 1):
+        figures.append((figure_of(plots.plot_confusion(scores, task.classes)), "True by predicted classes"))
+    augmentation = run.student.feature_augmentation
+    if augmentation is not None and augmentation.content == "prototypes":
+        figures.append((plots.plot_attention(run.student, images, 0), "What the augmentation attends to"))
+    text = f"Of each class: {scores.class_metric} (a dash: no test image shows it)."
+    return Section("Predictions", text, figures, class_rows(scores, task.classes)[:MOST_ROWS])
 
 
-def _settings(run: Run) -> Section:
+def _settings(world: World) -> Section:
     rows = [
-        {"section": section, "setting": f.name, "value": in_line(value), "usual": in_line(usual)}
-        for section, knobs in run.config.sections().items()
-        for f, value, usual in _changed(knobs)
+        {"section": section, "setting": name, "value": in_line(value), "usual": in_line(usual)}
+        for section, knobs in world.config.sections().items()
+        for name, (value, usual) in differences(knobs, type(knobs)()).items()
     ]
     text = "What differs from the usual settings; config.toml has all of them."
     return Section("Settings", text if rows else "All settings are the usual ones; config.toml has them.", table=rows)
-
-
-def _changed(knobs: Knobs) -> list[tuple[Any, Any, Any]]:
-    usual = type(knobs)()
-    fields = dataclasses.fields(knobs)  # type: ignore[arg-type]
-    told = [(f, getattr(knobs, f.name), getattr(usual, f.name)) for f in fields]
-    return [(f, value, other) for f, value, other in told if value != other]
-
-
-def _commonest(usage: np.ndarray, count: int = 10) -> list[int]:
-    order: list[int] = np.argsort(-usage)[:count].tolist()
-    return order
 
 
 def save_figures(sections: Sequence[Section], folder: Path) -> None:
@@ -198,7 +186,7 @@ def save_figures(sections: Sequence[Section], folder: Path) -> None:
             save_png(figure, folder / f"{name}_{number}.png", dpi=130)
 
 
-def _figure(ax: Axes) -> Figure:
-    figure = ax.figure
-    assert isinstance(figure, Figure)
-    return figure
+def figure_of(ax: Axes) -> Figure:
+    """The figure that holds the axes."""
+    assert isinstance(ax.figure, Figure)
+    return ax.figure

@@ -1,16 +1,44 @@
 """One run from its settings, with a folder that keeps what it gave."""
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
-from prockd.runs.experiment import Run, discovered, extracted, make_student
-from prockd.runs.folder import start_run, write_json
-from prockd.runs.html import write_report
-from prockd.runs.report import report_sections, results, save_figures
-from prockd.settings.experiment import ExperimentConfig
-from prockd.training.loop import Callback, distill
+from prockd.datasets import DatasetError, PackedImages, checked, pack
+from prockd.evaluation.scores import Scores, evaluate
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.discovery import discover
+from prockd.runs.folder import run_config, start_run, student_file, write_json
+from prockd.runs.sets import classes_of, opened, to_score_on
+from prockd.runs.world import World, open_world, train_student
+from prockd.settings.experiment import FARMYARD, ExperimentConfig
+from prockd.students.student import Student
+from prockd.tasks import TASKS
+from prockd.training.loop import Callback, History
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run has made.
+
+    Attributes:
+        world: its settings, images, task and features.
+        bank: prototypes; None without a teacher.
+        student: trained.
+        history: of the training; its scores are of the test images.
+    """
+
+    world: World
+    bank: PrototypeBank | None
+    student: Student
+    history: History
+
+    @property
+    def scores(self) -> Scores | None:
+        """On the test images, after the last step; None where a callback stopped it."""
+        return self.history.scores
 
 
 def run_experiment(
@@ -27,6 +55,8 @@ def run_experiment(
 ) -> Run:
     """Extract, discover, distill and score, and keep everything in one folder (see :mod:`prockd.runs.folder`).
 
+    Of several processes the first one extracts, finds prototypes and writes; the others read what it wrote.
+
     Args:
         config: all settings.
         run_dir: the folder.
@@ -35,7 +65,7 @@ def run_experiment(
         bank: prototypes from an earlier run or ``prockd discover``, in place of finding them.
         cpu: stay on the CPU even where there is a GPU.
         checkpoint_every: steps between checkpoints.
-        callbacks: see :func:`prockd.training.loop`; one that returns True leaves a run to be resumed.
+        callbacks: see :func:`prockd.distill`; one that returns True leaves a run to be resumed.
         progress: show progress bars.
 
     Returns:
@@ -46,31 +76,80 @@ def run_experiment(
         DatasetError: images that cannot be used.
         WeightsError: weights that cannot be found or do not fit.
     """
-    folder, main = Path(run_dir), PartialState(cpu=cpu).is_main_process
-    if main:
-        start_run(folder, config, resume=resume, overwrite=overwrite)
-    PartialState().wait_for_everyone()
-    run = extracted(config, cpu=cpu, progress=progress)
+    folder, state = Path(run_dir), PartialState(cpu=cpu)
     kept = folder / "bank.safetensors"
-    run = discovered(run, kept if resume and kept.is_file() else bank, progress=progress and main)
-    if run.bank is not None and main:
-        run.bank.save(kept)
-    student = make_student(config, run.task, run.bank)
-    history = distill(
-        student, run.images.train, features=run.train, unlabelled=run.unlabelled, config=config.distill,
-        val=run.images.test, run_dir=folder, resume=resume, checkpoint_every=checkpoint_every, callbacks=callbacks,
-        cpu=cpu, progress=progress,
+    with state.main_process_first():  # the others find images, features and prototypes made
+        if state.is_main_process:
+            start_run(folder, config, resume=resume, overwrite=overwrite)
+        world = open_world(config, cpu=cpu, progress=progress)
+        found = None
+        if world.teacher is not None:
+            read = bank if state.is_main_process and not (resume and kept.is_file()) else kept
+            found = find_prototypes(world, read, progress=progress)
+            if state.is_main_process:
+                found.save(kept)
+            for name in ("train", *(["unlabelled"] if config.distill.unlabelled_batch else [])):
+                world.features(name)
+    student, history = train_student(
+        world, found, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
+        checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
     )  # fmt: skip
-    run = replace(run, student=student, history=history)
-    if main and not history.stopped:
+    run = Run(world, found, student, history)
+    if state.is_main_process and not history.stopped:
         student.save(folder / "student.safetensors")
         finish_run(run, folder)
     return run
 
 
+def find_prototypes(world: World, bank: str | Path | None = None, *, progress: bool = True) -> PrototypeBank:
+    """The prototypes of a file, or those that the world's settings find now."""
+    if bank is not None:
+        return PrototypeBank.load(bank)
+    return discover(world.source, config=world.config.discover, progress=progress)
+
+
 def finish_run(run: Run, folder: Path) -> None:
     """Write figures, the report, and last the results."""
-    sections = report_sections(run)
+    from prockd.runs.html import write_report  # matplotlib, which a run needs at its end only
+    from prockd.runs.report import report_sections, results, save_figures
+
+    config, sections = run.world.config, report_sections(run)
     save_figures(sections, folder / "figures")
-    write_report(folder / "report.html", f"prockd: {run.config.task.kind} by {run.config.student.backbone}", sections)
+    write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
     write_json(folder / "results.json", results(run))
+
+
+def scored(
+    run_dir: str | Path, data: str | None = None, *, cpu: bool = False, progress: bool = True
+) -> tuple[Student, Scores]:
+    """The student of a finished run, and its scores on the run's test images, or on all images of another folder.
+
+    Raises:
+        RunFolderError: there is no run in the folder, or it has no student yet.
+        DatasetError: images that cannot be used, or of other classes.
+    """
+    config = run_config(Path(run_dir))
+    student = Student.load(student_file(Path(run_dir)))
+    student.to(PartialState(cpu=cpu).device)
+    world = open_world(config, cpu=cpu, progress=progress)
+    return student, evaluate(student, world.images("test") if data is None else other_images(world, student, data))
+
+
+def other_images(world: World, student: Student, path: str) -> PackedImages:
+    """The images of another folder, checked, with the classes that a student learned elsewhere.
+
+    Raises:
+        DatasetError: they cannot be used, or have other classes.
+    """
+    data, task = world.config.data, student.task
+    layout = TASKS[world.config.task.kind].data
+    learned: Any = tuple(task.classes)
+    if data.path != FARMYARD:  # which values its masks have is known where it was learned
+        own = opened(data, data.path, layout)
+        learned = classes_of(own.get("train", next(iter(own.values()))))
+    images = to_score_on(opened(data, path, layout, classes=learned))
+    if tuple(images.classes) != tuple(task.classes):
+        both = f"{', '.join(images.classes)}, and the student knows {', '.join(task.classes)}"
+        raise DatasetError(f"{path} has the classes {both}: it can be scored on the same ones only")
+    good = checked({"test": images}, task=layout, on_bad=data.on_bad, progress=world.progress)["test"]
+    return pack(good, world.image_px, fit=None if data.fit == "auto" else data.fit, progress=world.progress)

@@ -27,12 +27,13 @@ from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.tasks.classification import PooledLinear
 from prockd.teachers.weights import read_metadata
-from prockd.training.loop import History, distill
+from prockd.training.loop import distill
 
 ARCHITECTURE = "resnet18"
 TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
 SPECIES = DistillConfig(steps=2600, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
 PLACES = SPECIES.replace(steps=2000, lr=1e-3, min_crop=0.25, recoloured=0.5)
+IMAGE_PX = 96
 PLACES_STRIDE = 16
 """Of the last map in the second stage, so that it tells places apart; strides become dilations, weights stay."""
 READ_STRIDE = 8
@@ -109,13 +110,6 @@ def soft_bins(places: Float[Tensor, "B n"], bins: int) -> Float[Tensor, "B n bin
     return (1 - (at[..., None] - torch.arange(bins, device=places.device)).abs()).clamp_min(0)
 
 
-def told(history: History, config: DistillConfig) -> dict[str, Any]:
-    """What the model card says of a stage."""
-    assert history.scores is not None
-    seconds = history.rows[-1]["seconds"]
-    return {"config": dataclasses.asdict(config), "seconds": seconds, "val_accuracy": history.scores.plain}
-
-
 def train_teacher(
     out: str | Path,
     *,
@@ -143,30 +137,33 @@ def train_teacher(
         WeightsError: ``start`` is missing, damaged, or of another network.
     """
     train, val = Farmyard("source", "train", images), Farmyard("source", "val", min(images, 1800))
-    classes, data = tuple(train.classes), {"train": pack(train, 96), "val": pack(val, 96)}
+    classes, data = tuple(train.classes), {"train": pack(train, IMAGE_PX), "val": pack(val, IMAGE_PX)}
 
-    def stage(name: str, model: Student, config: DistillConfig) -> History:
-        return distill(
+    def stage(name: str, model: Student, config: DistillConfig) -> dict[str, Any]:
+        """Train, and return what the model card says of it."""
+        history = distill(
             model, data["train"], config=config, val=data["val"], run_dir=Path(run_dir) / name, resume=resume,
             checkpoint_every=100, cpu=cpu,
         )  # fmt: skip
+        assert history.scores is not None
+        seconds, accuracy = history.rows[-1]["seconds"], history.scores.plain
+        return {"config": dataclasses.asdict(config), "seconds": seconds, "val_accuracy": accuracy}
 
-    first = Student(
-        ARCHITECTURE, Classification(len(classes), classes), weights=start, seed=species.seed, **TIMM_KWARGS
-    )
+    task = Classification(len(classes), classes)
+    first = Student(ARCHITECTURE, task, weights=start, seed=species.seed, **TIMM_KWARGS)
     if start is None:
-        stages = {"species": told(stage("species", first, species), species)}
+        stages = {"species": stage("species", first, species)}
     else:
         stages = {"species": read_metadata(Path(start))["stages"]["species"]}
-    task = SpeciesAndPlaces(len(classes), classes)
-    model = Student(ARCHITECTURE, task, seed=places.seed, output_stride=PLACES_STRIDE, **TIMM_KWARGS)
+    both = SpeciesAndPlaces(len(classes), classes)
+    model = Student(ARCHITECTURE, both, seed=places.seed, output_stride=PLACES_STRIDE, **TIMM_KWARGS)
     model.backbone.load_state_dict(first.backbone.state_dict())
-    stages["places"] = told(stage("places", model, places), places)
+    stages["places"] = stage("places", model, places)
     card = {
         "architecture": ARCHITECTURE,
         "timm_kwargs": TIMM_KWARGS | {"output_stride": READ_STRIDE},
         "layers": list(model.layers),
-        "image_px": 96,
+        "image_px": IMAGE_PX,
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
         "classes": classes,
@@ -174,10 +171,8 @@ def train_teacher(
         "stages": stages,
         "data": train.fingerprint,
     }
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in model.backbone.state_dict().items()
-    }
-    safetensors.torch.save_file(state, out, {"prockd": json.dumps(card)})
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
+             for k, v in model.backbone.state_dict().items()}  # fmt: skip
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(state, Path(out), {"prockd": json.dumps(card)})
     return card

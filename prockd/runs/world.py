@@ -1,213 +1,313 @@
-"""The four stages on Farmyard, joined once for any task: what the demo, the notebooks and the benchmarks all run."""
+"""THE assembly: settings -> images, features, task, student. Command line, demo, notebooks, panel and benchmarks use it."""
 
-import functools
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import fields, replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
-from prockd.datasets import pack
+from prockd._types import ImageDataset
+from prockd.datasets import DatasetError, PackedImages, pack
 from prockd.evaluation.probe import linear_probe, pooled
-from prockd.farmyard import Farmyard
 from prockd.prototypes.bank import PrototypeBank
+from prockd.runs.recipes import recipe_of, task_settings
+from prockd.runs.sets import farmyard_sets, own_sets
+from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig, TaskConfig, TeacherConfig
 from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
-from prockd.tasks import Classification, Detection, Segmentation, Task
+from prockd.tasks import TASKS, Task
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
-from prockd.training.loop import Callback, History, distill
+from prockd.training.loop import History, distill
 
-STUDENT = "resnet10t"
-STUDENT_KWARGS: Mapping[str, Any] = {"channels": (16, 40, 80, 128), "stem_width": 8}
-"""A residual network of 0.39 M parameters: less than a tenth of the Farmyard teacher."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A student and a training that measured well for a task on the validation split (benchmarks/results/search.md).
-
-    Attributes:
-        backbone: timm's name of the student.
-        options: timm's options, and those of :class:`prockd.Student` but its bank and augmentation.
-        distill: steps, weights and learning rate.
-        alone: the same without a teacher; its learning rate is the better one there.
-        teacher_px: side at which Farmyard's teacher sees the images; None for the side it was trained at.
-    """
-
-    backbone: str = STUDENT
-    options: Mapping[str, Any] = field(default_factory=lambda: STUDENT_KWARGS)
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    alone: DistillConfig = field(default_factory=DistillConfig)
-    teacher_px: int | None = None
-
-
-DENSE = DistillConfig(steps=300, batch_size=24, assignment_weight=3.0, feature_weight=10.0)
-"""Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
-
-BOXES = DistillConfig(steps=900, batch_size=24, lr=8e-3, recoloured=0.5, min_crop=0.3)
-"""Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
-
-RECIPES: Mapping[str, Recipe] = {
-    "classification": Recipe(),
-    "segmentation": Recipe(distill=DENSE, alone=DENSE),
-    "detection": Recipe(
-        options={**STUDENT_KWARGS, "image_px": 144},
-        distill=BOXES.replace(
-            batch_size=12,
-            unlabelled_batch=12,
-            assignment_weight=0.0,
-            feature_weight=40.0,
-            teacher_branch_weight=1.0,
-            teacher_reads="patches",
-        ),
-        alone=BOXES.replace(lr=14e-3),
-        teacher_px=192,
-    ),
+VIEWS: Mapping[str, tuple[str, ...]] = {
+    "source": ("plain", "mirrored", "recoloured"),
+    "train": ("plain", "mirrored"),
+    "unlabelled": ("plain", "mirrored"),
+    "val": ("plain",),
+    "test": ("plain",),
 }
-"""By the name of a Farmyard task."""
+"""What the teacher sees of each set: prototypes are found in all views, and training mirrors images."""
 
 
-@dataclass(frozen=True, eq=False)
 class World:
-    """Every image set of an experiment, with the teacher's features where the teacher may look.
+    """Every image set of an experiment, its task, and what the teacher says of the images.
 
-    Attributes:
-        source: images of the teacher's own kind, for discovery; their labels are not used.
-        labelled: the task's labelled images.
-        unlabelled: more images of the task's kind, labels hidden.
-        val: for tuning.
-        test: for the last number only.
-        learned: the task; None is classification of the labelled images.
-        recipe: which student learns it, and how.
+    Images are packed, and pass through the teacher, when they are first asked for; both are kept in the cache.
+
+    Args:
+        config: all settings.
+        sets: "train" (labelled), and where they are there "val" (to tune on), "test" (for the last number only),
+            "unlabelled" (more images of the task) and "source" (to find prototypes on; labels are not read). Where one
+            of the last two is missing, the labelled images serve.
+        teacher: None for labels alone.
+        task: what the student learns; None for the task of the settings.
+        cpu: stay on the CPU even where there is a GPU.
+        progress: show progress bars.
     """
 
-    source: PatchFeatures
-    labelled: PatchFeatures
-    unlabelled: PatchFeatures
-    val: PatchFeatures
-    test: PatchFeatures
-    learned: Task | None = None
-    recipe: Recipe = RECIPES["classification"]
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        sets: Mapping[str, ImageDataset | PackedImages | PatchFeatures],
+        *,
+        teacher: Teacher | None = None,
+        task: Task | None = None,
+        cpu: bool = False,
+        progress: bool = True,
+    ) -> None:
+        self.config, self.sets, self.teacher, self.cpu, self.progress = config, dict(sets), teacher, cpu, progress
+        self._task = task
+        self._images: dict[str, PackedImages] = {}
+        self._features = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What the student learns."""
-        classes = tuple(self.labelled.images.classes)
-        return self.learned or Classification(len(classes), classes)
+        return self._task or make_task(self.config.task, self.images("train"))
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether there are a teacher's features to learn from."""
+        return self.teacher is not None or "train" in self._features
+
+    @property
+    def image_px(self) -> int:
+        """Side at which images are packed: what the teacher reads, or the student where there is none."""
+        return self.config.student.image_px if self.teacher is None else self.teacher.image_px
+
+    def images(self, name: str) -> PackedImages:
+        """The images of a set, packed at ``image_px``.
+
+        Raises:
+            DatasetError: there is no such set, or an image cannot be used.
+        """
+        if name not in self._images:
+            self._images[name] = self._packed(name)
+        return self._images[name]
+
+    def _packed(self, name: str) -> PackedImages:
+        data, given = self.config.data, self.sets.get(name)
+        if isinstance(given, PatchFeatures):
+            return given.images
+        if given is None and name == "val":
+            raise DatasetError(
+                "there are no images to tune on: give the data a folder val, or set data.val_part to 0.2"
+            )
+        if given is None and name == "test":
+            raise DatasetError("there are no images to score on: give the data a folder test")
+        if given is None:
+            images = self.images("train")
+        else:
+            images = pack(given, self.image_px, fit=None if data.fit == "auto" else data.fit, progress=self.progress)
+        if name == "train":
+            return few(images, data.per_class, data.seed) if data.per_class and data.path != FARMYARD else images
+        most = {"source": data.num_discover, "val": data.num_val, "test": data.num_test}.get(name, len(images))
+        return images.sample(most, seed=data.seed)
+
+    def features(self, name: str) -> PatchFeatures:
+        """What the teacher says of a set, in the views that it is used in.
+
+        Raises:
+            ValueError: there is no teacher.
+            DatasetError: as in :meth:`images`.
+        """
+        if name not in self._features:
+            if self.teacher is None:
+                raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
+            images = self.images(name)
+            for other in ("source", "train"):  # the same images: their views serve here too
+                if name != other and images is self.images(other):
+                    return self.features(other)
+            device = "cpu" if self.cpu else None
+            self._features[name] = extract(
+                self.teacher, images, views=VIEWS[name], device=device, progress=self.progress
+            )
+        return self._features[name]
+
+    @property
+    def source(self) -> PatchFeatures:
+        """Features to find prototypes in."""
+        return self.features("source")
+
+    @property
+    def train(self) -> PatchFeatures:
+        """Features of the labelled images."""
+        return self.features("train")
+
+    @property
+    def unlabelled(self) -> PatchFeatures:
+        """Features of more images, for transfer; of the labelled ones where there are no others."""
+        return self.features("unlabelled")
+
+    @property
+    def val(self) -> PatchFeatures:
+        """Features of the images to tune on."""
+        return self.features("val")
+
+    @property
+    def test(self) -> PatchFeatures:
+        """Features of the images for the last number."""
+        return self.features("test")
 
     def few(self, per_class: int) -> "World":
-        """The same world with the first ``per_class`` labelled images of each class."""
-        labels = np.asarray(self.labelled.images.labels)
-        rows = np.sort(np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in np.unique(labels)]))
-        return replace(self, labelled=self.labelled.select(rows))
+        """The same world with this many labelled images of each class, drawn by ``data.seed``; fewer are among more.
+
+        Where images have no single label (tags, masks, boxes), that many for each class are drawn from all of them.
+        """
+        images = self.images("train")
+        kept = few(images, per_class, self.config.data.seed)
+        place = {name: m for m, name in enumerate(images.ids)}
+        rows = [place[name] for name in kept.ids]
+        train: PackedImages | PatchFeatures = self.train.select(rows) if self.is_taught else kept
+        sets = {name: self._features.get(name, self._images.get(name, s)) for name, s in self.sets.items()}
+        config = replace(self.config, data=self.config.data.replace(per_class=0))
+        how: dict[str, Any] = {"teacher": self.teacher, "task": self.task, "cpu": self.cpu, "progress": self.progress}
+        return World(config, sets | {"train": train}, **how)
 
     def probe(self, on: str = "test") -> float:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
-        other: PatchFeatures = getattr(self, on)
-        return linear_probe(
-            pooled(self.labelled.maps), self.labelled.images.labels, pooled(other.maps), other.images.labels
-        )
+        other = self.features(on)
+        return linear_probe(pooled(self.train.maps), self.train.images.labels, pooled(other.maps), other.images.labels)
+
+    def __repr__(self) -> str:
+        teacher = "labels alone" if self.teacher is None else f"taught by {self.teacher.name!r}"
+        return f"World({self.config.task.kind}, {teacher}; sets {', '.join(self.sets)})"
 
 
-def farmyard_task(name: str, classes: tuple[str, ...]) -> Task:
-    """The task of this name.
-
-    Raises:
-        ValueError: there is no such task; the message lists them.
-    """
-    if name == "classification":
-        return Classification(len(classes), classes)
-    if name == "segmentation":
-        return Segmentation(len(classes), classes)
-    if name == "detection":
-        return Detection(len(classes), classes)
-    raise ValueError(f"task={name!r}: Farmyard has {', '.join(map(repr, RECIPES))}")
+def few(images: PackedImages, per_class: int, seed: int) -> PackedImages:
+    """This many images of each class; where they have no single label, as many in all."""
+    if len(images.classes) and (images.labels >= 0).all() and images.boxes is None:
+        return images.per_class(per_class, seed=seed)
+    return images.sample(per_class * max(1, len(images.classes)), seed=seed)
 
 
-def farmyard_world(
-    teacher: Teacher,
+def open_world(
+    config: ExperimentConfig | None = None,
     *,
     task: str = "classification",
-    per_class: int = 30,
-    num_source: int = 1500,
-    num_unlabelled: int = 2000,
-    num_val: int = 500,
-    num_test: int = 1000,
-    seed: int = 0,
-    background: str = "field",
+    teacher: Teacher | None = None,
+    cpu: bool = False,
     progress: bool = True,
+    **data: Any,
 ) -> World:
-    """Render, pack and extract every set; all of it is cached.
+    """Open the images of the settings, Farmyard's or one's own, beside the teacher.
 
     Args:
-        teacher: whose features are extracted; animals of a scene are half as large as those that Farmyard's learned, so
-            one that reads 192 px sees them better.
-        task: "classification" of species, "segmentation" of parts, or "detection" of species in scenes.
-        per_class: labelled images of each of the 10 species; for detection a tenth of the scenes.
-        num_source: images of the teacher's own species; scenes for detection.
-        num_unlabelled: unlabelled images of the target species.
-        num_val: images for tuning.
-        num_test: images for the last number.
-        seed: changes which images are labelled; the other sets stay the same.
-        background: of the test set only.
+        config: all settings; None for what is best for ``task``.
+        task: its kind, where there is no ``config``.
+        teacher: one that is made already, in place of the settings' own.
+        cpu: stay on the CPU even where there is a GPU.
         progress: show progress bars.
+        data: knobs of :class:`prockd.settings.DataConfig` to change, such as ``per_class=30`` or ``path="photos"``.
+
+    Raises:
+        ConfigError: a knob that is not there, or a value out of range.
+        DatasetError: images that cannot be used; the message says what and where.
+        WeightsError: the teacher's weights cannot be found or do not fit.
+
+    Example:
+        >>> open_world(per_class=2, num_test=20, progress=False)
+        World(classification, taught by 'farmyard'; sets train, val, test, source, unlabelled)
     """
-    kind = "scene" if task == "detection" else "single"
-    target = functools.partial(Farmyard, "target", labels="parts" if task == "segmentation" else "species", kind=kind)
-    one = target("train", 1)
-
-    def features(images: Farmyard, views: int) -> PatchFeatures:
-        return extract(teacher, pack(images, teacher.image_px, progress=progress), views=views, progress=progress)
-
-    return World(
-        features(Farmyard("source", "unlabelled", num_source, kind=kind), 3),
-        features(target("train", per_class * len(one.species), seed=seed), 2),
-        features(target("unlabelled", num_unlabelled), 2),
-        features(target("val", num_val), 1),
-        features(target("test", num_test, background=background), 1),
-        farmyard_task(task, one.classes),
-        RECIPES[task],
-    )
+    config = config or task_settings(task)
+    config = replace(config, data=config.data.replace(**data))
+    recipe_of(config.task.kind)
+    sets = farmyard_sets(config) if config.data.path == FARMYARD else own_sets(config, progress=progress)
+    return World(config, sets, teacher=teacher or make_teacher(config.teacher), cpu=cpu, progress=progress)
 
 
-def train_student(
+def make_teacher(settings: TeacherConfig) -> Teacher | None:
+    """The teacher of the settings; None for labels alone. One without weights is random, and always the same."""
+    if settings.name == NO_TEACHER:
+        return None
+    knobs = {f.name: getattr(settings, f.name) or None for f in fields(settings) if f.name not in ("name", "options")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        teacher = Teacher(settings.name, **knobs | {"pretrained": settings.pretrained}, **settings.options)
+    if settings.name != FARMYARD and not settings.weights and not settings.pretrained:
+        remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
+        warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
+    return teacher
+
+
+def make_task(settings: TaskConfig, images: PackedImages) -> Task:
+    """The task of the settings for the classes of these images; it gets the knobs that are its fields."""
+    kind = TASKS[settings.kind]
+    names = {f.name for f in fields(kind)} | {"balanced"}  # type: ignore[arg-type]
+    knobs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in names - {"options"}}
+    return kind.for_images(images, **knobs | dict(settings.options))
+
+
+def make_student(
     world: World,
     bank: PrototypeBank | None,
-    augmentation: FeatureAugmentationConfig | None,
+    feature_augmentation: FeatureAugmentationConfig | None = None,
+    *,
+    seed: int = 0,
+) -> Student:
+    """A new student of the world's settings; without a bank it has no augmentation."""
+    s = world.config.student
+    return Student(
+        s.backbone, world.task, bank, feature_augmentation=feature_augmentation if bank is not None else None,
+        layers=s.layers or None, grid=s.grid or None, image_px=s.image_px, weights=s.weights or None, seed=seed,
+        **s.options,
+    )  # fmt: skip
+
+
+def teach(
+    world: World,
+    student: Student,
     config: DistillConfig | None = None,
     *,
     teacher: bool = True,
     on: str = "test",
-    start: Mapping[str, torch.Tensor] | None = None,
-    callbacks: tuple[Callback, ...] = (),
     progress: bool = False,
+    **options: Any,
+) -> History:
+    """Train a student on the world's labelled images, with the teacher's features or without, and score it.
+
+    Args:
+        world: images, features and task.
+        student: changed in place.
+        config: None is the settings' own, with a teacher or without.
+        teacher: False learns from labels alone.
+        on: "val" while tuning, "test" once at the end.
+        progress: show a progress bar.
+        options: passed on to :func:`prockd.distill`: ``run_dir``, ``resume``, ``callbacks``, ...
+    """
+    teacher = teacher and world.is_taught
+    config = config or (world.config.distill if teacher else recipe_of(world.config.task.kind).alone)
+    return distill(
+        student, world.images("train"), config=config, val=world.images(on), cpu=world.cpu, progress=progress,
+        features=world.train if teacher else None,
+        unlabelled=world.unlabelled if teacher and config.unlabelled_batch else None, **options,
+    )  # fmt: skip
+
+
+def train_student(
+    world: World,
+    bank: PrototypeBank | None = None,
+    feature_augmentation: FeatureAugmentationConfig | None = None,
+    config: DistillConfig | None = None,
+    *,
+    start: Mapping[str, torch.Tensor] | None = None,
+    **options: Any,
 ) -> tuple[Student, History]:
-    """Train one student of the world's recipe on its labelled images and score it.
+    """Make a student of the world's settings and teach it: :func:`make_student`, then :func:`teach`.
 
     Args:
         world: images, features and task.
         bank: prototypes; None for rivals that use none.
-        augmentation: None trains the plain prediction only.
-        config: its seed is also that of the initial weights; None is the recipe's, with or without a teacher.
-        teacher: False learns from labels alone.
-        on: ``"val"`` while tuning, ``"test"`` once at the end.
+        feature_augmentation: None trains the plain prediction only.
+        config: its seed is also that of the initial weights.
         start: weights to start from, such as those of a label-free first stage.
-        callbacks: see :func:`prockd.training.loop`.
-        progress: show a progress bar.
+        options: see :func:`teach`.
     """
-    recipe = world.recipe
-    config = config or (recipe.distill if teacher else recipe.alone)
-    options = {"image_px": world.labelled.images.image_px, "seed": config.seed, **recipe.options}
-    student = Student(recipe.backbone, world.task, bank, feature_augmentation=augmentation, **options)
+    student = make_student(world, bank, feature_augmentation, seed=0 if config is None else config.seed)
     if start is not None:
         kept = {k: v for k, v in start.items() if k.startswith(("backbone.", "adapter."))}
         student.load_state_dict(student.state_dict() | kept)
-    scored: PatchFeatures = getattr(world, on)
-    history = distill(
-        student, world.labelled.images, config=config, val=scored.images, callbacks=callbacks, progress=progress,
-        features=world.labelled if teacher else None,
-        unlabelled=world.unlabelled if teacher and config.unlabelled_batch else None,
-    )  # fmt: skip
-    return student, history
+    return student, teach(world, student, config, **options)

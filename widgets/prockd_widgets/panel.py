@@ -22,7 +22,7 @@ from prockd_widgets.knobs import Knob
 from prockd_widgets.live import EVERY_TERM, curves, terms_of
 from prockd_widgets.look import COPY, STYLE, failed, said, table
 from prockd_widgets.runner import TryRunner
-from prockd_widgets.settings import BUDGET, PRESETS, Settings
+from prockd_widgets.settings import BUDGET, PRESETS, Settings, preset_configs
 from prockd_widgets.switches import PrototypeSwitches
 from prockd_widgets.tries import Try
 
@@ -51,7 +51,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     tab switches prototypes off in a trained student, see :class:`PrototypeSwitches`.
 
     Args:
-        world: what :func:`prockd.runs.world.farmyard_world` returned.
+        world: what :func:`prockd.runs.open_world` returned, of any task, Farmyard's images or your own.
         bank: prototypes that were found already, so that the first try need not look for them.
         discovered_with: the settings that ``bank`` was found with; None is the default with the bank's K.
         steps: of training, to begin with; presets leave it alone, as they do the seed and the labels.
@@ -96,9 +96,16 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         """Images and features that students are trained and scored on."""
         return self.runner.world
 
+    @property
+    def task(self) -> str:
+        """The kind of task that its students learn."""
+        return self.world.config.task.kind
+
     def _limit_to_world(self, steps: int) -> None:
-        counts = np.bincount(np.asarray(self.world.labelled.images.labels))
-        most = int(counts.min())
+        images = self.world.images("train")
+        most = -(-len(images) // max(1, len(images.classes)))
+        if (images.labels >= 0).all():
+            most = int(np.bincount(images.labels).max())
         labels = self.knobs["labels_per_class"]
         for each in (labels.number, labels.slider):
             each.max = most
@@ -108,7 +115,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
     def _build(self) -> None:
         """The widgets that are not knobs, and what each does."""
         self.preset = widgets.ToggleButtons(
-            options=list(PRESETS), tooltip="Preset", tooltips=[about for _, about in PRESETS.values()],
+            options=list(PRESETS), tooltip="Preset", tooltips=list(PRESETS.values()),
             style={"button_width": "84px"}, layout=widgets.Layout(width="auto"),
         )  # fmt: skip
         self.run_button = widgets.Button(description="Run", icon="play", button_style="primary",
@@ -126,7 +133,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         self.term = widgets.Dropdown(options=[EVERY_TERM], description="Term", style=narrow,
                                      tooltip="Which term of the loss is drawn",
                                      layout=widgets.Layout(width="250px"))  # fmt: skip
-        self.switches = PrototypeSwitches(None, self.world.val.images)
+        self.switches = PrototypeSwitches(None, self.world.images("val"))
         self.switched = widgets.Dropdown(options=[("no try yet", 0)], description="Student of",
                                          style={"description_width": "80px"},
                                          layout=widgets.Layout(width="300px"))  # fmt: skip
@@ -179,20 +186,17 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         Raises:
             ValueError: there is no such preset.
         """
-        if preset not in PRESETS:
-            raise ValueError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        make, about = PRESETS[preset]
-        for config in make():
+        for config in preset_configs(preset, self.task):
             for name in set(_shown(type(config))) - BUDGET:
                 self.knobs[name].value = getattr(config, name)
         self.preset.value = preset
-        self._about_preset.value = f'<span class="prockd-soft">{escape(about)}</span>'
+        self._about_preset.value = f'<span class="prockd-soft">{escape(PRESETS[preset])}</span>'
         self._show_code()
 
     def config(self) -> Settings:
         """The settings that the knobs show."""
         preset = str(self.preset.value)
-        found, augment, training = PRESETS[preset][0]()
+        found, augment, training = preset_configs(preset, self.task)
         asked = self._asked(DistillConfig)
         if training.label_free_steps:  # the label-free share of the steps stays
             share = training.label_free_steps / training.steps
@@ -203,6 +207,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
             augment.replace(**self._asked(FeatureAugmentationConfig)),
             training.replace(**asked),
             self.knobs["labels_per_class"].number.value,
+            self.task,
         )
 
     def _asked(self, kind: type[Knobs]) -> dict[str, object]:
@@ -343,7 +348,8 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         self._offer()
         self.resume_button.disabled = self.running or not any(one.stopped for one in self.tries)
         self._said.value, self._failed.value = said(self.status), failed(self.error, self.runner.failure)
-        self._table.value = table(self.rows(), f"Every try, scored on {len(self.world.val)} validation images")
+        count = len(self.world.images("val"))
+        self._table.value = table(self.rows(), f"Every try, scored on {count} validation images")
 
     def __repr__(self) -> str:
         doing = "running" if self.running else "idle"

@@ -13,10 +13,10 @@ import traitlets
 
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover
-from prockd.runs.world import World
-from prockd.settings.method import DiscoverConfig, best
+from prockd.runs.world import World, make_student, teach
+from prockd.settings.method import DiscoverConfig
 from prockd.students.student import Student
-from prockd.training.loop import History, distill
+from prockd.training.loop import History
 from prockd_widgets.live import SCORES, score, watched
 from prockd_widgets.settings import Settings
 from prockd_widgets.tries import Try, read_tries
@@ -55,14 +55,15 @@ class TryRunner(traitlets.HasTraits):
         self.failure: Exception | None = None
         self._banks: dict[DiscoverConfig, PrototypeBank] = {}
         if bank is not None:
-            self._banks[discovered_with or best()[0].replace(num_prototypes=bank.num_prototypes)] = bank
+            usual = DiscoverConfig(num_prototypes=bank.num_prototypes)
+            self._banks[discovered_with or usual] = bank
         self._stop, self.thread = threading.Event(), threading.Thread()
-        self._watched = watched(world.val.images)
+        self._watched = watched(world.images("val"))
         self._first = self._told = self._drawn = self._draw_s = self._scored = self._score_s = 0.0
         self.begun_at = 0
         self._temporary = tempfile.TemporaryDirectory(prefix="prockd-panel-") if folder is None else None
         self.folder = Path(self._temporary.name if self._temporary else str(folder))
-        self.tries, problems = read_tries(self.folder, world.val.images.fingerprint)
+        self.tries, problems = read_tries(self.folder, world.images("val").fingerprint)
         self.error = "\n".join(problems)
         if self.tries:
             self.status = f"{len(self.tries)} tries were read from {self.folder.name}."
@@ -137,17 +138,13 @@ class TryRunner(traitlets.HasTraits):
             folder = self.folder / f"try-{number:03d}"
             if before is not None:
                 shutil.copytree(before.folder, folder, ignore=shutil.ignore_patterns("try.json"), dirs_exist_ok=True)
-            student = Student(
-                world.recipe.backbone, world.task, copy.deepcopy(bank),
-                feature_augmentation=settings.feature_augmentation, seed=settings.distill.seed,
-                image_px=world.labelled.images.image_px, **world.recipe.options,
-            )  # fmt: skip
-            self.status = f"Training on {len(world.labelled)} labelled images."
+            student = make_student(
+                world, copy.deepcopy(bank), settings.feature_augmentation, seed=settings.distill.seed
+            )
+            self.status = f"Training on {len(world.images('train'))} labelled images."
             self._first = time.perf_counter()
-            history = distill(
-                student, world.labelled.images, features=world.labelled, config=settings.distill, val=world.val.images,
-                unlabelled=world.unlabelled if settings.distill.unlabelled_batch else None, run_dir=folder,
-                resume=before is not None, log_every=1, progress=False,
+            history = teach(
+                world, student, settings.distill, on="val", run_dir=folder, resume=before is not None, log_every=1,
                 callbacks=(lambda step, row: self._stepped(step, row, student, settings.distill.steps),),
             )  # fmt: skip
             assert history.scores is not None
@@ -155,7 +152,7 @@ class TryRunner(traitlets.HasTraits):
             seconds, scores = time.perf_counter() - began, history.scores
             made = Try(
                 number, settings, scores.plain, scores.augmented, seconds, history, folder,
-                self.world.val.images.fingerprint, before.number if before else 0,
+                self.world.images("val").fingerprint, before.number if before else 0,
             )  # fmt: skip
             made.save(student)
             self.tries = (*self.tries, made)

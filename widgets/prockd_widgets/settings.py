@@ -1,11 +1,13 @@
 """What a try is made of: its settings, and the code that makes them again."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prockd.settings.knobs import Knobs
-from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, best, paper
+from prockd.runs.recipes import task_settings
+from prockd.settings.experiment import NO_TEACHER
+from prockd.settings.knobs import differences
+from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 
 Configs = tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]
 
@@ -19,25 +21,27 @@ SILENT = {
 BUDGET = frozenset({"steps", "label_free_steps", "seed"})
 """Knobs that are not part of a recipe."""
 
-
-def plain() -> Configs:
-    """Learning from labels alone: the steps and learning rate of ``best``, no teacher, no prototypes."""
-    discover, _, distill = best()
-    return discover, FeatureAugmentationConfig(content="none"), distill.replace(**SILENT)
-
-
-PRESETS: Mapping[str, tuple[Callable[[], Configs], str]] = {
-    "best": (best, "What measured best on validation images."),
-    "paper": (paper, "The literal reading of the paper: no transfer term, the teacher's branch on."),
-    "plain": (plain, "Labels alone: no teacher and no prototypes, what every gain is measured against."),
+PRESETS: Mapping[str, str] = {
+    "best": "What measured best on validation images.",
+    "paper": "The literal reading of the paper: no transfer term, the teacher's branch on.",
+    "plain": "Labels alone: no teacher and no prototypes, what every gain is measured against.",
 }
-"""Name of a preset: the function that makes it, and a sentence."""
+"""A sentence for each preset."""
 
 
-def differences(config: Knobs, other: Knobs) -> dict[str, object]:
-    """The knobs of ``config`` that have another value in ``other``."""
-    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(other, name)}
+def preset_configs(preset: str, task: str = "classification") -> Configs:
+    """The three configurations of a preset for a kind of task.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    if preset == "plain":
+        config = task_settings(task, teacher=NO_TEACHER)
+        return config.discover, FeatureAugmentationConfig(content="none"), config.distill.replace(**SILENT)
+    config = task_settings(task, preset=preset)
+    return config.discover, config.feature_augmentation, config.distill
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Settings:
         feature_augmentation: how they are added.
         distill: how the student learns.
         labels_per_class: labelled images of each class.
+        task: its kind.
     """
 
     preset: str
@@ -57,6 +62,7 @@ class Settings:
     feature_augmentation: FeatureAugmentationConfig
     distill: DistillConfig
     labels_per_class: int
+    task: str = "classification"
 
     @property
     def configs(self) -> Configs:
@@ -66,25 +72,29 @@ class Settings:
     def changes(self) -> dict[str, object]:
         """The knobs that are not as in the preset, the budget and the seed left out."""
         changed: dict[str, object] = {}
-        for mine, other in zip(self.configs, PRESETS[self.preset][0](), strict=True):
-            changed |= differences(mine, other)
+        for mine, usual in zip(self.configs, preset_configs(self.preset, self.task), strict=True):
+            changed |= {name: value for name, (value, _) in differences(mine, usual).items()}
         return {name: value for name, value in changed.items() if name not in BUDGET}
 
     def code(self) -> str:
         """Python that makes the same settings and, where there is a ``world``, repeats the try."""
-        names = ("discover", "augmentation", "distill")
-        start = "paper" if self.preset == "paper" else "best"
-        lines = ["import prockd as pk", "from prockd.runs.world import train_student", ""]
-        lines += [f"{', '.join(names)} = pk.{start}()"]
-        for name, mine, other in zip(names, self.configs, PRESETS[start][0](), strict=True):
-            changed = ", ".join(f"{knob}={value!r}" for knob, value in differences(mine, other).items())
-            lines += [f"{name} = {name}.replace({changed})"] if changed else []
-        lines += [
-            "",
-            "bank = pk.discover(world.source, config=discover)",
-            "student, history = train_student(",
-            f'    world.few({self.labels_per_class}), bank, augmentation, distill, on="val", progress=True',
-            ")",
-            "print(history.scores)",
-        ]
-        return "\n".join(lines)
+        names = [f.name for f in dataclasses.fields(self) if f.name in ("discover", "feature_augmentation", "distill")]
+        preset = "paper" if self.preset == "paper" else "best"
+        start = task_settings(self.task, preset=preset)
+        lines = ["import prockd as pk", "from prockd.runs import task_settings, train_student", ""]
+        lines += [f"config = task_settings({self.task!r}, preset={preset!r})"]
+        for name, mine in zip(names, self.configs, strict=True):
+            changed = differences(mine, getattr(start, name))
+            values = ", ".join(f"{knob}={value!r}" for knob, (value, _) in changed.items())
+            lines += [f"{name} = config.{name}" + (f".replace({values})" if values else "")]
+        return "\n".join(
+            [
+                *lines,
+                "",
+                "bank = pk.discover(world.source, config=discover)",
+                "student, history = train_student(",
+                f'    world.few({self.labels_per_class}), bank, feature_augmentation, distill, on="val", progress=True',
+                ")",
+                "print(history.scores)",
+            ]
+        )

@@ -1,0 +1,93 @@
+"""What measured well for each task on validation images (benchmarks/results/search.md): one place for all defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.settings.knobs import ConfigError
+from prockd.settings.method import DistillConfig
+from prockd.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student of a task is made and trained, and which of Farmyard's images it learns from.
+
+    Attributes:
+        student: changes to :class:`prockd.settings.StudentConfig`.
+        distill: training with a teacher.
+        alone: training from labels alone; its learning rate is the better one there.
+        teacher_px: side at which Farmyard's teacher sees the images; 0 for the side it was trained at.
+        farmyard: keyword arguments of :class:`prockd.Farmyard`: which pictures, and what their labels are.
+        per_class: labelled Farmyard images of each species.
+    """
+
+    student: Mapping[str, Any] = field(default_factory=dict)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    alone: DistillConfig = field(default_factory=DistillConfig)
+    teacher_px: int = 0
+    farmyard: Mapping[str, Any] = field(default_factory=dict)
+    per_class: int = 30
+
+
+DENSE = DistillConfig(steps=300, batch_size=24, assignment_weight=3.0, feature_weight=10.0)
+"""Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
+
+BOXES = DistillConfig(steps=900, batch_size=24, lr=8e-3, recoloured=0.5, min_crop=0.3)
+"""Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
+
+RECIPES: Mapping[str, Recipe] = {
+    "classification": Recipe(),
+    "segmentation": Recipe(distill=DENSE, alone=DENSE, farmyard={"labels": "parts"}, per_class=5),
+    "detection": Recipe(
+        student={"image_px": 144},
+        distill=BOXES.replace(
+            batch_size=12, unlabelled_batch=12, assignment_weight=0.0, feature_weight=40.0, teacher_branch_weight=1.0,
+            teacher_reads="patches",
+        ),
+        alone=BOXES.replace(lr=14e-3),
+        teacher_px=192,
+        farmyard={"kind": "scene"},
+        per_class=10,
+    ),
+}  # fmt: skip
+"""By the kind of task; a task without a recipe is trained as :func:`recipe_of` says."""
+
+
+def recipe_of(kind: str) -> Recipe:
+    """The recipe of a task; one that has none is trained like the task that learns from the same kind of data.
+
+    Raises:
+        ConfigError: there is no such task; the message lists them.
+    """
+    if kind not in TASKS:
+        raise ConfigError(f"task.kind = {kind!r}: choose one of {', '.join(map(repr, TASKS))}")
+    return RECIPES.get(kind, RECIPES[TASKS[kind].data])
+
+
+def task_settings(kind: str = "classification", *, preset: str = "best", teacher: str = FARMYARD) -> ExperimentConfig:
+    """The settings of a preset for a task: ``"best"`` trains as measured best for this task on Farmyard.
+
+    Args:
+        kind: of task, a key of ``prockd.tasks.TASKS``.
+        preset: ``"best"`` or ``"paper"``.
+        teacher: its name; what is best from labels alone may be something else, and Farmyard's has a size a task.
+
+    Raises:
+        ConfigError: there is no such preset or task.
+
+    Example:
+        >>> task_settings("segmentation").distill.steps
+        300
+    """
+    config, recipe = ExperimentConfig.preset(preset), recipe_of(kind)
+    config = replace(config, task=config.task.replace(kind=kind))
+    if preset != "best":
+        return config
+    return replace(
+        config,
+        teacher=config.teacher.replace(image_px=recipe.teacher_px) if teacher == FARMYARD else config.teacher,
+        student=config.student.replace(**recipe.student),
+        distill=recipe.alone if teacher == NO_TEACHER else recipe.distill,
+    )
