@@ -42,7 +42,7 @@ class Arm:
     Attributes:
         name: as in the table.
         distill: changes to the best preset's DistillConfig.
-        augment: changes to its FeatureAugmentationConfig; None trains no augmentation.
+        feature_augmentation: changes to its FeatureAugmentationConfig; None trains no augmentation.
         teacher: "farmyard", "random" (same network, random weights) or "none".
         bank: "learned", "kmeans" (not refined), "paper" (its whole preset) or "none".
         unlabelled: unlabelled target images are mixed into every step; with few labels, after a label-free first stage.
@@ -51,7 +51,7 @@ class Arm:
 
     name: str
     distill: Mapping[str, Any] = field(default_factory=dict)
-    augment: Mapping[str, Any] | None = None
+    feature_augmentation: Mapping[str, Any] | None = None
     teacher: str = "farmyard"
     bank: str = "learned"
     unlabelled: bool = False
@@ -84,7 +84,7 @@ def settings(arm: Arm, labels: int, seed: int) -> tuple[Any, Any]:
     """The arm's FeatureAugmentationConfig (or None) and DistillConfig."""
     from prockd.settings.method import best, paper
 
-    _, augment, distillation = paper() if arm.bank == "paper" else best()
+    _, augmentation, distillation = paper() if arm.bank == "paper" else best()
     changes: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH, "seed": seed, "mixed_precision": "bf16"}
     if arm.unlabelled:
         changes |= {"batch_size": BATCH // 2, "unlabelled_batch": BATCH // 2}
@@ -93,7 +93,7 @@ def settings(arm: Arm, labels: int, seed: int) -> tuple[Any, Any]:
         changes |= {"steps": STEPS - FIRST_STEPS, "lr": SECOND_LR}
     changes |= arm.distill
     config = distillation.replace(**changes)
-    return None if arm.augment is None else augment.replace(**arm.augment), config
+    return None if arm.feature_augmentation is None else augmentation.replace(**arm.feature_augmentation), config
 
 
 def run(arm: Arm, labels: int, seed: int) -> dict[str, Any]:
@@ -104,12 +104,12 @@ def run(arm: Arm, labels: int, seed: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     world = world_of("farmyard" if arm.teacher == "none" else arm.teacher, seed, arm.background).few(labels)
-    augment, config = settings(arm, labels, seed)
+    augmentation, config = settings(arm, labels, seed)
     bank = None if arm.bank == "none" or arm.teacher == "none" else copy.deepcopy(banks(arm.teacher, arm.bank))
     start = first_stage(arm, seed) if arm.unlabelled and labels <= FEW else None
     began = time.perf_counter()
     student, history = train_student(
-        world, bank, augment, config, teacher=arm.teacher != "none", on="test", start=start
+        world, bank, augmentation, config, teacher=arm.teacher != "none", on="test", start=start
     )
     assert history.scores is not None
     return {
@@ -249,7 +249,7 @@ def page() -> None:
                 continue
             z, plus = np.array([r["z"] for r in mine]), np.array([r["z_plus"] for r in mine], dtype=float)
             alone = np.array([scores[ALONE, labels, r["seed"]]["z"] for r in mine])
-            rival, augmented = arm.name != ALONE, arm.augment is not None
+            rival, augmented = arm.name != ALONE, arm.feature_augmentation is not None
             cells = [
                 arm.name,
                 str(len(mine)),

@@ -77,7 +77,7 @@ class Problem:
     Attributes:
         name: for ``--only``.
         title: heading of its table.
-        world: makes its World, and the DistillConfig of labels alone, from a kind of teacher ("trained" or "random") and a
+        world: makes its World, and how labels alone are learned, from a kind of teacher ("trained" or "random") and a
             seed.
         real: whether it needs the folder of real photographs.
         salient: whether patches that look like the border of pictures count less when prototypes are found.
