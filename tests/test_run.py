@@ -16,10 +16,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prockd.cli import app
-from prockd.runs.experiment import extracted, make_teacher, open_images, scored, task_preset
+from prockd.runs import RECIPES, World, open_world, run_experiment, task_settings
 from prockd.runs.folder import RunFolderError, start_run
-from prockd.runs.run import run_experiment
-from prockd.runs.world import RECIPES
+from prockd.runs.run import scored
+from prockd.runs.world import make_teacher
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
 from prockd.settings.toml import set_values, write_config
 
@@ -73,6 +73,11 @@ def config_of(folders, kind="classification", *changes: str) -> ExperimentConfig
     return set_values(ExperimentConfig(), [*SMALL, f"task.kind={kind}", f"data.path={folders[kind]}", *changes])
 
 
+def opened(config: ExperimentConfig) -> World:
+    """The world of these settings without its teacher, so that images are packed at the student's side, 32 px."""
+    return open_world(set_values(config, ["teacher.name=none"]), progress=False)
+
+
 def weights(folder) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "student.safetensors")
 
@@ -87,7 +92,7 @@ def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(folders,
     assert told["students"][0][run.scores.metric] == run.scores.plain
     assert told["students"][1]["parameters"] > told["students"][0]["parameters"] > 0
     assert told["images"] == {"train": 12, "test": 4, "source": 12}
-    assert [row["class"] for row in told["classes"]] == list(run.task.classes)
+    assert [row["class"] for row in told["classes"]] == list(run.world.task.classes)
     versions = json.loads((tmp_path / "versions.json").read_text())
     assert torch.__version__.startswith(versions["torch"])
     assert versions["seed"] == 0
@@ -127,21 +132,22 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
 
 def test_a_teacher_of_random_weights_is_told(folders):
     with pytest.warns(UserWarning, match="the teacher resnet18 knows nothing, its weights are random: pass"):
-        make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18"]))
+        make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18"]).teacher)
 
 
 def test_without_a_teacher_the_student_learns_from_labels_alone(folders, tmp_path):
     run = run_experiment(config_of(folders, "classification", "teacher.name=none"), tmp_path, cpu=True, progress=False)
-    assert (run.bank, run.train, run.scores.augmented) == (None, None, None)
+    assert (run.bank, run.world.teacher, run.scores.augmented) == (None, None, None)
     assert len(json.loads((tmp_path / "results.json").read_text())["students"]) == 1
 
 
 def test_a_folder_without_a_test_part_is_divided_and_few_labels_are_few(folders):
     path = f"{folders['classification']}/train"
-    images = open_images(config_of(folders, "classification", f"data.path={path}", "data.per_class=2"), 32)
-    assert (len(images.train), len(images.test)) == (4, 4)
-    assert not set(images.train.ids) & set(images.test.ids)
-    assert np.bincount(images.train.labels).tolist() == [2, 2]
+    world = opened(config_of(folders, "classification", f"data.path={path}", "data.per_class=2"))
+    train, test = world.images("train"), world.images("test")
+    assert (len(train), len(test)) == (4, 4)
+    assert not set(train.ids) & set(test.ids)
+    assert np.bincount(train.labels).tolist() == [2, 2]
 
 
 def test_bad_images_are_skipped_only_when_asked(folders, tmp_path):
@@ -152,10 +158,10 @@ def test_bad_images_are_skipped_only_when_asked(folders, tmp_path):
     (tmp_path / "photos" / "a" / "bad.png").write_bytes(b"no picture")
     config = config_of(folders, "classification", f"data.path={tmp_path / 'photos'}")
     with pytest.raises(ValueError, match=r"bad\.png"):
-        open_images(config, 32, progress=False)
+        opened(config)
     with pytest.warns(UserWarning, match=r"1 of 7 images are skipped: a/bad\.png"):
-        images = open_images(set_values(config, ["data.on_bad=skip"]), 32, progress=False)
-    assert len(images.train) + len(images.test) == 6
+        world = opened(set_values(config, ["data.on_bad=skip"]))
+    assert len(world.images("train")) + len(world.images("test")) == 6
 
 
 def test_the_same_image_in_both_parts_or_twice_in_one_that_is_divided_is_never_learned_and_scored_on(folders, tmp_path):
@@ -163,11 +169,11 @@ def test_the_same_image_in_both_parts_or_twice_in_one_that_is_divided_is_never_l
     shutil.copytree(train, tmp_path / "whole")
     shutil.copy(tmp_path / "whole" / "level" / "01.png", tmp_path / "whole" / "level" / "99.png")
     with pytest.warns(UserWarning, match=r"1 of 13 images are there twice and used once: level/99\.png"):
-        images = open_images(config_of(folders, "classification", f"data.path={tmp_path / 'whole'}"), 32)
-    assert len(images.train) + len(images.test) == 12
+        world = opened(config_of(folders, "classification", f"data.path={tmp_path / 'whole'}"))
+    assert len(world.images("train")) + len(world.images("test")) == 12
     both = config_of(folders, "classification", f"data.path={train}", f"data.test={tmp_path / 'whole'}")
     with pytest.raises(ValueError, match=r"(?s)13 bad entries.*is the same file as .* in train.*and 8 more"):
-        open_images(both, 32)
+        opened(both)
 
 
 def test_masks_of_0_and_255_mean_the_same_in_another_folder(folders, tmp_path):
@@ -176,9 +182,9 @@ def test_masks_of_0_and_255_mean_the_same_in_another_folder(folders, tmp_path):
         for file in (tmp_path / part / "masks").glob("*.png"):
             Image.fromarray(np.asarray(Image.open(file)) * np.uint8(255)).save(file)
     parts = (f"data.path={tmp_path / 'train'}", f"data.test={tmp_path / 'val'}")
-    images = open_images(config_of(folders, "segmentation", *parts), 32)
-    assert images.test.classes == ("background", "object")
-    assert [np.unique(part.masks).tolist() for part in (images.train, images.test)] == [[0, 1], [0, 1]]
+    world = opened(config_of(folders, "segmentation", *parts))
+    assert world.images("test").classes == ("background", "object")
+    assert [np.unique(world.images(part).masks).tolist() for part in ("train", "test")] == [[0, 1], [0, 1]]
     config = config_of(folders, "segmentation", *parts)
     run_experiment(config, tmp_path / "run", cpu=True, progress=False)
     own, other = (scored(tmp_path / "run", data, cpu=True, progress=False)[1] for data in (None, str(tmp_path / "val")))
@@ -187,7 +193,7 @@ def test_masks_of_0_and_255_mean_the_same_in_another_folder(folders, tmp_path):
 
 def test_class_names_can_be_given_with_the_settings(folders):
     given = config_of(folders, "segmentation", "data.classes=sky, ground")
-    assert open_images(given, 32).train.classes == ("sky", "ground")
+    assert opened(given).images("train").classes == ("sky", "ground")
 
 
 # The command line
@@ -331,15 +337,14 @@ def test_two_processes_started_by_accelerate_write_one_run(folders, tmp_path):
 
 
 def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():
-    own, other, none = (task_preset("best", "detection", name) for name in (FARMYARD, "dinov2_small", NO_TEACHER))
+    own, other, none = (task_settings("detection", teacher=name) for name in (FARMYARD, "dinov2_small", NO_TEACHER))
     recipe = RECIPES["detection"]
     assert own.distill == other.distill == recipe.distill
     assert none.distill == recipe.alone
     assert [config.teacher.image_px for config in (own, other, none)] == [recipe.teacher_px, 0, 0]
-    assert task_preset("best", "segmentation").teacher.image_px == 0
+    assert task_settings("segmentation").teacher.image_px == 0
 
 
 def test_labelled_images_serve_for_transfer_where_there_are_no_unlabelled_ones(folders):
-    assert extracted(config_of(folders), cpu=True, progress=False).unlabelled is None
-    mixed = extracted(config_of(folders, "classification", "distill.unlabelled_batch=4"), cpu=True, progress=False)
-    assert mixed.unlabelled is mixed.train
+    world = open_world(config_of(folders), cpu=True, progress=False)
+    assert world.unlabelled is world.train

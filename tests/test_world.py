@@ -6,21 +6,21 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from prockd import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, Teacher, discover
 from prockd.cli import app
+from prockd.runs import RECIPES, World, open_world, task_settings, train_student
 from prockd.runs.demo import run_demo
-from prockd.runs.world import World, farmyard_task, farmyard_world, train_student
+from prockd.settings import ConfigError, set_values
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     patch = pytest.MonkeyPatch()
     patch.setenv("PROCKD_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield farmyard_world(
-        Teacher("farmyard"), per_class=4, num_source=24, num_unlabelled=20, num_val=10, num_test=20, progress=False
-    )
+    yield open_world(per_class=4, num_discover=24, num_unlabelled=20, num_val=10, num_test=20, progress=False)
     patch.undo()
 
 
@@ -31,7 +31,7 @@ def bank(world):
 
 
 def test_no_set_of_the_world_shares_an_image_with_another(world):
-    sets = [world.source, world.labelled, world.unlabelled, world.val, world.test]
+    sets = [world.source, world.train, world.unlabelled, world.val, world.test]
     seen = [image.tobytes() for features in sets for image in np.asarray(features.images.pixels)]
     assert len(set(seen)) == len(seen)
 
@@ -43,24 +43,55 @@ def test_unlabelled_and_source_images_carry_no_label(world):
 
 def test_fewer_labels_are_a_balanced_part_of_more(world):
     two, one = world.few(2), world.few(1)
-    assert np.bincount(two.labelled.images.labels).tolist() == [2] * 10
-    assert set(one.labelled.images.ids) < set(two.labelled.images.ids) < set(world.labelled.images.ids)
+    assert np.bincount(two.train.images.labels).tolist() == [2] * 10
+    assert set(one.train.images.ids) < set(two.train.images.ids) < set(world.train.images.ids)
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
-def test_the_same_code_trains_every_task(task, world, bank):
-    sizes = {"per_class": 1, "num_source": 24, "num_unlabelled": 4, "num_val": 4, "num_test": 4}
-    other = farmyard_world(Teacher("farmyard"), task=task, progress=False, **sizes)
+def test_the_same_code_trains_every_task(task, bank):
+    sizes = {"per_class": 1, "num_discover": 24, "num_unlabelled": 4, "num_val": 4, "num_test": 4}
+    config = set_values(task_settings(task), ["teacher.image_px=96"])
+    other = open_world(config, progress=False, **sizes)
     steps = {"steps": 2, "batch_size": 4, "unlabelled_batch": 2}
     for teacher in (True, False):
-        recipe = other.recipe.distill if teacher else other.recipe.alone
+        recipe = other.config.distill if teacher else RECIPES[task].alone
         config = recipe.replace(**steps | ({} if teacher else {"unlabelled_batch": 0}))
         _, history = train_student(other, bank, FeatureAugmentationConfig(), config, teacher=teacher, on="val")
         assert history.scores.metric == other.task.metric
         assert history.scores.augmented is not None
         assert ("feature" in history.rows[-1]) is teacher
-    with pytest.raises(ValueError, match="task='counting': Farmyard has 'classification'"):
-        farmyard_task("counting", ("a",))
+
+
+def test_an_unknown_task_is_answered_with_those_there_are():
+    with pytest.raises(ConfigError, match="task.kind = 'counting': choose one of 'classification'"):
+        open_world(task="counting")
+
+
+def test_few_counts_images_where_they_have_no_single_label():
+    parts = open_world(task_settings("segmentation", teacher="none"), per_class=4, progress=False)
+    count, classes = len(parts.images("train")), len(parts.task.classes)
+    assert len(parts.few(2).images("train")) == 2 * classes
+    assert len(parts.few(100).images("train")) == count
+    assert set(parts.few(1).images("train").ids) < set(parts.few(2).images("train").ids)
+
+
+def test_own_images_open_in_the_same_world_and_a_part_is_set_aside_for_tuning(tmp_path, stripes):
+    for m in range(len(stripes)):
+        folder = tmp_path / "photos" / stripes.classes[m % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(stripes[m].image).save(folder / f"{m}.png")
+    config = set_values(
+        task_settings(), ["teacher.name=none", "student.image_px=32", f"data.path={tmp_path / 'photos'}"]
+    )
+    world = open_world(config, val_part=0.25, progress=False)
+    ids = [set(world.images(name).ids) for name in ("train", "val", "test")]
+    assert len(set.union(*ids)) == sum(map(len, ids)) == 12
+    assert world.images("source") is world.images("train")
+    whole = open_world(config, progress=False)
+    with pytest.raises(ValueError, match="no images to tune on: .* data.val_part"):
+        whole.images("val")
+    with pytest.raises(ValueError, match="no teacher, so there are no features of 'train'"):
+        whole.features("train")
 
 
 def test_a_student_can_start_from_another_ones_backbone(world, bank):

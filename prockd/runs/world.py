@@ -118,7 +118,7 @@ class World:
             if self.teacher is None:
                 raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
             images = self.images(name)
-            for other in ("source", "train"):  # the same images: their views serve here too
+            for other in ("source", "train"):  # the same images: the most views of them serve here too
                 if name != other and images is self.images(other):
                     return self.features(other)
             device = "cpu" if self.cpu else None
