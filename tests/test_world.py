@@ -63,7 +63,7 @@ def test_the_same_code_trains_every_task(task, bank):
 
 
 def test_an_unknown_task_is_answered_with_those_there_are():
-    with pytest.raises(ConfigError, match="task.kind = 'counting': choose one of 'classification'"):
+    with pytest.raises(ConfigError, match=r"task\.kind = 'counting': choose one of 'classification'"):
         open_world(task="counting")
 
 
@@ -88,7 +88,7 @@ def test_own_images_open_in_the_same_world_and_a_part_is_set_aside_for_tuning(tm
     assert len(set.union(*ids)) == sum(map(len, ids)) == 12
     assert world.images("source") is world.images("train")
     whole = open_world(config, progress=False)
-    with pytest.raises(ValueError, match="no images to tune on: .* data.val_part"):
+    with pytest.raises(ValueError, match=r"no images to tune on: .* data\.val_part"):
         whole.images("val")
     with pytest.raises(ValueError, match="no teacher, so there are no features of 'train'"):
         whole.features("train")

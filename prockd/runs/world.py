@@ -114,18 +114,20 @@ class World:
             ValueError: there is no teacher.
             DatasetError: as in :meth:`images`.
         """
+        name = self._serving(name)
         if name not in self._features:
             if self.teacher is None:
                 raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
-            images = self.images(name)
-            for other in ("source", "train"):  # the same images: the most views of them serve here too
-                if name != other and images is self.images(other):
-                    return self.features(other)
-            device = "cpu" if self.cpu else None
+            views = VIEWS["source" if name == self._serving("source") else name]
             self._features[name] = extract(
-                self.teacher, images, views=VIEWS[name], device=device, progress=self.progress
+                self.teacher, self.images(name), views=views, device="cpu" if self.cpu else None, progress=self.progress
             )
         return self._features[name]
+
+    def _serving(self, name: str) -> str:
+        """The set whose features serve for this one: the labelled images where there are no others."""
+        others = name in self.sets or (name == "source" and len(self.images("train")) > self.config.data.num_discover)
+        return name if others else "train"
 
     @property
     def source(self) -> PatchFeatures:
