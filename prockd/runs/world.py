@@ -1,4 +1,4 @@
-"""THE assembly: settings -> images, features, task, student. Command line, demo, notebooks, panel and benchmarks use it."""
+"""THE assembly: settings -> images, features, task, student; command line, demo, notebooks, panel and benchmarks alike."""
 
 import warnings
 from collections.abc import Mapping
