@@ -1,4 +1,4 @@
-"""THE assembly: settings -> images, features, task, student; command line, demo, notebooks, panel and benchmarks alike."""
+"""THE assembly: settings -> images, features, task, student, for command line, demo, notebooks, panel and benchmarks."""
 
 import warnings
 from collections.abc import Mapping
