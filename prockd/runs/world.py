@@ -1,4 +1,4 @@
-"""THE assembly: settings -> images, features, task, student. Command line, demo, notebooks, panel, benchmarks use it."""
+"""THE assembly: settings -> images, features, task, student; for command line, demo, notebooks, panel, benchmarks."""
 
 import warnings
 from collections.abc import Mapping
