@@ -97,7 +97,7 @@ def inner(assigned: np.ndarray, points: PointPatches, train: np.ndarray, count: 
     """Agreement within the training video: its first annotated frames name the prototypes, its last ones test them."""
     frames = np.unique(points.image[train[points.image]])
     first = np.isin(np.arange(len(train)), frames[: len(frames) // 2])
-    return point_agreement(assigned, points.of(train), first, count)
+    return point_agreement(assigned, points.select(train), first, count)
 
 
 def choose(
@@ -179,7 +179,7 @@ def draw(
     train: np.ndarray, grid: tuple[int, int],
 ) -> None:  # fmt: skip
     """Key points of frames of the other video, and which parts their prototypes tell; less than 200 kB."""
-    frames = np.unique(points.of(~train).image)
+    frames = np.unique(points.select(~train).image)
     chosen = frames[np.linspace(0, len(frames) - 1, 5).astype(int)]
     figure = plots.plot_points(points, assigned, agreement, images, chosen, grid)
     file = io.BytesIO()

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from fake_device import AWAY, fake_device
 from torch import nn
 
 from prockd.prototypes.augmentation import FeatureAugmentation
@@ -172,3 +173,15 @@ def test_attention_without_any_enabled_prototype_is_refused_instead_of_nan():
     augment = FeatureAugmentation(8, 3)
     with pytest.raises(ValueError, match="all 3 prototypes are disabled"):
         augment(torch.randn(1, 4, 8), torch.randn(3, 8), enabled=torch.zeros(3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_inputs_from_the_cpu_are_brought_to_the_device_of_the_module(inputs, content):
+    augment, enabled = made(content, open_gate=True), torch.tensor([True, False, True, True, True])
+    here = augment(**inputs, enabled=enabled).detach()
+    with fake_device() as device:
+        there = augment.to(device)(**inputs, enabled=enabled)
+        assert there.device == AWAY
+        torch.testing.assert_close(there.detach().cpu(), here)
+        if content == "prototypes":
+            assert augment.attention(inputs["features"], inputs["prototypes"], enabled=enabled).device == AWAY

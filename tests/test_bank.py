@@ -5,29 +5,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from fake_device import AWAY, fake_device
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prockd.prototypes.bank import PrototypeBank, nearest_patches, report
-from prockd.prototypes.discovery import (
-    BARS,
-    INNER,
-    OUTER,
-    balanced,
-    discover,
-    saliency,
-    sample_patches,
-    start_from_pca,
-    zones,
-)
-from prockd.settings.method import DiscoverConfig
+from prockd.prototypes.bank import PrototypeBank, bank_health, nearest_patches
 from prockd.teachers.features import PatchFeatures
-
-SMALL = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
-
-
-def found(features: PatchFeatures, **changes) -> PrototypeBank:
-    return discover(features, config=SMALL.replace(**changes), progress=False)
 
 
 def random_bank(num_prototypes: int = 6, embed_dim: int = 16, **options) -> PrototypeBank:
@@ -160,197 +143,6 @@ def test_the_factorised_projection_is_much_smaller_than_the_full_one():
     assert projection < 72 * 128 * 128 / 5
 
 
-# Discovery
-
-
-def descriptors(bank: PrototypeBank, features: PatchFeatures) -> torch.Tensor:
-    """Cosine between the residual descriptors of every two images."""
-    with torch.no_grad():
-        u = bank.embed(features.fused(np.arange(len(features))))
-        v = F.normalize(F.normalize(bank.residuals(u), dim=-1).flatten(1), dim=1)
-    i, j = torch.triu_indices(len(v), len(v), 1)
-    return (v @ v.T)[i, j]
-
-
-def test_a_uniform_start_gives_all_images_nearly_one_descriptor_and_k_means_does_not(features):
-    assert descriptors(found(features, init="uniform", steps=0), features).mean() > 0.95
-    assert descriptors(found(features, init="kmeans", steps=0), features).mean() < 0.5
-
-
-def test_k_means_prototypes_are_the_middles_of_the_patches_assigned_to_them(features):
-    bank = found(features, steps=0, salient=False)  # all patches weigh the same
-    with torch.no_grad():
-        unit = F.normalize(bank.embed(features.fused(np.arange(12))).flatten(0, 1), dim=-1)
-        assigned = bank.assign(unit[None])[0].argmax(1)
-    means = torch.stack([unit[assigned == k].mean(0) for k in range(6)])
-    assert (means - bank.prototypes).norm(dim=1).max() < 0.02
-
-
-def test_the_assignment_follows_parts_and_not_what_a_whole_image_or_a_view_adds(features):
-    rng = np.random.default_rng(0)
-    kinds = rng.integers(0, 2, (12, 8, 8))
-    first = np.zeros((12, 8, 8, 8))
-    first[..., 0] = 2 * kinds - 1  # the part
-    first[..., 1] = 3 * rng.normal(size=(12, 1, 1))  # the style of the image
-    first += rng.normal(0, 0.05, first.shape)
-    second = first[:, :, ::-1].copy()
-    first[..., 2] += 3 * rng.normal(size=(12, 8, 8))  # what another view changes
-    second[..., 2] += 3 * rng.normal(size=(12, 8, 8))
-    maps = np.stack([first, second], 1).transpose(0, 1, 4, 2, 3).astype(np.float16)
-    bank = found(replace(features, maps=(maps,)), num_prototypes=2, embed_dim=4, steps=0, salient=False)
-    assigned = bank.assignments(replace(features, maps=(maps,))).argmax(-1).numpy()
-    agreement = (assigned == kinds.reshape(12, 64)).mean()
-    assert max(agreement, 1 - agreement) > 0.95
-
-
-def test_patches_of_known_kinds_are_told_apart(features):
-    rng = np.random.default_rng(0)
-    kinds = rng.integers(0, 3, (12, 8, 8))
-    centres = rng.normal(size=(3, 8))
-    first = (centres[kinds] + rng.normal(0, 0.05, (12, 8, 8, 8))).transpose(0, 3, 1, 2).astype(np.float16)
-    known = replace(features, maps=(np.stack([first, first[..., ::-1]], 1),))
-    bank = found(known, num_prototypes=3, steps=20)
-    assigned = bank.assignments(known).argmax(-1).numpy()
-    of_kind = [set(assigned[kinds.reshape(12, 64) == kind].tolist()) for kind in range(3)]
-    assert sorted(map(len, of_kind)) == [1, 1, 1]
-    assert len(set.union(*of_kind)) == 3
-
-
-def test_training_makes_a_patch_and_its_mirror_image_foretell_each_others_prototype(features):
-    @torch.no_grad()
-    def surprise(bank: PrototypeBank) -> float:
-        unit = [F.normalize(bank.embed(features.fused(np.arange(12), view)), dim=-1) for view in (0, 1)]
-        there, back = bank.assigner(unit[0]), bank.assigner(unit[1].unflatten(1, (8, 8)).flip(2).flatten(1, 2))
-        return float(-(balanced(back.flatten(0, 1)) * there.flatten(0, 1).log_softmax(-1)).sum(-1).mean())
-
-    assert surprise(found(features, steps=80, lr=5e-3)) < 0.95 * surprise(found(features, steps=0))
-
-
-def test_balanced_assignments_sum_to_one_and_use_every_prototype():
-    q = balanced(torch.randn(400, 5, generator=torch.Generator().manual_seed(0)) + torch.tensor([4.0, 0, 0, 0, 0]))
-    assert torch.allclose(q.sum(1), torch.ones(400), atol=1e-5)
-    assert (q.mean(0) > 0.15).all()
-
-
-def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
-    places = torch.arange(36).repeat(200)
-    row, column = places // 6, places % 6
-    subject = (row >= 2) & (row < 4) & (column >= 2) & (column < 4)
-    stray = (torch.arange(7200) // 36 == 7) & (places == 14)  # background in the middle of one picture
-    patches = torch.randn(7200, 8, generator=torch.Generator().manual_seed(0)) * 0.1
-    patches[subject & ~stray, 0] += 3
-    where = torch.from_numpy(zones(np.array([[0.0, 0, 1, 1]]), (6, 6)))[0][places]
-    found = saliency(patches, where)
-    assert found[subject & ~stray].min() > 0.5 > found[~subject].max() + 0.1
-    assert found[stray].item() < 0.4
-    assert torch.equal(saliency(patches[:4], torch.full((4,), OUTER)), torch.ones(4))
-
-
-def test_zones_are_those_of_the_picture_and_not_of_the_square():
-    whole, wide = zones(np.array([[0, 0, 1, 1], [0, 0.25, 1, 0.75]]), (8, 8)).reshape(2, 8, 8)
-    assert (whole[0] == OUTER).all()
-    assert (whole[:, -1] == OUTER).all()
-    assert (whole[2:6, 2:6] == INNER).all()
-    assert (wide[:2] == BARS).all()
-    assert (wide[6:] == BARS).all()
-    assert (wide[2] == OUTER).all()
-    assert (wide[3, 1:-1] == INNER).all()
-    assert (wide[2:6, 0] == OUTER).all()
-    assert (zones(np.array([[0.0, 0, 1, 1]]), (1, 2)) == OUTER).all()
-
-
-def test_bars_beside_a_padded_picture_are_never_sampled(tmp_path):
-    from prockd import Sample, Teacher, extract
-    from prockd.datasets import pack
-
-    class Wide:
-        classes, fingerprint = ("a",), "wide pictures"
-
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            rng = np.random.default_rng(index)
-            return Sample(rng.integers(0, 255, (16, 32, 3), dtype=np.uint8), 0, str(index))
-
-    teacher = Teacher("resnet10t", image_px=32, channels=(8, 8, 8, 8), stem_width=8)
-    padded = pack(Wide(), 32, fit="pad", root=tmp_path, progress=False)
-    np.testing.assert_allclose(padded.pictured, np.tile([0, 0.25, 1, 0.75], (3, 1)))
-    features = extract(teacher, padded, views=1, root=tmp_path, progress=False)
-    h, w = features.grid
-    patches, where, owners = sample_patches(features, 10_000, 0)
-    assert patches.shape[1] == len(where) == len(owners) == 3 * h * w // 2
-    assert (where != BARS).all()
-    with pytest.raises(ValueError, match=f"is too many: there are {3 * h * w // 2} patches of 3 images"):
-        discover(features, 3 * h * w // 2 + 1, progress=False)
-
-
-def test_the_pca_is_that_of_salient_patches_and_half_whitened():
-    generator = torch.Generator().manual_seed(0)
-    salient = torch.arange(2000) % 2 == 0
-    patches = torch.randn(2000, 6, generator=generator) * 0.01
-    patches[salient, 0] += torch.randn(1000, generator=generator) * 4
-    patches[salient, 1] += torch.randn(1000, generator=generator)
-    patches[~salient, 2] += torch.randn(1000, generator=generator) * 20  # much variance that nobody asked for
-    bank = PrototypeBank(2, 6, 2)
-    start_from_pca(bank, patches, salient.float())
-    assert bank.fuse.weight.detach().abs().argmax(1).tolist() == [0, 1]
-    seen = bank.fuse(patches[salient]).detach()
-    torch.testing.assert_close(seen.std(0), torch.tensor([2.0, 1.0]), atol=0.15, rtol=0)  # 4 and 1, half whitened
-    torch.testing.assert_close(seen.mean(0), torch.zeros(2), atol=0.01, rtol=0)
-
-
-@pytest.mark.parametrize("init", ["kmeans", "uniform"])
-def test_the_same_seed_gives_the_same_bank_and_another_seed_another(features, init):
-    first, second = (found(features, init=init).state_dict() for _ in range(2))
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    other = found(features, init=init, seed=1).state_dict()
-    assert not torch.equal(first["prototypes"], other["prototypes"])
-
-
-def test_stop_ends_the_refinement_before_its_next_step(features):
-    asked = []
-    half = discover(features, config=SMALL, progress=False, stop=lambda: bool(asked.append(0)) or len(asked) > 2)
-    assert len(asked) == 3
-    assert not torch.equal(half.assigner.weight, found(features).assigner.weight)
-    assert torch.isfinite(half.prototypes).all()
-
-
-def test_discovery_needs_no_labels(features):
-    hidden = replace(features, images=replace(features.images, labels=np.full(12, -1)))
-    known, unknown = found(features).state_dict(), found(hidden).state_dict()
-    assert all(torch.equal(known[key], unknown[key]) for key in known)
-
-
-def test_features_without_mirror_images_are_enough(features):
-    single = replace(features, maps=tuple(m[:, :1] for m in features.maps))
-    assert found(single).assignments(single).shape == (12, 64, 6)
-
-
-def test_prototypes_may_be_wider_than_the_features(features):
-    assert found(features, embed_dim=64).assignments(features).isfinite().all()
-
-
-def test_num_prototypes_stands_above_the_config(features):
-    bank = discover(features, 3, config=SMALL, progress=False)
-    assert (bank.num_prototypes, bank.embed_dim, bank.names) == (3, 16, ["p00", "p01", "p02"])
-    assert not bank.training
-
-
-def test_more_prototypes_than_patches_are_refused_with_both_numbers(features):
-    few = features.select([0])
-    with pytest.raises(ValueError, match="num_prototypes=65 is too many: there are 64 patches of 1 images"):
-        found(few, num_prototypes=65)
-    with pytest.raises(ValueError, match="num_prototypes=31 is too many: max_patches=30 leaves 30 patches of 1 images"):
-        found(few, num_prototypes=31, max_patches=30)
-
-
-@pytest.mark.parametrize("init", ["kmeans", "uniform"])
-def test_features_that_are_not_finite_are_refused_with_the_image(features, init):
-    with pytest.raises(ValueError, match=f"image '{features.images.ids[7]}' are not finite"):
-        found(with_nan(features, 7), init=init, batch_size=12)
-
-
 # A bank and its features
 
 
@@ -469,21 +261,21 @@ def test_nearest_patches_of_a_real_bank_are_sorted_and_never_twice_the_same(feat
             assert p.score == a[p.image, p.row * 8 + p.column, prototype].item()
 
 
-def test_the_report_finds_dead_prototypes_and_duplicates():
+def test_bank_health_finds_dead_prototypes_and_duplicates():
     bank = random_bank(5, 16)
     with torch.no_grad():
         bank.prototypes.copy_(torch.eye(16)[:5])
         bank.prototypes[3] = 2 * bank.prototypes[1] + 0.01
     a = torch.full((2, 4, 5), 0.1)
     a[..., 0], a[0, :, 1], a[1, 0, 4] = 0.2, 0.6, 0.9
-    health = report(bank, a)
+    health = bank_health(bank, a)
     np.testing.assert_allclose(health.usage, [3 / 8, 4 / 8, 0, 0, 1 / 8])
     assert health.dead == (2, 3)
     assert health.duplicates == ((1, 3),)
 
 
 def test_a_healthy_bank_has_no_dead_prototypes(features, bank):
-    health = report(bank, bank.assignments(features))
+    health = bank_health(bank, bank.assignments(features))
     assert health.dead == ()
     assert health.usage.sum() == pytest.approx(1)
 
@@ -572,3 +364,50 @@ def test_a_bank_without_any_enabled_prototype_says_so_instead_of_nan(features, b
     bank.enabled[:] = False
     with pytest.raises(ValueError, match="all 6 prototypes are disabled"):
         bank.assignments(features)
+
+
+# Another device
+
+
+def test_every_step_takes_inputs_from_the_cpu_and_answers_on_the_device_of_the_bank():
+    bank, fused, u = random_bank(), torch.randn(2, 48, 3, 3), torch.randn(2, 9, 16)
+    steps = {bank.embed: fused, bank.assign: u, bank.residuals: u, bank.describe: u, bank: u}
+    with fake_device() as device:
+        expected = [step(value).detach() for step, value in steps.items()]
+        bank.to(device)
+        for (step, value), here in zip(steps.items(), expected, strict=True):
+            for given in (value, value.to(device)):
+                there = step(given)
+                assert there.device == AWAY, step
+                torch.testing.assert_close(there.detach().cpu(), here)
+
+
+def test_inputs_of_double_precision_never_reach_a_device_in_it():
+    bank = random_bank()
+    with fake_device() as device:
+        u = bank.to(device).embed(torch.randn(2, 48, 3, 3, dtype=torch.float64))
+        assert (u.device, u.dtype) == (AWAY, torch.float32)
+
+
+def test_assignments_and_edits_are_the_same_on_another_device_and_come_back_from_it(features, bank, tmp_path):
+    def edited(bank: PrototypeBank) -> torch.Tensor:
+        bank.merge(0, 4)
+        bank.disable(3)
+        bank.rename(1, "ear")
+        bank.disable(5)
+        bank.enable(5)
+        return bank.assignments(features)
+
+    away = PrototypeBank.load(bank.save(tmp_path / "bank.safetensors"))
+    with fake_device() as device:
+        away.to(device)
+        torch.testing.assert_close(edited(away), edited(bank))
+        assert {t.device for t in away.state_dict().values()} == {AWAY}
+        assert repr(away) == repr(bank)
+        back = away.assignments(features).to(device)
+        assert nearest_patches(back, features.grid, 2) == nearest_patches(back.cpu(), features.grid, 2)
+        health, here = bank_health(away, back), bank_health(bank, back.cpu())
+        np.testing.assert_array_equal(health.usage, here.usage)
+        assert (health.dead, health.duplicates) == (here.dead, here.duplicates)
+        away.cpu().save(tmp_path / "again.safetensors")
+    assert PrototypeBank.load(tmp_path / "again.safetensors").names[1] == "ear"

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fake_device import fake_device
 
 from prockd.evaluation import embed
 from prockd.evaluation.embed import embed_2d, principal
@@ -27,6 +28,15 @@ def test_pca_keeps_bundles_apart_and_ignores_length(tmp_path):
     assert min(gaps) > 5 * spread
     longer = embed_2d(torch.from_numpy(7 * vectors), method="pca", root=tmp_path, progress=False)
     np.testing.assert_allclose(longer.xy, map_.xy, atol=1e-4)
+
+
+def test_vectors_may_lie_on_another_device_and_carry_gradients(tmp_path):
+    vectors = torch.from_numpy(clusters())
+    here = embed_2d(vectors, method="pca", root=tmp_path / "here", progress=False)
+    with fake_device() as device:
+        for given in (vectors.to(device), vectors.to(device).requires_grad_(), vectors.bfloat16().to(device)):
+            there = embed_2d(given, method="pca", root=tmp_path / "there", progress=False)
+            np.testing.assert_allclose(there.xy, here.xy, atol=0.02)
 
 
 def test_principal_axes_are_those_of_an_svd_with_a_fixed_sign():

@@ -7,7 +7,6 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from prockd.evaluation.tables import format_table
 from prockd.runs.html import Section, write_report
 
 ROWS = [{"arm": "plain", "labels": 5, "z": 0.16342}, {"arm": "prototypes", "z": 0.5, "z+": np.float32(0.25)}]
@@ -19,23 +18,6 @@ def picture(noise: bool = False) -> Figure:
     if noise:
         ax.imshow(np.random.default_rng(0).random((300, 300, 3)))
     return figure
-
-
-def test_the_terminal_table_is_aligned_and_shows_what_is_missing():
-    assert format_table(ROWS).splitlines() == [
-        "arm         labels      z     z+",
-        "──────────  ──────  ─────  ─────",
-        "plain            5  0.163      –",
-        "prototypes       –  0.500  0.250",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1234.5, "1.23e+03"), (678.21, "678.2"), (2e-5, "2e-05"), (0.0, "0.000"), (True, "True"), (None, "–")],
-)
-def test_numbers_keep_three_digits(value, text):
-    assert format_table([{"x": value}]).splitlines()[-1].strip() == text
 
 
 def test_letters_that_the_font_of_figures_lacks_do_not_fill_the_terminal_with_warnings(tmp_path):

@@ -3,12 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from fake_device import fake_device
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.intervals import paired_interval
 from prockd.evaluation.parts import agreement_with_controls, part_agreement, patch_parts, pixel_patches
-from prockd.evaluation.probe import linear_probe, pooled
 
 
 def masked(num_images: int = 8, side_px: int = 32, num_parts: int = 4, patch_px: int = 4) -> PackedImages:
@@ -141,71 +139,10 @@ def test_pixel_patches_are_cut_at_the_places_of_the_patches():
     np.testing.assert_allclose(patches[1, 5 * 4 + 2], cut.ravel() / 255, rtol=1e-6)
 
 
-# Probe
-
-
-def clouds(count: int, *, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    centres = np.random.default_rng(0).normal(size=(3, 10)) * apart
-    return (centres[labels] + rng.normal(size=(count, 10))).astype(np.float64), labels
-
-
-@pytest.mark.parametrize("per_class", [1, 2, 5, 30])
-def test_a_linear_probe_tells_apart_what_lies_apart(per_class):
-    train, test = clouds(3 * per_class, apart=6, seed=1), clouds(90, apart=6, seed=2)
-    assert linear_probe(*train, *test) > 0.97
-
-
-def test_a_linear_probe_finds_nothing_where_there_is_nothing():
-    train, test = clouds(60, apart=0, seed=1), clouds(300, apart=0, seed=2)
-    assert 0.2 < linear_probe(*train, *test) < 0.47
-
-
-def test_a_linear_probe_does_not_mind_the_scale_of_a_feature():
-    train, test = clouds(60, apart=1.5, seed=1), clouds(150, apart=1.5, seed=2)
-    scale = np.geomspace(1e-4, 1e4, 10)
-    assert linear_probe(train[0] * scale, train[1], test[0] * scale, test[1]) == pytest.approx(
-        linear_probe(*train, *test)
-    )
-
-
-def test_the_strength_of_a_probe_is_chosen_on_its_training_images_alone():
-    train, test = clouds(60, apart=1.5, seed=1), clouds(150, apart=1.5, seed=2)
-    accuracy = linear_probe(*train, *test)
-    first, second = test[0][:75], test[0][75:]
-    halves = [linear_probe(*train, half, test[1][i : i + 75]) for half, i in ((first, 0), (second, 75))]
-    assert np.mean(halves) == pytest.approx(accuracy)  # it would not be if the test images had a say
-
-
-def test_pooled_joins_the_mean_of_every_layer(features):
-    joined = pooled(features.maps, view=1)
-    assert joined.shape == (12, 8 + 16 + 24)
-    np.testing.assert_allclose(joined[3, 8:24], features.maps[1][3, 1].astype(np.float64).mean((1, 2)), rtol=1e-4)
-
-
-# Intervals
-
-
-def test_a_paired_interval_is_that_of_scipy():
-    differences = [0.31, 0.28, 0.35, 0.22, 0.30]
-    mean, low, high = paired_interval(differences)
-    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert mean == pytest.approx(np.mean(differences))
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-
-
-def test_equal_differences_have_an_interval_of_no_width():
-    assert paired_interval(np.full(4, 0.25)) == pytest.approx((0.25, 0.25, 0.25))
-
-
-def test_an_interval_covers_the_truth_nineteen_times_in_twenty():
-    rng = np.random.default_rng(0)
-    intervals = [paired_interval(rng.normal(1, 2, 5)) for _ in range(1000)]
-    assert 0.93 < np.mean([low < 1 < high for _, low, high in intervals]) < 0.97
-
-
-@pytest.mark.parametrize("differences", [[], [0.3]])
-def test_one_difference_makes_no_interval(differences):
-    with pytest.raises(ValueError, match="at least 2"):
-        paired_interval(differences)
+def test_assignments_on_another_device_agree_as_those_on_the_cpu_do():
+    images = masked()
+    a = hard(patch_parts(images.parts, (8, 8), 4), 4)
+    with fake_device() as device:
+        there = agreement_with_controls(a.to(device), images, (8, 8), 4)
+    for name, here in agreement_with_controls(a, images, (8, 8), 4).items():
+        np.testing.assert_array_equal(there[name].table, here.table)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_device import fake_device
 
 from prockd.datasets import PackedImages, PointAnnotations
 from prockd.datasets.keypoints import ImagePoints
@@ -114,6 +115,15 @@ def test_without_points_on_one_side_there_is_nothing_to_measure():
         point_agreement(assigned, points, np.ones(10, bool), 4)
     with pytest.raises(ValueError, match="no key points on the train images"):
         point_agreement(assigned, points, np.zeros(10, bool), 4)
+
+
+def test_assignments_on_another_device_agree_as_those_on_the_cpu_do():
+    assignments, known, images, train = world(noise=0.3)
+    points = point_patches(known, images, GRID)
+    with fake_device() as device:
+        there = point_agreement_with_controls(assignments.to(device), points, images, GRID, train)
+    for name, here in point_agreement_with_controls(assignments, points, images, GRID, train).items():
+        np.testing.assert_array_equal(there[name].recall, here.recall)
 
 
 @pytest.mark.slow

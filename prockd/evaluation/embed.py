@@ -63,8 +63,11 @@ def embed_2d(
         progress: show a progress bar.
 
     Raises:
-        ValueError: unknown method, fewer than 3 vectors, or one of those chosen is not finite (names its row).
+        ValueError: unknown method, fewer than 3 vectors, or one of those on the map is not finite (names its row).
         CacheError: the disk is full.
+
+    >>> embed_2d(np.random.default_rng(0).normal(size=(50, 8)), method="pca", max_points=20)
+    Embedding(PCA of 20 of 50 points, drawn with seed 0)
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {', '.join(map(repr, METHODS))}")
@@ -74,13 +77,16 @@ def embed_2d(
     indices = np.arange(P)
     if max_points < P:
         indices = np.sort(np.random.default_rng(seed).choice(P, max_points, replace=False))
-    chosen = np.asarray(vectors[indices], np.float32)
-    bad = ~np.isfinite(chosen).all(1)
-    if bad.any():
-        raise ValueError(f"{bad.sum()} of {len(chosen)} vectors are not finite, the first is row {indices[bad][0]}")
-    unit = chosen / np.linalg.norm(chosen, axis=1, keepdims=True).clip(1e-12)
+    if isinstance(vectors, Tensor):
+        vectors = vectors.detach().float().cpu().numpy()
+    sampled = np.asarray(vectors[indices], np.float32)
+    finite = np.isfinite(sampled).all(1)
+    if not finite.all():
+        row = indices[finite.argmin()]
+        raise ValueError(f"{(~finite).sum()} of {len(sampled)} vectors are not finite, the first is row {row}")
+    unit = sampled / np.linalg.norm(sampled, axis=1, keepdims=True).clip(1e-12)
     name = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}[method]
-    shown = f"{P:,} points" if len(indices) == P else f"{len(indices):,} of {P:,} points, drawn with seed {seed}"
+    count = f"{P:,} points" if len(indices) == P else f"{len(indices):,} of {P:,} points, drawn with seed {seed}"
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
         xy = principal(unit, 2) if method == "pca" else _umap(unit, seed, progress)
@@ -90,7 +96,7 @@ def embed_2d(
     data = hashlib.sha256(unit.tobytes()).hexdigest()
     key = {"version": 1, "method": method, "seed": seed, "shape": unit.shape, "data": data}
     arrays, _ = cached_arrays("embeddings", key, build, root=root)
-    return Embedding(np.array(arrays["xy"]), indices, method, f"{name} of {shown}")
+    return Embedding(np.array(arrays["xy"]), indices, method, f"{name} of {count}")
 
 
 def principal(vectors: Float[np.ndarray, "P E"], count: int) -> Float32[np.ndarray, "P count"]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import sem, t
 
 
 def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
@@ -11,9 +11,12 @@ def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, f
 
     Raises:
         ValueError: fewer than two differences.
+
+    >>> "{:.3f} ({:.3f} to {:.3f})".format(*paired_interval([0.31, 0.28, 0.35]))
+    '0.313 (0.226 to 0.401)'
     """
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         raise ValueError("an interval needs at least 2 paired differences")
-    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
+    mean, half = values.mean(), t.ppf(0.975, len(values) - 1) * sem(values)
+    return float(mean), float(mean - half), float(mean + half)

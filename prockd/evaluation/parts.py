@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
@@ -46,17 +46,18 @@ class PartAgreement:
 def part_agreement(
     assigned: Int[np.ndarray, "M N"], parts: Int[np.ndarray, "M N"], num_prototypes: int, num_parts: int
 ) -> PartAgreement:
-    """Compare the strongest prototype of each patch with its true part."""
+    """Compare the strongest prototype of each patch with its true part.
+
+    >>> part_agreement(np.array([[0, 0, 1, 1, 1]]), np.array([[1, 1, 2, 1, 0]]), num_prototypes=2, num_parts=3)
+    PartAgreement(purity 0.750, NMI 0.344, commonest part 0.750)
+    """
     table = np.zeros((num_prototypes, num_parts), dtype=np.int64)
     np.add.at(table, (assigned.ravel(), parts.ravel()), 1)
     front = parts > 0
     total = max(1, int(front.sum()))
-    return PartAgreement(
-        float(table[:, 1:].max(1).sum() / total),
-        float(normalized_mutual_info_score(parts[front], assigned[front])) if front.any() else 0.0,
-        float(table[:, 1:].sum(0).max() / total),
-        table,
-    )
+    nmi = normalized_mutual_info_score(parts[front], assigned[front]) if front.any() else 0.0
+    purity, majority = table[:, 1:].max(1).sum() / total, table[:, 1:].sum(0).max() / total
+    return PartAgreement(float(purity), float(nmi), float(majority), table)
 
 
 def agreement_with_controls(
@@ -66,24 +67,42 @@ def agreement_with_controls(
 
     Raises:
         ValueError: the images have no part masks.
+
+    >>> import torch
+    >>> rng = np.random.default_rng(0)
+    >>> pixels, masks = rng.integers(0, 256, (4, 3, 8, 8), np.uint8), rng.integers(0, 3, (4, 8, 8), np.uint8)
+    >>> images = PackedImages(pixels, np.zeros(4, np.int64), ("a", "b", "c", "d"), ("cow",), "4 images", masks)
+    >>> list(agreement_with_controls(torch.rand(4, 16, 5), images, (4, 4), num_parts=3))
+    ['prototypes', 'shuffled', 'raw pixels']
     """
     if images.parts is None:
         raise ValueError("these images have no part masks; part agreement needs Farmyard or your own masks")
-    K = assignments.shape[-1]
-    parts = patch_parts(np.asarray(images.parts), grid, num_parts)
-    assigned = assignments.argmax(-1).numpy()
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(assigned.ravel()).reshape(assigned.shape)
+    parts, K = patch_parts(np.asarray(images.parts), grid, num_parts), assignments.shape[2]
+    groups = with_controls(assignments, images, grid, seed=seed)
+    return {name: part_agreement(group, parts, K, num_parts) for name, group in groups.items()}
+
+
+def with_controls(
+    assignments: Float[Tensor, "M N K"],
+    images: PackedImages,
+    grid: tuple[int, int],
+    *,
+    train: Bool[np.ndarray, " M"] | None = None,
+    seed: int = 0,
+) -> dict[str, Int[np.ndarray, "M N"]]:
+    """The strongest prototype of each patch, and K groups of patches that know no teacher.
+
+    The controls are the same prototypes in shuffled order, and k-means on the raw pixels of patches, fitted to the
+    ``train`` images (all of them by default).
+    """
+    assigned = assignments.argmax(-1).cpu().numpy()
+    shuffled = np.random.default_rng(seed).permutation(assigned.ravel()).reshape(assigned.shape)
     pixels = pixel_patches(images, grid)
-    raw = MiniBatchKMeans(K, n_init=3, random_state=seed).fit(
-        pixels.reshape(-1, pixels.shape[-1])[:: max(1, pixels.shape[0] * pixels.shape[1] // 30_000)]
-    )
-    by_pixels = raw.predict(pixels.reshape(-1, pixels.shape[-1])).reshape(assigned.shape)
-    return {
-        "prototypes": part_agreement(assigned, parts, K, num_parts),
-        "shuffled": part_agreement(shuffled, parts, K, num_parts),
-        "raw pixels": part_agreement(by_pixels, parts, K, num_parts),
-    }
+    fitted = (pixels if train is None else pixels[train]).reshape(-1, pixels.shape[2])
+    clusters = MiniBatchKMeans(assignments.shape[2], n_init=3, random_state=seed)
+    clusters.fit(fitted[:: max(1, len(fitted) // 30_000)])
+    by_pixels = clusters.predict(pixels.reshape(-1, pixels.shape[2])).reshape(assigned.shape)
+    return {"prototypes": assigned, "shuffled": shuffled, "raw pixels": by_pixels.astype(np.int64)}
 
 
 def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float[np.ndarray, "M N P"]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import recall_score
 from torch import Tensor
 
 from prockd.datasets import PackedImages, PointAnnotations
-from prockd.evaluation.parts import pixel_patches
+from prockd.evaluation.parts import with_controls
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +31,15 @@ class PointPatches:
     def __len__(self) -> int:
         return len(self.part)
 
-    def of(self, images: Bool[np.ndarray, " M"]) -> "PointPatches":
+    def select(self, images: Bool[np.ndarray, " M"]) -> "PointPatches":
         """The points of some images."""
         kept = images[self.image]
         return PointPatches(self.image[kept], self.patch[kept], self.part[kept], self.parts)
 
     def __repr__(self) -> str:
         counts = zip(self.parts, np.bincount(self.part, minlength=len(self.parts)), strict=True)
-        told = ", ".join(f"{name} {count}" for name, count in counts)
-        return f"PointPatches({len(self)} points on {len(np.unique(self.image))} images: {told})"
+        parts = ", ".join(f"{name} {count}" for name, count in counts)
+        return f"PointPatches({len(self)} points on {len(np.unique(self.image))} images: {parts})"
 
 
 def point_patches(
@@ -58,21 +58,21 @@ def point_patches(
         ValueError: a frame is none of the images, or the end of several ids (both are named).
     """
     (h, w), S = grid, images.image_px
-    place = {name: m for m, name in enumerate(images.ids)}
-    ends: dict[str, list[int]] = {}
-    for name, m in place.items():
-        ends.setdefault(name.rsplit("/", 1)[-1], []).append(m)
-    found: list[tuple[np.ndarray, ...]] = []
+    row_of = {name: m for m, name in enumerate(images.ids)}
+    rows_ending: dict[str, list[int]] = {}
+    for name, m in row_of.items():
+        rows_ending.setdefault(name.rsplit("/", 1)[-1], []).append(m)
+    columns: list[tuple[np.ndarray, ...]] = []
     for frame, points in annotations.images.items():
-        fits = [place[frame]] if frame in place else ends.get(frame, [])
-        if len(fits) != 1:
-            told = f"the end of {len(fits)} ids, such as {images.ids[fits[0]]!r}" if fits else "none of the images"
-            raise ValueError(f"key points of {frame!r}, which is {told}: frames must be ids such as {images.ids[0]!r}")
-        low, high = (np.zeros(2), np.full(2, S)) if images.frames is None else np.split(images.frames[fits[0]], 2)
+        rows = [row_of[frame]] if frame in row_of else rows_ending.get(frame, [])
+        if len(rows) != 1:
+            fault = f"the end of {len(rows)} ids, such as {images.ids[rows[0]]!r}" if rows else "none of the images"
+            raise ValueError(f"key points of {frame!r}, which is {fault}: frames must be ids such as {images.ids[0]!r}")
+        low, high = (np.zeros(2), np.full(2, S)) if images.frames is None else np.split(images.frames[rows[0]], 2)
         cell = np.floor((points.xy - low) / (high - low) * (w, h)).astype(int)  # column, row
         kept = (points.visible | hidden) & (cell >= 0).all(1) & (cell < (w, h)).all(1)
-        found.append((np.full(kept.sum(), fits[0]), (cell[:, 1] * w + cell[:, 0])[kept], points.part[kept]))
-    image, patch, part = (np.concatenate(column).astype(np.int64) for column in zip(*found, strict=True))
+        columns.append((np.full(kept.sum(), rows[0]), (cell[:, 1] * w + cell[:, 0])[kept], points.part[kept]))
+    image, patch, part = (np.concatenate(column).astype(np.int64) for column in zip(*columns, strict=True))
     return PointPatches(image, patch, part, annotations.parts)
 
 
@@ -128,24 +128,25 @@ def point_agreement(
 
     Raises:
         ValueError: there are no points to learn from, or none to test.
+
+    >>> points = PointPatches(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1]), ("ear", "leg"))
+    >>> point_agreement(np.array([[3, 5], [3, 3]]), points, np.array([True, False]), num_prototypes=6)
+    PointAgreement(accuracy 50.0%, mean over parts 50.0%, chance 50.0%, 2 points)
     """
-    learned, tested = points.of(train), points.of(~train)
-    for which, chosen in (("train", learned), ("test", tested)):
-        if not len(chosen):
-            raise ValueError(f"no key points on the {which} images: {points!r}, {train.sum()} of them for training")
+    learned, tested = points.select(train), points.select(~train)
+    for name, side in (("train", learned), ("test", tested)):
+        if not len(side):
+            raise ValueError(f"no key points on the {name} images: {points!r}, {train.sum()} of them for training")
     P = len(points.parts)
     table = np.zeros((num_prototypes, P), dtype=np.int64)
     np.add.at(table, (assigned[learned.image, learned.patch], learned.part), 1)
     commonest = int(table.sum(0).argmax())
     named = np.where(table.any(1), table.argmax(1), commonest)
-    right = named[assigned[tested.image, tested.patch]] == tested.part
+    predicted = named[assigned[tested.image, tested.patch]]
+    recall = recall_score(tested.part, predicted, labels=np.arange(P), average=None, zero_division=np.nan)
+    accuracy, chance = float((predicted == tested.part).mean()), float((tested.part == commonest).mean())
     counts = np.bincount(tested.part, minlength=P)
-    recall = np.full(P, np.nan)
-    np.divide(np.bincount(tested.part, right, minlength=P), counts, out=recall, where=counts > 0)
-    return PointAgreement(
-        float(right.mean()), float(np.nanmean(recall)), recall, float((tested.part == commonest).mean()),
-        counts, named, points.parts,
-    )  # fmt: skip
+    return PointAgreement(accuracy, float(np.nanmean(recall)), recall, chance, counts, named, points.parts)
 
 
 def point_agreement_with_controls(
@@ -159,21 +160,20 @@ def point_agreement_with_controls(
 ) -> dict[str, PointAgreement]:
     """Agreement of the prototypes, and of what knows no parts: with as many names, learned from the same points.
 
-    The controls are k-means on the raw pixels of patches, the place in the image (legs are low in most pictures), and
-    the same assignments in shuffled order. They are fitted to the ``train`` images, as the prototypes should be.
+    The controls are those of :func:`prockd.evaluation.parts.with_controls`, fitted to the ``train`` images as the
+    prototypes should be, and the place in the image (legs are low in most pictures).
+
+    >>> import torch
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+    >>> images = PackedImages(pixels, np.zeros(2, np.int64), ("a", "b"), ("cow",), "2 images")
+    >>> points = PointPatches(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1]), ("ear", "leg"))
+    >>> list(point_agreement_with_controls(torch.rand(2, 4, 3), points, images, (2, 2), [True, False]))
+    ['prototypes', 'shuffled', 'raw pixels', 'place in the image']
     """
     train = np.asarray(train, bool)
-    assigned = assignments.argmax(-1).numpy()
-    M, N = assigned.shape
-    K, (h, w) = assignments.shape[2], grid
-    pixels = pixel_patches(images, grid)
-    flat = pixels[train].reshape(-1, pixels.shape[-1])
-    clusters = MiniBatchKMeans(K, n_init=3, random_state=seed).fit(flat[:: max(1, len(flat) // 30_000)])
-    by_pixels = clusters.predict(pixels.reshape(M * N, -1)).reshape(M, N).astype(np.int64)
-    side = max(1, int(K**0.5))
+    M, N, K = assignments.shape
+    groups = with_controls(assignments, images, grid, train=train, seed=seed)
+    (h, w), side = grid, max(1, int(K**0.5))
     rows, columns = np.divmod(np.arange(N), w)
-    by_place = np.tile(rows * side // h * side + columns * side // w, (M, 1))
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(assigned.ravel()).reshape(M, N)
-    kinds = {"prototypes": assigned, "raw pixels": by_pixels, "place in the image": by_place, "shuffled": shuffled}
-    return {name: point_agreement(each, points, train, K) for name, each in kinds.items()}
+    groups["place in the image"] = np.tile(rows * side // h * side + columns * side // w, (M, 1))
+    return {name: point_agreement(group, points, train, K) for name, group in groups.items()}

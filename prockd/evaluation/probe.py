@@ -7,34 +7,43 @@ import torch
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 
 def linear_probe(
-    train: Float[np.ndarray, "M F"],
-    train_labels: Sequence[int] | np.ndarray,
-    test: Float[np.ndarray, "T F"],
-    test_labels: Sequence[int] | np.ndarray,
+    train: Float[np.ndarray, "M F"] | Float[Tensor, "M F"],
+    train_labels: Sequence[int] | np.ndarray | Tensor,
+    test: Float[np.ndarray, "T F"] | Float[Tensor, "T F"],
+    test_labels: Sequence[int] | np.ndarray | Tensor,
     *,
     strengths: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0),
     seed: int = 0,
 ) -> float:
-    """Test accuracy of a logistic regression whose strength is chosen on a fifth of the training images."""
-    labels = np.asarray(train_labels)
+    """Test accuracy of a logistic regression whose strength is chosen on a fifth of the training images.
+
+    >>> x, labels = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    >>> x[:, 1] += 9 * labels
+    >>> linear_probe(x[:20], labels[:20], x[20:], labels[20:])
+    1.0
+    """
+    x, labels, x_test, labels_test = (
+        np.asarray(a.detach().cpu() if isinstance(a, Tensor) else a) for a in (train, train_labels, test, test_labels)
+    )
     order = np.random.default_rng(seed).permutation(len(labels))
     held = np.zeros(len(labels), dtype=bool)
     for c in np.unique(labels):
-        mine = order[labels[order] == c]
-        held[mine[: max(1, len(mine) // 5) if len(mine) > 1 else 0]] = True
-    scaler = StandardScaler().fit(train)
-    x, unseen = scaler.transform(train), scaler.transform(test)
+        rows = order[labels[order] == c]
+        held[rows[: max(1, len(rows) // 5) if len(rows) > 1 else 0]] = True
+    scaler = StandardScaler().fit(x)
+    x, x_test = scaler.transform(x), scaler.transform(x_test)
 
     def fit(strength: float, rows: np.ndarray) -> LogisticRegression:
         return LogisticRegression(C=strength, max_iter=500).fit(x[rows], labels[rows])
 
     if held.any():
         strengths = [max(strengths, key=lambda s: fit(s, ~held).score(x[held], labels[held]))]
-    chosen = sorted(strengths)[len(strengths) // 2]  # the middle one where one image a class leaves none to choose by
-    return float(fit(chosen, np.ones(len(labels), dtype=bool)).score(unseen, test_labels))
+    strength = sorted(strengths)[len(strengths) // 2]  # the middle one where one image a class leaves none to choose by
+    return float(fit(strength, np.ones(len(labels), dtype=bool)).score(x_test, labels_test))
 
 
 def pooled(maps: Sequence[np.ndarray], view: int = 0) -> Float[np.ndarray, "M D"]:

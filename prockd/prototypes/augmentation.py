@@ -23,6 +23,13 @@ class FeatureAugmentation(nn.Module):
         conditional: learn alpha and beta (``"prototypes"`` only).
         scaled: divide scores by sqrt(E).
         detach: cut the gradient from the augmented prediction to the features.
+
+    >>> prototypes, features = torch.rand(6, 16), torch.rand(2, 64, 16)
+    >>> feature_augmentation = FeatureAugmentation(embed_dim=16, num_prototypes=6)
+    >>> feature_augmentation(features, prototypes).equal(features)  # the gate starts at 0
+    True
+    >>> feature_augmentation.attention(features, prototypes).shape
+    torch.Size([2, 64, 6])
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class FeatureAugmentation(nn.Module):
         descriptor: Float[Tensor, "B E"] | None = None,
     ) -> Float[Tensor, "B N E"]:
         """Augment features; a disabled prototype takes no attention, ``descriptor`` is read for that content only."""
+        features = features.to(self.transform.weight)
         source = features.detach() if self.detach else features
         e = self.encode(source)  # (B, N, E)
         of_e, of_r = self.transform.weight.chunk(2, dim=1)  # T([e; r]) = T_e e + T_r r, and T_r A p = A (T_r p)
@@ -71,15 +79,16 @@ class FeatureAugmentation(nn.Module):
         elif self.content == "descriptor":
             if descriptor is None:
                 raise ValueError("content='descriptor' needs the residual descriptor of the image")
-            r = F.linear(descriptor, of_r).unsqueeze(1)  # (B, 1, E)
+            r = F.linear(descriptor.to(e), of_r).unsqueeze(1)  # (B, 1, E)
         else:
-            r = self.attention(source, prototypes, enabled=enabled, e=e) @ F.linear(self.keys(prototypes), of_r)
+            keys = self.keys(prototypes)
+            r = self._attend(e, keys, enabled) @ F.linear(keys, of_r)
         t = F.linear(e, of_e, self.transform.bias) + r
         return F.relu(t + source) if self.gate is None else source + self.gate * t
 
     def keys(self, prototypes: Float[Tensor, "K E"]) -> Float[Tensor, "K E"]:
         """p_k: the task's conditional prototypes, encoded like the features."""
-        encoded: Tensor = self.encode(self.alpha * prototypes + self.beta)
+        encoded: Tensor = self.encode(self.alpha * prototypes.to(self.alpha) + self.beta)
         return encoded
 
     def attention(
@@ -88,17 +97,18 @@ class FeatureAugmentation(nn.Module):
         prototypes: Float[Tensor, "K E"],
         *,
         enabled: Bool[Tensor, " K"] | None = None,
-        e: Tensor | None = None,
     ) -> Float[Tensor, "B N K"]:
         """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0.
 
         Raises:
             ValueError: every prototype is disabled.
         """
-        e = self.encode(features) if e is None else e
-        scores = e @ self.keys(prototypes).T * self.scale  # (B, N, K)
+        return self._attend(self.encode(features.to(self.transform.weight)), self.keys(prototypes), enabled)
+
+    def _attend(self, e: Tensor, keys: Tensor, enabled: Tensor | None) -> Tensor:
+        scores = e @ keys.T * self.scale  # (B, N, K)
         if enabled is not None:
             if not enabled.any():
                 raise ValueError(f"all {len(enabled)} prototypes are disabled: enable one, bank.enable(k)")
-            scores = scores.masked_fill(~enabled, float("-inf"))
+            scores = scores.masked_fill(~enabled.to(scores.device), float("-inf"))
         return torch.softmax(scores, dim=-1)

@@ -21,15 +21,28 @@ class PrototypeBank(nn.Module):
 
     u = W_c t (``rectify=True`` adds the paper's ReLU); a = softmax_k(w_k u/|u| + b_k) (NetVLAD, arXiv 1511.07247);
     V_k = sum_n a_nk (u_n/|u_n| - c_k); v = projection of the normalised V; g = T([u; v]).
+    Inputs may lie on any device and are brought to the bank's.
 
     Args:
-        num_prototypes: K.
+        num_prototypes: K, those disabled later included.
         feature_dim: D, summed width of the teacher's layers.
         embed_dim: E, width of the prototypes.
         teacher: fingerprint of the teacher that the bank belongs to.
         rectify: apply a ReLU after W_c.
         rank: width to which each residual is reduced before they are joined, in place of a K*E x E matrix.
+
+    >>> bank = PrototypeBank(num_prototypes=6, feature_dim=48, embed_dim=16)
+    >>> u = bank.embed(torch.rand(2, 48, 8, 8))  # two images of 8 x 8 patches
+    >>> u.shape, bank.assign(u).shape, bank(u).shape
+    (torch.Size([2, 64, 16]), torch.Size([2, 64, 6]), torch.Size([2, 64, 16]))
+    >>> bank.rename(3, "left ear")
+    >>> bank.merge(3, 5)
+    >>> bank
+    PrototypeBank(6 prototypes of width 16, 1 merged, teacher unknown)
     """
+
+    enabled: Tensor
+    merged: Tensor
 
     def __init__(
         self,
@@ -42,7 +55,7 @@ class PrototypeBank(nn.Module):
         rank: int = 16,
     ) -> None:
         super().__init__()
-        self.teacher, self.rectify = teacher, rectify
+        self.num_prototypes, self.embed_dim, self.teacher, self.rectify = num_prototypes, embed_dim, teacher, rectify
         self.fuse = nn.Linear(feature_dim, embed_dim)
         self.prototypes = nn.Parameter(torch.rand(num_prototypes, embed_dim) / embed_dim**0.5)
         self.assigner = nn.Linear(embed_dim, num_prototypes)
@@ -50,24 +63,20 @@ class PrototypeBank(nn.Module):
         self.expand = nn.Linear(num_prototypes * rank, embed_dim)
         self.transform = nn.Linear(2 * embed_dim, embed_dim)
         self.names = [f"p{k:02d}" for k in range(num_prototypes)]
-        self.enabled: Tensor
-        self.merged: Tensor
         self.register_buffer("enabled", torch.ones(num_prototypes, dtype=torch.bool))
         self.register_buffer("merged", torch.arange(num_prototypes))  # the prototype that counts k's patches
 
     @property
-    def num_prototypes(self) -> int:
-        """K, the disabled ones included."""
-        return self.prototypes.shape[0]
-
-    @property
-    def embed_dim(self) -> int:
-        """E."""
-        return self.prototypes.shape[1]
+    def options(self) -> dict[str, Any]:
+        """What the constructor takes to make an empty bank of this shape."""
+        return {
+            "num_prototypes": self.num_prototypes, "feature_dim": self.fuse.in_features, "embed_dim": self.embed_dim,
+            "teacher": self.teacher, "rectify": self.rectify, "rank": self.reduce.out_features,
+        }  # fmt: skip
 
     def embed(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N E"]:
         """u: teacher patches in the space of the prototypes, row by row of the grid."""
-        u: Tensor = self.fuse(fused.flatten(2).transpose(1, 2))  # (B, N, E)
+        u: Tensor = self.fuse(fused.to(self.prototypes).flatten(2).transpose(1, 2))  # (B, N, E)
         return F.relu(u) if self.rectify else u
 
     def assign(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N K"]:
@@ -78,14 +87,14 @@ class PrototypeBank(nn.Module):
         """
         if not self.enabled.any():
             raise ValueError(f"all {self.num_prototypes} prototypes are disabled: enable one, bank.enable(k)")
-        scores = self.assigner(F.normalize(u, dim=-1)).masked_fill(~self.enabled[self.merged], float("-inf"))
-        a = torch.softmax(scores, dim=-1)
+        scores = self.assigner(F.normalize(u.to(self.prototypes), dim=-1))
+        a = scores.masked_fill(~self.enabled[self.merged], float("-inf")).softmax(-1)
         return torch.zeros_like(a).index_add(-1, self.merged, a)
 
     def residuals(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B K E"]:
         """V = A'U - diag(A'1) C: the same number as sum_n a_nk (u_n - c_k), without a tensor of size B*K*E*N."""
-        a = self.assign(u)
-        return a.transpose(1, 2) @ F.normalize(u, dim=-1) - a.sum(1).unsqueeze(-1) * self.prototypes
+        a, unit = self.assign(u), F.normalize(u.to(self.prototypes), dim=-1)
+        return a.transpose(1, 2) @ unit - a.sum(1).unsqueeze(-1) * self.prototypes
 
     def describe(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B E"]:
         """v: intra-normalised residuals, flattened, L2-normalised and projected by a factorised matrix."""
@@ -96,13 +105,14 @@ class PrototypeBank(nn.Module):
 
     def forward(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
         """G = T([u; v]): every patch joined with the image's descriptor."""
+        u = u.to(self.prototypes)
         v = self.describe(u).unsqueeze(1).expand_as(u)
         g: Tensor = self.transform(torch.cat([u, v], dim=-1))
         return g
 
     @torch.no_grad()
     def assignments(self, features: PatchFeatures, *, view: int = 0, chunk: int = 256) -> Float[Tensor, "M N K"]:
-        """Soft assignment of every patch of a data set, in half precision.
+        """Soft assignment of every patch of a data set, rounded to half precision, on the CPU.
 
         Raises:
             ValueError: the features come from another teacher, or hold NaN.
@@ -113,7 +123,7 @@ class PrototypeBank(nn.Module):
             indices = np.arange(start, min(start + chunk, len(features)))
             fused = features.fused(indices, view)
             check_finite(fused, features, indices)
-            parts.append(self.assign(self.embed(fused.to(self.prototypes.device))).half().cpu())
+            parts.append(self.assign(self.embed(fused)).half().cpu())
         return torch.cat(parts).float()
 
     def rename(self, prototype: int, name: str) -> None:
@@ -195,11 +205,7 @@ class PrototypeBank(nn.Module):
         """Write tensors, names and switches to one safetensors file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {
-            "num_prototypes": self.num_prototypes, "feature_dim": self.fuse.in_features, "embed_dim": self.embed_dim,
-            "teacher": self.teacher, "rectify": self.rectify, "rank": self.reduce.out_features,
-        }  # fmt: skip
-        metadata = {"prockd_bank": json.dumps(about), "names": json.dumps(self.names)}
+        metadata = {"prockd_bank": json.dumps(self.options), "names": json.dumps(self.names)}
         safetensors.torch.save_file(self.state_dict(), path, metadata)
         return path
 
@@ -213,26 +219,23 @@ class PrototypeBank(nn.Module):
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata: dict[str, str] = file.metadata() or {}
-                about: dict[str, Any] = json.loads(metadata["prockd_bank"])
-                names = json.loads(metadata["names"])
+                bank = cls(**json.loads(metadata["prockd_bank"]))
+                bank.names = json.loads(metadata["names"])
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            bank = cls(about.pop("num_prototypes"), about.pop("feature_dim"), about.pop("embed_dim"), **about)
             bank.load_state_dict({"merged": bank.merged} | state)  # files older than merging have no such key
-            if len(names) != bank.num_prototypes:
-                raise KeyError(f"{len(names)} names for {bank.num_prototypes} prototypes")
+            if len(bank.names) != bank.num_prototypes:
+                raise KeyError(f"{len(bank.names)} names for {bank.num_prototypes} prototypes")
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})"
-            ) from error
-        bank.names = names
+            message = f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})"
+            raise ValueError(message) from error
         return bank
 
     def __repr__(self) -> str:
-        gone = int((self.merged != torch.arange(self.num_prototypes, device=self.merged.device)).sum())
-        off = int((~self.enabled).sum()) - gone
-        about = f"{self.num_prototypes} prototypes of width {self.embed_dim}"
-        about += (f", {off} disabled" if off else "") + (f", {gone} merged" if gone else "")
-        return f"PrototypeBank({about}, teacher {self.teacher[:8]})"
+        merged = sum(k != into for k, into in enumerate(self.merged.tolist()))
+        disabled = self.num_prototypes - int(self.enabled.sum()) - merged
+        switches = (f", {disabled} disabled" if disabled else "") + (f", {merged} merged" if merged else "")
+        size = f"{self.num_prototypes} prototypes of width {self.embed_dim}"
+        return f"PrototypeBank({size}{switches}, teacher {self.teacher[:8] or 'unknown'})"
 
 
 @dataclass(frozen=True)
@@ -248,19 +251,21 @@ class Patch:
 def nearest_patches(
     assignments: Float[Tensor, "M N K"], grid: tuple[int, int], prototype: int, count: int = 9, *, per_image: int = 1
 ) -> list[Patch]:
-    """The patches that belong most to a prototype, best first, at most ``per_image`` from one image."""
-    scores = assignments[:, :, prototype]
-    top, where = scores.topk(min(per_image, scores.shape[1]), dim=1)
-    order = top.flatten().argsort(descending=True)[:count]
-    found = []
-    for i in order.tolist():
-        image, patch = i // top.shape[1], int(where.flatten()[i])
-        found.append(Patch(image, patch // grid[1], patch % grid[1], float(top.flatten()[i])))
-    return found
+    """The patches that belong most to a prototype, best first, at most ``per_image`` from one image.
+
+    >>> assignments = torch.tensor([[[0.75, 0.25], [0.5, 0.5]], [[0.0, 1.0], [0.25, 0.75]]])  # 2 images of 1 x 2
+    >>> nearest_patches(assignments, (1, 2), prototype=0, count=1)
+    [Patch(image=0, row=0, column=0, score=0.75)]
+    """
+    scores, patches = assignments[:, :, prototype].cpu().topk(min(per_image, assignments.shape[1]), dim=1)
+    best = scores.flatten().argsort(descending=True)[:count]
+    image, patch, score = best // scores.shape[1], patches.flatten()[best], scores.flatten()[best]
+    columns = (image, patch // grid[1], patch % grid[1], score)
+    return [Patch(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 @dataclass(frozen=True)
-class BankReport:
+class BankHealth:
     """Health of a bank on some images.
 
     Attributes:
@@ -274,15 +279,17 @@ class BankReport:
     duplicates: tuple[tuple[int, int], ...]
 
 
-def report(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> BankReport:
-    """Usage of each prototype, and which are dead or duplicates."""
-    usage = (
-        np.bincount(assignments.argmax(-1).flatten().numpy(), minlength=bank.num_prototypes)
-        / assignments[..., 0].numel()
-    )
+def bank_health(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> BankHealth:
+    """Usage of each prototype, and which are dead or duplicates.
+
+    >>> bank = PrototypeBank(num_prototypes=3, feature_dim=8, embed_dim=8)
+    >>> bank_health(bank, torch.tensor([[[0.75, 0.25, 0.0], [0.25, 0.5, 0.25]]])).dead
+    (2,)
+    """
+    counts = assignments.argmax(-1).flatten().cpu().bincount(minlength=bank.num_prototypes).numpy()
     unit = F.normalize(bank.prototypes.detach(), dim=-1)
-    close = torch.triu(unit @ unit.T > 0.95, diagonal=1).nonzero().tolist()
-    return BankReport(usage, tuple(np.flatnonzero(usage == 0).tolist()), tuple((i, j) for i, j in close))
+    close = (unit @ unit.T > 0.95).triu(diagonal=1).nonzero().tolist()
+    return BankHealth(counts / counts.sum(), tuple(np.flatnonzero(counts == 0).tolist()), tuple(map(tuple, close)))
 
 
 def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
@@ -291,9 +298,9 @@ def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indic
     Raises:
         ValueError: names the first image that has them.
     """
-    good = torch.isfinite(fused).flatten(1).all(1)
-    if not good.all():
-        image = features.images.ids[int(indices[int((~good).nonzero()[0])])]
+    finite = torch.isfinite(fused).flatten(1).all(1)
+    if not finite.all():
+        image = features.images.ids[int(indices[int((~finite).nonzero()[0])])]
         raise ValueError(
             f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
         )
