@@ -11,7 +11,7 @@ B, N, E, K = 3, 10, 16, 5
 CONTENTS = ("prototypes", "descriptor", "mlp")
 
 
-def made(content: str = "prototypes", *, open_gate: bool = False, **options) -> FeatureAugmentation:
+def build(content: str = "prototypes", *, open_gate: bool = False, **options) -> FeatureAugmentation:
     torch.manual_seed(0)
     augment = FeatureAugmentation(E, K, content=content, **options)
     if open_gate and augment.gate is not None:
@@ -33,14 +33,14 @@ def size(*modules: nn.Module | nn.Parameter) -> int:
 @pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("residual", ["gate", "relu"])
 def test_the_result_has_the_shape_of_the_features(inputs, content, residual):
-    f_plus = made(content, residual=residual, open_gate=True)(**inputs)
+    f_plus = build(content, residual=residual, open_gate=True)(**inputs)
     assert f_plus.shape == inputs["features"].shape
     assert (f_plus - inputs["features"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_the_gate_starts_as_identity_and_can_open(inputs, content):
-    augment = made(content)
+    augment = build(content)
     f_plus = augment(**inputs)
     assert torch.equal(f_plus, inputs["features"])
     f_plus.square().sum().backward()
@@ -48,7 +48,7 @@ def test_the_gate_starts_as_identity_and_can_open(inputs, content):
 
 
 def test_the_papers_form_is_a_relu_of_features_and_addition(inputs):
-    augment = made(residual="relu", scaled=False, conditional=False)
+    augment = build(residual="relu", scaled=False, conditional=False)
     e, p = augment.encode(inputs["features"]), augment.encode(inputs["prototypes"])
     attention = torch.stack([torch.softmax(patch @ p.T, dim=-1) for patch in e.flatten(0, 1)])
     added = augment.transform(torch.cat([e, (attention @ p).unflatten(0, (B, N))], dim=-1))
@@ -57,14 +57,14 @@ def test_the_papers_form_is_a_relu_of_features_and_addition(inputs):
 
 
 def test_the_gated_form_adds_gate_times_the_same_addition(inputs):
-    gated, literal = made(open_gate=True), made(residual="relu")
+    gated, literal = build(open_gate=True), build(residual="relu")
     literal.load_state_dict(gated.state_dict(), strict=False)
     plus = gated(**inputs) - inputs["features"]
     torch.testing.assert_close((2 * plus + inputs["features"]).relu(), literal(**inputs))
 
 
 def test_scores_are_divided_by_the_root_of_the_width_unless_switched_off(inputs):
-    scaled, plain = made(), made(scaled=False)
+    scaled, plain = build(), build(scaled=False)
     features, prototypes = inputs["features"], inputs["prototypes"]
     scores = scaled.encode(features) @ scaled.keys(prototypes).T
     torch.testing.assert_close(scaled.attention(features, prototypes), (scores / math.sqrt(E)).softmax(-1))
@@ -72,7 +72,7 @@ def test_scores_are_divided_by_the_root_of_the_width_unless_switched_off(inputs)
 
 
 def test_conditional_prototypes_start_as_the_prototypes_and_scale_and_shift_each_one(inputs):
-    augment = made()
+    augment = build()
     torch.testing.assert_close(augment.keys(inputs["prototypes"]), augment.encode(inputs["prototypes"]))
     with torch.no_grad():
         augment.alpha[1, 2], augment.beta[3, 4] = 3.0, -1.0
@@ -84,7 +84,7 @@ def test_conditional_prototypes_start_as_the_prototypes_and_scale_and_shift_each
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_conditional_prototypes_learn_when_on_and_never_when_off(inputs, conditional):
-    augment = made(conditional=conditional, open_gate=True)
+    augment = build(conditional=conditional, open_gate=True)
     augment(**inputs).square().sum().backward()
     for parameter in (augment.alpha, augment.beta):
         assert parameter.requires_grad is conditional
@@ -97,7 +97,7 @@ def test_conditional_prototypes_learn_when_on_and_never_when_off(inputs, conditi
 def test_the_gradient_reaches_prototypes_and_features(inputs):
     for tensor in inputs.values():
         tensor.requires_grad_()
-    made(open_gate=True)(**inputs).square().sum().backward()
+    build(open_gate=True)(**inputs).square().sum().backward()
     assert inputs["features"].grad.abs().sum() > 0
     assert (inputs["prototypes"].grad.abs().sum(1) > 0).all()
     assert inputs["descriptor"].grad is None
@@ -108,7 +108,7 @@ def test_the_gradient_reaches_prototypes_and_features(inputs):
 def test_detach_cuts_the_gradient_to_the_features_and_keeps_the_modules_own(inputs, content, residual):
     inputs["features"].requires_grad_()
     for detach in (False, True):
-        augment = made(content, residual=residual, open_gate=True, detach=detach)
+        augment = build(content, residual=residual, open_gate=True, detach=detach)
         f_plus = augment(**inputs)
         gradient = torch.autograd.grad(f_plus.square().sum(), inputs["features"], retain_graph=True, allow_unused=True)
         assert (gradient[0] is None) is detach
@@ -117,11 +117,11 @@ def test_detach_cuts_the_gradient_to_the_features_and_keeps_the_modules_own(inpu
 
 
 def test_detach_changes_no_number_of_the_forward_pass(inputs):
-    torch.testing.assert_close(made(open_gate=True, detach=True)(**inputs), made(open_gate=True)(**inputs))
+    torch.testing.assert_close(build(open_gate=True, detach=True)(**inputs), build(open_gate=True)(**inputs))
 
 
 def test_a_disabled_prototype_takes_no_attention_and_changes_nothing(inputs):
-    augment = made(open_gate=True)
+    augment = build(open_gate=True)
     enabled = torch.tensor([True, True, False, True, True])
     attention = augment.attention(inputs["features"], inputs["prototypes"], enabled=enabled)
     assert (attention[..., 2] == 0).all()
@@ -135,7 +135,7 @@ def test_a_disabled_prototype_takes_no_attention_and_changes_nothing(inputs):
 def test_each_content_reads_what_it_says_and_nothing_else(inputs):
     other = {name: torch.randn_like(value) for name, value in inputs.items()}
     for content, read in (("prototypes", "prototypes"), ("descriptor", "descriptor"), ("mlp", None)):
-        augment = made(content, open_gate=True)
+        augment = build(content, open_gate=True)
         before = augment(**inputs)
         for name in ("prototypes", "descriptor"):
             changed = augment(**inputs | {name: other[name]})
@@ -143,7 +143,7 @@ def test_each_content_reads_what_it_says_and_nothing_else(inputs):
 
 
 def test_the_descriptor_is_given_to_every_patch_of_its_image_and_must_be_there(inputs):
-    augment = made("descriptor", open_gate=True)
+    augment = build("descriptor", open_gate=True)
     alike = {**inputs, "features": inputs["features"][:, :1].expand(B, N, E)}
     f_plus = augment(**alike)
     torch.testing.assert_close(f_plus, f_plus[:, :1].expand(B, N, E))
@@ -177,7 +177,7 @@ def test_attention_without_any_enabled_prototype_is_refused_instead_of_nan():
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_inputs_from_the_cpu_are_brought_to_the_device_of_the_module(inputs, content):
-    augment, enabled = made(content, open_gate=True), torch.tensor([True, False, True, True, True])
+    augment, enabled = build(content, open_gate=True), torch.tensor([True, False, True, True, True])
     here = augment(**inputs, enabled=enabled).detach()
     with fake_device() as device:
         there = augment.to(device)(**inputs, enabled=enabled)

@@ -221,12 +221,12 @@ def test_a_missing_file_and_a_file_of_something_else_are_refused_by_name(bank, t
     safetensors.torch.save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="is not a prototype bank"):
         PrototypeBank.load(path)
-    about = {"num_prototypes": 6, "feature_dim": 48, "embed_dim": 16}
+    options = {"num_prototypes": 6, "feature_dim": 48, "embed_dim": 16}
     for metadata in (
-        {"prockd_bank": json.dumps(about)},
-        {"prockd_bank": json.dumps(about | {"wings": 2}), "names": "[]"},
-        {"prockd_bank": json.dumps(about | {"embed_dim": 17}), "names": json.dumps(bank.names)},
-        {"prockd_bank": json.dumps(about), "names": json.dumps(["one"])},
+        {"prockd_bank": json.dumps(options)},
+        {"prockd_bank": json.dumps(options | {"wings": 2}), "names": "[]"},
+        {"prockd_bank": json.dumps(options | {"embed_dim": 17}), "names": json.dumps(bank.names)},
+        {"prockd_bank": json.dumps(options), "names": json.dumps(["one"])},
         {"prockd_bank": "{", "names": "[]"},
         {"prockd_bank": "[]", "names": "[]"},
     ):
@@ -344,7 +344,7 @@ def test_a_file_from_before_merging_can_still_be_read(features, bank, tmp_path):
 
 def test_edits_that_make_no_sense_are_refused_by_name(bank):
     bank.disable(1)
-    for edit, kind, said in (
+    for edit, kind, message in (
         (lambda: bank.merge(0, 0), ValueError, "p00 cannot be merged into itself"),
         (lambda: bank.merge(0, 1), ValueError, "p01 is disabled or merged"),
         (lambda: bank.merge(0, 2, share=2.0), ValueError, "share=2.0 is not from 0 to 1"),
@@ -352,7 +352,7 @@ def test_edits_that_make_no_sense_are_refused_by_name(bank):
         (lambda: bank.disable(6), IndexError, "prototype 6 is not there: 6"),
         (lambda: bank.enable(-1), IndexError, "prototype -1 is not there"),
     ):
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=message):
             edit()
     for k in (0, 2, 3, 4):
         bank.disable(k)

@@ -16,7 +16,7 @@ from prockd.teachers.features import PatchFeatures
 SMALL = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
 
 
-def found(features: PatchFeatures, **changes) -> PrototypeBank:
+def discovered(features: PatchFeatures, **changes) -> PrototypeBank:
     return discover(features, config=SMALL.replace(**changes), progress=False)
 
 
@@ -37,12 +37,12 @@ def descriptors(bank: PrototypeBank, features: PatchFeatures) -> torch.Tensor:
 
 
 def test_a_uniform_start_gives_all_images_nearly_one_descriptor_and_k_means_does_not(features):
-    assert descriptors(found(features, init="uniform", steps=0), features).mean() > 0.95
-    assert descriptors(found(features, init="kmeans", steps=0), features).mean() < 0.5
+    assert descriptors(discovered(features, init="uniform", steps=0), features).mean() > 0.95
+    assert descriptors(discovered(features, init="kmeans", steps=0), features).mean() < 0.5
 
 
 def test_k_means_prototypes_are_the_middles_of_the_patches_assigned_to_them(features):
-    bank = found(features, steps=0, salient=False)  # all patches weigh the same
+    bank = discovered(features, steps=0, salient=False)  # all patches weigh the same
     with torch.no_grad():
         unit = F.normalize(bank.embed(features.fused(np.arange(12))).flatten(0, 1), dim=-1)
         assigned = bank.assign(unit[None])[0].argmax(1)
@@ -61,7 +61,7 @@ def test_the_assignment_follows_parts_and_not_what_a_whole_image_or_a_view_adds(
     first[..., 2] += 3 * rng.normal(size=(12, 8, 8))  # what another view changes
     second[..., 2] += 3 * rng.normal(size=(12, 8, 8))
     maps = np.stack([first, second], 1).transpose(0, 1, 4, 2, 3).astype(np.float16)
-    bank = found(replace(features, maps=(maps,)), num_prototypes=2, embed_dim=4, steps=0, salient=False)
+    bank = discovered(replace(features, maps=(maps,)), num_prototypes=2, embed_dim=4, steps=0, salient=False)
     assigned = bank.assignments(replace(features, maps=(maps,))).argmax(-1).numpy()
     agreement = (assigned == kinds.reshape(12, 64)).mean()
     assert max(agreement, 1 - agreement) > 0.95
@@ -72,9 +72,9 @@ def test_patches_of_known_kinds_are_told_apart(features):
     kinds = rng.integers(0, 3, (12, 8, 8))
     centres = rng.normal(size=(3, 8))
     first = (centres[kinds] + rng.normal(0, 0.05, (12, 8, 8, 8))).transpose(0, 3, 1, 2).astype(np.float16)
-    known = replace(features, maps=(np.stack([first, first[..., ::-1]], 1),))
-    bank = found(known, num_prototypes=3, steps=20)
-    assigned = bank.assignments(known).argmax(-1).numpy()
+    with_kinds = replace(features, maps=(np.stack([first, first[..., ::-1]], 1),))
+    bank = discovered(with_kinds, num_prototypes=3, steps=20)
+    assigned = bank.assignments(with_kinds).argmax(-1).numpy()
     of_kind = [set(assigned[kinds.reshape(12, 64) == kind].tolist()) for kind in range(3)]
     assert sorted(map(len, of_kind)) == [1, 1, 1]
     assert len(set.union(*of_kind)) == 3
@@ -87,7 +87,7 @@ def test_training_makes_a_patch_and_its_mirror_image_foretell_each_others_protot
         there, back = bank.assigner(unit[0]), bank.assigner(unit[1].unflatten(1, (8, 8)).flip(2).flatten(1, 2))
         return float(-(balanced(back.flatten(0, 1)) * there.flatten(0, 1).log_softmax(-1)).sum(-1).mean())
 
-    assert surprise(found(features, steps=80, lr=5e-3)) < 0.95 * surprise(found(features, steps=0))
+    assert surprise(discovered(features, steps=80, lr=5e-3)) < 0.95 * surprise(discovered(features, steps=0))
 
 
 @pytest.mark.parametrize("sharpness", [8, 30, 100])
@@ -151,9 +151,9 @@ def test_the_pca_is_that_of_salient_patches_and_half_whitened():
 
 @pytest.mark.parametrize("init", ["kmeans", "uniform"])
 def test_the_same_seed_gives_the_same_bank_and_another_seed_another(features, init):
-    first, second = (found(features, init=init).state_dict() for _ in range(2))
+    first, second = (discovered(features, init=init).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    other = found(features, init=init, seed=1).state_dict()
+    other = discovered(features, init=init, seed=1).state_dict()
     assert not torch.equal(first["prototypes"], other["prototypes"])
 
 
@@ -161,23 +161,23 @@ def test_stop_ends_the_refinement_before_its_next_step(features):
     asked = []
     half = discover(features, config=SMALL, progress=False, stop=lambda: bool(asked.append(0)) or len(asked) > 2)
     assert len(asked) == 3
-    assert not torch.equal(half.assigner.weight, found(features).assigner.weight)
+    assert not torch.equal(half.assigner.weight, discovered(features).assigner.weight)
     assert torch.isfinite(half.prototypes).all()
 
 
 def test_discovery_needs_no_labels(features):
     hidden = replace(features, images=replace(features.images, labels=np.full(12, -1)))
-    known, unknown = found(features).state_dict(), found(hidden).state_dict()
-    assert all(torch.equal(known[key], unknown[key]) for key in known)
+    labelled, unlabelled = discovered(features).state_dict(), discovered(hidden).state_dict()
+    assert all(torch.equal(labelled[key], unlabelled[key]) for key in labelled)
 
 
 def test_features_without_mirror_images_are_enough(features):
     single = replace(features, maps=tuple(m[:, :1] for m in features.maps))
-    assert found(single).assignments(single).shape == (12, 64, 6)
+    assert discovered(single).assignments(single).shape == (12, 64, 6)
 
 
 def test_prototypes_may_be_wider_than_the_features(features):
-    assert found(features, embed_dim=64).assignments(features).isfinite().all()
+    assert discovered(features, embed_dim=64).assignments(features).isfinite().all()
 
 
 def test_num_prototypes_stands_above_the_config(features):
@@ -189,15 +189,15 @@ def test_num_prototypes_stands_above_the_config(features):
 def test_more_prototypes_than_patches_are_refused_with_both_numbers(features):
     few = features.select([0])
     with pytest.raises(ValueError, match="num_prototypes=65 is too many: there are 64 patches of 1 images"):
-        found(few, num_prototypes=65)
+        discovered(few, num_prototypes=65)
     with pytest.raises(ValueError, match="num_prototypes=31 is too many: max_patches=30 leaves 30 patches of 1 images"):
-        found(few, num_prototypes=31, max_patches=30)
+        discovered(few, num_prototypes=31, max_patches=30)
 
 
 @pytest.mark.parametrize("init", ["kmeans", "uniform"])
 def test_features_that_are_not_finite_are_refused_with_the_image(features, init):
     with pytest.raises(ValueError, match=f"image '{features.images.ids[7]}' are not finite"):
-        found(with_nan(features, 7), init=init, batch_size=12)
+        discovered(with_nan(features, 7), init=init, batch_size=12)
 
 
 # The caller's PyTorch
@@ -206,9 +206,9 @@ def test_features_that_are_not_finite_are_refused_with_the_image(features, init)
 def test_the_random_generator_is_left_as_it_was_even_by_an_error(features):
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    found(features)
+    discovered(features)
     with pytest.raises(ValueError, match="too many"):
-        found(features.select([0]), num_prototypes=65)
+        discovered(features.select([0]), num_prototypes=65)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -220,7 +220,7 @@ def test_no_gradient_is_left_or_computed_that_no_optimiser_reads(features, monke
         seen.append([bank.fuse.weight.grad, bank.fuse.bias.grad, bank.prototypes.grad])
         return step(optimiser, *args, **kwargs)
 
-    bank = found(features, steps=0)
+    bank = discovered(features, steps=0)
     unit = torch.nn.functional.normalize(torch.randn(2, 50, 16), dim=-1)
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     train_bank(bank, features, unit, torch.ones(50), steps=3, batch_size=4, lr=1e-3, seed=0, progress=False)
@@ -230,9 +230,9 @@ def test_no_gradient_is_left_or_computed_that_no_optimiser_reads(features, monke
 
 
 def test_a_default_device_of_the_caller_changes_nothing(features):
-    here = found(features).state_dict()
+    here = discovered(features).state_dict()
     with fake_device() as device, torch.device(device):
-        there = found(features).state_dict()
+        there = discovered(features).state_dict()
     assert all(torch.equal(there[key], here[key]) for key in here)
 
 

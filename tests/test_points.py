@@ -28,89 +28,93 @@ def packed(ids: tuple[str, ...], frames: np.ndarray | None = None, side: int = 1
 
 
 def test_a_point_lies_in_the_patch_that_covers_it():
-    known = PointAnnotations(PARTS, {"a.jpg": points_at((0, 0, 0), (15.9, 0, 1), (4, 8, 2), (3.9, 7.9, 1))})
-    found = point_patches(known, packed(("a.jpg",)), GRID)
-    assert found.patch.tolist() == [0, 3, 5, 0]
-    assert found.part.tolist() == [0, 1, 2, 1]
+    annotations = PointAnnotations(PARTS, {"a.jpg": points_at((0, 0, 0), (15.9, 0, 1), (4, 8, 2), (3.9, 7.9, 1))})
+    points = point_patches(annotations, packed(("a.jpg",)), GRID)
+    assert points.patch.tolist() == [0, 3, 5, 0]
+    assert points.part.tolist() == [0, 1, 2, 1]
 
 
 def test_points_move_with_the_square_that_was_cut_and_those_outside_are_left_out():
     frames = np.array([[100, 0, 180, 40]], np.float32)  # 80 x 40 pixels of a larger picture, stretched
-    known = PointAnnotations(PARTS, {"a.jpg": points_at((100, 0, 0), (179, 39, 1), (99, 5, 2), (181, 5, 2))})
-    found = point_patches(known, packed(("a.jpg",), frames), GRID)
-    assert found.patch.tolist() == [0, 7]
+    annotations = PointAnnotations(PARTS, {"a.jpg": points_at((100, 0, 0), (179, 39, 1), (99, 5, 2), (181, 5, 2))})
+    points = point_patches(annotations, packed(("a.jpg",), frames), GRID)
+    assert points.patch.tolist() == [0, 7]
 
 
 def test_hidden_points_are_left_out_unless_asked_for():
-    known = PointAnnotations(PARTS, {"a.jpg": points_at((0, 0, 0), (9, 9, 1), hidden=1)})
-    assert point_patches(known, packed(("a.jpg",)), GRID).part.tolist() == [1]
-    assert point_patches(known, packed(("a.jpg",)), GRID, hidden=True).part.tolist() == [0, 1]
+    annotations = PointAnnotations(PARTS, {"a.jpg": points_at((0, 0, 0), (9, 9, 1), hidden=1)})
+    assert point_patches(annotations, packed(("a.jpg",)), GRID).part.tolist() == [1]
+    assert point_patches(annotations, packed(("a.jpg",)), GRID, hidden=True).part.tolist() == [0, 1]
 
 
 def test_a_frame_is_found_by_the_end_of_an_id_and_doubt_is_refused():
-    known = PointAnnotations(PARTS, {"a.jpg": points_at((0, 0, 0))})
-    assert point_patches(known, packed(("cow/b.jpg", "cow/a.jpg")), GRID).image.tolist() == [1]
+    annotations = PointAnnotations(PARTS, {"a.jpg": points_at((0, 0, 0))})
+    assert point_patches(annotations, packed(("cow/b.jpg", "cow/a.jpg")), GRID).image.tolist() == [1]
     with pytest.raises(ValueError, match=r"'a\.jpg', which is the end of 2 ids, such as 'cow/a\.jpg'"):
-        point_patches(known, packed(("cow/a.jpg", "goat/a.jpg")), GRID)
+        point_patches(annotations, packed(("cow/a.jpg", "goat/a.jpg")), GRID)
     with pytest.raises(ValueError, match=r"'a\.jpg', which is none of the images: frames must be ids such as 'b\.jpg'"):
-        point_patches(known, packed(("b.jpg",)), GRID)
+        point_patches(annotations, packed(("b.jpg",)), GRID)
 
 
 def world(noise: float = 0.0) -> tuple[torch.Tensor, PointAnnotations, PackedImages, np.ndarray]:
     """Ten images of two videos; part p is where prototype p + 1 is, at a place that changes from image to image."""
     rng = np.random.default_rng(3)
     ids = tuple(f"{'ab'[m // 5]}/{m}.jpg" for m in range(10))
-    a, known = torch.zeros(10, 8, 4), {}
+    a, annotations = torch.zeros(10, 8, 4), {}
     a[..., 0] = 1
     for m, name in enumerate(ids):
         places = rng.permutation(8)[: len(PARTS)]
         for part, patch in enumerate(places):
             a[m, patch] = torch.eye(4)[part + 1 if rng.random() >= noise else 0]
-        known[name] = points_at(*((patch % 4 * 4 + 1.0, patch // 4 * 8 + 1.0, p) for p, patch in enumerate(places)))
-    return a, PointAnnotations(PARTS, known), packed(ids), np.arange(10) < 5
+        annotations[name] = points_at(
+            *((patch % 4 * 4 + 1.0, patch // 4 * 8 + 1.0, p) for p, patch in enumerate(places))
+        )
+    return a, PointAnnotations(PARTS, annotations), packed(ids), np.arange(10) < 5
 
 
 def test_prototypes_that_are_parts_agree_in_full_and_what_knows_no_parts_does_not():
-    assignments, known, images, train = world()
-    found = point_agreement_with_controls(assignments, point_patches(known, images, GRID), images, GRID, train)
-    assert found["prototypes"].accuracy == 1
-    assert found["prototypes"].named[1:].tolist() == [0, 1, 2]
-    assert found["prototypes"].chance == pytest.approx(1 / 3)
-    assert found["prototypes"].row() == {
+    assignments, annotations, images, train = world()
+    agreement = point_agreement_with_controls(
+        assignments, point_patches(annotations, images, GRID), images, GRID, train
+    )
+    assert agreement["prototypes"].accuracy == 1
+    assert agreement["prototypes"].named[1:].tolist() == [0, 1, 2]
+    assert agreement["prototypes"].chance == pytest.approx(1 / 3)
+    assert agreement["prototypes"].row() == {
         "accuracy": "100.0%", "mean over parts": "100.0%", "ear": "100%", "leg": "100%", "tail": "100%",
     }  # fmt: skip
     for control in ("raw pixels", "place in the image", "shuffled"):
-        assert found[control].accuracy < 0.7, control
+        assert agreement[control].accuracy < 0.7, control
 
 
 def test_names_come_from_the_training_images_alone():
-    assignments, known, images, train = world()
+    assignments, annotations, images, train = world()
     swapped = assignments.clone()
     swapped[5:, :, [1, 2]] = assignments[5:, :, [2, 1]]  # in the other video ear and leg change their prototypes
     assigned = swapped.argmax(-1).numpy()
-    found = point_agreement(assigned, point_patches(known, images, GRID), train, 4)
-    np.testing.assert_array_equal(found.recall, [0, 0, 1])
-    assert found.accuracy == pytest.approx(1 / 3)
-    assert found.balanced == pytest.approx(1 / 3)
+    agreement = point_agreement(assigned, point_patches(annotations, images, GRID), train, 4)
+    np.testing.assert_array_equal(agreement.recall, [0, 0, 1])
+    assert agreement.accuracy == pytest.approx(1 / 3)
+    assert agreement.balanced == pytest.approx(1 / 3)
 
 
 def test_a_prototype_without_a_training_point_tells_the_commonest_part_and_an_absent_part_is_not_counted():
-    known = PointAnnotations(
+    annotations = PointAnnotations(
         PARTS, {"a": points_at((0, 0, 1), (0, 8, 1), (9, 9, 0)), "b": points_at((0, 0, 1), (9, 9, 0))}
     )
-    points = point_patches(known, packed(("a", "b")), GRID)
+    points = point_patches(annotations, packed(("a", "b")), GRID)
     assigned = np.array([[0] * 4 + [0, 0, 1, 1], [2] * 4 + [0, 0, 1, 1]])
-    found = point_agreement(assigned, points, np.array([True, False]), 3)
-    assert found.named.tolist() == [1, 0, 1]
-    assert found.accuracy == 1
-    assert found.counts.tolist() == [1, 1, 0]
-    assert np.isnan(found.recall[2])
-    assert found.row()["tail"] is None
+    agreement = point_agreement(assigned, points, np.array([True, False]), 3)
+    assert agreement.named.tolist() == [1, 0, 1]
+    assert agreement.accuracy == 1
+    assert agreement.counts.tolist() == [1, 1, 0]
+    assert np.isnan(agreement.recall[2])
+    assert agreement.row()["tail"] is None
 
 
 def test_without_points_on_one_side_there_is_nothing_to_measure():
-    assignments, known, images, _ = world()
-    points, assigned = point_patches(known, images, GRID), assignments.argmax(-1).numpy()
+    assignments, annotations, images, _ = world()
+    points, assigned = point_patches(annotations, images, GRID), assignments.argmax(-1).numpy()
     with pytest.raises(ValueError, match="no key points on the test images"):
         point_agreement(assigned, points, np.ones(10, bool), 4)
     with pytest.raises(ValueError, match="no key points on the train images"):
@@ -118,8 +122,8 @@ def test_without_points_on_one_side_there_is_nothing_to_measure():
 
 
 def test_assignments_on_another_device_agree_as_those_on_the_cpu_do():
-    assignments, known, images, train = world(noise=0.3)
-    points = point_patches(known, images, GRID)
+    assignments, annotations, images, train = world(noise=0.3)
+    points = point_patches(annotations, images, GRID)
     with fake_device() as device:
         there = point_agreement_with_controls(assignments.to(device), points, images, GRID, train)
     for name, here in point_agreement_with_controls(assignments, points, images, GRID, train).items():
@@ -135,14 +139,14 @@ def test_prototypes_of_cows_tell_the_parts_of_a_horse_that_goes_the_other_way():
     real_parts = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(real_parts)
     root = Path(os.environ["PROCKD_REAL_DATA"])
-    known = real_parts.annotations(root)
-    features = real_parts.features_of(root, 256, (3, 4), only=known.images, mirrored="horsejump-high")
+    annotations = real_parts.annotations(root)
+    features = real_parts.features_of(root, 256, (3, 4), only=annotations.images, mirrored="horsejump-high")
     assert features.images.classes[:2] == ("cows", "horsejump-high")
-    points = point_patches(known, features.images, features.grid)
+    points = point_patches(annotations, features.images, features.grid)
     assert len(points) > 550, "nearly all visible points lie inside the squares"
     train = features.images.labels == 0
     assignments = real_parts.prototypes(features, "cows", 48).assignments(features)
-    found = point_agreement_with_controls(assignments, points, features.images, features.grid, train)
-    mine = found.pop("prototypes")
+    agreement = point_agreement_with_controls(assignments, points, features.images, features.grid, train)
+    mine = agreement.pop("prototypes")
     assert mine.balanced > 0.3, "six parts: a sixth is chance"
-    assert mine.balanced > max(control.balanced for control in found.values()) + 0.05
+    assert mine.balanced > max(control.balanced for control in agreement.values()) + 0.05

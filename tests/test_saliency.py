@@ -12,9 +12,9 @@ def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
     patches = torch.randn(7200, 8, generator=torch.Generator().manual_seed(0)) * 0.1
     patches[subject & ~stray, 0] += 3
     where = torch.from_numpy(zones(np.array([[0.0, 0, 1, 1]]), (6, 6)))[0][places]
-    found = saliency(patches, where)
-    assert found[subject & ~stray].min() > 0.5 > found[~subject].max() + 0.1
-    assert found[stray].item() < 0.4
+    salient = saliency(patches, where)
+    assert salient[subject & ~stray].min() > 0.5 > salient[~subject].max() + 0.1
+    assert salient[stray].item() < 0.4
     assert torch.equal(saliency(patches[:4], torch.full((4,), OUTER)), torch.ones(4))
 
 

@@ -14,8 +14,6 @@ from tqdm.auto import tqdm
 
 from prockd.cache import ArrayWriter, cached_arrays
 
-METHODS = ("umap", "pca")
-
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -69,8 +67,9 @@ def embed_2d(
     >>> embed_2d(np.random.default_rng(0).normal(size=(50, 8)), method="pca", max_points=20)
     Embedding(PCA of 20 of 50 points, drawn with seed 0)
     """
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: choose one of {', '.join(map(repr, METHODS))}")
+    names = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}
+    if method not in names:
+        raise ValueError(f"method={method!r}: choose one of {', '.join(map(repr, names))}")
     P, E = vectors.shape
     if min(P, max_points) < 3 or E < 2:
         raise ValueError(f"{P} vectors of width {E} and max_points={max_points}: needs 3 points of width 2 at least")
@@ -85,7 +84,6 @@ def embed_2d(
         row = indices[finite.argmin()]
         raise ValueError(f"{(~finite).sum()} of {len(sampled)} vectors are not finite, the first is row {row}")
     unit = sampled / np.linalg.norm(sampled, axis=1, keepdims=True).clip(1e-12)
-    name = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}[method]
     count = f"{P:,} points" if len(indices) == P else f"{len(indices):,} of {P:,} points, drawn with seed {seed}"
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
@@ -96,7 +94,7 @@ def embed_2d(
     data = hashlib.sha256(unit.tobytes()).hexdigest()
     key = {"version": 1, "method": method, "seed": seed, "shape": unit.shape, "data": data}
     arrays, _ = cached_arrays("embeddings", key, build, root=root)
-    return Embedding(np.array(arrays["xy"]), indices, method, f"{name} of {count}")
+    return Embedding(np.array(arrays["xy"]), indices, method, f"{names[method]} of {count}")
 
 
 def principal(vectors: Float[np.ndarray, "P E"], count: int) -> Float32[np.ndarray, "P count"]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
@@ -13,14 +13,10 @@ from prockd.datasets import PackedImages
 
 def patch_parts(parts: Integer[np.ndarray, "M H W"], grid: tuple[int, int], num_parts: int) -> Int[np.ndarray, "M N"]:
     """The part of each patch: the commonest one where at least half of its pixels are foreground, else 0."""
-    M, H, W = parts.shape
-    h, w = grid
-    if H % h or W % w:
-        raise ValueError(f"a part mask of {H}x{W} pixels cannot be cut into {h}x{w} equal patches")
-    blocks = parts.reshape(M, h, H // h, w, W // w).transpose(0, 1, 3, 2, 4).reshape(M, h * w, -1)
-    counts = np.stack([(blocks == part).sum(-1) for part in range(num_parts)], axis=-1)  # (M, N, P)
+    patches = cut(parts[:, None], grid)
+    counts = np.stack([(patches == part).sum(-1) for part in range(num_parts)], axis=-1)  # (M, N, P)
     majority = counts[..., 1:].argmax(-1) + 1
-    return np.where(2 * counts[..., 0] <= blocks.shape[-1], majority, 0)
+    return np.where(2 * counts[..., 0] <= patches.shape[2], majority, 0)
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,16 @@ def with_controls(
 
 def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float[np.ndarray, "M N P"]:
     """Raw RGB values of each patch, 0..1: what a prototype would see without a teacher."""
-    M, _, S, _ = images.pixels.shape
-    h, w = grid
-    blocks = np.asarray(images.pixels).reshape(M, 3, h, S // h, w, S // w).transpose(0, 2, 4, 1, 3, 5)
-    return blocks.reshape(M, h * w, -1).astype(np.float32) / 255
+    return cut(np.asarray(images.pixels), grid).astype(np.float32) / 255
+
+
+def cut(images: Shaped[np.ndarray, "M C H W"], grid: tuple[int, int]) -> Shaped[np.ndarray, "M N P"]:
+    """The values of each patch, row by row of the grid.
+
+    Raises:
+        ValueError: the patches would not be equal.
+    """
+    (M, C, H, W), (h, w) = images.shape, grid
+    if H % h or W % w:
+        raise ValueError(f"images of {H}x{W} pixels cannot be cut into {h}x{w} equal patches")
+    return images.reshape(M, C, h, H // h, w, W // w).transpose(0, 2, 4, 1, 3, 5).reshape(M, h * w, -1)

@@ -111,10 +111,7 @@ class PointAgreement:
 
 
 def point_agreement(
-    assigned: Int[np.ndarray, "M N"],
-    points: PointPatches,
-    train: Bool[np.ndarray, " M"],
-    num_prototypes: int,
+    assigned: Int[np.ndarray, "M N"], points: PointPatches, train: Bool[np.ndarray, " M"], num_prototypes: int
 ) -> PointAgreement:
     """Name each prototype by the commonest part among its points on ``train`` images, and test the names on the others.
 
