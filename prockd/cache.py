@@ -76,7 +76,14 @@ class ArrayWriter:
         path = self._folder / f"{name}.npy"
         array: ArrayMap = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):
-            _take_room(path)
+            with path.open("r+b") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+                except OSError as error:
+                    if (
+                        error.errno not in _NOT_OFFERED
+                    ):  # some file systems cannot: then the room is taken as it is filled
+                        raise
         self._arrays[name] = array
         return array
 
@@ -87,7 +94,7 @@ class ArrayWriter:
             array.flush()
             path = self._folder / f"{name}.npy"
             _sync(path)
-            described[name] = {"shape": array.shape, "dtype": array.dtype.str, "bytes": path.stat().st_size}
+            described[name] = _describe(path, array)
         path = self._folder / "meta.json"
         path.write_text(json.dumps({"key": key, "meta": meta, "arrays": described}), encoding="utf-8")
         _sync(path)
@@ -130,24 +137,26 @@ def _open(entry: Path, key: Mapping[str, object]) -> tuple[dict[str, ArrayMap], 
     """Open an entry; None when there is none, or when it was damaged and has been removed."""
     if not entry.exists():
         return None
+    arrays: dict[str, ArrayMap] = {}
     try:
         record = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         if digest(record["key"]) != digest(key):
             raise ValueError("meta.json names another key")
-        return {name: _open_array(entry / f"{name}.npy", d) for name, d in record["arrays"].items()}, record["meta"]
+        for name, described in record["arrays"].items():
+            path = entry / f"{name}.npy"
+            arrays[name] = np.load(path, mmap_mode="r")
+            if (stored := _describe(path, arrays[name])) != described:
+                raise ValueError(f"{path.name} is {stored}, not {described}")
+        return arrays, record["meta"]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"damaged cache entry is built again: {entry} ({error})", RuntimeWarning, stacklevel=3)
+        arrays.clear()  # Windows removes no file that is still mapped
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _open_array(path: Path, described: Mapping[str, Any]) -> ArrayMap:
-    if (size := path.stat().st_size) != described["bytes"]:
-        raise ValueError(f"{path.name} has {size} bytes, not {described['bytes']}")
-    array: ArrayMap = np.load(path, mmap_mode="r")
-    if list(array.shape) != described["shape"] or array.dtype.str != described["dtype"]:
-        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
-    return array
+def _describe(path: Path, array: ArrayMap) -> dict[str, object]:
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "bytes": path.stat().st_size}
 
 
 def _build(entry: Path, key: Mapping[str, object], build: Callable[[ArrayWriter], Mapping[str, object]]) -> None:
@@ -161,22 +170,18 @@ def _build(entry: Path, key: Mapping[str, object], build: Callable[[ArrayWriter]
         _remove_unfinished(entry.parent)
         writer = ArrayWriter(folder)
         writer.finish(key, build(writer))
-        _publish(folder, entry)
+        try:
+            folder.rename(entry)
+        except OSError:
+            if not entry.exists():  # else another process was first, with the same arrays
+                raise
+        _sync(entry.parent)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise _no_room(entry.parent, f"{_gb(shutil.disk_usage(folder).free)} are free") from error
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, entry: Path) -> None:
-    try:
-        folder.rename(entry)
-    except OSError:
-        if not entry.exists():  # else another process was first, with the same arrays
-            raise
-    _sync(entry.parent)
 
 
 def _remove_unfinished(parent: Path) -> None:
@@ -187,15 +192,6 @@ def _remove_unfinished(parent: Path) -> None:
         with suppress(FileNotFoundError):  # another process may be removing it too
             if gone or time.time() - folder.stat().st_mtime > _DAY_S:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take_room(path: Path) -> None:
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno not in _NOT_OFFERED:
-                raise
 
 
 def _sync(path: Path) -> None:

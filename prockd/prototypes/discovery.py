@@ -181,7 +181,8 @@ def nuisance_shrinker(
     nuisance += means.T @ means / len(means)
     values, basis = torch.linalg.eigh(nuisance)
     # r keeps directions that never differ, where C is 0, from being blown up without bound.
-    return basis * (values.clamp_min(0) + SHRINK * values.mean().clamp_min(1e-12)).rsqrt() @ basis.T
+    shrink: Tensor = basis * (values.clamp_min(0) + SHRINK * values.mean().clamp_min(1e-12)).rsqrt() @ basis.T
+    return shrink
 
 
 def train_bank(
