@@ -80,9 +80,7 @@ class ArrayWriter:
                 try:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
                 except OSError as error:
-                    if (
-                        error.errno not in _NOT_OFFERED
-                    ):  # some file systems cannot: then the room is taken as it is filled
+                    if error.errno not in _NOT_OFFERED:  # else the file system takes room as the array is filled
                         raise
         self._arrays[name] = array
         return array
