@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -70,3 +71,11 @@ def fake_device() -> Iterator[torch.device]:
     """Within it ``.to(device)`` and ``torch.zeros(..., device=device)`` make tensors of the fake device."""
     with _Factories():
         yield AWAY
+
+
+@contextmanager
+def accelerator(device: torch.device) -> Iterator[None]:
+    """Within it this device is what ``torch.accelerator`` says the machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: device)
+        yield
