@@ -66,8 +66,8 @@ def test_samples_are_the_same_with_any_number_of_workers_and_in_any_order() -> N
     assert digest(pickle.loads(pickle.dumps(dataset))[3]) == alone[3]
 
 
-def test_no_two_of_split_subset_kind_seed_and_background_share_an_image() -> None:
-    datasets = [Farmyard(subset=subset, size=10) for subset in ("train", "val", "test", "unlabelled")]
+def test_no_two_of_species_split_kind_seed_and_background_share_an_image() -> None:
+    datasets = [Farmyard(split=split, size=10) for split in ("train", "val", "test", "unlabelled")]
     datasets += [Farmyard("source", size=10), Farmyard("all", size=10), Farmyard(size=10, seed=1)]
     datasets += [Farmyard(size=10, kind="scene")] + [Farmyard(size=10, background=name) for name in BACKGROUNDS[1:]]
     images = [dataset[i].image.tobytes() for dataset in datasets for i in range(10)]
@@ -76,7 +76,7 @@ def test_no_two_of_split_subset_kind_seed_and_background_share_an_image() -> Non
 
 
 def test_source_and_target_species_are_disjoint_and_alike_in_kind() -> None:
-    source, target = ([s for s in load_species().values() if s.split == split] for split in ("source", "target"))
+    source, target = ([s for s in load_species().values() if s.role == role] for role in ("source", "target"))
     assert (len(source), len(target)) == (18, 10)
     assert not set(Farmyard("source").classes) & set(Farmyard("target").classes)
     for kinds in (source, target):
@@ -89,21 +89,21 @@ def test_source_and_target_species_are_disjoint_and_alike_in_kind() -> None:
 
 def test_classes_are_balanced_and_few_labels_are_a_prefix_of_more() -> None:
     dataset = Farmyard(size=60)
-    more, fewer = dataset.few(3), dataset.few(2)
+    more, fewer = dataset.per_class(3), dataset.per_class(2)
     labels = [more[i].label for i in range(len(more))]
     assert [labels.count(c) for c in range(10)] == [3] * 10
     assert [fewer[i].id for i in range(20)] == [more[i].id for i in range(20)] == [dataset[i].id for i in range(20)]
     assert fewer.fingerprint != more.fingerprint
     assert "30" in repr(more)
     with pytest.raises(ValueError, match="has 6 images of every class"):
-        dataset.few(7)
-    with pytest.raises(ValueError, match="few"):
-        Farmyard(kind="scene").few(1)
+        dataset.per_class(7)
+    with pytest.raises(ValueError, match=r"per_class\(1\)"):
+        Farmyard(kind="scene").per_class(1)
 
 
 def test_unlabelled_samples_tell_no_class() -> None:
     for kind in ("single", "scene"):
-        dataset = Farmyard(subset="unlabelled", kind=kind, size=8)
+        dataset = Farmyard(split="unlabelled", kind=kind, size=8)
         for i in range(8):
             labels = dataset[i].box_labels
             assert labels is not None
@@ -208,14 +208,14 @@ def test_a_bad_species_is_refused_with_file_table_key_value_and_what_is_allowed(
     tmp_path: Path, line: str, words: list[str]
 ) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(f'[yak]\nsplit = "target"\n{line}\n')
+    path.write_text(f'[yak]\nrole = "target"\n{line}\n')
     with pytest.raises(SpeciesError) as error:
         load_species(path)
     for word in [str(path), *words]:
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[yak", "yak = 3", "[yak]\nleg = 0.5"], ids=["no TOML", "no table", "no split"])
+@pytest.mark.parametrize("text", ["[yak", "yak = 3", "[yak]\nleg = 0.5"], ids=["no TOML", "no table", "no role"])
 def test_a_file_that_holds_no_species_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
@@ -226,7 +226,7 @@ def test_a_file_that_holds_no_species_is_refused_by_name(tmp_path: Path, text: s
 def test_adding_a_table_adds_a_class(tmp_path: Path) -> None:
     shipped = data_path("farmyard", "species.toml").read_text()
     path = tmp_path / "more.toml"
-    path.write_text(shipped + '\n[yak]\nsplit = "target"\nmane = "shag"\nhorn = "spiral"\nhump = "one"\n')
+    path.write_text(shipped + '\n[yak]\nrole = "target"\nmane = "shag"\nhorn = "spiral"\nhump = "one"\n')
     dataset = Farmyard(size=22, species_file=path)
     assert dataset.classes == (*Farmyard().classes, "yak")
     assert dataset[10].label == 10
@@ -236,16 +236,16 @@ def test_adding_a_table_adds_a_class(tmp_path: Path) -> None:
 
 
 def test_species_can_be_picked_by_name() -> None:
-    assert Farmyard(species=["pig", "horse"], size=4).classes == ("horse", "pig")
+    assert Farmyard(species_names=["pig", "horse"], size=4).classes == ("horse", "pig")
     with pytest.raises(SpeciesError, match="zebra"):
-        Farmyard("target", species=["zebra"])
+        Farmyard("target", species_names=["zebra"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"split": "both"}, "source, target, all"),
-        ({"subset": "dev"}, "train, val, test, unlabelled"),
+        ({"species": "both"}, "source, target, all"),
+        ({"split": "dev"}, "train, val, test, unlabelled"),
         ({"kind": "herd"}, "single, scene"),
         ({"background": "sea"}, "field, snow, night, shifted"),
         ({"image_px": 16}, "image_px = 16 is not from 32 to 512"),

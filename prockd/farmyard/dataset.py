@@ -16,8 +16,8 @@ from prockd.farmyard.species import SpeciesError, load_species
 RENDERER_VERSION = 1
 """Raised by every change that moves a pixel or a label."""
 
-SPLITS = ("source", "target", "all")
-SUBSETS = ("train", "val", "test", "unlabelled")
+SPECIES = ("source", "target", "all")
+SPLITS = ("train", "val", "test", "unlabelled")
 KINDS = ("single", "scene")
 LABELS = ("species", "parts")
 
@@ -29,16 +29,16 @@ class Farmyard:
     animals of various sizes that overlap; its label is their class if they share one, else ``UNLABELLED``.
 
     Random streams: sample i draws from ``np.random.default_rng([seed, stream, i])``, where ``stream`` is different for
-    every split, subset and kind, so subsets share no sample. Pixels have no other source of randomness.
+    every combination of species, split and kind, so splits share no sample. Pixels have no other source of randomness.
 
     Args:
-        split: which species: "source" (the teacher's), "target" (the student's, disjoint) or "all".
-        subset: "train", "val", "test", or "unlabelled": more of the same, whose labels are not told.
+        species: "source" (the teacher's), "target" (the student's, disjoint) or "all".
+        split: "train", "val", "test", or "unlabelled": more of the same, whose labels are not told.
         size: number of samples, 1 or more.
         kind: "single" or "scene".
         image_px: width and height in pixels, 32..512.
         seed: 0 or more.
-        species: names to restrict the split to; None for all of it. Classes keep the order of the file.
+        species_names: names to restrict ``species`` to; None for all of them. Classes keep the order of the file.
         background: family of backgrounds, one of ``BACKGROUNDS``; "shifted" looks like none of the others.
         labels: what the classes are. "species" labels pictures, and boxes where there are several animals: for
             classification and detection. "parts" makes the parts the classes of ``Sample.mask``, and tells no species:
@@ -54,19 +54,19 @@ class Farmyard:
 
     def __init__(
         self,
-        split: str = "target",
-        subset: str = "train",
+        species: str = "target",
+        split: str = "train",
         size: int = 300,
         *,
         kind: str = "single",
         image_px: int = 96,
         seed: int = 0,
-        species: Sequence[str] | None = None,
+        species_names: Sequence[str] | None = None,
         background: str = "field",
         labels: str = "species",
         species_file: str | Path | None = None,
     ) -> None:
-        choices = (("split", split, SPLITS), ("subset", subset, SUBSETS), ("kind", kind, KINDS),
+        choices = (("species", species, SPECIES), ("split", split, SPLITS), ("kind", kind, KINDS),
                    ("background", background, BACKGROUNDS), ("labels", labels, LABELS))  # fmt: skip
         for name, value, options in choices:
             if value not in options:
@@ -76,23 +76,25 @@ class Farmyard:
             if not low <= number <= high:
                 raise ValueError(f"{name} = {number!r} is not from {low} to {high}")
         path = data_path("farmyard", "species.toml") if species_file is None else Path(species_file)
-        known = {name: s for name, s in load_species(path).items() if split in ("all", s.split)}
-        unknown = sorted(set(species or ()) - set(known))
-        if unknown or not known:
-            raise SpeciesError(f"{path}: no species {', '.join(unknown)} in split {split!r}; it has {', '.join(known)}")
-        self._species = [s for name, s in known.items() if species is None or name in species]
-        self.split, self.subset, self.kind, self.background = split, subset, kind, background
+        there = {name: s for name, s in load_species(path).items() if species in ("all", s.role)}
+        unknown = sorted(set(species_names or ()) - set(there))
+        if unknown or not there:
+            raise SpeciesError(
+                f"{path}: no species {', '.join(unknown)} among species={species!r}, which are {', '.join(there)}"
+            )
+        self._species = [s for name, s in there.items() if species_names is None or name in species_names]
+        self.species, self.split, self.kind, self.background = species, split, kind, background
         self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        self._stream = (SPLITS.index(split) * len(SUBSETS) + SUBSETS.index(subset)) * len(KINDS) + KINDS.index(kind)
+        self._stream = (SPECIES.index(species) * len(SPLITS) + SPLITS.index(split)) * len(KINDS) + KINDS.index(kind)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Species names in label order, which is the order of the species file; the parts where they are the labels."""
-        return PARTS if self._masked else self.species
+        return PARTS if self._masked else self.species_names
 
     @property
-    def species(self) -> tuple[str, ...]:
+    def species_names(self) -> tuple[str, ...]:
         """Names of the species that are drawn, in the order of the species file."""
         return tuple(s.name for s in self._species)
 
@@ -100,20 +102,20 @@ class Farmyard:
     def fingerprint(self) -> str:
         """Text that changes when any image or label would change."""
         return (
-            f"farmyard-{RENDERER_VERSION}/{self.split}/{self.subset}/{self._size}/{self.kind}/{self.image_px}px"
-            f"/seed{self.seed}/{self.background}/{'+'.join(self.species)}/{self._digest}{'/parts' * self._masked}"
+            f"farmyard-{RENDERER_VERSION}/{self.species}/{self.split}/{self._size}/{self.kind}/{self.image_px}px"
+            f"/seed{self.seed}/{self.background}/{'+'.join(self.species_names)}/{self._digest}{'/parts' * self._masked}"
         )
 
-    def few(self, per_class: int) -> "Farmyard":
-        """Return the same data set cut to its first ``per_class`` images of each class; smaller cuts are prefixes.
+    def per_class(self, count: int) -> "Farmyard":
+        """Return the same data set cut to its first ``count`` images of each class; smaller cuts are prefixes.
 
         Raises:
             ValueError: there are not that many images of each class, or this is not a data set of singles.
         """
-        size = per_class * len(self._species)
+        size = count * len(self._species)
         if self.kind != "single" or not 1 <= size <= self._size:
             most = self._size // len(self._species) if self.kind == "single" else 0
-            raise ValueError(f"few({per_class}): {self!r} has {most} images of every class")
+            raise ValueError(f"per_class({count}): {self!r} has {most} images of every class")
         cut = object.__new__(Farmyard)
         cut.__dict__.update(self.__dict__, _size=size)
         return cut
@@ -142,13 +144,13 @@ class Farmyard:
         herd = [self._species[k] for k in drawn]
         picture = render(herd, rng, image_px=self.image_px, background=self.background, single=self.kind == "single")
         labels = np.array([self._species.index(s) for s in picture.species], dtype=np.int64)
-        if self.subset == "unlabelled":
+        if self.split == "unlabelled":
             labels[:] = UNLABELLED
         label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
         return Sample(
             image=picture.image,
             label=UNLABELLED if self._masked else label,
-            id=f"farmyard/{self.split}/{self.kind}/{self.background}/{self.subset}/{self.seed}/{index:06d}",
+            id=f"farmyard/{self.species}/{self.kind}/{self.background}/{self.split}/{self.seed}/{index:06d}",
             parts=picture.parts,
             instances=picture.instances,
             boxes=None if self._masked else picture.boxes,
@@ -160,7 +162,7 @@ class Farmyard:
     def __repr__(self) -> str:
         masked = ", labels='parts'" if self._masked else ""
         return (
-            f"Farmyard({self.split!r}, {self.subset!r}, {self._size}, kind={self.kind!r}, image_px={self.image_px}, "
+            f"Farmyard({self.species!r}, {self.split!r}, {self._size}, kind={self.kind!r}, image_px={self.image_px}, "
             f"seed={self.seed}, background={self.background!r}{masked}): "
             f"{len(self.classes)} classes {', '.join(self.classes)}"
         )

@@ -29,7 +29,7 @@ class Species:
 
     Attributes:
         name: the table's name.
-        split: whether the teacher's world (source) or the student's task (target) has it.
+        role: whether the teacher's world (source) or the student's task (target) has it.
         chest: depth of the torso at the withers.
         flank: depth of the torso at the flank.
         slope: withers above rump.
@@ -55,7 +55,7 @@ class Species:
     """
 
     name: str
-    split: str = _choice("source", "target")
+    role: str = _choice("source", "target")
     chest: float = _number(0.42, 0.2, 0.9)
     flank: float = _number(0.36, 0.15, 0.9)
     slope: float = _number(0.02, -0.2, 0.4)
@@ -140,8 +140,8 @@ def load_species(path: str | Path | None = None) -> dict[str, Species]:
             if key not in _FIELDS:
                 near = difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.0)[0]
                 raise SpeciesError(f"{where}: unknown key {key!r} = {table[key]!r}; nearest valid key: {near!r}")
-        if "split" not in table:
-            raise SpeciesError(f"{where}: split is missing; it is one of source, target")
+        if "role" not in table:
+            raise SpeciesError(f"{where}: role is missing; it is one of source, target")
         values: dict[str, Any] = {key: _checked(where, key, value) for key, value in table.items()}
         species[name] = Species(name=name, **values)
     return species
