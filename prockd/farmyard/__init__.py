@@ -10,7 +10,6 @@ from prockd.farmyard.dataset import RENDERER_VERSION as RENDERER_VERSION
 from prockd.farmyard.dataset import Farmyard as Farmyard
 from prockd.farmyard.parts import KEYPOINTS as KEYPOINTS
 from prockd.farmyard.parts import PARTS as PARTS
-from prockd.farmyard.scene import Picture as Picture
 from prockd.farmyard.scene import render as render
 from prockd.farmyard.sheet import overlay_parts as overlay_parts
 from prockd.farmyard.sheet import part_palette as part_palette

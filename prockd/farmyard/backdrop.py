@@ -5,11 +5,20 @@ import math
 import numpy as np
 
 from prockd.farmyard.curves import smooth
-from prockd.farmyard.paint import RGB, TILE, Layer, Uniform, cloud_tile, crop, hsv, mix, over, random_coat
+from prockd.farmyard.paint import BLACK, RGB, WHITE, Layer, Uniform, hsv, mix, random_coat
+from prockd.farmyard.texture import TILE, cloud_tile, crop
 
 BACKGROUNDS = ("field", "snow", "night", "shifted")
 """Families of backgrounds: grass and sky of random hue (the usual one), snow, night, and shifted: walls of saturated
 tiles and stripes with hard edges, which look like none of the others."""
+
+_HUES = {
+    "field": (((0.5, 0.65), (0.05, 0.5), (0.6, 1.0)), ((0.07, 0.36), (0.2, 0.7), (0.3, 0.85))),
+    "odd field": (((0, 1), (0.05, 0.6), (0.4, 1.0)), ((0, 1), (0.1, 0.7), (0.25, 0.9))),
+    "snow": (((0.5, 0.68), (0.05, 0.4), (0.7, 1.0)), ((0.5, 0.7), (0.0, 0.12), (0.85, 1.0))),
+    "night": (((0.58, 0.75), (0.4, 0.9), (0.1, 0.35)), ((0.2, 0.7), (0.2, 0.6), (0.15, 0.45))),
+}
+"""Bounds of hue, saturation and value of sky and ground."""
 
 
 def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.ndarray:
@@ -23,82 +32,65 @@ def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.
     """
     if family == "shifted":
         return _wall(image_px, u)
-    sky, ground = _hues(family, u)
-    line = int(horizon * image_px)
-    if u(0, 1) < 0.25:
-        line = 0
-    base = np.empty((image_px, image_px, 3), dtype=np.uint16)
+    hues = _HUES["odd field" if family == "field" and u(0, 1) < 0.35 else family]
+    sky, ground = (hsv(u(*hue), u(*saturation), u(*value)) for hue, saturation, value in hues)
+    line = 0 if u(0, 1) < 0.25 else int(horizon * image_px)
     fade = (np.arange(image_px, dtype=np.int64) * 256 // image_px)[:, None]
     far = mix(sky, ground, u(0.0, 0.5))
     near = _ramp(mix(ground, far, 0.25), ground, fade)
     rows = np.where(np.arange(image_px)[:, None] < line, _ramp(sky, far, fade), near)
-    base[:] = rows[:, None]
+    base = np.repeat(rows[:, None].astype(np.uint16), image_px, axis=1)
     layer = Layer(image_px)
-    draw_things(layer, image_px, int(u(2, 8)), u, low=horizon, ground=ground)
-    _grass(layer, image_px, int(u(0, 26)), horizon, ground, u)
-    base = over(base, *layer.flatten())
+    draw_things(layer, int(u(2, 8)), u, low=horizon, ground=ground)
+    _grass(layer, int(u(0, 26)), horizon, ground, u)
     strength = int(u(30, 150))
-    factor: np.ndarray = 256 - strength // 2 + _cloud(image_px, u) * strength // 256
-    textured: np.ndarray = np.minimum(base.astype(np.int32) * factor[:, :, None] // 256, 255)
+    step = int(u(100, 420)) * 96 // image_px
+    cloud = crop(cloud_tile(int(u(0, 4))), (int(u(0, TILE)), int(u(0, TILE))), image_px, step).astype(np.int32)
+    factor: np.ndarray = 256 - strength // 2 + cloud * strength // 256
+    textured: np.ndarray = np.minimum(layer.over(base).astype(np.int32) * factor[:, :, None] // 256, 255)
     return textured.astype(np.uint16)
 
 
-def draw_things(layer: Layer, image_px: int, count: int, u: Uniform, *, low: float, ground: RGB | None = None) -> None:
+def draw_things(layer: Layer, count: int, u: Uniform, *, low: float, ground: RGB | None = None) -> None:
     """Fill bushes, rocks and posts, some in the colours of coats.
 
     Args:
         layer: where to fill them.
-        image_px: width and height of the picture.
         count: how many things.
         u: source of randomness.
         low: height from the top, as a share of the picture, around and below which they stand.
         ground: colour of the ground, which some things resemble.
     """
+    side = layer.image_px
     for _ in range(count):
-        x, y, size = u(0, image_px), u(low - 0.05, 1.05) * image_px, u(0.05, 0.2) * image_px
+        x, y, size = u(0, side), u(low - 0.05, 1.05) * side, u(0.05, 0.2) * side
         colour = random_coat(u) if ground is None or u(0, 1) < 0.5 else mix(ground, random_coat(u), u(0.1, 0.5))
         kind = u(0, 1)
-        if kind < 0.25:
-            half, height = u(0.012, 0.035) * image_px, u(1.0, 2.5) * size
-            lean = u(-0.3, 0.3) * half
-            top = y - height
-            post = [(x - half, y), (x - half + lean, top), (x + half + lean, top), (x + half, y)]
-            layer.fill(np.array(post), colour)
+        if kind < 0.25:  # a post, some with a rail across the picture
+            half, height = u(0.012, 0.035) * side, u(1.0, 2.5) * size
+            lean, top, rail = u(-0.3, 0.3) * half, y - height, y - 0.7 * height
+            layer.fill(np.array([(x - half, y), (x - half + lean, top), (x + half + lean, top), (x + half, y)]), colour)
             if kind < 0.1:
-                rail = y - 0.7 * height
-                ends = [(0.0, rail), (image_px, rail + half), (image_px, rail + 2 * half), (0.0, rail + half)]
+                ends = [(0.0, rail), (side, rail + half), (side, rail + 2 * half), (0.0, rail + half)]
                 layer.fill(np.array(ends), colour)
             continue
-        n = 11 if kind < 0.65 else 7
-        flat = 1.0 if kind < 0.65 else 0.6
+        n, flat = (11, 1.0) if kind < 0.65 else (7, 0.6)  # a bush or a rock
         turns = [2 * math.pi * i / n for i in range(n)]
         reach = [size * u(0.6, 1.25) for _ in turns]
         blob = smooth([(x + r * math.cos(t), y + r * flat * math.sin(t)) for r, t in zip(reach, turns, strict=True)], 3)
         layer.fill(blob, colour)
         if kind < 0.85:
-            lit = mix(colour, (255, 255, 255), u(0.05, 0.3))
+            lit = mix(colour, WHITE, u(0.05, 0.3))
             layer.fill(blob * 0.6 + 0.4 * np.array([x - 0.2 * size, y - 0.5 * size]), lit)
 
 
-def _grass(layer: Layer, image_px: int, count: int, horizon: float, ground: RGB, u: Uniform) -> None:
-    blade = mix(ground, random_coat(u), u(0.1, 0.6))
+def _grass(layer: Layer, count: int, horizon: float, ground: RGB, u: Uniform) -> None:
+    side, blade = layer.image_px, mix(ground, random_coat(u), u(0.1, 0.6))
     for _ in range(count):
-        x, y, size = u(0, image_px), u(horizon, 1.1) * image_px, u(0.02, 0.08) * image_px
+        x, y, size = u(0, side), u(horizon, 1.1) * side, u(0.02, 0.08) * side
         lean = u(-0.6, 0.6) * size
-        shade = mix(blade, (255, 255, 255) if u(0, 1) < 0.5 else (0, 0, 0), u(0, 0.3))
+        shade = mix(blade, WHITE if u(0, 1) < 0.5 else BLACK, u(0, 0.3))
         layer.fill(np.array([(x, y), (x + lean, y - size), (x + 0.2 * size, y)]), shade)
-
-
-def _hues(family: str, u: Uniform) -> tuple[RGB, RGB]:
-    """Return the colours of sky and ground."""
-    if family == "snow":
-        return hsv(u(0.5, 0.68), u(0.05, 0.4), u(0.7, 1.0)), hsv(u(0.5, 0.7), u(0.0, 0.12), u(0.85, 1.0))
-    if family == "night":
-        return hsv(u(0.58, 0.75), u(0.4, 0.9), u(0.1, 0.35)), hsv(u(0.2, 0.7), u(0.2, 0.6), u(0.15, 0.45))
-    odd = u(0, 1) < 0.35
-    sky = hsv(u(0, 1), u(0.05, 0.6), u(0.4, 1.0)) if odd else hsv(u(0.5, 0.65), u(0.05, 0.5), u(0.6, 1.0))
-    ground = hsv(u(0, 1), u(0.1, 0.7), u(0.25, 0.9)) if odd else hsv(u(0.07, 0.36), u(0.2, 0.7), u(0.3, 0.85))
-    return sky, ground
 
 
 def _wall(image_px: int, u: Uniform) -> np.ndarray:
@@ -117,8 +109,3 @@ def _wall(image_px: int, u: Uniform) -> np.ndarray:
 def _ramp(a: RGB, b: RGB, fade: np.ndarray) -> np.ndarray:
     ramp: np.ndarray = (np.array(a) * (256 - fade) + np.array(b) * fade) // 256
     return ramp
-
-
-def _cloud(image_px: int, u: Uniform) -> np.ndarray:
-    step = int(u(100, 420)) * 96 // image_px
-    return crop(cloud_tile(int(u(0, 4))), (int(u(0, TILE)), int(u(0, TILE))), image_px, step).astype(np.int32)

@@ -18,22 +18,18 @@ Pairs = Sequence[Point] | Points
 
 
 @cache
-def _neighbours(n: int) -> np.ndarray:
-    return (np.arange(n)[:, None] + np.arange(-1, 3)) % n
-
-
-@cache
-def _catmull_rom(steps: int) -> list[np.ndarray]:
+def _catmull_rom(n: int, steps: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the four points that shape each of n spans, and the weights of those four at each step of a span."""
     t = np.arange(steps) / steps
     tt, ttt = t * t, t * t * t
-    basis = (-t + 2 * tt - ttt, 2 - 5 * tt + 3 * ttt, t + 4 * tt - 3 * ttt, ttt - tt)
-    return [(weight / 2)[None, :, None] for weight in basis]
+    weights = (-t + 2 * tt - ttt, 2 - 5 * tt + 3 * ttt, t + 4 * tt - 3 * ttt, ttt - tt)
+    return (np.arange(n)[:, None] + np.arange(-1, 3)) % n, [(weight / 2)[None, :, None] for weight in weights]
 
 
 def smooth(points: Pairs, steps: int = 4) -> Points:
     """Return a closed Catmull-Rom curve through ``points``, with ``steps`` points per span."""
-    near = np.asarray(points, dtype=np.float64)[_neighbours(len(points))][:, :, None]
-    a, b, c, d = _catmull_rom(steps)
+    neighbours, (a, b, c, d) = _catmull_rom(len(points), steps)
+    near = np.asarray(points, dtype=np.float64)[neighbours][:, :, None]
     curve: np.ndarray = a * near[:, 0] + b * near[:, 1] + c * near[:, 2] + d * near[:, 3]
     return curve.reshape(-1, 2)
 
@@ -62,10 +58,11 @@ def arc(start: Point, angle: Real, length: Real, turn: Real, n: int = 6) -> list
     return points
 
 
-def ellipse(x: Real, y: Real, rx: Real, ry: Real, n: int = 12) -> Points:
-    """Return the outline of an upright ellipse."""
+def ellipse(centre: Point, rx: Real, ry: Real | None = None, n: int = 12) -> Points:
+    """Return the outline of an upright ellipse; one radius makes a circle."""
+    ry = rx if ry is None else ry
     turns = [2 * math.pi * i / n for i in range(n)]
-    return np.array([(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns])
+    return np.array([(centre[0] + rx * math.cos(t), centre[1] + ry * math.sin(t)) for t in turns])
 
 
 class Frame:
@@ -78,10 +75,8 @@ class Frame:
 
     def at(self, u: Real, v: Real) -> Point:
         """Return the world position of a local point."""
-        return (
-            self.origin[0] + u * self._u[0] + v * self._v[0],
-            self.origin[1] + u * self._u[1] + v * self._v[1],
-        )
+        (x, y), (ux, uy), (vx, vy) = self.origin, self._u, self._v
+        return x + u * ux + v * vx, y + u * uy + v * vy
 
     def all(self, points: Sequence[Point]) -> list[Point]:
         """Return the world positions of local points."""

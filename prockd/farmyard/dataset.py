@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,17 +72,14 @@ class Farmyard:
         for name, value, options in choices:
             if value not in options:
                 raise ValueError(f"{name} = {value!r} is not one of {', '.join(options)}")
-        ranges = (("size", size, 1, 10**9), ("image_px", image_px, 32, 512), ("seed", seed, 0, 2**63))
-        for name, number, low, high in ranges:
+        for name, number, low, high in (("size", size, 1, 10**9), ("image_px", image_px, 32, 512), ("seed", seed, 0, 2**63)):
             if not low <= number <= high:
                 raise ValueError(f"{name} = {number!r} is not from {low} to {high}")
         path = data_path("farmyard", "species.toml") if species_file is None else Path(species_file)
         there = {name: s for name, s in load_species(path).items() if species in ("all", s.role)}
         unknown = sorted(set(species_names or ()) - set(there))
         if unknown or not there:
-            raise SpeciesError(
-                f"{path}: no species {', '.join(unknown)} among species={species!r}, which are {', '.join(there)}"
-            )
+            raise SpeciesError(f"{path}: no {', '.join(unknown)} among {species!r} species, which are {', '.join(there)}")
         self._species = [s for name, s in there.items() if species_names is None or name in species_names]
         self.species, self.split, self.kind, self.background = species, split, kind, background
         self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"
@@ -133,31 +131,22 @@ class Farmyard:
             raise IndexError(f"{index} is outside {self!r}")
         index %= self._size
         rng = np.random.default_rng([self.seed, self._stream, index])
-        count = len(self._species)
-        if self.kind == "single":
-            drawn = [index % count]
-        else:
-            animals = int(rng.integers(1, 6))
-            drawn = [int(k) for k in rng.integers(0, count, animals)]
+        count, single = len(self._species), self.kind == "single"
+        drawn = np.array([index % count])
+        if not single:
+            drawn = rng.integers(0, count, int(rng.integers(1, 6)))
             if rng.random() < 0.3:
-                drawn = drawn[:1] * animals
+                drawn[:] = drawn[0]
         herd = [self._species[k] for k in drawn]
-        picture = render(herd, rng, image_px=self.image_px, background=self.background, single=self.kind == "single")
-        labels = np.array([self._species.index(s) for s in picture.species], dtype=np.int64)
+        sample = render(herd, rng, image_px=self.image_px, background=self.background, single=single)
+        labels = drawn[sample.box_labels]
         if self.split == "unlabelled":
             labels[:] = UNLABELLED
+        id = f"farmyard/{self.species}/{self.kind}/{self.background}/{self.split}/{self.seed}/{index:06d}"
+        if self._masked:
+            return replace(sample, id=id, boxes=None, box_labels=None, mask=sample.parts)
         label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
-        return Sample(
-            image=picture.image,
-            label=UNLABELLED if self._masked else label,
-            id=f"farmyard/{self.species}/{self.kind}/{self.background}/{self.split}/{self.seed}/{index:06d}",
-            parts=picture.parts,
-            instances=picture.instances,
-            boxes=None if self._masked else picture.boxes,
-            box_labels=None if self._masked else labels,
-            keypoints=picture.keypoints,
-            mask=picture.parts if self._masked else None,
-        )
+        return replace(sample, id=id, label=label, box_labels=labels)
 
     def __repr__(self) -> str:
         masked = ", labels='parts'" if self._masked else ""

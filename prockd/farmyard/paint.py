@@ -1,14 +1,12 @@
-"""Colours and textures: integer noise tiles, coat patterns, random coats, and a layer to fill outlines on.
+"""Colours, random coats, and a layer to fill outlines on.
 
 Pixels are made with integers only, so that they are the same on every machine.
 """
 
 import colorsys
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from prockd.farmyard.curves import Points
@@ -16,86 +14,22 @@ from prockd.farmyard.curves import Points
 SUPERSAMPLING = 3
 """Canvas pixels per image pixel and side; the middle one decides the label masks."""
 
-TILE = 256
-"""Side of every texture tile; tiles repeat seamlessly."""
-
 RGB = tuple[int, int, int]
 Uniform = Callable[[float, float], float]
+"""Draws a number between two bounds."""
 
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+_SOOT, _CHALK = (16, 12, 12), (250, 246, 240)
 _COATS: tuple[RGB, ...] = (
     (236, 230, 220), (205, 185, 150), (190, 140, 90), (150, 98, 56), (112, 72, 44), (76, 52, 38), (46, 40, 38),
     (128, 124, 120), (168, 166, 162), (196, 112, 56), (222, 170, 96), (98, 88, 76),
 )  # fmt: skip
 
 
-@cache
-def noise_tile(cell: int, seed: int) -> UInt8[np.ndarray, "256 256"]:
-    """Return seamless smooth noise whose bumps are about ``cell`` (a power of two) pixels wide."""
-    n = TILE // cell
-    grid = np.random.default_rng([77, cell, seed]).integers(0, 256, (n, n), dtype=np.int64)
-    t = np.arange(cell)
-    ease = 3 * t * t * cell - 2 * t * t * t
-    unit = cell * cell * cell
-
-    def stretch(values: np.ndarray) -> np.ndarray:
-        following = values[(np.arange(n) + 1) % n]
-        mixed: np.ndarray = values[:, None] * (unit - ease)[None, :, None] + following[:, None] * ease[None, :, None]
-        return (mixed // unit).reshape(TILE, -1)
-
-    return stretch(stretch(grid).T).T.astype(np.uint8)
-
-
-@cache
-def cloud_tile(seed: int) -> UInt8[np.ndarray, "256 256"]:
-    """Return seamless noise of several scales, 0..255."""
-    layers = [(4, 64), (3, 32), (2, 16), (2, 8), (2, 4), (1, 2)]
-    total = sum((weight * noise_tile(cell, seed).astype(np.int64) for weight, cell in layers), np.array(-14 * 128))
-    cloud: np.ndarray = np.clip(total * 2 // 14 + 128, 0, 255)
-    return cloud.astype(np.uint8)
-
-
-@cache
-def pattern_tile(pattern: str) -> UInt8[np.ndarray, "256 256"]:
-    """Return where a coat pattern has its second colour: 1 there and 0 elsewhere."""
-    marked: np.ndarray = np.zeros((TILE, TILE), dtype=bool)
-    if pattern == "stripes":
-        wave = np.arange(TILE) * 11 + noise_tile(64, 1).astype(np.int64) * 2 + noise_tile(16, 2) // 2
-        marked = (wave & 255) < 112 + noise_tile(32, 3) // 8
-    elif pattern == "spots":
-        marked = _cells(16)[0] < 4.6
-    elif pattern == "patches":
-        marked = noise_tile(64, 5).astype(np.int64) + noise_tile(16, 6) // 6 > 146
-    elif pattern == "net":
-        first, second = _cells(16)
-        marked = second - first < 3.0
-    elif pattern == "dapple":
-        marked = noise_tile(16, 7) > 168
-    return marked.astype(np.uint8)
-
-
-@cache
-def _cells(cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distances from each pixel to the nearest and second nearest of randomly moved grid points."""
-    n = TILE // cell
-    points = np.random.default_rng([77, cell]).integers(0, cell, (n, n, 2))
-    y, x = np.mgrid[0:TILE, 0:TILE]
-    first = np.full((TILE, TILE), 1e9)
-    second = first.copy()
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            row, column = y // cell + dy, x // cell + dx
-            point = points[row % n, column % n]
-            away_x, away_y = column * cell + point[..., 0] - x, row * cell + point[..., 1] - y
-            distance = np.sqrt((away_x * away_x + away_y * away_y).astype(np.float64))
-            second = np.minimum(second, np.maximum(first, distance))
-            first = np.minimum(first, distance)
-    return first, second
-
-
-def crop(tile: np.ndarray, at: Sequence[int], size: int, step: int = 256) -> np.ndarray:
-    """Return a (size, size) window of a tile from ``at`` (x, y), ``step`` / 256 tile pixels apart."""
-    along = np.arange(size) * step // 256
-    return tile[(along + at[1]) % TILE][:, (along + at[0]) % TILE]
+def uniform_of(rng: np.random.Generator) -> Uniform:
+    """Return a function that draws a number between two bounds."""
+    draw = rng.random
+    return lambda low, high: low + (high - low) * draw()
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:
@@ -105,7 +39,7 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 def shaded(colour: RGB, shade: float) -> RGB:
     """Return a colour made darker (shade below 1) or whiter (above 1)."""
-    return mix((0, 0, 0), colour, shade) if shade <= 1 else mix(colour, (255, 255, 255), shade - 1)
+    return mix(BLACK, colour, shade) if shade <= 1 else mix(colour, WHITE, shade - 1)
 
 
 def hsv(hue: float, saturation: float, value: float) -> RGB:
@@ -127,10 +61,10 @@ def random_paints(u: Uniform) -> dict[str, RGB]:
     coat = random_coat(u)
     bright = sum(coat) > 380
     marking = mix((22, 18, 16) if bright else (244, 240, 232), random_coat(u), u(0, 0.45))
-    dark, pale = mix(coat, (16, 12, 12), u(0.45, 0.9)), mix(coat, (250, 246, 240), u(0.4, 0.8))
-    hair = (dark, pale, mix(coat, (16, 12, 12), 0.3), random_coat(u))[int(u(0, 4))]
+    dark, pale = mix(coat, _SOOT, u(0.45, 0.9)), mix(coat, _CHALK, u(0.4, 0.8))
+    hair = (dark, pale, mix(coat, _SOOT, 0.3), random_coat(u))[int(u(0, 4))]
     horn = ((58, 52, 48), (226, 214, 186), (150, 132, 104), random_coat(u))[int(u(0, 4))]
-    nose = (dark, pale, mix(coat, (222, 150, 140), 0.6), mix(coat, (16, 12, 12), 0.2))[int(u(0, 4))]
+    nose = (dark, pale, mix(coat, (222, 150, 140), 0.6), mix(coat, _SOOT, 0.2))[int(u(0, 4))]
     return {
         "coat": coat,
         "marking": marking,
@@ -143,7 +77,7 @@ def random_paints(u: Uniform) -> dict[str, RGB]:
         "inner_ear": mix(coat, ((40, 26, 26), (230, 170, 160))[int(u(0, 2))], 0.5),
         "dark": mix(coat, (10, 8, 8), 0.85),
         "eye": (14, 11, 10),
-        "eye_ring": mix(coat, ((250, 246, 240), (10, 8, 8))[int(u(0, 2))], 0.55),
+        "eye_ring": mix(coat, (_CHALK, (10, 8, 8))[int(u(0, 2))], 0.55),
     }
 
 
@@ -151,12 +85,14 @@ class Layer:
     """A supersampled canvas of numbered fills; fill 0 is nothing."""
 
     def __init__(self, image_px: int) -> None:
+        self.image_px = image_px
         self._image = Image.new("L", (image_px * SUPERSAMPLING,) * 2)
         self._draw = ImageDraw.Draw(self._image)
-        self.colours: list[RGB] = [(0, 0, 0)]
+        self.colours: list[RGB] = [BLACK]
 
     def fill(self, outline: Points, colour: RGB) -> None:
         """Fill an outline given in image pixels; corners are rounded to canvas pixels."""
+        # To 1/16 pixel first: a last bit that two machines round apart can't move a corner unless it sits on a tie.
         corners = np.rint(np.rint(outline * 16) * SUPERSAMPLING / 16 - 0.5)
         self._draw.polygon(corners.ravel().tolist(), fill=len(self.colours))
         self.colours.append(colour)
@@ -169,13 +105,18 @@ class Layer:
         """Return the fill number in the middle of every image pixel."""
         return self.fills()[SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
 
-    def flatten(
-        self, fills: np.ndarray | None = None, colours: Sequence[RGB] | None = None
-    ) -> tuple[np.ndarray, Image.Image]:
+    def over(self, below: np.ndarray) -> np.ndarray:
+        """Return ``below`` (H, W, 3) uint16 with this layer in front."""
+        return over(below, *self.flatten(self.fills(), self.colours))
+
+    @staticmethod
+    def flatten(fills: np.ndarray, colours: Sequence[RGB]) -> tuple[np.ndarray, Image.Image]:
         """Return colour times coverage (H, W, 3) uint16 and the coverage as an image, 0..255."""
-        image = self._image.copy() if fills is None else Image.fromarray(fills)
+        image = Image.fromarray(fills)
         covered = image.point([0] + [255] * 255).reduce(SUPERSAMPLING)
-        image.putpalette(bytes(channel for colour in colours or self.colours for channel in colour))
+        # Fill numbers become colours through a palette, then means of 3 x 3: both in integers, inside Pillow. Fill 0 is
+        # black, so what is not covered adds nothing and the mean is already colour times coverage.
+        image.putpalette(bytes(channel for colour in colours for channel in colour))
         return np.asarray(image.convert("RGB").reduce(SUPERSAMPLING)).astype(np.uint16), covered
 
 

@@ -9,18 +9,13 @@ or paw with its fetlock.
 
 BACKGROUND, TORSO, HEAD, NECK, EAR, HORN, LEG, FOOT, TAIL = range(9)
 
-KEYPOINTS = (
-    "withers", "neck_base", "head_top", "eye", "muzzle", "ear_tip", "horn_tip", "tail_base", "tail_tip",
-    "front_knee_near", "front_knee_far", "hock_near", "hock_far",
-    "front_foot_near", "front_foot_far", "hind_foot_near", "hind_foot_far",
-)  # fmt: skip
-"""Names of the rows of ``Sample.keypoints``; near is the side turned to the camera."""
-
-KEYPOINT_PARTS = (
-    (TORSO, NECK, LEG), (NECK, TORSO), (HEAD, EAR, HORN, NECK), (HEAD,), (HEAD,), (EAR,), (HORN,), (TAIL, TORSO),
-    (TAIL,), (LEG, FOOT), (LEG, FOOT), (LEG, FOOT), (LEG, FOOT), (FOOT,), (FOOT,), (FOOT,), (FOOT,),
-)  # fmt: skip
+KEYPOINT_PARTS = {
+    "withers": (TORSO, NECK, LEG), "neck_base": (NECK, TORSO), "head_top": (HEAD, EAR, HORN, NECK), "eye": (HEAD,),
+    "muzzle": (HEAD,), "ear_tip": (EAR,), "horn_tip": (HORN,), "tail_base": (TAIL, TORSO), "tail_tip": (TAIL,),
+    "front_knee_near": (LEG, FOOT), "front_knee_far": (LEG, FOOT), "hock_near": (LEG, FOOT), "hock_far": (LEG, FOOT),
+    "front_foot_near": (FOOT,), "front_foot_far": (FOOT,), "hind_foot_near": (FOOT,), "hind_foot_far": (FOOT,),
+}  # fmt: skip
 """For each key point, the parts one of which is seen there when it is visible."""
 
-FAR_SHADE = 0.7
-"""Brightness of what is on the far side of the animal."""
+KEYPOINTS = tuple(KEYPOINT_PARTS)
+"""Names of the rows of ``Sample.keypoints``; near is the side turned to the camera."""

@@ -5,9 +5,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from prockd._types import Sample
-from prockd.farmyard.animal import Pose, build
-from prockd.farmyard.paint import over, random_paints
-from prockd.farmyard.scene import Placed, moved, paint_animal, place, uniform_of
+from prockd.farmyard.animal import build
+from prockd.farmyard.body import Pose
+from prockd.farmyard.paint import uniform_of
+from prockd.farmyard.scene import paint_animal
 from prockd.farmyard.species import Species, load_species
 
 part_palette: tuple[tuple[int, int, int], ...] = (
@@ -15,6 +16,8 @@ part_palette: tuple[tuple[int, int, int], ...] = (
     (240, 228, 66), (0, 158, 115), (213, 94, 0), (40, 40, 40),
 )  # fmt: skip
 """RGB of each part, told apart by colour-blind people too (after Okabe and Ito)."""
+
+_PAPER, _INK = (246, 244, 238), (40, 40, 40)
 
 
 def species_sheet(
@@ -27,23 +30,24 @@ def species_sheet(
         seed: draws coats.
         columns: pictures in a row.
         species: what to draw; None for all that ship with the package.
+
+    >>> species_sheet(32, columns=14).size  # 28 species in two rows, 14 pixels for each line of names
+    (448, 92)
     """
     animals = list((load_species() if species is None else species).values())
     line = max(14, image_px // 9)
-    sheet = Image.new("RGB", (columns * image_px, -(-len(animals) // columns) * (image_px + line)), (246, 244, 238))
-    font = ImageFont.load_default(size=0.75 * line)
+    sheet = Image.new("RGB", (columns * image_px, -(-len(animals) // columns) * (image_px + line)), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=0.75 * line)
     for i, animal in enumerate(animals):
+        body = build(animal, Pose()).posed(Pose(), 0.9 * image_px)
+        width, height = body.size()
+        body = body.moved(0.5 * (image_px - width), 0.96 * image_px - height)
+        paper = np.full((image_px, image_px, 3), _PAPER, dtype=np.uint16)
         u = uniform_of(np.random.default_rng([seed, i]))
-        pose = Pose()
-        body, width, height = place(build(animal, pose), pose, 0.9 * image_px)
-        centred = moved(body, 0.5 * (image_px - width), 0.96 * image_px - height)
-        placed = Placed(centred, random_paints(u), animal.pattern, 0.9 * image_px)
-        colour, covered, _ = paint_animal(placed, image_px, u, (0.3, 0.9))
-        paper = np.full((image_px, image_px, 3), (246, 244, 238), dtype=np.uint16)
-        corner = (i % columns * image_px, i // columns * (image_px + line))
-        sheet.paste(Image.fromarray(over(paper, colour, covered).astype(np.uint8)), corner)
-        below = (corner[0] + image_px // 2, corner[1] + image_px)
-        ImageDraw.Draw(sheet).text(below, animal.name, (40, 40, 40), font, "ma")
+        picture, _ = paint_animal(paper, body, animal.pattern, 0.9 * image_px, u, light=(0.3, 0.9))
+        left, top = i % columns * image_px, i // columns * (image_px + line)
+        sheet.paste(Image.fromarray(picture.astype(np.uint8)), (left, top))
+        draw.text((left + image_px // 2, top + image_px), animal.name, _INK, font, "ma")
     return sheet
 
 
@@ -57,5 +61,5 @@ def overlay_parts(sample: Sample) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"{sample.id} has no part mask")
     grey = sample.image.astype(np.uint16).sum(axis=2, dtype=np.uint16)[:, :, None] // 3
     tint = np.array(part_palette, dtype=np.uint16)[sample.parts]
-    shown: np.ndarray = np.where(sample.parts[:, :, None] > 0, (2 * grey + 3 * tint) // 5, grey)
-    return shown.astype(np.uint8)
+    blended: np.ndarray = np.where(sample.parts[:, :, None] > 0, (2 * grey + 3 * tint) // 5, grey)
+    return blended.astype(np.uint8)

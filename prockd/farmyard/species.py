@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prockd._data_path import data_path
+from prockd.farmyard.texture import PATTERNS
 
 
 class SpeciesError(ValueError):
@@ -93,21 +94,21 @@ class Species:
     hump: str = _choice("none", "shoulder", "one", "two")
     hump_size: float = _number(0.15, 0.02, 0.5)
     beard: float = _number(0.0, 0.0, 0.5)
-    pattern: str = _choice("plain", "stripes", "spots", "patches", "net", "dapple")
+    pattern: str = _choice(*PATTERNS)
 
 
-PATTERNS: tuple[str, ...] = ("plain", "stripes", "spots", "patches", "net", "dapple")
-
-_FIELDS = {spec.name: spec for spec in fields(Species) if spec.name != "name"}
+_FIELDS = {spec.name: spec.metadata for spec in fields(Species) if spec.name != "name"}
 
 
 def _checked(where: str, key: str, value: object) -> float | str:
-    metadata = _FIELDS[key].metadata
-    if "options" in metadata:
-        if value in metadata["options"]:
+    if key not in _FIELDS:
+        near = difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.0)[0]
+        raise SpeciesError(f"{where}: unknown key {key!r} = {value!r}; nearest valid key: {near!r}")
+    if "options" in _FIELDS[key]:
+        if value in _FIELDS[key]["options"]:
             return str(value)
-        raise SpeciesError(f"{where}: {key} = {value!r} is not one of {', '.join(metadata['options'])}")
-    low, high = metadata["range"]
+        raise SpeciesError(f"{where}: {key} = {value!r} is not one of {', '.join(_FIELDS[key]['options'])}")
+    low, high = _FIELDS[key]["range"]
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise SpeciesError(f"{where}: {key} = {value!r} is not a number from {low} to {high}")
     return float(value)
@@ -136,12 +137,8 @@ def load_species(path: str | Path | None = None) -> dict[str, Species]:
         where = f"{path}: [{name}]"
         if not isinstance(table, dict):
             raise SpeciesError(f"{where}: {table!r} is not a table of a species; write [{name}] and its keys below")
-        for key in table:
-            if key not in _FIELDS:
-                near = difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.0)[0]
-                raise SpeciesError(f"{where}: unknown key {key!r} = {table[key]!r}; nearest valid key: {near!r}")
+        values: dict[str, Any] = {key: _checked(where, key, value) for key, value in table.items()}
         if "role" not in table:
             raise SpeciesError(f"{where}: role is missing; it is one of source, target")
-        values: dict[str, Any] = {key: _checked(where, key, value) for key, value in table.items()}
-        species[name] = Species(name=name, **values)
+        species[name] = Species(name, **values)
     return species
