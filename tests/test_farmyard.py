@@ -200,8 +200,8 @@ def test_the_shifted_background_looks_like_no_other() -> None:
         ("leg = 9.0", ["[yak]", "leg", "9.0", "0.1", "1.6"]),
         ("leg = true", ["[yak]", "leg", "True", "0.1", "1.6"]),
         ('tail = "long"', ["[yak]", "tail", "'long'", "tuft", "bushy"]),
-        ("foot_sise = 0.5", ["[yak]", "foot_sise", "0.5", "'foot_size'"]),
-        ("neck_angel = 5", ["[yak]", "neck_angel", "'neck_angle'"]),
+        ("foot_sise = 0.5", ["[yak]", "foot_sise", "0.5", "did you mean foot_size?"]),
+        ("neck_angel = 5", ["[yak]", "neck_angel", "did you mean neck_angle?"]),
     ],
 )
 def test_a_bad_species_is_refused_with_file_table_key_value_and_what_is_allowed(

@@ -72,14 +72,15 @@ class Farmyard:
         for name, value, options in choices:
             if value not in options:
                 raise ValueError(f"{name} = {value!r} is not one of {', '.join(options)}")
-        for name, number, low, high in (("size", size, 1, 10**9), ("image_px", image_px, 32, 512), ("seed", seed, 0, 2**63)):
+        ranges = (("size", size, 1, 10**9), ("image_px", image_px, 32, 512), ("seed", seed, 0, 2**63))
+        for name, number, low, high in ranges:
             if not low <= number <= high:
                 raise ValueError(f"{name} = {number!r} is not from {low} to {high}")
         path = data_path("farmyard", "species.toml") if species_file is None else Path(species_file)
         there = {name: s for name, s in load_species(path).items() if species in ("all", s.role)}
         unknown = sorted(set(species_names or ()) - set(there))
         if unknown or not there:
-            raise SpeciesError(f"{path}: no {', '.join(unknown)} among {species!r} species, which are {', '.join(there)}")
+            raise SpeciesError(f"{path}: no {', '.join(unknown)} among its {species} species {', '.join(there)}")
         self._species = [s for name, s in there.items() if species_names is None or name in species_names]
         self.species, self.split, self.kind, self.background = species, split, kind, background
         self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"

@@ -129,7 +129,8 @@ def draw_horns(body: Body, s: Species, head: Frame, *, far: bool) -> None:
         palm = Frame(root, up + (120 if far else 132), size, size)
         body.add(smooth(palm.all([(0.0, -0.07), (0.25, -0.1), (0.5, -0.3), (0.85, -0.22), (0.95, 0.1), (0.7, 0.28),
                                   (0.4, 0.2), (0.2, 0.06), (0.0, 0.06)])), HORN, "horn", shade)  # fmt: skip
-        for u, v, angle in ((0.25, -0.08, -72), (0.5, -0.25, -66), (0.7, -0.25, -46), (0.86, -0.14, -24), (0.9, 0.08, 4)):
+        tines = ((0.25, -0.08, -72), (0.5, -0.25, -66), (0.7, -0.25, -46), (0.86, -0.14, -24), (0.9, 0.08, 4))
+        for u, v, angle in tines:
             stroke(palm.at(u, v), palm.angle + angle, 0.36 * size, 22, 0.13 * size, 4)
     elif s.horn == "nose":
         stroke(head.at(0.9, 0.12), up + 78, size, 42, 0.17 * s.head + 0.12 * size)

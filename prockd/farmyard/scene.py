@@ -140,7 +140,8 @@ def _exposed(canvas: np.ndarray, background: str, rng: np.random.Generator, u: U
     contrast, lift, sensor = int(u(190, 290)), int(u(-14, 14)), int(u(2, 22))
     noise = rng.integers(-128, 128, canvas.shape, dtype=np.int8).astype(np.int32) * sensor // 128
     exposed: np.ndarray = ((canvas.astype(np.int32) * gains // 256 - 118) * contrast // 256) + 118 + lift + noise
-    return np.clip(exposed, 0, 255).astype(np.uint8)
+    clipped: np.ndarray = np.clip(exposed, 0, 255)
+    return clipped.astype(np.uint8)
 
 
 def _labelled(image: np.ndarray, parts: np.ndarray, owners: np.ndarray, bodies: list[Body]) -> Sample:

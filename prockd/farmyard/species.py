@@ -1,117 +1,68 @@
 """Species: the proportions of an animal, read from a table of ``species.toml`` and checked."""
 
-import difflib
+import dataclasses
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prockd._data_path import data_path
 from prockd.farmyard.texture import PATTERNS
+from prockd.settings.knobs import ConfigError, Knobs, checked, choice, did_you_mean, knob
+
+_HORNS = ("none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk",
+          "knob")  # fmt: skip
 
 
 class SpeciesError(ValueError):
     """A species file holds a value that cannot be drawn."""
 
 
-def _number(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"range": (low, high)})
-
-
-def _choice(*options: str) -> Any:
-    return field(default=options[0], metadata={"options": options})
-
-
 @dataclass(frozen=True)
-class Species:
+class Species(Knobs):
     """Proportions of one species; lengths are in body lengths (chest to rump = 1), angles in degrees.
 
     Every field but ``name`` is a key of the species' table; a key left out takes the default here.
-
-    Attributes:
-        name: the table's name.
-        role: whether the teacher's world (source) or the student's task (target) has it.
-        chest: depth of the torso at the withers.
-        flank: depth of the torso at the flank.
-        slope: withers above rump.
-        sag: how far the belly hangs below the straight line from chest to flank.
-        wool: radius of the curls along the outline of torso and neck.
-        udder: radius of the udder.
-        leg: height of the chest above the ground.
-        thigh, leg_width: width of a leg at its top and below the knee.
-        hock: how strongly the joints of the hind leg are bent, 0 (column) to 1.
-        foot, foot_size: kind and length of the feet.
-        tail, tail_length, tail_width: kind, length and width (of the hair, where it has any).
-        neck, neck_angle: length and elevation of the neck.
-        neck_base, neck_top: width of the neck in its middle, and at the head.
-        head, head_depth, head_angle: length, depth at the cheek, and how far the nose points below the horizontal.
-        muzzle: shape of the front of the head; a trunk is ``muzzle_length`` heads long.
-        muzzle_length, muzzle_depth: share of the head's length and of its depth.
-        ear, ear_size: shape and length of the ears.
-        horn, horn_length: kind and length of horns, antlers or tusks.
-        mane, mane_size: kind and reach of the mane.
-        hump, hump_size: kind and height of the hump.
-        beard: length of the hair below the chin.
-        pattern: how the coat is usually marked.
     """
 
     name: str
-    role: str = _choice("source", "target")
-    chest: float = _number(0.42, 0.2, 0.9)
-    flank: float = _number(0.36, 0.15, 0.9)
-    slope: float = _number(0.02, -0.2, 0.4)
-    sag: float = _number(0.02, -0.05, 0.2)
-    wool: float = _number(0.0, 0.0, 0.1)
-    udder: float = _number(0.0, 0.0, 0.15)
-    leg: float = _number(0.5, 0.1, 1.6)
-    thigh: float = _number(0.24, 0.08, 0.5)
-    leg_width: float = _number(0.08, 0.04, 0.35)
-    hock: float = _number(0.7, 0.0, 1.0)
-    foot: str = _choice("hoof", "paw", "pad")
-    foot_size: float = _number(0.13, 0.06, 0.35)
-    tail: str = _choice("tuft", "hair", "bushy", "thin", "stub", "curl")
-    tail_length: float = _number(0.5, 0.05, 1.2)
-    tail_width: float = _number(0.1, 0.02, 0.35)
-    neck: float = _number(0.4, 0.05, 2.0)
-    neck_angle: float = _number(40.0, -40.0, 88.0)
-    neck_base: float = _number(0.3, 0.08, 0.8)
-    neck_top: float = _number(0.2, 0.06, 0.6)
-    head: float = _number(0.42, 0.15, 0.9)
-    head_depth: float = _number(0.22, 0.08, 0.6)
-    head_angle: float = _number(35.0, -20.0, 85.0)
-    muzzle: str = _choice("square", "blunt", "pointed", "snout", "broad", "bulb", "trunk")
-    muzzle_length: float = _number(0.45, 0.1, 2.5)
-    muzzle_depth: float = _number(0.6, 0.15, 1.6)
-    ear: str = _choice("leaf", "pointed", "round", "floppy", "fan")
-    ear_size: float = _number(0.15, 0.03, 0.7)
-    horn: str = _choice(
-        "none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk",
-        "knob",
-    )  # fmt: skip
-    horn_length: float = _number(0.3, 0.03, 1.2)
-    mane: str = _choice("none", "stiff", "hanging", "ruff", "shag")
-    mane_size: float = _number(0.1, 0.02, 0.5)
-    hump: str = _choice("none", "shoulder", "one", "two")
-    hump_size: float = _number(0.15, 0.02, 0.5)
-    beard: float = _number(0.0, 0.0, 0.5)
-    pattern: str = _choice(*PATTERNS)
-
-
-_FIELDS = {spec.name: spec.metadata for spec in fields(Species) if spec.name != "name"}
-
-
-def _checked(where: str, key: str, value: object) -> float | str:
-    if key not in _FIELDS:
-        near = difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.0)[0]
-        raise SpeciesError(f"{where}: unknown key {key!r} = {value!r}; nearest valid key: {near!r}")
-    if "options" in _FIELDS[key]:
-        if value in _FIELDS[key]["options"]:
-            return str(value)
-        raise SpeciesError(f"{where}: {key} = {value!r} is not one of {', '.join(_FIELDS[key]['options'])}")
-    low, high = _FIELDS[key]["range"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise SpeciesError(f"{where}: {key} = {value!r} is not a number from {low} to {high}")
-    return float(value)
+    role: str = choice("source", ("source", "target"), "Whether the teacher's world or the student's task has it.")
+    chest: float = knob(0.42, 0.2, 0.9, "Depth of the torso at the withers.")
+    flank: float = knob(0.36, 0.15, 0.9, "Depth of the torso at the flank.")
+    slope: float = knob(0.02, -0.2, 0.4, "Withers above rump.")
+    sag: float = knob(0.02, -0.05, 0.2, "How far the belly hangs below the straight line from chest to flank.")
+    wool: float = knob(0.0, 0.0, 0.1, "Radius of the curls along the outline of torso and neck.")
+    udder: float = knob(0.0, 0.0, 0.15, "Radius of the udder.")
+    leg: float = knob(0.5, 0.1, 1.6, "Height of the chest above the ground.")
+    thigh: float = knob(0.24, 0.08, 0.5, "Width of a leg at its top.")
+    leg_width: float = knob(0.08, 0.04, 0.35, "Width of a leg below the knee.")
+    hock: float = knob(0.7, 0.0, 1.0, "How strongly the joints of the hind leg are bent, from 0, a column.")
+    foot: str = choice("hoof", ("hoof", "paw", "pad"), "Kind of the feet.")
+    foot_size: float = knob(0.13, 0.06, 0.35, "Length of the feet.")
+    tail: str = choice("tuft", ("tuft", "hair", "bushy", "thin", "stub", "curl"), "Kind of the tail.")
+    tail_length: float = knob(0.5, 0.05, 1.2, "Length of the tail.")
+    tail_width: float = knob(0.1, 0.02, 0.35, "Width of the tail, or of its hair where it has any.")
+    neck: float = knob(0.4, 0.05, 2.0, "Length of the neck.")
+    neck_angle: float = knob(40.0, -40.0, 88.0, "Elevation of the neck.")
+    neck_base: float = knob(0.3, 0.08, 0.8, "Width of the neck in its middle.")
+    neck_top: float = knob(0.2, 0.06, 0.6, "Width of the neck at the head.")
+    head: float = knob(0.42, 0.15, 0.9, "Length of the head.")
+    head_depth: float = knob(0.22, 0.08, 0.6, "Depth of the head at the cheek.")
+    head_angle: float = knob(35.0, -20.0, 85.0, "How far the nose points below the horizontal.")
+    muzzle: str = choice(
+        "square", ("square", "blunt", "pointed", "snout", "broad", "bulb", "trunk"), "Shape of the front of the head."
+    )
+    muzzle_length: float = knob(0.45, 0.1, 2.5, "Share of the head's length; a trunk is that many heads long.")
+    muzzle_depth: float = knob(0.6, 0.15, 1.6, "Share of the head's depth.")
+    ear: str = choice("leaf", ("leaf", "pointed", "round", "floppy", "fan"), "Shape of the ears.")
+    ear_size: float = knob(0.15, 0.03, 0.7, "Length of the ears.")
+    horn: str = choice("none", _HORNS, "Kind of horns, antlers or tusks.")
+    horn_length: float = knob(0.3, 0.03, 1.2, "Length of horns, antlers or tusks.")
+    mane: str = choice("none", ("none", "stiff", "hanging", "ruff", "shag"), "Kind of the mane.")
+    mane_size: float = knob(0.1, 0.02, 0.5, "Reach of the mane.")
+    hump: str = choice("none", ("none", "shoulder", "one", "two"), "Kind of the hump.")
+    hump_size: float = knob(0.15, 0.02, 0.5, "Height of the hump.")
+    beard: float = knob(0.0, 0.0, 0.5, "Length of the hair below the chin.")
+    pattern: str = choice("plain", PATTERNS, "How the coat is usually marked.")
 
 
 def load_species(path: str | Path | None = None) -> dict[str, Species]:
@@ -132,13 +83,18 @@ def load_species(path: str | Path | None = None) -> dict[str, Species]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise SpeciesError(f"{path}: not a TOML file: {error}") from error
+    fields = {f.name: f for f in dataclasses.fields(Species) if f.name != "name"}
     species = {}
     for name, table in tables.items():
         where = f"{path}: [{name}]"
         if not isinstance(table, dict):
             raise SpeciesError(f"{where}: {table!r} is not a table of a species; write [{name}] and its keys below")
-        values: dict[str, Any] = {key: _checked(where, key, value) for key, value in table.items()}
+        for key in table.keys() - fields:
+            raise SpeciesError(f"{where}: unknown key {key!r} = {table[key]!r}{did_you_mean(key, list(fields))}")
         if "role" not in table:
             raise SpeciesError(f"{where}: role is missing; it is one of source, target")
-        species[name] = Species(name, **values)
+        try:
+            species[name] = Species(name, **{key: checked(where, fields[key], value) for key, value in table.items()})
+        except ConfigError as error:
+            raise SpeciesError(str(error)) from error
     return species

@@ -60,7 +60,7 @@ def pattern_tile(pattern: str) -> UInt8[np.ndarray, "256 256"]:
 
 @cache
 def _nearest_two(cell: int) -> np.ndarray:
-    """Return (2, 256, 256) distances from each pixel to the nearest and second nearest of randomly moved grid points."""
+    """Return (2, 256, 256) distances from each pixel to the nearest two of randomly moved grid points."""
     n = TILE // cell
     points = np.random.default_rng([77, cell]).integers(0, cell, (n, n, 2))
     y, x = np.mgrid[0:TILE, 0:TILE]

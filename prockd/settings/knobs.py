@@ -93,10 +93,11 @@ def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
     if "high" not in meta:
         return value
     low, high, whole = meta["low"], meta["high"], isinstance(f.default, int)
+    allowed = f"{low}..{high} {meta['unit']}".rstrip()
     if not is_number(value, whole=whole):
-        raise ConfigError(f"{where}: must be a {'whole ' if whole else ''}number")
+        raise ConfigError(f"{where}: must be a {'whole ' if whole else ''}number in {allowed}")
     if not ((low is None or value >= low) and value <= high):  # so written, NaN is refused too
-        raise ConfigError(f"{where}: must lie in {low}..{high} {meta['unit']}".rstrip())
+        raise ConfigError(f"{where}: must lie in {allowed}")
     return value if whole else float(value)
 
 
