@@ -1,4 +1,4 @@
-"""What all figures share: colours, captions, pictures with maps over them, and checks of what was asked for."""
+"""What all figures share: colours, captions, pictures with maps over them, tables, and checks of what was asked for."""
 
 import io
 import textwrap
@@ -122,48 +122,98 @@ def legend_key(number: int, label: str) -> Line2D:
     return Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=label)
 
 
-def draw_shares(table: np.ndarray, names: Sequence[str], across: str, down: str, ax: Axes | None) -> Axes:
+def legend(where: Axes | Figure, handles: Sequence[Any] | None = None, *, above: bool = False) -> None:
+    """A legend outside, on the right or above; without handles it names all that has a label."""
+    if isinstance(where, Figure):
+        place: dict[str, Any] = {"loc": "outside right upper"}
+    else:
+        handles = where.get_legend_handles_labels()[0] if handles is None else handles
+        on_the_right = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(handles)} if above else on_the_right
+    where.legend(handles=handles, fontsize=SMALL, frameon=False, **place)
+
+
+def heat_table(
+    ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, **options: Any
+) -> None:
+    """A table in colours with its names and scale: shares of 1 unless the options, those of imshow, say otherwise.
+
+    More options: ``every`` writes one name in so many, ``above`` puts those of columns there, turned by so many
+    degrees, ``pad`` is the room before the scale and ``form`` writes the numbers at it.
+    """
+    every, above = options.pop("every", 1), options.pop("above", None)
+    bar = {"pad": options.pop("pad", 0.03), "format": options.pop("form", PercentFormatter(1, decimals=0))}
+    kwargs: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "aspect": "auto", "interpolation": "nearest"} | options
+    heat = ax.imshow(values, **kwargs)
+    ax.set_xticks(range(0, len(columns), every), columns[::every], fontsize=SMALL if len(columns) <= 60 else 4)
+    ax.set_yticks(range(0, len(rows), every), rows[::every], fontsize=SMALL - 1)
+    up = above is not None
+    ax.tick_params(length=0, top=up, labeltop=up, bottom=not up, labelbottom=not up)
+    ax.tick_params("x", labelrotation=above if up else 90)
+    colour_bar(heat, ax, label, fraction=0.04, **bar)
+
+
+def share_table(table: np.ndarray, names: Sequence[str], across: str, down: str, ax: Axes | None) -> Axes:
     """A square table of counts as row shares, with percents where they can be read."""
     K = len(table)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = float(np.clip(0.36 * K, 3.2, 5.6))
     ax = own_or_new(ax, side + 1.6, side + 1.5)
-    heat = ax.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-    every = -(-K // 24)
-    ax.set_xticks(range(0, K, every), names[::every], rotation=90, fontsize=SMALL - 1)
-    ax.set_yticks(range(0, K, every), names[::every], fontsize=SMALL - 1)
-    ax.tick_params(length=0)
+    heat_table(ax, shares, names, names, "share of the row", every=-(-K // 24), vmax=1, aspect="equal")
     for i, j in np.argwhere(shares >= 0.005) if K <= 12 else ():
         colour = "black" if shares[i, j] > 0.55 else "white"
         ax.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     ax.set_xlabel(across, fontsize=SMALL)
     ax.set_ylabel(down, fontsize=SMALL)
-    colour_bar(heat, ax, "share of the row", fraction=0.04, pad=0.03, format=PercentFormatter(1))
     return ax
 
 
-def checked_index(index: int, length: int, what: str) -> int:
-    """The index, or an IndexError that says what there is."""
-    if not 0 <= index < length:
-        raise IndexError(f"{what} {index} is not there: {length} are numbered 0..{length - 1}")
-    return int(index)
+def row_axis(ax: Axes, places: Sequence[Any] | np.ndarray, names: Sequence[str], measured: str) -> None:
+    """Names of rows down the side, and what is measured along a light grid."""
+    ax.set_yticks(places, names, fontsize=SMALL)
+    ax.grid(axis="x", alpha=0.25)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.set_xlabel(measured, fontsize=SMALL + 1)
 
 
-def grid_of(num_patches: int, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """Rows and columns of the patches; square unless told, or a ValueError."""
-    h, w = grid or (isqrt(num_patches),) * 2
-    if h * w != num_patches:
-        raise ValueError(f"{num_patches} patches do not fill a grid of {h} x {w}: pass grid=(rows, columns)")
+def interval(
+    ax: Axes, y: int | float, ends: tuple[float, float, float], text: str, style: tuple[str, str], alpha: float = 1.0
+) -> None:
+    """A row's value in its interval, as (low, value, high), with a text beside it."""
+    (low, value, high), (colour, marker) = ends, style
+    ax.plot([low, high], [y, y], color=colour, lw=2, alpha=alpha, solid_capstyle="butt")
+    ax.plot(value, y, marker, color=colour, ms=6, mec="white", mew=0.8, alpha=alpha)
+    ax.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=6.5, color="#444444")
+
+
+def array(values: Any) -> np.ndarray:
+    """Numbers as an array, wherever a tensor lies."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def strongest(assignments: Tensor) -> np.ndarray:
+    """The strongest prototype of each patch, (..., N) of (..., N, K)."""
+    return array(assignments.argmax(-1))
+
+
+def checked_indices(indices: Sequence[int] | np.ndarray, length: int, what: str) -> list[int]:
+    """The indices, or an IndexError that says what there is."""
+    for index in indices:
+        if not 0 <= index < length:
+            raise IndexError(f"{what} {index} is not there: {length} are numbered 0..{length - 1}")
+    return [int(index) for index in indices]
+
+
+def grid_of(patches: Tensor, images: PackedImages, grid: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of (M, N, ...) patches of these images, square by default, or a ValueError."""
+    M, N = patches.shape[:2]
+    if len(images) != M:
+        raise ValueError(f"patches of {M} images, and {len(images)} images: pass those they belong to")
+    h, w = grid or (isqrt(N),) * 2
+    if h * w != N:
+        raise ValueError(f"{N} patches do not fill a grid of {h} x {w}: pass grid=(rows, columns)")
     return h, w
-
-
-def matching_grid(assignments: Tensor, images: PackedImages, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """The grid of assignments that belong to these images, or a ValueError."""
-    if len(assignments) != len(images):
-        raise ValueError(
-            f"assignments of {len(assignments)} images, and {len(images)} images: pass those they belong to"
-        )
-    return grid_of(assignments.shape[1], grid)
 
 
 def names_of(names: Sequence[str] | None, count: int, pattern: str = "p{:02d}") -> list[str]:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from prockd.evaluation.effects import PrototypeEffects
-from prockd.plots._draw import SMALL, caption, checked_index, colour_bar, names_of, own_or_new, style
+from prockd.plots import _draw as draw
 
 
 def plot_prototype_effects(effects: PrototypeEffects, *, top: int = 24, ax: Axes | None = None) -> Axes:
@@ -13,7 +13,7 @@ def plot_prototype_effects(effects: PrototypeEffects, *, top: int = 24, ax: Axes
 
     Args:
         effects: what :func:`prockd.prototype_effects` returned.
-        top: removals shown, those that change most.
+        top: removals to draw, those that change most.
         ax: where to draw.
 
     Raises:
@@ -21,36 +21,33 @@ def plot_prototype_effects(effects: PrototypeEffects, *, top: int = 24, ax: Axes
     """
     if top < 1:
         raise ValueError(f"top={top}: show one removal at least")
+    total = len(effects.removed)
     largest = np.argsort(-np.nanmax(np.abs(effects.change), axis=1), kind="stable")[:top]
     order = [int(r) for r in effects.order() if r in largest]
     points = 100 * effects.change[order]
-    names, columns = names_of(effects.removed, len(effects.removed)), names_of(effects.columns, len(effects.columns))
-    ax = own_or_new(ax, 2.6 + 0.5 * len(columns), 1.9 + 0.24 * len(order))
+    names, columns = draw.names_of(effects.removed, total), draw.names_of(effects.columns, len(effects.columns))
+    ax = draw.own_or_new(ax, 2.6 + 0.5 * len(columns), 1.9 + 0.24 * len(order))
     limit = float(np.nanmax(np.abs(points))) or 1.0
-    heat = ax.imshow(points, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    for y, r in enumerate(order):
-        for x in np.flatnonzero(~np.isnan(points[y])).tolist():
-            clear = effects.clear[r, x]
-            text = f"{points[y, x]:+.1f}" if round(points[y, x], 1) else "0"
-            strength = abs(points[y, x]) / limit
-            colour = "white" if strength > 0.7 else "black" if clear or strength > 0.2 else "#777777"
-            weight = "bold" if clear else "normal"
-            ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color=colour, fontweight=weight)
+    draw.heat_table(
+        ax, points, [names[r] for r in order], columns, f"change of {effects.metric}, points",
+        above=90, form=FuncFormatter(lambda value, _: f"{value:+g}"), cmap="PuOr", vmin=-limit, vmax=limit,
+    )  # fmt: skip
+    for y, x in np.argwhere(~np.isnan(points)).tolist():
+        clear = effects.clear[order[y], x]
+        text = f"{points[y, x]:+.1f}" if round(points[y, x], 1) else "0"
+        strength = abs(points[y, x]) / limit
+        colour = "white" if strength > 0.7 else "black" if clear or strength > 0.2 else "#777777"
+        weight = "bold" if clear else "normal"
+        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color=colour, fontweight=weight)
     ax.axvline(0.5, color="white", lw=3)
-    ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=SMALL)
-    ax.set_yticks(range(len(order)), [names[r] for r in order], fontsize=SMALL - 1)
-    ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    signed = FuncFormatter(lambda value, _: f"{value:+g}")
-    colour_bar(heat, ax, f"change of {effects.metric}, points", pad=0.03, fraction=0.05, format=signed)
-    total = len(effects.removed)
-    shown = f"the {len(order)} of {total} that change most" if len(order) < total else f"{total} removals"
-    clear, cells = int(effects.clear.sum()), int((~np.isnan(effects.change)).sum())
-    about = (
-        f"Change of z⁺ when prototypes are removed, {shown}; negative: the prototype helped. Bold: the 95 % interval "
-        f"over {effects.num_images} images leaves out zero ({clear} of {cells} cells; about "
-        f"{0.05 * cells:.0f} at most would by chance)."
+    drawn = f"the {len(order)} of {total} that change most" if len(order) < total else f"{total} removals"
+    num_clear, num_cells = int(effects.clear.sum()), int((~np.isnan(effects.change)).sum())
+    draw.caption(
+        ax,
+        f"Change of z⁺ when prototypes are removed, {drawn}; negative: the prototype helped. Bold: the 95 % interval "
+        f"over {effects.num_images} images leaves out zero ({num_clear} of {num_cells} cells; about "
+        f"{0.05 * num_cells:.0f} at most would by chance).",
     )
-    caption(ax, about)
     return ax
 
 
@@ -60,30 +57,25 @@ def plot_class_effects(effects: PrototypeEffects, removal: int = 0, *, ax: Axes 
     Raises:
         IndexError: a removal that is not there.
     """
-    r = checked_index(removal, len(effects.removed), "removal")
-    columns = names_of(effects.columns, len(effects.columns))
+    (r,) = draw.checked_indices([removal], len(effects.removed), "removal")
+    columns = draw.names_of(effects.columns, len(effects.columns))
     change, low, high = (100 * ends[r] for ends in (effects.change, effects.low, effects.high))
     classes = 1 + np.argsort(change[1:], kind="stable")
     order = [0, *(int(c) for c in classes if not np.isnan(change[c]))]
-    ax = own_or_new(ax, 5.6, 1.5 + 0.26 * len(order))
+    ax = draw.own_or_new(ax, 5.6, 1.5 + 0.26 * len(order))
     for y, c in enumerate(order):
-        colour, marker = style(0) if c else ("black", "D")
-        faint = 1.0 if effects.clear[r, c] or not c else 0.45
-        ax.plot([low[c], high[c]], [y, y], color=colour, lw=2, alpha=faint, solid_capstyle="butt")
-        ax.plot(change[c], y, marker, color=colour, ms=6, mec="white", mew=0.8, alpha=faint)
-        ax.annotate(f"{change[c]:+.1f}", (high[c], y), (5, 0), textcoords="offset points", va="center", fontsize=6.5)
+        style = draw.style(0) if c else ("black", "D")
+        alpha = 1.0 if effects.clear[r, c] or not c else 0.45
+        draw.interval(ax, y, (low[c], change[c], high[c]), f"{change[c]:+.1f}", style, alpha)
     ax.axvline(0, color="#888888", lw=0.8, zorder=0)
-    ax.set_yticks(range(len(order)), [columns[c] for c in order], fontsize=SMALL)
+    draw.row_axis(ax, range(len(order)), [columns[c] for c in order], f"change of {effects.metric}, points")
     ax.set_ylim(len(order) - 0.5, -0.6)
-    ax.grid(axis="x", alpha=0.25)
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
     ax.margins(x=0.12)
     left, right = ax.get_xlim()
     ax.set_xlim(min(left, -1.0), max(right, 1.0))  # what is smaller than a point should look small
-    ax.set_xlabel(f"change of {effects.metric}, points", fontsize=SMALL + 1)
-    members = effects.prototypes[r]
-    what = "one prototype" if len(members) == 1 else f"{len(members)} prototypes"
-    ax.set_title(f"without {names_of(effects.removed, r + 1)[r]} ({what})", fontsize=SMALL + 2)
-    caption(ax, f"z⁺ on {effects.num_images} images; bars are 95 % intervals over images, faint where they hold zero.")
+    members = len(effects.prototypes[r])
+    what = "one prototype" if members == 1 else f"{members} prototypes"
+    ax.set_title(f"without {draw.names_of(effects.removed, r + 1)[r]} ({what})", fontsize=draw.SMALL + 2)
+    num_images = effects.num_images
+    draw.caption(ax, f"z⁺ on {num_images} images; bars are 95 % intervals over images, faint where they hold zero.")
     return ax

@@ -12,31 +12,14 @@ from torch import Tensor
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.embed import Embedding, principal
-from prockd.plots._draw import (
-    OTHER,
-    SMALL,
-    bare,
-    caption,
-    checked_index,
-    colour_bar,
-    draw_box,
-    grid_of,
-    legend_key,
-    names_of,
-    overlay,
-    own_or_new,
-    panels,
-    short_name,
-    show_image,
-    style,
-)
+from prockd.plots import _draw as draw
 from prockd.teachers.features import PatchFeatures
 
 
 def plot_teacher_maps(
     features: PatchFeatures, indices: Sequence[int] | np.ndarray, *, layers: Sequence[int] | None = None
 ) -> Figure:
-    """Images, and below them one row a layer: the first three principal components of all patches shown, as RGB.
+    """Images, and below them one row a layer: the first three principal components of all their patches, as RGB.
 
     Patches that the teacher finds alike have the same colour, in all images of a row. ``layers`` are positions in
     ``features.layers``; None is all of them.
@@ -44,26 +27,24 @@ def plot_teacher_maps(
     Raises:
         IndexError: an image or layer that is not there.
     """
-    chosen = [checked_index(i, len(features), "image") for i in indices]
-    rows = (
-        range(len(features.maps)) if layers is None else [checked_index(i, len(features.maps), "layer") for i in layers]
-    )
-    figure, axes = panels(len(rows) + 1, len(chosen), 1.15)
-    for column, image in enumerate(chosen):
-        show_image(axes[0, column], features.images.pixels[image])
-    axes[0, 0].set_ylabel("image", fontsize=SMALL)
-    for row, layer in enumerate(rows, 1):
-        maps = np.asarray(features.maps[layer][chosen, 0], np.float32)  # (n, D, h, w)
+    selected = draw.checked_indices(indices, len(features), "image")
+    num_layers = len(features.maps)
+    rows = draw.checked_indices(range(num_layers) if layers is None else layers, num_layers, "layer")
+    figure, axes = draw.panels(len(rows) + 1, len(selected), 1.15)
+    for ax, image in zip(axes[0], selected, strict=True):
+        draw.show_image(ax, features.images.pixels[image])
+    axes[0, 0].set_ylabel("image", fontsize=draw.SMALL)
+    for row, layer in zip(axes[1:], rows, strict=True):
+        maps = np.asarray(features.maps[layer][selected, 0], np.float32)  # (n, D, h, w)
         n, D, h, w = maps.shape
         components = principal(maps.transpose(0, 2, 3, 1).reshape(-1, D), 3)
         low, high = np.percentile(components, (1, 99), axis=0)
         rgb = ((components - low) / np.maximum(high - low, 1e-9)).clip(0, 1).reshape(n, h, w, 3)
-        for column in range(n):
-            bare(axes[row, column]).imshow(rgb[column], interpolation="nearest")
-        axes[row, 0].set_ylabel(f"layer {features.layers[layer]}\n{h} × {w} patches", fontsize=SMALL)
-    caption(
-        figure, "Each layer's first three principal components as red, green and blue, fitted to all patches shown."
-    )
+        for ax, picture in zip(row, rgb, strict=True):
+            draw.bare(ax).imshow(picture, interpolation="nearest")
+        row[0].set_ylabel(f"layer {features.layers[layer]}\n{h} × {w} patches", fontsize=draw.SMALL)
+    sentence = "Each layer's first three principal components as red, green and blue, fitted to all patches shown."
+    draw.caption(figure, sentence)
     return figure
 
 
@@ -95,31 +76,32 @@ def plot_similarity(
     pictures = vectors.images if isinstance(vectors, PatchFeatures) else images
     if pictures is None:
         raise ValueError("patch vectors alone have no pictures: pass images=")
-    chosen = [checked_index(i, len(pictures), "image") for i in (image, *others)]
+    selected = draw.checked_indices([image, *others], len(pictures), "image")
     if isinstance(vectors, PatchFeatures):
         h, w = vectors.grid
-        patches = vectors.fused(chosen).flatten(2).transpose(1, 2)
+        patches = vectors.fused(selected).flatten(2).transpose(1, 2)
     else:
-        h, w = grid_of(vectors.shape[1], grid)
-        patches = vectors.detach()[chosen].float()
+        h, w = draw.grid_of(vectors, pictures, grid)
+        patches = vectors[selected].float()
+    (y,), (x,) = draw.checked_indices([row], h, "row"), draw.checked_indices([column], w, "column")
     unit = F.normalize(patches, dim=-1)  # (n, N, E)
-    here = unit[0, checked_index(row, h, "row") * w + checked_index(column, w, "column")]
-    maps = (unit @ here).reshape(-1, h, w).numpy()
-    figure, axes = panels(2, len(chosen), 1.4)
-    for i, m in enumerate(chosen):
-        show_image(axes[0, i], pictures.pixels[m])
-        heat = overlay(axes[1, i], pictures.pixels[m], maps[i], float(maps.min()), 1.0)
-        axes[0, i].set_title(short_name(pictures.ids[m]), fontsize=SMALL)
+    maps = draw.array(unit @ unit[0, y * w + x]).reshape(-1, h, w)
+    figure, axes = draw.panels(2, len(selected), 1.4)
+    for i, m in enumerate(selected):
+        draw.show_image(axes[0, i], pictures.pixels[m])
+        heat = draw.overlay(axes[1, i], pictures.pixels[m], maps[i], float(maps.min()), 1.0)
+        axes[0, i].set_title(draw.short_name(pictures.ids[m]), fontsize=draw.SMALL)
     for ax in axes[:, 0]:
-        draw_box(ax, row, column, (h, w), pictures.image_px)
-    colour_bar(heat, list(axes[1]), "cosine", fraction=0.04)
-    caption(figure, f"Likeness to the boxed patch: row {row}, column {column} of {h} × {w} in {pictures.ids[image]}.")
+        draw.draw_box(ax, y, x, (h, w), pictures.image_px)
+    draw.colour_bar(heat, list(axes[1]), "cosine", fraction=0.04)
+    place = f"row {y}, column {x} of {h} × {w} in {pictures.ids[image]}"
+    draw.caption(figure, f"Likeness to the boxed patch: {place}.")
     return figure
 
 
 def plot_embedding(
     embedding: Embedding,
-    labels: np.ndarray,
+    labels: np.ndarray | Tensor,
     *,
     names: Sequence[str] | None = None,
     title: str = "",
@@ -139,29 +121,29 @@ def plot_embedding(
     Raises:
         ValueError: not one label a point.
     """
-    labels = np.asarray(labels).ravel()
+    labels = draw.array(labels).ravel()
     if len(labels) > embedding.indices[-1]:
         labels = labels[embedding.indices]
     if len(labels) != len(embedding):
         raise ValueError(f"{len(labels)} labels for {len(embedding)} points of the map")
-    known = names_of(names, max(1, int(labels.max()) + 1), "{}")
+    texts = draw.names_of(names, max(1, int(labels.max()) + 1), "{}")
     values, counts = np.unique(labels, return_counts=True)
-    ranked = values[np.argsort(-counts, kind="stable")]
-    common = sorted(int(v) for v in [v for v in ranked if v >= 0 and known[v] != "background"][:top])
-    ax = bare(own_or_new(ax, 7.2, 5.2))
+    ranked = values[np.argsort(-counts, kind="stable")].tolist()
+    common = sorted([v for v in ranked if v >= 0 and texts[v] != "background"][:top])
+    ax = draw.bare(draw.own_or_new(ax, 7.2, 5.2))
     size = float(np.clip(20_000 / len(embedding), 3, 30))
     rest = ~np.isin(labels, common)
     x, y = embedding.xy.T
-    ax.scatter(x[rest], y[rest], s=size * 0.7, c=OTHER, marker="o", linewidths=0)
+    ax.scatter(x[rest], y[rest], s=size * 0.7, c=draw.OTHER, marker="o", linewidths=0)
     for number, value in enumerate(common):
-        colour, marker = style(number)
+        colour, marker = draw.style(number)
         at = labels == value
         ax.scatter(x[at], y[at], s=size, c=colour, marker=marker, linewidths=0)
-    handles = [legend_key(i, known[value]) for i, value in enumerate(common)]
+    handles = [draw.legend_key(i, texts[value]) for i, value in enumerate(common)]
     if rest.any():
-        grey = "background" if "background" in known and len(values) - len(common) == 1 else "others"
-        handles.append(Line2D([], [], ls="", marker="o", color=OTHER, label=grey))
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=SMALL, frameon=False)
+        grey = "background" if "background" in texts and len(values) - len(common) == 1 else "others"
+        handles.append(Line2D([], [], ls="", marker="o", color=draw.OTHER, label=grey))
+    draw.legend(ax, handles)
     ax.set_title(title)
-    caption(ax, f"{embedding.note}. Near points are alike; the axes have no unit.")
+    draw.caption(ax, f"{embedding.note}. Near points are alike; the axes have no unit.")
     return ax

@@ -1,36 +1,21 @@
-"""Figures of prototypes: where they are, what they stand for, and who uses them."""
+"""Figures of prototypes: where they are, what they stand for, and which part of a key point they name."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.parts import PartAgreement, part_agreement, patch_parts
-from prockd.plots._draw import (
-    SMALL,
-    caption,
-    checked_index,
-    colour_bar,
-    draw_box,
-    draw_shares,
-    legend_key,
-    matching_grid,
-    names_of,
-    overlay,
-    own_or_new,
-    panels,
-    short_name,
-    show_image,
-    style,
-)
+from prockd.evaluation.parts import part_agreement, patch_parts
+from prockd.evaluation.points import PointAgreement, PointPatches
+from prockd.plots import _draw as draw
+from prockd.plots.tables import parts_of
 from prockd.prototypes.bank import Patch, PrototypeBank, nearest_patches
 from prockd.teachers.features import PatchFeatures
 
@@ -58,12 +43,12 @@ def plot_gallery(
             each part.
         count: patches in a row.
         names: of all K prototypes.
-        part_names: by part index; where the images have part masks, each row then tells its part (as in
+        part_names: by part index; where the images have part masks, each row then names its part (as in
             :func:`plot_part_table`) and that part's share of the patches that prefer the prototype.
-        context: what is shown around the patch on each side, in patches.
-        full: show the whole image.
+        context: what is drawn around the patch on each side, in patches.
+        full: draw the whole image.
         grid: rows and columns of patches.
-        bank: the prototypes; with ``features`` each patch tells its distance too, 1 - cosine (0..2).
+        bank: the prototypes; with ``features`` each patch gives its distance too, 1 - cosine (0..2).
         features: of the same images.
 
     Raises:
@@ -71,45 +56,42 @@ def plot_gallery(
         ValueError: assignments of another number of images, or ``count`` below 1.
     """
     M, _, K = assignments.shape
-    h, w = matching_grid(assignments, images, grid)
-    labels = names_of(names, K)
+    grid = draw.grid_of(assignments, images, grid)
+    labels = draw.names_of(names, K)
     if count < 1:
         raise ValueError(f"count={count}: at least one patch a row")
-    assigned = assignments.argmax(-1).numpy()
+    assigned = draw.strongest(assignments)
     usage = np.bincount(assigned.ravel(), minlength=K)
     table = None
     if images.parts is not None and part_names is not None:
-        parts = patch_parts(np.asarray(images.parts), (h, w), len(part_names))
+        parts = patch_parts(np.asarray(images.parts), grid, len(part_names))
         table = part_agreement(assigned, parts, K, len(part_names)).table
     if prototypes is None and table is not None:
         best = (table[:, 1:] / np.maximum(usage, 1)[:, None]).argmax(0)  # (P - 1,), one a part
         prototypes = list(dict.fromkeys(best[table[:, 1:].any(0)].tolist()))
     elif prototypes is None:
         prototypes = [int(k) for k in np.argsort(-usage, kind="stable")[:10] if usage[k]]
-    chosen = [checked_index(k, K, "prototype") for k in prototypes]
-    figure, axes = panels(len(chosen), min(count, M), 1.0, below=0.18)
-    for row, k in enumerate(chosen):
+    selected = draw.checked_indices(prototypes, K, "prototype")
+    figure, axes = draw.panels(len(selected), min(count, M), 1.0, below=0.18)
+    for row, k in zip(axes, selected, strict=True):
         label = f"{labels[k]}\n{usage[k]:,} patches"
         if table is not None and part_names is not None and usage[k]:
-            part = _parts_of(table)[k]
+            part = parts_of(table)[k]
             label += f"\n{part_names[part]} {table[k, part] / usage[k]:.0%}"
-        axes[row, 0].set_ylabel(label, fontsize=SMALL, rotation=0, ha="right", va="center", labelpad=6)
-        for ax, patch in zip(axes[row], nearest_patches(assignments, (h, w), k, count), strict=True):
-            pixels = images.pixels[patch.image]
-            left, top, side_x, side_y = _window((h, w), patch.row, patch.column, images.image_px, context)
-            if full:
-                left, top, side_x, side_y = 0, 0, images.image_px, images.image_px
-            show_image(ax, pixels[:, top : top + side_y, left : left + side_x])
-            draw_box(ax, patch.row, patch.column, (h, w), images.image_px, left, top)
-            told = f"{patch.score:.2f} · {short_name(images.ids[patch.image])}"
+        row[0].set_ylabel(label, fontsize=draw.SMALL, rotation=0, ha="right", va="center", labelpad=6)
+        for ax, patch in zip(row, nearest_patches(assignments, grid, k, count), strict=True):
+            across, down = (slice(None),) * 2 if full else _window(grid, patch, images.image_px, context)
+            draw.show_image(ax, images.pixels[patch.image][:, down, across])
+            draw.draw_box(ax, patch.row, patch.column, grid, images.image_px, across.start or 0, down.start or 0)
+            text = f"{patch.score:.2f} · {draw.short_name(images.ids[patch.image])}"
             if bank is not None and features is not None:
-                told += f"\ndistance {_distance(bank, features, patch, k):.2f}"
-            ax.set_xlabel(told, fontsize=6, labelpad=2)
-    about = (
-        f"Strongest patches of {len(chosen)} of {K} prototypes in {M:,} images, best first, at most one an image; "
-        f"each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}."
+                text += f"\ndistance {_distance(bank, features, patch, k):.2f}"
+            ax.set_xlabel(text, fontsize=6, labelpad=2)
+    draw.caption(
+        figure,
+        f"Strongest patches of {len(selected)} of {K} prototypes in {M:,} images, best first, at most one an image; "
+        f"each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}.",
     )
-    caption(figure, about)
     return figure
 
 
@@ -124,24 +106,26 @@ def plot_heatmap(
     grid: tuple[int, int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """How much each place of an image belongs to a prototype, 0..1: raw patches, or smoothed (bilinear) and said so.
+    """How much each place of an image belongs to a prototype, 0..1: raw patches, or smoothed (bilinear) and titled so.
 
     Raises:
         IndexError: an image or prototype that is not there.
         ValueError: assignments of another number of images.
     """
-    h, w = matching_grid(assignments, images, grid)
-    m, k = checked_index(image, len(images), "image"), checked_index(prototype, assignments.shape[2], "prototype")
+    h, w = draw.grid_of(assignments, images, grid)
+    (m,) = draw.checked_indices([image], len(images), "image")
+    (k,) = draw.checked_indices([prototype], assignments.shape[2], "prototype")
     values = assignments[m, :, k].reshape(h, w)
+    highest = float(values.max())
     if smooth:
         size = (images.image_px, images.image_px)
         values = F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-    ax = own_or_new(ax, 3.8, 3.9)
-    heat = overlay(ax, images.pixels[m], values.numpy(), 0.0, 1.0)
-    colour_bar(heat, ax, "assignment", fraction=0.046, pad=0.03)
+    ax = draw.own_or_new(ax, 3.8, 3.9)
+    heat = draw.overlay(ax, images.pixels[m], draw.array(values), 0.0, 1.0)
+    draw.colour_bar(heat, ax, "assignment", fraction=0.046, pad=0.03)
     kind = "smoothed" if smooth else f"raw, {h} × {w} patches"
-    ax.set_title(f"{name or f'p{k:02d}'}: {kind}", fontsize=SMALL + 1)
-    caption(ax, f"{short_name(images.ids[m])}; highest patch {float(assignments[m, :, k].max()):.2f}")
+    ax.set_title(f"{name or f'p{k:02d}'}: {kind}", fontsize=draw.SMALL + 1)
+    draw.caption(ax, f"{draw.short_name(images.ids[m])}; highest patch {highest:.2f}")
     return ax
 
 
@@ -160,136 +144,83 @@ def plot_assignments(
         IndexError: an image that is not there.
         ValueError: assignments of another number of images.
     """
-    h, w = matching_grid(assignments, images, grid)
-    labels = names_of(names, assignments.shape[2])
-    chosen = [checked_index(i, len(images), "image") for i in indices]
-    assigned = assignments[chosen].argmax(-1).numpy()  # (n, N)
+    h, w = draw.grid_of(assignments, images, grid)
+    labels = draw.names_of(names, assignments.shape[2])
+    selected = draw.checked_indices(indices, len(images), "image")
+    assigned = draw.strongest(assignments[selected])  # (n, N)
     usage = np.bincount(assigned.ravel(), minlength=len(labels))
     common = [int(k) for k in np.argsort(-usage, kind="stable")[:top] if usage[k]]
     rank = np.full(len(labels), -1)
     rank[common] = np.arange(len(common))
-    figure, axes = panels(2, len(chosen), 1.7)
-    rows, columns = np.divmod(np.arange(h * w), w)
-    step_y, step_x = images.image_px / h, images.image_px / w
-    for i, m in enumerate(chosen):
-        show_image(axes[0, i], images.pixels[m])
-        colours = np.ma.masked_less(rank[assigned[i]].reshape(h, w), 0)
-        tints = ListedColormap([to_rgba(style(r)[0], 0.65) for r in range(len(common))])
-        overlay(axes[1, i], images.pixels[m], colours, -0.5, len(common) - 0.5, tints)
-        for r in range(len(common)):
-            at = rank[assigned[i]] == r
-            x, y = (columns[at] + 0.5) * step_x - 0.5, (rows[at] + 0.5) * step_y - 0.5
-            axes[1, i].scatter(x, y, s=6, c="white", marker=style(r)[1], edgecolors="black", linewidths=0.4)
-    handles = [legend_key(r, f"{labels[k]} ({usage[k]:,})") for r, k in enumerate(common)]
-    figure.legend(handles=handles, loc="outside right upper", fontsize=SMALL, frameon=False)
+    styles = [draw.style(r) for r in range(len(common))]
+    tints = ListedColormap([to_rgba(colour, 0.65) for colour, _ in styles])
+    figure, axes = draw.panels(2, len(selected), 1.7)
+    x, y = _centres(np.arange(h * w), (h, w), images.image_px)
+    for (above, below), m, ranks in zip(axes.T, selected, rank[assigned], strict=True):
+        draw.show_image(above, images.pixels[m])
+        coloured = np.ma.masked_less(ranks.reshape(h, w), 0)
+        draw.overlay(below, images.pixels[m], coloured, -0.5, len(common) - 0.5, tints)
+        for r, (_, marker) in enumerate(styles):
+            at = ranks == r
+            below.scatter(x[at], y[at], s=6, c="white", marker=marker, edgecolors="black", linewidths=0.4)
+    draw.legend(figure, [draw.legend_key(r, f"{labels[k]} ({usage[k]:,})") for r, k in enumerate(common)])
     left = int((usage > 0).sum()) - len(common)
     rest = f"; {left} rarer ones are left grey" if left else ""
-    caption(figure, f"Strongest prototype of each of {h} × {w} patches; {len(common)} are coloured{rest}.")
+    draw.caption(figure, f"Strongest prototype of each of {h} × {w} patches; {len(common)} are coloured{rest}.")
     return figure
 
 
-def plot_part_table(
-    agreement: PartAgreement,
-    part_names: Sequence[str],
-    names: Sequence[str] | None = None,
-    *,
-    ax: Axes | None = None,
-) -> Axes:
-    """Prototypes by parts: which share of a prototype's patches lies on each part, rows by part, then purity.
+def plot_points(
+    points: PointPatches,
+    assigned: Int[np.ndarray, "M N"],
+    agreement: PointAgreement,
+    images: PackedImages,
+    indices: Sequence[int] | np.ndarray,
+    grid: tuple[int, int],
+) -> Figure:
+    """Images with their key points, and below them the part that each point's prototype names; wrong ones are ringed.
 
-    A prototype's part is the commonest on the animals where more than a quarter of its patches lie, else background.
-
-    Raises:
-        ValueError: names that do not fit the table.
-    """
-    table = agreement.table
-    labels = names_of(names, len(table))
-    if len(part_names) != table.shape[1]:
-        raise ValueError(f"{len(part_names)} part names for a table of {table.shape[1]} parts")
-    counts = table.sum(1)
-    shares = table / np.maximum(counts, 1)[:, None]
-    parts = _parts_of(table)
-    purity = shares[np.arange(len(table)), parts]
-    order = [int(k) for k in np.lexsort((-purity, (parts - 1) % table.shape[1])) if counts[k]]  # background last
-    ax = own_or_new(ax, 7.2, 1.6 + 0.19 * len(order))
-    heat = ax.imshow(shares[order], cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    for y, k in enumerate(order):
-        dark = "black" if purity[k] > 0.55 else "white"
-        ax.text(parts[k], y, f"{purity[k]:.0%}", ha="center", va="center", fontsize=6.5, color=dark)
-        ax.text(table.shape[1] - 0.4, y, f"{counts[k]:,}", va="center", fontsize=6.5)
-    ax.set_xticks(range(table.shape[1]), part_names, fontsize=SMALL)
-    ax.set_yticks(range(len(order)), [labels[k] for k in order], fontsize=6.5)
-    ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    colour_bar(heat, ax, "share of the prototype's patches", pad=0.1, fraction=0.03, format=PercentFormatter(1))
-    dead = f" {len(table) - len(order)} prototypes without a patch are left out." if len(order) < len(table) else ""
-    about = (
-        f"{counts.sum():,} patches, numbers at the side; prototypes with at most a quarter on animals come last. "
-        f"On the animals purity is {agreement.purity:.2f} and NMI {agreement.nmi:.2f}; the commonest part alone "
-        f"would be {agreement.majority:.2f}.{dead}"
-    )
-    caption(ax, about)
-    return ax
-
-
-def plot_usage(
-    assignments: Float[Tensor, "M N K"],
-    labels: Sequence[int] | np.ndarray,
-    classes: Sequence[str],
-    *,
-    names: Sequence[str] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Classes by prototypes: which share of a class's patches prefers each prototype, the most used first.
-
-    Images without a label are left out.
+    Args:
+        points: where the parts are.
+        assigned: the strongest prototype of each patch.
+        agreement: names the prototypes; see :func:`prockd.evaluation.points.point_agreement`.
+        images: the images, in the same order.
+        indices: images to draw, at best ones that did not name the prototypes.
+        grid: rows and columns of patches.
 
     Raises:
-        ValueError: not one label an image.
+        IndexError: an image that is not there.
+        ValueError: none of these images has a key point.
     """
-    M, _, K = assignments.shape
-    known = np.asarray(labels)
-    if len(known) != M:
-        raise ValueError(f"{len(known)} labels for the assignments of {M} images")
-    assigned = assignments.argmax(-1).numpy()
-    counts = np.stack([np.bincount(assigned[known == c].ravel(), minlength=K) for c in range(len(classes))])
-    order = np.argsort(-counts.sum(0), kind="stable")
-    shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1))[:, order]
-    ax = own_or_new(ax, 8.0, 1.7 + 0.24 * len(classes))
-    heat = ax.imshow(shares, cmap="cividis", vmin=0, aspect="auto", interpolation="nearest")
-    named = names_of(names, K)
-    ax.set_xticks(range(K), [named[k] for k in order], rotation=90, fontsize=6.5 if K <= 60 else 4)
-    ax.set_yticks(range(len(classes)), classes, fontsize=SMALL)
-    ax.tick_params(length=0)
-    colour_bar(
-        heat, ax, "share of the class's patches", pad=0.02, fraction=0.03, format=PercentFormatter(1, decimals=0)
+    selected = draw.checked_indices(indices, len(images), "image")
+    if not np.isin(points.image, selected).any():
+        raise ValueError(f"none of the images {', '.join(images.ids[m] for m in selected[:3])} has a key point")
+    predicted = agreement.named[assigned[points.image, points.patch]]
+    x, y = _centres(points.patch, grid, images.image_px)
+    figure, axes = draw.panels(2, len(selected), 1.75, below=0.1)
+    right = total = 0
+    for column, m in zip(axes.T, selected, strict=True):
+        mine, wrong = points.image == m, predicted != points.part
+        for ax, parts in zip(column, (points.part, predicted), strict=True):
+            draw.bare(ax).imshow(images.pixels[m].mean(0), cmap="gray", vmin=-80, vmax=255)
+            for part in range(len(points.parts)):
+                at, (colour, marker) = mine & (parts == part), draw.style(part)
+                ax.scatter(x[at], y[at], s=34, c=colour, marker=marker, edgecolors="white", linewidths=0.7)
+        ringed = mine & wrong
+        column[1].scatter(x[ringed], y[ringed], s=120, facecolors="none", edgecolors="white", linewidths=1.2)
+        column[0].set_title(draw.short_name(images.ids[m]), fontsize=draw.SMALL)
+        total += int(mine.sum())
+        right += int((mine & ~wrong).sum())
+    for ax, label in zip(axes[:, 0], ("true part", "its prototype tells"), strict=True):
+        ax.set_ylabel(label, fontsize=draw.SMALL)
+    names = draw.names_of(points.parts, len(points.parts))
+    draw.legend(figure, [draw.legend_key(part, name) for part, name in enumerate(names)])
+    draw.caption(
+        figure,
+        f"{right} of {total} points shown are told rightly, the others are ringed; on all test images "
+        f"{agreement.accuracy:.0%} are (always telling the commonest part: {agreement.chance:.0%}).",
     )
-    caption(
-        ax, f"Strongest prototype of {counts.sum():,} patches; a column that lights up in one row tells that class."
-    )
-    return ax
-
-
-def plot_agreement(
-    teacher_assignments: Float[Tensor, "M N K"],
-    student_assignments: Float[Tensor, "M N K"],
-    *,
-    names: Sequence[str] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Does the student see the teacher's prototype in the same patch? Rows teacher, columns student, diagonal agrees.
-
-    Both are assignments of the same patches: resize the map of one to the grid of the other first.
-    """
-    K = teacher_assignments.shape[2]
-    table = np.zeros((K, K))
-    teacher, student = (a.argmax(-1).flatten().numpy() for a in (teacher_assignments, student_assignments))
-    np.add.at(table, (teacher, student), 1)
-    same = int(np.trace(table))
-    ax = draw_shares(table, names_of(names, K), "student's strongest prototype", "teacher's", ax)
-    ax.set_title(f"{same:,} of {len(teacher):,} patches agree ({same / max(1, len(teacher)):.0%})", fontsize=SMALL + 2)
-    chance = float((table.sum(0) * table.sum(1)).sum() / max(1.0, table.sum()) ** 2)
-    caption(ax, f"Each row sums to 100 %. Chance would be {chance:.0%} with the same usage.")
-    return ax
+    return figure
 
 
 @torch.no_grad()
@@ -297,22 +228,22 @@ def _distance(bank: PrototypeBank, features: PatchFeatures, patch: Patch, protot
     """1 - cosine between a patch and a prototype, in the space of the prototypes."""
     bank.check(features)
     u = bank.embed(features.fused([patch.image]).to(bank.prototypes.device))[0]  # (N, E)
-    mine = u[patch.row * features.grid[1] + patch.column]
-    return 1 - float(F.cosine_similarity(mine, bank.prototypes[prototype], dim=0))
+    here = u[patch.row * features.grid[1] + patch.column]
+    return 1 - float(F.cosine_similarity(here, bank.prototypes[prototype], dim=0))
 
 
-def _window(grid: tuple[int, int], row: int, column: int, image_px: int, context: float) -> tuple[int, int, int, int]:
-    """Left, top, width and height in pixels of a patch with its context, moved into the image."""
-    place = []
-    for index, cells in ((column, grid[1]), (row, grid[0])):
+def _window(grid: tuple[int, int], patch: Patch, image_px: int, context: float) -> list[slice]:
+    """Columns and rows of the pixels of a patch with its context, moved into the image."""
+    window = []
+    for index, cells in ((patch.column, grid[1]), (patch.row, grid[0])):
         size = image_px / cells
         side = min(image_px, round(size * (1 + 2 * context)))
-        place.append((min(max(0, round((index - context) * size)), image_px - side), side))
-    (left, width), (top, height) = place
-    return left, top, width, height
+        start = min(max(0, round((index - context) * size)), image_px - side)
+        window.append(slice(start, start + side))
+    return window
 
 
-def _parts_of(table: np.ndarray) -> np.ndarray:
-    """Each prototype's part: the commonest where more than a quarter of its patches lie on animals, else background."""
-    front = table[:, 1:]
-    return np.where(4 * front.sum(1) > table.sum(1), front.argmax(1) + 1, 0)
+def _centres(patches: np.ndarray, grid: tuple[int, int], image_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Place (x, y) of the middle of each patch, in pixels as imshow counts them: 0 is the middle of the first one."""
+    rows, columns = np.divmod(patches, grid[1])
+    return (columns + 0.5) * image_px / grid[1] - 0.5, (rows + 0.5) * image_px / grid[0] - 0.5

@@ -11,21 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from prockd.datasets import PackedImages
 from prockd.evaluation.intervals import paired_interval
 from prockd.evaluation.scores import Scores, outputs
-from prockd.plots._draw import (
-    SMALL,
-    caption,
-    checked_index,
-    colour_bar,
-    draw_shares,
-    legend_key,
-    names_of,
-    overlay,
-    own_or_new,
-    panels,
-    short_name,
-    show_image,
-    style,
-)
+from prockd.plots import _draw as draw
 from prockd.students.student import Student
 from prockd.training.loop import History
 
@@ -35,30 +21,35 @@ def plot_curves(
 ) -> Axes:
     """Training curves: each term a colour, each run a line style (one term alone: each run a colour).
 
-    Long curves are shown as running means over a twentieth of their length, the raw values faint behind them.
+    Long curves are drawn as running means over a twentieth of their length, the raw values faint behind them.
 
     Raises:
         ValueError: no history has any such term; the message names what there is.
+
+    >>> from prockd.training.loop import History
+    >>> history = History([{"step": 0.0, "task": 2.3}, {"step": 1.0, "task": 1.9}], step=2)
+    >>> plot_curves({"labels alone": history}, ["task"]).get_ylabel()
+    'task'
     """
     there = list(dict.fromkeys(key for h in histories.values() for row in h.rows for key in row))
     there = [key for key in there if key not in ("step", "lr", "seconds")]
-    chosen = list(there if terms is None else terms)
-    if not set(chosen) & set(there):
+    terms = there if terms is None else list(terms)
+    if not set(terms) & set(there):
         raise ValueError(
-            f"no curve of {', '.join(chosen) or 'anything'}: these histories have {', '.join(there) or 'none'}"
+            f"no curve of {', '.join(terms) or 'anything'}: these histories have {', '.join(there) or 'none'}"
         )
-    ax = own_or_new(ax, 7.2, 4.0)
-    low, high = np.inf, 0.0
+    ax = draw.own_or_new(ax, 7.2, 4.0)
+    low, high, several = np.inf, 0.0, len(terms) > 1
     for i, (run, history) in enumerate(histories.items()):
-        for j, term in enumerate(chosen):
+        for j, term in enumerate(terms):
             steps, values = history.curve(term)
             if not steps:
                 continue
             width = max(1, len(values) // 20)
             smooth = np.convolve(values, np.ones(width) / width, "valid")
-            colour = style(j if len(chosen) > 1 else i)[0]
-            line = ("-", "--", ":", "-.")[i % 4] if len(chosen) > 1 else "-"
-            label = ": ".join([run] * (len(histories) > 1) + [term] * (len(chosen) > 1)) or term
+            colour = draw.style(j if several else i)[0]
+            line = ("-", "--", ":", "-.")[i % 4] if several else "-"
+            label = ": ".join([run] * (len(histories) > 1) + [term] * several) or term
             if width > 1:
                 ax.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
             dots = "o" if len(values) < 12 else ""  # one value alone would be an invisible line
@@ -66,14 +57,13 @@ def plot_curves(
             low, high = min(low, float(np.min(smooth))), max(high, float(np.max(smooth)))
     if low > 0 and high / low > 20:
         ax.set_yscale("log")
-    ax.set_xlabel("step")
-    ax.set_ylabel(chosen[0] if len(chosen) == 1 else "loss term")
+    ax.set(xlabel="step", ylabel="loss term" if several else terms[0])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=SMALL, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    draw.legend(ax)
     ends = "; ".join(f"{run} {h.step:,} steps{', stopped early' if h.stopped else ''}" for run, h in histories.items())
-    caption(ax, f"Runs: {ends}.")
+    draw.caption(ax, f"Runs: {ends}.")
     return ax
 
 
@@ -90,47 +80,34 @@ def plot_scores(rows: Sequence[Mapping[str, object]], *, ax: Axes | None = None)
     if not rows:
         raise ValueError("no scores to draw")
     groups = sorted({int(str(row["labels_per_class"])) for row in rows})
-    ax = own_or_new(ax, 7.2, 1.5 + 0.44 * (len(rows) + len(groups)))
+    ax = draw.own_or_new(ax, 7.2, 1.5 + 0.44 * (len(rows) + len(groups)))
     ticks: list[tuple[float, str, str]] = []
-    y, seeds = 0.0, set()
+    y, counts = 0.0, set()
     for group in groups:
         ticks.append((y, f"{group} images a class", "bold"))
         for row in (r for r in rows if int(str(r["labels_per_class"])) == group):
             y += 1
             ticks.append((y, str(row["name"]), "normal"))
-            for kind, (key, offset) in enumerate((("values", 0.0), ("augmented", 0.4))):
-                values = np.asarray(row.get(key) if row.get(key) is not None else [], float)
+            for kind, key in enumerate(("values", "augmented")):
+                values = np.asarray([] if row.get(key) is None else row[key], float)
                 if not len(values):
                     continue
-                seeds.add(len(values))
-                colour, marker = style(kind)
-                ax.plot(values, np.full(len(values), y + offset - 0.17), ".", color=colour, alpha=0.6, ms=5, mew=0)
+                counts.add(len(values))
+                at, style = y + 0.4 * kind, draw.style(kind)
+                ax.plot(values, np.full(len(values), at - 0.17), ".", color=style[0], alpha=0.6, ms=5, mew=0)
                 mean, low, high = paired_interval(values) if len(values) > 1 else (values[0],) * 3
-                ax.plot([low, high], [y + offset] * 2, color=colour, lw=2, solid_capstyle="butt")
-                ax.plot(mean, y + offset, marker, color=colour, ms=5.5, mec="white", mew=0.8)
-                ax.annotate(f"{mean:.1%}", (max(high, values.max()), y + offset), (5, 0), textcoords="offset points",
-                            va="center", fontsize=6.5, color="#444444")  # fmt: skip
+                draw.interval(ax, at, (low, mean, high), f"{mean:.1%}", style)
         y += 1.2
-    ax.set_yticks([t[0] for t in ticks], [t[1] for t in ticks], fontsize=SMALL)
-    for label, (_, _, weight) in zip(ax.get_yticklabels(), ticks, strict=True):
+    places, names, weights = zip(*ticks, strict=True)
+    draw.row_axis(ax, places, names, "accuracy on test images")
+    for label, weight in zip(ax.get_yticklabels(), weights, strict=True):
         label.set_fontweight(weight)
     ax.set_ylim(y - 0.4, -0.7)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.grid(axis="x", alpha=0.25)
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.set_xlabel("accuracy on test images", fontsize=SMALL + 1)
-    drawn = [(0, "plain z"), (1, "augmented z⁺")][: 2 if any(r.get("augmented") is not None for r in rows) else 1]
-    ax.legend(
-        handles=[legend_key(k, text) for k, text in drawn],
-        fontsize=SMALL,
-        frameon=False,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-    )
-    count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-    caption(ax, f"Dots are seeds ({count} a row); bars are 95 % intervals of the mean over seeds.")
+    kinds = ["plain z", "augmented z⁺"][: 1 + any(row.get("augmented") is not None for row in rows)]
+    draw.legend(ax, [draw.legend_key(kind, text) for kind, text in enumerate(kinds)], above=True)
+    count = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    draw.caption(ax, f"Dots are seeds ({count} a row); bars are 95 % intervals of the mean over seeds.")
     return ax
 
 
@@ -138,52 +115,26 @@ def plot_class_scores(scores: Mapping[str, Scores], classes: Sequence[str], *, a
     """The metric of each class for the z of several students, the largest gain of the last over the first on top.
 
     Raises:
-        ValueError: there are no scores, or they tell nothing of each class.
+        ValueError: there are no scores, or some have no metric of each class.
     """
-    each = [told.per_class for told in scores.values()]
-    known = [values for values in each if values is not None]
-    if not known or len(known) < len(each):
+    each = {name: one.per_class for name, one in scores.items() if one.per_class is not None}
+    if not each or len(each) < len(scores):
         raise ValueError("no scores of each class: pass what evaluate returned, by name")
-    order = np.argsort(np.nan_to_num(known[-1] - known[0], nan=-np.inf))  # a class that no image shows comes last
-    ax = own_or_new(ax, 6.4, 1.3 + 0.24 * len(classes))
+    table = np.stack(list(each.values()))  # (students, C)
+    order = np.argsort(np.nan_to_num(table[-1] - table[0], nan=-np.inf))  # a class that no image shows comes last
+    ax = draw.own_or_new(ax, 6.4, 1.3 + 0.24 * len(classes))
     places = np.arange(len(classes))
-    low, high = np.min(known, axis=0)[order], np.max(known, axis=0)[order]
-    ax.hlines(places, low, high, color="#C4C9CE", lw=2, zorder=1)
-    for i, (name, values) in enumerate(zip(scores, known, strict=True)):
-        colour, marker = style(i)
+    ax.hlines(places, table.min(0)[order], table.max(0)[order], color=draw.OTHER, lw=2, zorder=1)
+    for i, (name, values) in enumerate(each.items()):
+        colour, marker = draw.style(i)
         ax.plot(values[order], places, marker, color=colour, ms=6, mec="white", mew=0.7, label=name)
-    ax.set_yticks(places, [classes[c] for c in order], fontsize=SMALL)
     metric = next(iter(scores.values())).metric
-    ax.set_xlim(left=-0.015)
     of_one = {"accuracy": "recall", "mAP": "AP"}.get(metric, metric.removeprefix("mean "))
-    ax.set_xlabel(of_one, fontsize=SMALL + 1)
-    ax.grid(axis="x", alpha=0.25)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    ax.legend(fontsize=SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(known))
-    means = "; ".join(f"{name} {told.plain:.1%}" for name, told in scores.items())
-    caption(ax, f"A row a class, the largest gain on top. Over all classes, {metric}: {means}.")
-    return ax
-
-
-def plot_confusion(scores: Scores, classes: Sequence[str], *, augmented: bool = False, ax: Axes | None = None) -> Axes:
-    """True classes by predicted classes of z, or of z+ when ``augmented``; rows sum to 100 %.
-
-    Raises:
-        ValueError: ``augmented`` scores of a student without augmentation.
-    """
-    predictions = scores.augmented_predictions if augmented else scores.predictions
-    if predictions is None:
-        raise ValueError("this student has no augmented prediction: it was built without a bank or augmentation")
-    table = np.zeros((len(classes), len(classes)))
-    np.add.at(table, (scores.labels, predictions), 1)
-    ax = draw_shares(table, list(classes), "predicted", "true", ax)
-    right = int((predictions == scores.labels).sum())
-    kind = "augmented prediction z⁺" if augmented else "plain prediction z"
-    ax.set_title(
-        f"{kind}: {right:,} of {len(predictions):,} right ({right / len(predictions):.1%})", fontsize=SMALL + 2
-    )
-    caption(ax, "Share of each true class, in percent; the diagonal is right.")
+    draw.row_axis(ax, places, [classes[c] for c in order], of_one)
+    ax.set_xlim(left=-0.015)
+    draw.legend(ax, above=True)
+    means = "; ".join(f"{name} {one.plain:.1%}" for name, one in scores.items())
+    draw.caption(ax, f"A row a class, the largest gain on top. Over all classes, {metric}: {means}.")
     return ax
 
 
@@ -197,40 +148,36 @@ def plot_attention(
         IndexError: an image that is not there.
         ValueError: a student without prototypes in its augmentation.
     """
-    m = checked_index(index, len(images), "image")
-    if (
-        student.feature_augmentation is None
-        or student.bank is None
-        or student.feature_augmentation.content != "prototypes"
-    ):
+    (m,) = draw.checked_indices([index], len(images), "image")
+    bank, augmentation = student.bank, student.feature_augmentation
+    if augmentation is None or bank is None or augmentation.content != "prototypes":
         raise ValueError(
             "this student attends to no prototypes: build it with bank= and FeatureAugmentationConfig('prototypes')"
         )
-    labels = names_of(student.bank.names if names is None else names, student.bank.num_prototypes)
+    labels = draw.names_of(bank.names if names is None else names, bank.num_prototypes)
     features = next(outputs(student, images.select([m]))).features  # (1, N, E)
-    attention = student.feature_augmentation.attention(features, student.bank.prototypes, enabled=student.bank.enabled)[
-        0
-    ].cpu()
+    attention = augmentation.attention(features, bank.prototypes, enabled=bank.enabled)[0]  # (N, K)
     augmented = student.augmented(features)
-    change = torch.zeros(features.shape[1]) if augmented is None else (augmented - features)[0].norm(dim=-1).cpu()
-    relative = float(change.mean() / features[0].norm(dim=-1).mean().cpu().clamp_min(1e-9))
+    change = (features if augmented is None else augmented) - features
+    lengths, moved = draw.array(features[0].norm(dim=-1)), draw.array(change[0].norm(dim=-1))
     best = attention.amax(0).argsort(descending=True)[:top].tolist()
-    pixels, low, high = images.pixels[m], float(attention[:, best].min()), float(attention.max())
-    figure, axes = panels(1, len(best) + 2, 1.45, below=0.75)
-    show_image(axes[0, 0], pixels)
-    axes[0, 0].set_title("image", fontsize=SMALL)
-    for ax, k in zip(axes[0, 1:-1], best, strict=True):
-        heat = overlay(ax, pixels, attention[:, k].reshape(student.grid).numpy(), low, high)
-        ax.set_title(labels[k], fontsize=SMALL)
-    colour_bar(heat, list(axes[0, :-1]), "attention", location="bottom", shrink=0.5, aspect=40)
-    moved = overlay(axes[0, -1], pixels, change.reshape(student.grid).numpy(), 0.0, float(change.max()) or 1.0)
-    axes[0, -1].set_title("change |f⁺ - f|", fontsize=SMALL)
-    colour_bar(moved, axes[0, -1], "length", location="bottom", shrink=0.9, aspect=15)
-    uniform = 1 / int(student.bank.enabled.sum())
-    about = (
-        f"{short_name(images.ids[m])}: the {len(best)} prototypes with the highest peak of attention, on one scale; "
-        f"uniform attention would be {uniform:.3f}. On average the augmentation moves a feature by {relative:.1%} of "
-        "its length."
+    maps = draw.array(attention.T[best]).reshape(-1, *student.grid)
+    pixels = images.pixels[m]
+    figure, axes = draw.panels(1, len(best) + 2, 1.45, below=0.75)
+    first, *middle, last = axes[0]
+    draw.show_image(first, pixels)
+    for ax, values in zip(middle, maps, strict=True):
+        heat = draw.overlay(ax, pixels, values, float(maps.min()), float(maps.max()))
+    draw.colour_bar(heat, [first, *middle], "attention", location="bottom", shrink=0.5, aspect=40)
+    heat = draw.overlay(last, pixels, moved.reshape(student.grid), 0.0, float(moved.max()) or 1.0)
+    draw.colour_bar(heat, last, "length", location="bottom", shrink=0.9, aspect=15)
+    for ax, title in zip(axes[0], ("image", *(labels[k] for k in best), "change |f⁺ - f|"), strict=True):
+        ax.set_title(title, fontsize=draw.SMALL)
+    relative = float(moved.mean() / max(1e-9, lengths.mean()))
+    draw.caption(
+        figure,
+        f"{draw.short_name(images.ids[m])}: the {len(best)} prototypes with the highest peak of attention, on one "
+        f"scale; uniform attention would be {1 / int(bank.enabled.sum()):.3f}. On average the augmentation moves a "
+        f"feature by {relative:.1%} of its length.",
     )
-    caption(figure, about)
     return figure
