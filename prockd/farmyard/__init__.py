@@ -1,7 +1,9 @@
 """Farmyard: drawn quadrupeds with known parts, the built-in world of prockd.
 
->>> from prockd.farmyard import Farmyard
+>>> from prockd.farmyard import PARTS, Farmyard
 >>> sample = Farmyard("target", "train", 300)[0]
+>>> PARTS[sample.parts[48, 48]]  # of the pixel in the middle
+'torso'
 """
 
 from prockd._data_path import data_path as data_path

@@ -34,7 +34,7 @@ class Farmyard:
 
     Args:
         species: "source" (the teacher's), "target" (the student's, disjoint) or "all".
-        split: "train", "val", "test", or "unlabelled": more of the same, whose labels are not told.
+        split: "train", "val", "test", or "unlabelled": more of the same, without labels.
         size: number of samples, 1 or more.
         kind: "single" or "scene".
         image_px: width and height in pixels, 32..512.
@@ -49,6 +49,13 @@ class Farmyard:
     Raises:
         ValueError: an argument is out of its range; the message says which, and what is allowed.
         SpeciesError: the species file cannot be drawn, or does not have the species asked for.
+
+    >>> dataset = Farmyard("target", "train", size=20, image_px=32)
+    >>> dataset.classes[:3], dataset[2].label, dataset[2].image.shape
+    (('horse', 'cow', 'goat'), 2, (32, 32, 3))
+    >>> scenes = Farmyard("source", "val", size=1, kind="scene", image_px=64)
+    >>> [(scenes.classes[k], *box) for k, box in zip(scenes[0].box_labels, scenes[0].boxes.tolist())]
+    [('boar', 17.0, 34.0, 36.0, 48.0), ('hippopotamus', 4.0, 38.0, 32.0, 57.0)]
     """
 
     parts: tuple[str, ...] = PARTS
