@@ -172,7 +172,7 @@ def test_visible_key_points_lie_on_their_part_and_most_are_visible(zoo: list[Sam
 
 
 def test_coat_colour_does_not_give_the_species_away() -> None:
-    dataset = Farmyard(size=200)
+    dataset = Farmyard(size=200, image_px=48)
     samples = [dataset[i] for i in range(200)]
     colours = np.array([s.image[s.parts == 1].mean(axis=0) if (s.parts == 1).any() else [99] * 3 for s in samples])
     labels = np.array([s.label for s in samples])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from prockd.farmyard.curves import smooth
-from prockd.farmyard.paint import BLACK, RGB, WHITE, Layer, Uniform, hsv, mix, random_coat
+from prockd.farmyard.paint import BLACK, RGB, WHITE, Layer, Uniform, hsv, mix, over, random_coat
 from prockd.farmyard.texture import TILE, cloud_tile, crop
 
 BACKGROUNDS = ("field", "snow", "night", "shifted")
@@ -47,7 +47,7 @@ def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.
     step = int(u(100, 420)) * 96 // image_px
     cloud = crop(cloud_tile(int(u(0, 4))), (int(u(0, TILE)), int(u(0, TILE))), image_px, step).astype(np.int32)
     factor: np.ndarray = 256 - strength // 2 + cloud * strength // 256
-    textured: np.ndarray = np.minimum(layer.over(base).astype(np.int32) * factor[:, :, None] // 256, 255)
+    textured: np.ndarray = np.minimum(over(base, *layer.flatten()).astype(np.int32) * factor[:, :, None] // 256, 255)
     return textured.astype(np.uint16)
 
 

@@ -4,7 +4,7 @@ Pixels are made with integers only, so that they are the same on every machine.
 """
 
 import colorsys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -105,18 +105,13 @@ class Layer:
         """Return the fill number in the middle of every image pixel."""
         return self.fills()[SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
 
-    def over(self, below: np.ndarray) -> np.ndarray:
-        """Return ``below`` (H, W, 3) uint16 with this layer in front."""
-        return over(below, *self.flatten(self.fills(), self.colours))
-
-    @staticmethod
-    def flatten(fills: np.ndarray, colours: Sequence[RGB]) -> tuple[np.ndarray, Image.Image]:
-        """Return colour times coverage (H, W, 3) uint16 and the coverage as an image, 0..255."""
-        image = Image.fromarray(fills)
+    def flatten(self, fills: np.ndarray | None = None) -> tuple[np.ndarray, Image.Image]:
+        """Return colour times coverage (H, W, 3) uint16, and the coverage as an image, 0..255, of these or other fills."""
+        image = Image.fromarray(self.fills() if fills is None else fills)
         covered = image.point([0] + [255] * 255).reduce(SUPERSAMPLING)
         # Fill numbers become colours through a palette, then means of 3 x 3: both in integers, inside Pillow. Fill 0 is
         # black, so what is not covered adds nothing and the mean is already colour times coverage.
-        image.putpalette(bytes(channel for colour in colours for channel in colour))
+        image.putpalette(bytes(channel for colour in self.colours for channel in colour))
         return np.asarray(image.convert("RGB").reduce(SUPERSAMPLING)).astype(np.uint16), covered
 
 

@@ -49,13 +49,13 @@ def paint_animal(
         patterned.append(_MARKED if paint == "coat" else 0)
         parts.append(part)
         marked.append(shaded(paints["marking"], shade))
-    fills, colours = layer.fills(), layer.colours
+    fills, seen = layer.fills(), np.array(parts, dtype=np.uint8)[layer.centres()]
     if pattern != "plain":
         window = int(256 * TILE / (SUPERSAMPLING * span))
         tile = crop(pattern_tile(pattern), (int(u(0, TILE)), int(u(0, TILE))), image_px * SUPERSAMPLING, window)
         fills = fills + tile * np.array(patterned, dtype=np.uint8)[fills]
-        colours = colours + [BLACK] * (_MARKED + 1 - len(colours)) + marked
-    colour, covered = layer.flatten(fills, colours)
+        layer.colours += [BLACK] * (_MARKED + 1 - len(layer.colours)) + marked
+    colour, covered = layer.flatten(fills)
 
     # Light: the blurred outline moved towards the light, minus the same moved away, is bright on the lit side of every
     # limb and dark on the other, as if they were round. A slope over the whole picture and fur come on top.
@@ -69,7 +69,7 @@ def paint_animal(
     side = int(u(-60, 60))
     factor = 250 + rounded * 80 // 256 + (ramp * side // 256)[None, :] + fur * int(u(4, 26)) // 128
     lit = np.minimum(colour * factor[:, :, None].astype(np.uint32) // 256, np.asarray(covered)[:, :, None])
-    return over(canvas, lit.astype(np.uint16), covered), np.array(parts, dtype=np.uint8)[layer.centres()]
+    return over(canvas, lit.astype(np.uint16), covered), seen
 
 
 def render(
@@ -121,7 +121,7 @@ def render(
         draw_things(front, int(u(1, 3)), u, low=0.55)
         hidden = front.centres() > 0
         if int((hidden & (owners > 0)).sum()) <= MAX_OCCLUSION * int((owners > 0).sum()):
-            canvas = front.over(canvas)
+            canvas = over(canvas, *front.flatten())
             parts[hidden] = owners[hidden] = 0
     return _labelled(_exposed(canvas, background, rng, u), parts, owners, bodies)
 

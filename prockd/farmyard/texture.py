@@ -1,6 +1,6 @@
 """Seamless tiles of integer noise: clouds over the ground, fur, and the patterns of coats."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -8,9 +8,6 @@ from jaxtyping import UInt8
 
 TILE = 256
 """Side of every tile; tiles repeat seamlessly."""
-
-PATTERNS = ("plain", "stripes", "spots", "patches", "net", "dapple")
-"""How a coat may be marked."""
 
 
 @cache
@@ -40,25 +37,6 @@ def cloud_tile(seed: int) -> UInt8[np.ndarray, "256 256"]:
 
 
 @cache
-def pattern_tile(pattern: str) -> UInt8[np.ndarray, "256 256"]:
-    """Return where a coat pattern has its second colour: 1 there and 0 elsewhere."""
-    marked: np.ndarray = np.zeros((TILE, TILE), dtype=bool)
-    if pattern == "stripes":
-        wave = np.arange(TILE) * 11 + noise_tile(64, 1).astype(np.int64) * 2 + noise_tile(16, 2) // 2
-        marked = (wave & 255) < 112 + noise_tile(32, 3) // 8
-    elif pattern == "spots":
-        marked = _nearest_two(16)[0] < 4.6
-    elif pattern == "patches":
-        marked = noise_tile(64, 5).astype(np.int64) + noise_tile(16, 6) // 6 > 146
-    elif pattern == "net":
-        first, second = _nearest_two(16)
-        marked = second - first < 3.0
-    elif pattern == "dapple":
-        marked = noise_tile(16, 7) > 168
-    return marked.astype(np.uint8)
-
-
-@cache
 def _nearest_two(cell: int) -> np.ndarray:
     """Return (2, 256, 256) distances from each pixel to the nearest two of randomly moved grid points."""
     n = TILE // cell
@@ -71,6 +49,27 @@ def _nearest_two(cell: int) -> np.ndarray:
         away_x, away_y = column * cell + point[..., 0] - x, row * cell + point[..., 1] - y
         distances.append(np.sqrt((away_x * away_x + away_y * away_y).astype(np.float64)))
     return np.sort(distances, axis=0)[:2]
+
+
+_MARKED: dict[str, Callable[[], np.ndarray]] = {
+    "plain": lambda: np.zeros((TILE, TILE)),
+    "stripes": lambda: (
+        (np.arange(TILE) * 11 + noise_tile(64, 1).astype(np.int64) * 2 + noise_tile(16, 2) // 2) & 255
+        < 112 + noise_tile(32, 3) // 8
+    ),
+    "spots": lambda: _nearest_two(16)[0] < 4.6,
+    "patches": lambda: noise_tile(64, 5).astype(np.int64) + noise_tile(16, 6) // 6 > 146,
+    "net": lambda: np.diff(_nearest_two(16), axis=0)[0] < 3.0,
+    "dapple": lambda: noise_tile(16, 7) > 168,
+}
+PATTERNS = tuple(_MARKED)
+"""How a coat may be marked."""
+
+
+@cache
+def pattern_tile(pattern: str) -> UInt8[np.ndarray, "256 256"]:
+    """Return where a coat pattern has its second colour: 1 there and 0 elsewhere."""
+    return _MARKED[pattern]().astype(np.uint8)
 
 
 def crop(tile: np.ndarray, at: Sequence[int], size: int, step: int = 256) -> np.ndarray:

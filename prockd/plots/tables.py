@@ -13,11 +13,7 @@ from prockd.plots import _draw as draw
 
 
 def plot_part_table(
-    agreement: PartAgreement,
-    part_names: Sequence[str],
-    names: Sequence[str] | None = None,
-    *,
-    ax: Axes | None = None,
+    agreement: PartAgreement, part_names: Sequence[str], names: Sequence[str] | None = None, *, ax: Axes | None = None
 ) -> Axes:
     """Prototypes by parts: which share of a prototype's patches lies on each part, rows by part, then purity.
 
