@@ -1,6 +1,5 @@
 """Farmyard: the same pixels everywhere, true labels, and errors that name what is wrong."""
 
-import doctest
 import hashlib
 import pickle
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from prockd import UNLABELLED, Sample, _data_path, farmyard
+from prockd import UNLABELLED, Sample, _data_path
 from prockd.farmyard import (
     BACKGROUNDS,
     KEYPOINTS,
@@ -281,11 +280,3 @@ def test_the_sheet_shows_every_species_and_the_overlay_every_part(zoo: list[Samp
     assert shown.dtype == np.uint8
     with pytest.raises(ValueError, match="no part mask"):
         overlay_parts(Sample(zoo[0].image, 0, "x"))
-
-
-@pytest.mark.parametrize("documented", [farmyard, Farmyard, species_sheet], ids=lambda thing: thing.__name__)
-def test_the_examples_in_the_docstrings_show_what_happens(documented: object) -> None:
-    names = {"Farmyard": Farmyard, "species_sheet": species_sheet}
-    example = doctest.DocTestParser().get_doctest(documented.__doc__ or "", names, repr(documented), None, 0)
-    assert example.examples
-    assert doctest.DocTestRunner().run(example).failed == 0

@@ -106,7 +106,7 @@ class Layer:
         return self.fills()[SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
 
     def flatten(self, fills: np.ndarray | None = None) -> tuple[np.ndarray, Image.Image]:
-        """Return colour times coverage (H, W, 3) uint16, and the coverage as an image, 0..255, of these or other fills."""
+        """Return colour times coverage (H, W, 3) uint16 and the coverage as an image, 0..255; of other fills too."""
         image = Image.fromarray(self.fills() if fills is None else fills)
         covered = image.point([0] + [255] * 255).reduce(SUPERSAMPLING)
         # Fill numbers become colours through a palette, then means of 3 x 3: both in integers, inside Pillow. Fill 0 is

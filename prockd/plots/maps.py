@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -82,7 +83,7 @@ def plot_similarity(
         patches = vectors.fused(selected).flatten(2).transpose(1, 2)
     else:
         h, w = draw.grid_of(vectors, pictures, grid)
-        patches = vectors[selected].float()
+        patches = vectors[torch.tensor(selected)].float()
     (y,), (x,) = draw.checked_indices([row], h, "row"), draw.checked_indices([column], w, "column")
     unit = F.normalize(patches, dim=-1)  # (n, N, E)
     maps = draw.array(unit @ unit[0, y * w + x]).reshape(-1, h, w)

@@ -147,7 +147,7 @@ def plot_assignments(
     h, w = draw.grid_of(assignments, images, grid)
     labels = draw.names_of(names, assignments.shape[2])
     selected = draw.checked_indices(indices, len(images), "image")
-    assigned = draw.strongest(assignments[selected])  # (n, N)
+    assigned = draw.strongest(assignments)[selected]  # (n, N)
     usage = np.bincount(assigned.ravel(), minlength=len(labels))
     common = [int(k) for k in np.argsort(-usage, kind="stable")[:top] if usage[k]]
     rank = np.full(len(labels), -1)

@@ -161,7 +161,7 @@ def plot_attention(
     change = (features if augmented is None else augmented) - features
     lengths, moved = draw.array(features[0].norm(dim=-1)), draw.array(change[0].norm(dim=-1))
     best = attention.amax(0).argsort(descending=True)[:top].tolist()
-    maps = draw.array(attention.T[best]).reshape(-1, *student.grid)
+    maps = draw.array(attention.T)[best].reshape(-1, *student.grid)
     pixels = images.pixels[m]
     figure, axes = draw.panels(1, len(best) + 2, 1.45, below=0.75)
     first, *middle, last = axes[0]
