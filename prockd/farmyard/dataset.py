@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +88,8 @@ class Farmyard:
         there = {name: s for name, s in load_species(path).items() if species in ("all", s.role)}
         unknown = sorted(set(species_names or ()) - set(there))
         if unknown or not there:
-            raise SpeciesError(f"{path}: no {', '.join(unknown)} among its {species} species {', '.join(there)}")
+            missing = ", ".join(unknown) or "animal"
+            raise SpeciesError(f"{path}: no {missing} among its {species} species {', '.join(there)}")
         self._species = [s for name, s in there.items() if species_names is None or name in species_names]
         self.species, self.split, self.kind, self.background = species, split, kind, background
         self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"
@@ -122,8 +124,8 @@ class Farmyard:
         if self.kind != "single" or not 1 <= size <= self._size:
             most = self._size // len(self._species) if self.kind == "single" else 0
             raise ValueError(f"per_class({count}): {self!r} has {most} images of every class")
-        cut = object.__new__(Farmyard)
-        cut.__dict__.update(self.__dict__, _size=size)
+        cut = copy(self)
+        cut._size = size
         return cut
 
     def __len__(self) -> int:
@@ -150,11 +152,11 @@ class Farmyard:
         labels = drawn[sample.box_labels]
         if self.split == "unlabelled":
             labels[:] = UNLABELLED
-        id = f"farmyard/{self.species}/{self.kind}/{self.background}/{self.split}/{self.seed}/{index:06d}"
+        name = f"farmyard/{self.species}/{self.kind}/{self.background}/{self.split}/{self.seed}/{index:06d}"
         if self._masked:
-            return replace(sample, id=id, boxes=None, box_labels=None, mask=sample.parts)
+            return replace(sample, id=name, boxes=None, box_labels=None, mask=sample.parts)
         label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
-        return replace(sample, id=id, label=label, box_labels=labels)
+        return replace(sample, id=name, label=label, box_labels=labels)
 
     def __repr__(self) -> str:
         masked = ", labels='parts'" if self._masked else ""

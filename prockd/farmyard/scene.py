@@ -35,7 +35,7 @@ def paint_animal(
         pattern: one of ``PATTERNS``.
         span: longer side of the animal in pixels.
         u: source of randomness.
-        light: where it comes from, x and y in -1..1.
+        light: where it comes from, x to the right and y down, -1..1.
 
     Returns:
         The canvas with the animal, and the part seen in each pixel, 0 where there is none.
