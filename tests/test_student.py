@@ -89,7 +89,7 @@ def test_any_backbone_becomes_a_student_that_learns_from_both_predictions(backbo
         backbone,
         TASK,
         unrelated_bank(),
-        augment=FeatureAugmentationConfig(residual="relu"),
+        feature_augmentation=FeatureAugmentationConfig(residual="relu"),
         image_px=32,
         **options,
     )
@@ -267,8 +267,8 @@ def test_a_file_that_holds_no_student_and_a_student_of_an_unknown_task_are_refus
     with pytest.raises(WeightsError, match=r"missing\.safetensors"):
         Student.load(tmp_path / "missing.safetensors")
     path = made().save(tmp_path / "student.safetensors")
-    monkeypatch.delitem(TASKS, "Classification")
-    with pytest.raises(WeightsError, match=r"'Classification' of its own: pass it as Student\.load"):
+    monkeypatch.delitem(TASKS, "classification")
+    with pytest.raises(WeightsError, match=r"'classification' of its own: pass it as Student\.load"):
         Student.load(path)
     assert Student.load(path, TASK).task == TASK
 

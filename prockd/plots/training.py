@@ -153,16 +153,15 @@ def plot_class_scores(scores: Mapping[str, Scores], classes: Sequence[str], *, a
         colour, marker = style(i)
         ax.plot(values[order], places, marker, color=colour, ms=6, mec="white", mew=0.7, label=name)
     ax.set_yticks(places, [classes[c] for c in order], fontsize=SMALL)
-    metric = next(iter(scores.values())).metric
+    first = next(iter(scores.values()))
     ax.set_xlim(left=-0.015)
-    of_one = {"accuracy": "recall", "mAP": "AP"}.get(metric, metric.removeprefix("mean "))
-    ax.set_xlabel(of_one, fontsize=SMALL + 1)
+    ax.set_xlabel(first.class_metric, fontsize=SMALL + 1)
     ax.grid(axis="x", alpha=0.25)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.legend(fontsize=SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(known))
     means = "; ".join(f"{name} {told.plain:.1%}" for name, told in scores.items())
-    caption(ax, f"A row a class, the largest gain on top. Over all classes, {metric}: {means}.")
+    caption(ax, f"A row a class, the largest gain on top. Over all classes, {first.metric}: {means}.")
     return ax
 
 
