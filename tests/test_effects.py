@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 from dataclasses import replace
@@ -106,6 +107,15 @@ def test_the_student_is_left_as_it_was_even_after_an_error(student, images, monk
     with pytest.raises(TypeError):
         prototype_effects(student, student.bank, images, progress=False)
     assert student.bank.enabled.tolist() == [True, True, False, True]
+
+
+def test_a_student_on_another_device_stays_there_even_after_an_error(student, images):
+    bank = copy.deepcopy(student.bank)
+    away = student.to("meta").train()
+    with pytest.raises((NotImplementedError, RuntimeError)):  # there are no numbers on that device
+        prototype_effects(away, bank, images, progress=False)
+    assert {t.device.type for t in away.state_dict().values()} == {"meta"}
+    assert away.training
 
 
 def test_names_and_switches_are_those_of_the_bank(student, images):

@@ -129,12 +129,12 @@ def prototype_effects(
 
     Examples:
         >>> import prockd as pk
-        >>> rng = np.random.default_rng(0)
-        >>> dataset = pk.Arrays(rng.integers(0, 255, (4, 32, 32, 3), np.uint8), [0, 1, 0, 1], ("cat", "dog"))
-        >>> bank = PrototypeBank(3, feature_dim=6, embed_dim=8)
-        >>> student = Student("test_convnext", pk.tasks.Classification(2), bank, image_px=32,
-        ...                   feature_augmentation=pk.FeatureAugmentationConfig())
-        >>> effects = prototype_effects(student, bank, pk.pack(dataset, 32, progress=False), progress=False)
+        >>> bank = pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
+        >>> options = {"feature_augmentation": pk.FeatureAugmentationConfig(), "image_px": 32}
+        >>> student = pk.Student("test_convnext", pk.tasks.Classification(2), bank, **options)
+        >>> noise = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32), np.uint8)
+        >>> images = pk.PackedImages(noise, np.array([0, 1, 0, 1]), tuple("abcd"), ("cat", "dog"), "noise")
+        >>> effects = pk.prototype_effects(student, bank, images, progress=False)
         >>> effects.removed, effects.change.shape  # each prototype; all classes and each class
         (('p00', 'p01', 'p02'), (3, 3))
     """
@@ -145,8 +145,7 @@ def prototype_effects(
     if not removals:
         raise ValueError("there is nothing to remove: no prototype is enabled, or groups is empty")
     switches = [bank.enabled, *(switched_off(bank.enabled, *removal) for removal in removals)]
-    decoded: list[list[Any]] = [[] for _ in switches]
-    counts: list[list[np.ndarray]] = [[] for _ in switches]
+    results: list[list[Any]] = [[] for _ in switches]
     truth, start = task.truth(images), 0
     with switches_kept(own), tqdm(total=len(images), desc="effects", unit="image", disable=not progress) as bar:
         for output in outputs(student, images, batch_size=batch_size):
@@ -155,13 +154,13 @@ def prototype_effects(
                 own.enabled.copy_(enabled)
                 predicted = task.decode(student.head(student.augmented(output.features)), images.image_px)
                 counted = task.counts(predicted, truth[start:stop])
-                if counted is None:
-                    decoded[row].extend(predicted)
-                else:  # all masks of all removals would need much memory, their counts need little
-                    counts[row].extend(counted)
+                results[row].extend(predicted if counted is None else counted)  # counts need the least memory
             bar.update(stop - start)
             start = stop
-    measured = bootstrap(task, np.array(counts), resamples, seed) if counts[0] else jackknife(task, decoded, images)
+    if counted is None:
+        measured = jackknife(task, results, images)
+    else:
+        measured = bootstrap(task, np.array(results), resamples, seed)
     names, members = zip(*removals, strict=True)
     return PrototypeEffects(task.metric, (ALL, *task.names), names, members, *measured, len(images))
 

@@ -5,6 +5,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def export_student(
         "backbone": student.name, "timm_kwargs": student.timm_kwargs, "layers": list(student.layers),
         "image_px": student.image_px, "fit": fit or task.fit, "mean": student.mean.flatten().tolist(),
         "std": student.std.flatten().tolist(), "grid": list(student.grid), "embed_dim": student.embed_dim,
-        "widths": [width for width, _, _ in student.maps], "task": type(task).__name__, "classes": list(task.names),
-        **task.export_facts(),
+        "widths": [width for width, _, _ in student.maps], "classes": list(task.names),
+        "task": {"kind": type(task).__name__, **asdict(task)},
     }  # fmt: skip
     if format == "onnx":
         written, more = export_onnx(student, folder, opset)
@@ -99,8 +100,8 @@ class Graph(nn.Module):
         self.student = student
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs that :meth:`prockd.tasks.Task.tensors` names."""
-        return tuple(self.student.task.tensors(self.student(images).logits).values())
+        """The outputs that :meth:`prockd.tasks.Task.graph_outputs` names."""
+        return tuple(self.student.task.graph_outputs(self.student(images).logits).values())
 
 
 def export_onnx(student: Student, folder: Path, opset: int) -> tuple[list[Path], dict[str, Any]]:
@@ -116,7 +117,7 @@ def export_onnx(student: Student, folder: Path, opset: int) -> tuple[list[Path],
     images = torch.rand(2, 3, plain.image_px, plain.image_px, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         prediction = plain(images).logits
-    wanted, path = plain.task.tensors(prediction), folder / "student.onnx"
+    wanted, path = plain.task.graph_outputs(prediction), folder / "student.onnx"
     program = torch.onnx.export(
         Graph(plain), (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
         dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
@@ -125,7 +126,7 @@ def export_onnx(student: Student, folder: Path, opset: int) -> tuple[list[Path],
     program.save(path, external_data=False)
     onnx.checker.check_model(path)
     written = [path]
-    for name, value in plain.task.constants(prediction).items():
+    for name, value in plain.task.graph_constants(prediction).items():
         written.append(folder / f"{name}.npy")
         np.save(written[-1], value.numpy())
     return written, {

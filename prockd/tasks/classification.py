@@ -171,10 +171,6 @@ class Classification(Task):
             return Marks(self.names[int(decoded)])
         return Marks(", ".join(self.names[c] for c in np.flatnonzero(decoded >= 0.5)) or "nothing")
 
-    def export_facts(self) -> dict[str, Any]:
-        """Whether scores are of one class or of many."""
-        return {"multi_label": self.multi_label}
-
 
 def binary_kl(logits: Tensor, augmented: Tensor) -> Tensor:
     """KL(augmented || plain) of each yes or no."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -150,14 +149,10 @@ class Detection(Task):
             )
         super().check_format(format)
 
-    def export_facts(self) -> dict[str, Any]:
-        """Which detector it is."""
-        return {"detector": self.detector}
-
-    def tensors(self, prediction: RawBoxes) -> dict[str, Tensor]:
+    def graph_outputs(self, prediction: RawBoxes) -> dict[str, Tensor]:
         """Class scores, box deltas and, for FCOS, centredness at every place."""
         return prediction.outputs
 
-    def constants(self, prediction: RawBoxes) -> dict[str, Tensor]:
+    def graph_constants(self, prediction: RawBoxes) -> dict[str, Tensor]:
         """(A, 4) anchors."""
         return {"anchors": prediction.head.anchors(prediction)[0]}

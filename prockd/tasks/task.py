@@ -175,16 +175,12 @@ class Task(ABC):
         if format not in self.formats:
             raise ExportError(f"{format} has no form for {name}: export {name} as {' or '.join(self.formats)}")
 
-    def export_facts(self) -> dict[str, Any]:
-        """What an example must know besides the classes and the head, in terms of JSON."""
-        return {}
-
-    def tensors(self, prediction: Any) -> dict[str, Tensor]:
-        """A prediction as the named outputs of a graph."""
+    def graph_outputs(self, prediction: Any) -> dict[str, Tensor]:
+        """A prediction as the named outputs of an ONNX graph."""
         return {"logits": prediction}
 
-    def constants(self, prediction: Any) -> dict[str, Tensor]:
-        """Arrays that decoding the outputs of a graph takes besides, the same for every image."""
+    def graph_constants(self, prediction: Any) -> dict[str, Tensor]:
+        """What decoding these outputs takes besides, the same for every image."""
         return {}
 
 

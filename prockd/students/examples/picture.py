@@ -26,7 +26,7 @@ def show_scores(logits):
     """Print the best classes: their probabilities, or of (C, S, S) scores the share of the square that each covers."""
     if logits.ndim == 3:
         shares = np.bincount(logits.argmax(0).ravel(), minlength=len(logits)) / logits[0].size
-    elif FACTS["multi_label"]:
+    elif FACTS["task"]["multi_label"]:
         shares = 1 / (1 + np.exp(-logits))
     else:
         shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()

@@ -36,5 +36,5 @@ if __name__ == "__main__":
     pixels, frame = read_square(sys.argv[1])
     with torch.no_grad():
         detections = load()([torch.from_numpy(pixels)])[0]
-    detections["labels"] -= 1 if FACTS["detector"] == "fasterrcnn" else 0
+    detections["labels"] -= 1 if FACTS["task"]["detector"] == "fasterrcnn" else 0
     show_boxes(detections, frame)
