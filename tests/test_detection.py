@@ -12,8 +12,7 @@ from prockd.datasets.transforms import whole_images
 from prockd.evaluation.scores import evaluate, predict
 from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
-from prockd.tasks import Detection, Task
-from prockd.tasks.detection import Boxes
+from prockd.tasks import Boxes, Detection, Task
 from prockd.tasks.detectors import DETECTORS
 from prockd.training.loop import distill
 

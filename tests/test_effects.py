@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.effects import bootstrap, jackknife, metric_of, prototype_effects, tally
+from prockd.evaluation.effects import bootstrap, jackknife, prototype_effects
 from prockd.evaluation.scores import evaluate
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig
@@ -102,10 +103,19 @@ def test_the_student_is_left_as_it_was_even_after_an_error(student, images, monk
     prototype_effects(student, student.bank, images, progress=False)
     assert student.bank.enabled.tolist() == [True, True, False, True]
     assert student.training
-    monkeypatch.setattr("prockd.evaluation.effects.tally", None)
+    monkeypatch.setattr("prockd.tasks.classification.class_counts", None)
     with pytest.raises(TypeError):
         prototype_effects(student, student.bank, images, progress=False)
     assert student.bank.enabled.tolist() == [True, True, False, True]
+
+
+def test_a_student_on_another_device_stays_there_even_after_an_error(student, images):
+    bank = copy.deepcopy(student.bank)
+    away = student.to("meta").train()
+    with pytest.raises((NotImplementedError, RuntimeError)):  # there are no numbers on that device
+        prototype_effects(away, bank, images, progress=False)
+    assert {t.device.type for t in away.state_dict().values()} == {"meta"}
+    assert away.training
 
 
 def test_names_and_switches_are_those_of_the_bank(student, images):
@@ -147,7 +157,7 @@ def test_rows_begin_with_the_most_harmful_removal_and_name_the_classes(one_sided
 
 def halves(rights: np.ndarray) -> np.ndarray:
     """Counts of a task of two classes whose images are all of class 0."""
-    return tally(TWO, np.where(rights, 0, 1), np.zeros(len(rights), int))
+    return TWO.counts(np.where(rights, 0, 1), np.zeros(len(rights), int))
 
 
 TWO = Classification(2)
@@ -170,7 +180,7 @@ def test_the_jackknife_agrees_with_the_bootstrap_where_both_can_be_used():
     before, after = (np.where(rng.random(masks.shape) < p, masks, 1 - masks) for p in (0.8, 0.7))
     task, ids = Segmentation(2, width=8), tuple(map(str, range(200)))
     images = PackedImages(np.zeros((200, 3, 4, 4), np.uint8), np.full(200, -1), ids, ("a", "b"), "x", masks=masks)
-    counts = np.stack([tally(task, told, masks) for told in (before, after)])
+    counts = np.stack([task.counts(predicted, masks) for predicted in (before, after)])
     one, two = bootstrap(task, counts, 2000, 0), jackknife(task, [list(before), list(after)], images, folds=50)
     np.testing.assert_allclose(one[0], two[0], atol=1e-6)
     for mine, theirs in zip(one[1:], two[1:], strict=True):
@@ -194,8 +204,8 @@ def test_counts_of_masks_give_the_mean_iou_of_the_task_and_leave_out_ignored_pix
         np.zeros((5, 3, 8, 8), np.uint8), np.full(5, -1), tuple("abcde"), tuple("wxyz"), "m", masks=masks
     )
     score = task.score(told, images)
-    found = metric_of(task, tally(task, told, masks).sum(0))
-    np.testing.assert_allclose(found, [score.value, *score.per_class], atol=1e-6)
+    measured = task.score_counts(task.counts(told, masks).sum(0))
+    np.testing.assert_allclose(measured, [score.value, *score.per_class], atol=1e-6)
 
 
 @pytest.mark.parametrize("task", [Segmentation(3, CLASSES, width=8), Detection(3, CLASSES, width=32, num_levels=1)])

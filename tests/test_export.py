@@ -1,10 +1,12 @@
 """The plain student without prockd: the same numbers in a process that cannot import it."""
 
+import inspect
 import json
 import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +20,8 @@ from safetensors.torch import load_file
 from prockd.datasets import ImageFolder, pack
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig
-from prockd.students.export import ExportError, check_onnx, export_student
-from prockd.students.student import Student
+from prockd.students import ExportError, Student, export_student
+from prockd.students.export import EXAMPLES, check_onnx
 from prockd.tasks import Classification, Detection, Segmentation
 
 TASKS = {
@@ -73,12 +75,17 @@ import contextlib, io, pathlib, runpy, sys
 sys.modules["prockd"] = sys.modules["jaxtyping"] = None
 import torch
 torch.set_grad_enabled(False)
+sys.path.insert(0, "")
 for path in sorted(pathlib.Path({str(root)!r}).glob("*/*/load_student.py")):
+    sys.path[0] = str(path.parent)  # as Python does for a script; each folder has modules of these names
+    for name in ("picture", "plain_student", "heads", "detectors"):
+        sys.modules.pop(name, None)
     m = runpy.run_path(str(path))
-    images, model = m["read_picture"]({picture!r}), m["load"]()
+    images = torch.from_numpy(m["read_square"]({picture!r})[0])[None]
     if path.parent.name == "torchvision":
-        said = model([images[0]])[0]
+        said = m["load"]()([images[0]])[0]
     else:
+        model = m["PlainStudent"]()
         said = model(images)
         said = said if torch.is_tensor(said) else model.head.detect(said)[0]
     torch.save(said, path.with_name("said.pt"))
@@ -137,8 +144,8 @@ def test_the_example_makes_squares_as_training_did(exported, fit, tmp_path):
     exif = turned.getexif()
     exif[0x0112] = 6  # to be shown turned
     turned.save(tmp_path / "a.png", exif=exif)
-    namespace = runpy.run_path(str(exported / "segmentation" / "timm" / "load_student.py"))
-    namespace["ABOUT"]["fit"] = fit
+    namespace = runpy.run_path(str(exported / "segmentation" / "timm" / "picture.py"))
+    namespace["FACTS"]["fit"] = fit
     pixels, frame = namespace["read_square"](tmp_path / "a.png")
     (tmp_path / "cat").mkdir()
     shutil.copy(tmp_path / "a.png", tmp_path / "cat")
@@ -158,6 +165,7 @@ def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, tmp_path, 
 import runpy, sys
 sys.modules["prockd"] = sys.modules["torch"] = None
 sys.argv = ["load_student.py", {picture!r}]
+sys.path.insert(0, {str(tmp_path)!r})
 runpy.run_path({str(tmp_path / "load_student.py")!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -225,5 +233,44 @@ def test_a_form_that_does_not_suit_the_task_is_refused(tmp_path):
         export_student(made("classification"), tmp_path, format="torchvision")
     with pytest.raises(ExportError, match=r"Faster R-CNN looks twice, .*: export it as torchvision"):
         export_student(made("fasterrcnn"), tmp_path, format="onnx")
-    with pytest.raises(ExportError, match="choose timm, torchvision or onnx"):
+    with pytest.raises(ExportError, match="choose timm, torchvision, onnx"):
         export_student(made("classification"), tmp_path, format="coreml")
+    assert not any(tmp_path.iterdir())
+
+
+@dataclass(frozen=True)
+class Own(Classification):
+    formats = ()
+
+
+def test_a_task_of_ones_own_is_refused_in_words(tmp_path):
+    student = Student("resnet10t", Own(2), image_px=32, **TINY)
+    with pytest.raises(ExportError, match="Own is a task of your own: export its head yourself"):
+        export_student(student, tmp_path)
+
+
+@pytest.mark.parametrize("format", ["timm", "torchvision"])
+def test_the_code_beside_the_weights_is_that_of_the_package_as_it_stands(exported, format):
+    folder = exported / "fcos" / format
+    sources = {
+        "load_student.py": f"predict_{format}.py",
+        "picture.py": "picture.py",
+        "plain_student.py": "plain_student.py",
+    }
+    for name, source in sources.items():
+        assert (folder / name).read_bytes() == (EXAMPLES / source).read_bytes(), name
+    assert (folder / "detectors.py").read_bytes() == Path(inspect.getfile(type(made("fcos").head))).read_bytes()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_student_is_left_as_and_where_it_is_even_after_an_error(tmp_path, training):
+    student = made("classification").train(training)
+    export_student(student, tmp_path)
+    assert student.training is training
+    assert student.feature_augmentation is not None
+    away = student.to("meta")
+    for format in ("timm", "onnx"):
+        with pytest.raises((NotImplementedError, ImportError)):  # there are no numbers on that device to write
+            export_student(away, tmp_path, format=format)
+        assert {p.device.type for p in away.parameters()} == {"meta"}
+        assert away.training is training

@@ -11,8 +11,7 @@ import pytest
 from prockd import plots
 from prockd.datasets import PackedImages
 from prockd.evaluation.scores import Scores
-from prockd.tasks import Classification, Detection, Segmentation
-from prockd.tasks.detection import Boxes
+from prockd.tasks import Boxes, Classification, Detection, Segmentation
 
 M, S = 3, 16
 PARTS = ("background", "leg", "tail")

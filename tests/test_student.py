@@ -1,4 +1,9 @@
+import dataclasses
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +94,7 @@ def test_any_backbone_becomes_a_student_that_learns_from_both_predictions(backbo
         backbone,
         TASK,
         unrelated_bank(),
-        augment=FeatureAugmentationConfig(residual="relu"),
+        feature_augmentation=FeatureAugmentationConfig(residual="relu"),
         image_px=32,
         **options,
     )
@@ -173,6 +178,55 @@ def test_layers_that_are_not_read_are_dropped_and_change_nothing(images):
     torch.testing.assert_close(short._maps(images)[1], long._maps(images)[1])
     with pytest.raises(ValueError, match=r"layers 0\.\.4"):
         made(layers=(9,))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "format"), [("mobileone_s0", "contiguous_format"), ("test_convnext", "channels_last")]
+)
+def test_a_strided_convolution_of_one_pixel_on_the_image_is_trained_contiguous(backbone, format):
+    student = Student(backbone, TASK, image_px=32)
+    wanted, seen = getattr(torch, format), []
+    assert student.memory_format == wanted
+    first = next(m for m in student.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    first.register_forward_pre_hook(lambda module, inputs: seen.extend([inputs[0], module.weight]))
+    for given in (torch.contiguous_format, torch.channels_last):
+        student(torch.rand(2, 3, 32, 32).contiguous(memory_format=given))
+    assert len(seen) == 4
+    assert all(tensor.is_contiguous(memory_format=wanted) for tensor in seen)
+
+
+@pytest.mark.slow
+def test_one_network_of_each_family_that_once_ended_the_process_trains_saves_and_loads():
+    names = ["repvgg_a0", "mobileone_s0", "fastvit_t8", "fastvit_mci0", "test_resnet"]
+    command = [
+        sys.executable,
+        Path(__file__).parents[1] / "benchmarks" / "sweep.py",
+        "--steps",
+        "10",
+        "--models",
+        *names,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stdout)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["model"]: row["error"] for row in rows} == dict.fromkeys(names, "")
+
+
+def test_the_augmentation_is_given_by_its_own_arguments_too(bank, images):
+    config = FeatureAugmentationConfig(residual="relu", conditional=False)
+    first, second = made(bank, config).eval(), made(bank, dataclasses.asdict(config)).eval()
+    assert torch.equal(first(images).augmented_logits, second(images).augmented_logits)
+    assert made(bank, {"content": "none"}).feature_augmentation is None
+    assert made(bank, {}).feature_augmentation is not None
+
+
+# Devices
+
+
+def test_a_student_is_made_on_the_device_of_its_bank_and_takes_images_of_the_cpu(images):
+    student = made(unrelated_bank().to("meta"), FeatureAugmentationConfig())
+    assert {t.device.type for t in student.state_dict().values()} == {"meta"}
+    assert made().to("meta")(images).logits.device.type == "meta"
 
 
 # Counting
@@ -267,8 +321,8 @@ def test_a_file_that_holds_no_student_and_a_student_of_an_unknown_task_are_refus
     with pytest.raises(WeightsError, match=r"missing\.safetensors"):
         Student.load(tmp_path / "missing.safetensors")
     path = made().save(tmp_path / "student.safetensors")
-    monkeypatch.delitem(TASKS, "Classification")
-    with pytest.raises(WeightsError, match=r"'Classification' of its own: pass it as Student\.load"):
+    monkeypatch.delitem(TASKS, "classification")
+    with pytest.raises(WeightsError, match=r"'classification' of its own: pass it as Student\.load"):
         Student.load(path)
     assert Student.load(path, TASK).task == TASK
 

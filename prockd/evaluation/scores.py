@@ -25,10 +25,11 @@ class Scores:
         augmented_predictions: predicted by z+; None without augmentation.
         labels: the truth, in the same form.
         metric: what is measured, in words.
-        per_class: (C,) the metric of each class for z, NaN where the images show none; recall where it is accuracy.
+        per_class: (C,) the metric of each class for z, NaN where the images show none.
         augmented_per_class: (C,) the same for z+; None without augmentation.
         details: other numbers of z, by name.
         augmented_details: the same of z+.
+        class_metric: what is measured of one class, in words.
     """
 
     plain: float
@@ -41,6 +42,7 @@ class Scores:
     augmented_per_class: np.ndarray | None = None
     details: Mapping[str, float] = field(default_factory=dict)
     augmented_details: Mapping[str, float] = field(default_factory=dict)
+    class_metric: str = "recall"
 
     def __repr__(self) -> str:
         what = "" if self.metric == "accuracy" else f"{self.metric}: "
@@ -71,6 +73,7 @@ def evaluate(student: Student, images: PackedImages, *, batch_size: int = 128) -
         None if z_plus is None else z_plus.per_class,
         z.details,
         {} if z_plus is None else z_plus.details,
+        task.class_metric,
     )
 
 

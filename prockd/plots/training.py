@@ -128,13 +128,12 @@ def plot_class_scores(scores: Mapping[str, Scores], classes: Sequence[str], *, a
     for i, (name, values) in enumerate(each.items()):
         colour, marker = draw.style(i)
         ax.plot(values[order], places, marker, color=colour, ms=6, mec="white", mew=0.7, label=name)
-    metric = next(iter(scores.values())).metric
-    of_one = {"accuracy": "recall", "mAP": "AP"}.get(metric, metric.removeprefix("mean "))
-    draw.row_axis(ax, places, [classes[c] for c in order], of_one)
+    first = next(iter(scores.values()))
+    draw.row_axis(ax, places, [classes[c] for c in order], first.class_metric)
     ax.set_xlim(left=-0.015)
     draw.legend(ax, above=True)
     means = "; ".join(f"{name} {one.plain:.1%}" for name, one in scores.items())
-    draw.caption(ax, f"A row a class, the largest gain on top. Over all classes, {metric}: {means}.")
+    draw.caption(ax, f"A row a class, the largest gain on top. Over all classes, {first.metric}: {means}.")
     return ax
 
 

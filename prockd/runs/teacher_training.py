@@ -25,7 +25,7 @@ from prockd.farmyard import Farmyard
 from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.tasks import Classification
-from prockd.tasks.classification import PooledLinear
+from prockd.tasks.heads import PooledLinear
 from prockd.teachers.weights import read_metadata
 from prockd.training.loop import distill
 

@@ -238,8 +238,7 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
 def make_task(settings: TaskConfig, images: PackedImages) -> Task:
     """The task of the settings for the classes of these images; it gets the knobs that are its fields."""
     kind = TASKS[settings.kind]
-    names = {f.name for f in fields(kind)} | {"balanced"}  # type: ignore[arg-type]
-    knobs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in names - {"options"}}
+    knobs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in kind.knobs() - {"options"}}
     return kind.for_images(images, **knobs | dict(settings.options))
 
 

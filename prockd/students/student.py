@@ -1,7 +1,7 @@
 """The student: a small timm backbone, an adapter into the prototypes' space, the augmentation and a task head."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from prockd.prototypes.augmentation import FeatureAugmentation
 from prockd.prototypes.bank import PrototypeBank
-from prockd.settings.method import FeatureAugmentationConfig
 from prockd.tasks import TASKS
 from prockd.tasks.task import Task
 from prockd.teachers.weights import (
@@ -34,7 +33,8 @@ class StudentOutput:
 
     Attributes:
         features: f, (B, N, E) patches in the prototypes' space.
-        logits: z, the plain prediction: (B, C) class scores, (B, C, S, S) of pixels, or what a detector says.
+        logits: z, the plain prediction: (B, C) class scores, (B, C, S, S) of pixels, or a detector's
+            :class:`prockd.tasks.detectors.RawBoxes`.
         augmented_logits: z+, the prediction from augmented features; None without augmentation.
         last: the backbone's last map, (B, F, h, w).
     """
@@ -50,13 +50,15 @@ class Student(nn.Module):
 
     The plain prediction z = head(f) never touches the prototypes and costs nothing extra; z+ = head(augment(f)). The
     adapter brings maps of any width and size to one grid of E values a patch, and the loss brings the teacher's maps to
-    that grid, so any network can teach any other.
+    that grid, so any network can teach any other. The student is made on the device of its bank, else on the CPU.
 
     Args:
         backbone: any timm model name.
         task: label space and head.
         bank: prototypes; needed for augmentation and for the prototype terms of the loss.
-        feature_augmentation: how features are augmented; ``None`` or content ``"none"`` leaves the augmentation out.
+        feature_augmentation: how features are augmented: a :class:`prockd.FeatureAugmentationConfig`, or a mapping of
+            :class:`prockd.prototypes.augmentation.FeatureAugmentation`'s keyword arguments; ``None`` or content
+            ``"none"`` leaves the augmentation out.
         embed_dim: E, when there is no bank.
         layers: which of timm's intermediate features are joined; default as in :class:`prockd.Teacher`, and in a
             pyramid also the finer ones down to the stride that the task asks for.
@@ -65,6 +67,13 @@ class Student(nn.Module):
         weights: local state dict of the backbone to start from.
         seed: seed of the initial weights; backbone, adapter and head start the same with and without a bank.
         timm_kwargs: passed on to ``timm.create_model``.
+
+    Examples:
+        >>> import torch
+        >>> from prockd.tasks import Classification
+        >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
+        >>> student.eval()(torch.rand(3, 3, 32, 32)).logits.shape
+        torch.Size([3, 2])
     """
 
     mean: Tensor
@@ -76,7 +85,7 @@ class Student(nn.Module):
         task: Task,
         bank: PrototypeBank | None = None,
         *,
-        feature_augmentation: FeatureAugmentationConfig | None = None,
+        feature_augmentation: Mapping[str, Any] | Any | None = None,
         embed_dim: int = 96,
         layers: Sequence[int] | None = None,
         grid: int | None = None,
@@ -93,9 +102,9 @@ class Student(nn.Module):
             self.backbone: Any = create_backbone(backbone, image_px=image_px, **timm_kwargs)
             if weights is not None:
                 load_weights(self.backbone, Path(weights))
-            self.layers = (
-                layers_down_to(self.backbone, task.stride) if layers is None else (choose_layers(self.backbone, layers))
-            )
+            self.memory_format = memory_format_of(self.backbone)
+            fine = layers_down_to(self.backbone, task.stride) if layers is None else layers
+            self.layers = choose_layers(self.backbone, fine)
             config = self.backbone.pretrained_cfg
             self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
             self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
@@ -112,22 +121,25 @@ class Student(nn.Module):
             prune(self.backbone, self.layers)
             torch.manual_seed(seed + 1)
             self.feature_augmentation: FeatureAugmentation | None = None
-            self.feature_augmentation_config = (
-                feature_augmentation
-                if bank is not None and feature_augmentation and feature_augmentation.content != "none"
-                else None
-            )
-            if bank is not None and self.feature_augmentation_config is not None:
-                self.feature_augmentation = FeatureAugmentation(
-                    self.embed_dim, bank.num_prototypes, **asdict(self.feature_augmentation_config)
-                )
+            self.feature_augmentation_options: dict[str, Any] | None = None
+            if bank is not None and feature_augmentation is not None:
+                is_mapping = isinstance(feature_augmentation, Mapping)
+                options = dict(feature_augmentation if is_mapping else vars(feature_augmentation))
+                if options.get("content") != "none":
+                    self.feature_augmentation = FeatureAugmentation(self.embed_dim, bank.num_prototypes, **options)
+                    self.feature_augmentation_options = options
         self.bank = bank
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=self.memory_format)
+        if bank is not None:
+            self.to(bank.prototypes.device)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
-        images = (images - self.mean) / self.std
+        images = (images.to(self.mean.device) - self.mean) / self.std
         maps: list[Tensor] = self.backbone.forward_intermediates(
-            images, indices=list(self.layers), output_fmt="NCHW", intermediates_only=True
+            images.contiguous(memory_format=self.memory_format),
+            indices=list(self.layers),
+            output_fmt="NCHW",
+            intermediates_only=True,
         )
         return maps
 
@@ -178,7 +190,21 @@ class Student(nn.Module):
         return own + sum(p.numel() for p in (self.bank.parameters() if used is None else used))
 
     def save(self, path: str | Path) -> Path:
-        """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`."""
+        """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`.
+
+        Args:
+            path: a safetensors file; its folder is made, a file of that name is replaced.
+
+        Returns:
+            The path.
+
+        Examples:
+            >>> import tempfile
+            >>> from prockd.tasks import Classification
+            >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
+            >>> Student.load(student.save(tempfile.mkdtemp() + "/student.safetensors")).task.classes
+            ('cat', 'dog')
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         bank = None
@@ -188,15 +214,15 @@ class Student(nn.Module):
                 "embed_dim": self.embed_dim, "teacher": self.bank.teacher, "rectify": self.bank.rectify,
                 "rank": self.bank.reduce.out_features, "names": self.bank.names,
             }  # fmt: skip
-        about = {
+        kinds = {task: kind for kind, task in TASKS.items()}
+        metadata = {
             "kind": "student", "backbone": self.name, "timm_kwargs": self.timm_kwargs, "layers": self.layers,
             "grid": self.grid[0], "image_px": self.image_px, "embed_dim": self.embed_dim,
-            "task": {"kind": type(self.task).__name__, "is": asdict(self.task)},  # type: ignore[call-overload]
-            "feature_augmentation": self.feature_augmentation_config and asdict(self.feature_augmentation_config),
-            "bank": bank,
+            "task": {"kind": kinds.get(type(self.task), type(self.task).__name__), "fields": asdict(self.task)},
+            "feature_augmentation": self.feature_augmentation_options, "bank": bank,
         }  # fmt: skip
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
-        safetensors.torch.save_file(state, path, {"prockd": json.dumps(about)})
+        safetensors.torch.save_file(state, path, {"prockd": json.dumps(metadata)})
         return path
 
     @classmethod
@@ -208,34 +234,30 @@ class Student(nn.Module):
             task: needed only when it is a task of your own, which is not in ``prockd.tasks.TASKS``.
 
         Returns:
-            The student, in eval mode; its predictions are those of the one that was saved.
+            The student, on the CPU and in eval mode; its predictions are those of the one that was saved.
 
         Raises:
             WeightsError: the file is missing, damaged, holds no student, or one of an unknown task.
         """
         path = Path(path)
-        about = read_metadata(path)
-        if about.get("kind") != "student":
+        metadata = read_metadata(path)
+        if metadata.get("kind") != "student":
             raise WeightsError(f"{path} holds no student: Student.load reads what Student.save wrote")
         if task is None:
-            kind, told = about["task"]["kind"], about["task"]["is"]
+            kind, fields = metadata["task"]["kind"], metadata["task"]["fields"]
             if kind not in TASKS:
                 raise WeightsError(
                     f"{path} was trained for a task {kind!r} of its own: pass it as Student.load(..., task=)"
                 )
-            task = TASKS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            task = TASKS[kind](**fields)
         bank = None
-        if about["bank"] is not None:
-            names = about["bank"].pop("names")
-            bank = PrototypeBank(**about["bank"])
+        if metadata["bank"] is not None:
+            names = metadata["bank"].pop("names")
+            bank = PrototypeBank(**metadata["bank"])
             bank.names = names
-        augmentation = about["feature_augmentation"]
-        student = cls(
-            about["backbone"], task, bank,
-            feature_augmentation=augmentation and FeatureAugmentationConfig(**augmentation),
-            embed_dim=about["embed_dim"], layers=about["layers"], grid=about["grid"], image_px=about["image_px"],
-            **about["timm_kwargs"],
-        )  # fmt: skip
+        options = {name: metadata[name] for name in ("feature_augmentation", "embed_dim", "layers", "grid", "image_px")}
+        student = cls(metadata["backbone"], task, bank, **options, **metadata["timm_kwargs"])
         try:
             student.load_state_dict(read_weights(path))
         except RuntimeError as error:
@@ -243,11 +265,8 @@ class Student(nn.Module):
         return student.eval()
 
     def __repr__(self) -> str:
-        extra = (
-            f" + {self.extra_parameters / 1e3:.0f} k for {self.feature_augmentation.content}"
-            if self.feature_augmentation
-            else ""
-        )
+        content = self.feature_augmentation and self.feature_augmentation.content
+        extra = f" + {self.extra_parameters / 1e3:.0f} k for {content}" if content else ""
         maps = ", ".join(f"{h}x{w} of {width}" for width, h, w in self.maps)
         bank = f", the bank's {self.bank.fuse.in_features} teacher values a patch brought to it" if self.bank else ""
         return (
@@ -266,6 +285,18 @@ def layers_down_to(backbone: Any, stride: int) -> tuple[int, ...]:
         if strides[0] == strides[-1]
         else tuple(sorted({*usual, *(i for i, s in enumerate(strides) if s >= stride)}))
     )
+
+
+def memory_format_of(backbone: nn.Module) -> torch.memory_format:
+    """Channels last, which convolutions on a CPU prefer; contiguous where that would end the process.
+
+    In channels last oneDNN's backward pass of a 1x1 convolution with a stride on the RGB image writes beyond its memory
+    (torch 2.14): RepVGG, MobileOne, FastViT and MobileCLIP have one, and die within a few steps.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.kernel_size == (1, 1):
+            return torch.contiguous_format
+    return torch.channels_last
 
 
 def prune(backbone: Any, layers: Sequence[int]) -> None:

@@ -1,16 +1,17 @@
 """Tasks: what the student predicts, in a label space of its own."""
 
-from collections.abc import Callable
-
 from prockd.tasks.classification import Classification as Classification
 from prockd.tasks.detection import Detection as Detection
+from prockd.tasks.marks import Boxes as Boxes
+from prockd.tasks.marks import Marks as Marks
 from prockd.tasks.segmentation import Segmentation as Segmentation
+from prockd.tasks.task import ExportError as ExportError
 from prockd.tasks.task import Score as Score
 from prockd.tasks.task import Task as Task
 
-TASKS: dict[str, Callable[..., Task]] = {
-    "Classification": Classification,
-    "Segmentation": Segmentation,
-    "Detection": Detection,
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "segmentation": Segmentation,
+    "detection": Detection,
 }
-"""Tasks that a saved student is read back with, by the name of their class."""
+"""Every task by the kind that people type and that a saved student is read back with."""

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,25 +12,13 @@ from torch import Tensor, nn
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
-from prockd.tasks.task import Score, check_classes
-
-
-class PooledLinear(nn.Module):
-    """Mean over patches, LayerNorm, linear: (B, N, E) -> (B, C)."""
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, num_classes)
-
-    def forward(self, features: Float[Tensor, "B N E"]) -> Float[Tensor, "B C"]:
-        """Class scores of each image."""
-        logits: Tensor = self.linear(self.norm(features.mean(1)))
-        return logits
+from prockd.tasks.heads import PooledLinear
+from prockd.tasks.marks import Marks
+from prockd.tasks.task import Score, Task, class_counts, kl
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """Which class an image shows (its label), or which classes (its tags).
 
     Args:
@@ -38,20 +27,56 @@ class Classification:
         multi_label: learn tags, with a yes or no for each class.
         class_weights: C factors of the loss of each class, of its yes with ``multi_label``; empty for none. See
             :meth:`balanced`.
+
+    Examples:
+        >>> import torch
+        >>> task = Classification(2, ("cat", "dog"))
+        >>> scores = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> task.decode(scores, image_px=32).tolist()
+        [0, 1]
+        >>> round(float(task.loss(scores, torch.tensor([0, 1]))), 3)
+        0.22
     """
 
-    num_classes: int
-    classes: tuple[str, ...] = ()
     multi_label: bool = False
     class_weights: tuple[float, ...] = ()
 
+    fit = "crop"
+    formats = ("timm", "onnx")
+
     def __post_init__(self) -> None:
-        check_classes(self.classes, self.num_classes)
+        super().__post_init__()
         if self.num_classes < 2 and not self.multi_label:
             only = f", {self.classes[0]!r}" if self.classes else ""
             raise ValueError(f"there is one class{only}: classification needs two, each with a folder of its own")
         if self.class_weights and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes")
+
+    @classmethod
+    def for_images(cls, images: PackedImages, balanced: bool = False, **knobs: Any) -> "Classification":
+        """The task with the classes of these images, of many labels where they have tags.
+
+        Args:
+            images: labelled.
+            balanced: let rare classes count more, see :meth:`balanced`.
+            knobs: fields of the task.
+        """
+        knobs = {"multi_label": images.tags is not None, **knobs}
+        task = cls(len(images.classes), tuple(images.classes), **knobs)
+        return task.balanced(images) if balanced else task
+
+    def balanced(self, images: PackedImages) -> "Classification":
+        """The same task with weights for these images: rare classes count more, as if all were equally many.
+
+        The weight is M / (C count) for labels, and the number of images without the class over those with it for tags.
+        """
+        truth = self.truth(images)
+        if self.multi_label:
+            yes = np.maximum(1, truth.sum(0))
+            weights = (len(images) - yes).clip(1) / yes
+        else:
+            weights = len(images) / (self.num_classes * np.bincount(truth, minlength=self.num_classes).clip(1))
+        return replace(self, class_weights=tuple(float(w) for w in weights))
 
     @property
     def metric(self) -> str:
@@ -59,31 +84,18 @@ class Classification:
         return "mean AP" if self.multi_label else "accuracy"
 
     @property
-    def stride(self) -> int:
-        """What is pooled need not be fine."""
-        return 8
+    def class_metric(self) -> str:
+        """Share of a class's images that are right; with tags its average precision."""
+        return "AP" if self.multi_label else "recall"
 
-    def balanced(self, images: PackedImages) -> "Classification":
-        """The same task with weights for these images: rare classes count more, as if all were equally many.
-
-        The weight is M / (C count) for labels, and the number of images without the class over those with it for tags.
-        """
-        if self.multi_label:
-            yes = np.maximum(1, self._known(images).sum(0))
-            weights = (len(images) - yes).clip(1) / yes
-        else:
-            counts = np.maximum(1, np.bincount(self._known(images), minlength=self.num_classes))
-            weights = len(images) / (self.num_classes * counts)
-        return replace(self, class_weights=tuple(float(w) for w in weights))
-
-    def head(self, width: int, grid: tuple[int, int], image_px: int) -> nn.Module:
-        """A new head that reads features of width E; it takes plain and augmented ones alike."""
-        return PooledLinear(width, self.num_classes)
+    def head(self, embed_dim: int, grid: tuple[int, int], image_px: int) -> nn.Module:
+        """Mean of the patches, LayerNorm, linear layer."""
+        return PooledLinear(embed_dim, self.num_classes)
 
     def targets(self, images: PackedImages, rows: np.ndarray, crops: Crops, image_px: int) -> Tensor:
         """(B,) labels, or (B, C) tags as 0 and 1."""
-        known = torch.from_numpy(np.array(self._known(images)[rows]))
-        return known.float() if self.multi_label else known
+        targets = torch.from_numpy(self.truth(images)[rows])
+        return targets.float() if self.multi_label else targets
 
     def loss(self, prediction: Float[Tensor, "B C"], targets: Tensor, smoothing: float = 0.0) -> Float[Tensor, ""]:
         """Mean cross-entropy; with tags the binary one, summed over classes."""
@@ -98,34 +110,18 @@ class Classification:
         """KL(augmented || plain), a mean over images; with tags summed over the yes and no of each class."""
         if self.multi_label:
             return binary_kl(prediction, augmented).sum(1).mean()
-        return F.kl_div(prediction.log_softmax(-1), augmented.log_softmax(-1), reduction="batchmean", log_target=True)
+        return kl(prediction, augmented)
 
     def decode(self, prediction: Float[Tensor, "B C"], image_px: int) -> np.ndarray:
         """(B,) classes, or (B, C) probabilities of tags."""
-        decoded: np.ndarray = (
-            (prediction.sigmoid() if self.multi_label else prediction.argmax(-1)).detach().cpu().numpy()
-        )
-        return decoded
-
-    def score(self, decoded: np.ndarray, images: PackedImages) -> Score:
-        """Accuracy and recall of each class; with tags the average precision, a mean over the classes that occur."""
-        from torchmetrics.functional.classification import multiclass_recall, multilabel_average_precision
-
-        predicted, known = torch.from_numpy(np.asarray(decoded)), torch.from_numpy(np.array(self._known(images)))
-        shown = known.sum(0) > 0 if self.multi_label else torch.bincount(known, minlength=self.num_classes) > 0
-        if self.multi_label:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of classes that do not occur: they become NaN below
-                each = multilabel_average_precision(predicted, known.long(), self.num_classes, average="none")
-            value = float(each[shown].mean()) if shown.any() else 0.0
-        else:
-            each = multiclass_recall(predicted, known, self.num_classes, average="none")
-            value = float((predicted == known).double().mean())
-        return Score(value, torch.where(shown, each, torch.nan).numpy())
+        decoded = prediction.sigmoid() if self.multi_label else prediction.argmax(-1)
+        return decoded.detach().cpu().numpy()
 
     def truth(self, images: PackedImages) -> np.ndarray:
         """(M,) labels, or (M, C) tags."""
-        return np.array(self._known(images))
+        if self.multi_label and images.tags is None:
+            raise ValueError(f"{images!r} has no tags: Classification(multi_label=True) learns Sample.tags")
+        return np.array(images.tags if self.multi_label else images.labels)
 
     def check(self, images: PackedImages) -> None:
         """Refuse labels outside the task.
@@ -133,23 +129,47 @@ class Classification:
         Raises:
             ValueError: names the image, its label and the range.
         """
-        known = self._known(images)
+        truth = self.truth(images)
         if self.multi_label:
-            if known.shape[1] != self.num_classes:
-                raise ValueError(f"images have tags of {known.shape[1]} classes, but the task has {self.num_classes}")
+            if truth.shape[1] != self.num_classes:
+                raise ValueError(f"images have tags of {truth.shape[1]} classes, but the task has {self.num_classes}")
             return
-        for i in np.flatnonzero((known < 0) | (known >= self.num_classes)):
+        for m in np.flatnonzero((truth < 0) | (truth >= self.num_classes)):
             raise ValueError(
-                f"image {images.ids[i]!r} has label {known[i]}, but the task has classes 0..{self.num_classes - 1}; "
+                f"image {images.ids[m]!r} has label {truth[m]}, but the task has classes 0..{self.num_classes - 1}; "
                 "pass images without a label as unlabelled="
             )
 
-    def _known(self, images: PackedImages) -> np.ndarray:
+    def counts(self, decoded: np.ndarray, truth: np.ndarray) -> Float[np.ndarray, "B C 3"] | None:
+        """Of labels, in images; average precision does not add up over images."""
+        return None if self.multi_label else class_counts(decoded, truth, self.num_classes)
+
+    def score_counts(self, counts: Float[np.ndarray, "... C 3"]) -> Float[np.ndarray, "... 1+C"]:
+        """Accuracy, and recall of each class."""
+        right, images = counts[..., 0], counts[..., 0] + counts[..., 2]
+        right, images = (np.concatenate([n.sum(-1, keepdims=True), n], -1) for n in (right, images))
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a class that no image shows has no recall
+            shares: np.ndarray = right / images
+        return shares
+
+    def score(self, decoded: np.ndarray, images: PackedImages) -> Score:
+        """Accuracy and recall of each class; with tags the average precision, a mean over the classes that occur."""
         if not self.multi_label:
-            return images.labels
-        if images.tags is None:
-            raise ValueError(f"{images!r} has no tags: Classification(multi_label=True) learns Sample.tags")
-        return images.tags
+            return super().score(decoded, images)
+        from torchmetrics.functional.classification import multilabel_average_precision
+
+        predicted, truth = torch.from_numpy(np.asarray(decoded)), torch.from_numpy(self.truth(images))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes that do not occur: they become NaN below
+            each = multilabel_average_precision(predicted, truth.long(), self.num_classes, average="none")
+        each = torch.where(truth.sum(0) > 0, each, torch.nan)
+        return Score(float(each.nanmean().nan_to_num()), each.numpy())
+
+    def marks(self, decoded: np.ndarray | np.integer[Any]) -> Marks:
+        """The class, or the tags that are more likely than not."""
+        if np.ndim(decoded) == 0:
+            return Marks(self.names[int(decoded)])
+        return Marks(", ".join(self.names[c] for c in np.flatnonzero(decoded >= 0.5)) or "nothing")
 
 
 def binary_kl(logits: Tensor, augmented: Tensor) -> Tensor:

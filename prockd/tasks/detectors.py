@@ -1,4 +1,9 @@
-"""torchvision's detectors on one feature map, with a small pyramid: their anchors, matching, losses and decoding."""
+"""torchvision's detectors on one feature map, with a small pyramid: their anchors, matching, losses and decoding.
+
+torchvision's own ``forward`` goes from images to losses or boxes in one go. A student stops in between, at
+:class:`RawBoxes`, where consistency compares both predictions and an ONNX graph ends; so the parts of the detectors are
+called one by one. An export copies this file as it is, so it imports nothing but torch and torchvision.
+"""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -6,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -27,10 +31,10 @@ Targets = list[dict[str, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class RawBoxes:
-    """What a detector says at every place of its pyramid, before boxes are picked.
+    """The output of a detector at every place of its pyramid, before boxes are picked.
 
     Attributes:
-        head: the head that said it; it holds the anchors and the second stage, where there is one.
+        head: whose output it is; it holds the anchors and the second stage, where there is one.
         levels: maps of the pyramid, (B, width, h, w), finest first.
         outputs: torchvision's names: ``cls_logits`` (B, A, C) (one objectness for Faster R-CNN), ``bbox_regression``
             (B, A, 4) and for FCOS ``bbox_ctrness`` (B, A, 1).
@@ -60,7 +64,7 @@ class Pyramid(nn.Module):
             for i in range(num_levels)
         )
 
-    def forward(self, features: Float[Tensor, "B N E"]) -> list[Tensor]:
+    def forward(self, features: Tensor) -> list[Tensor]:
         """Maps, finest first."""
         B, _, E = features.shape
         maps = [features.transpose(1, 2).reshape(B, E, *self.grid)]
@@ -95,6 +99,8 @@ class DetectionHead(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.arguments = {"kind": kind, "embed_dim": embed_dim, "width": width, "num_levels": num_levels,
+                          "num_classes": num_classes, "grid": grid, "image_px": image_px}  # fmt: skip
         self.dropout = nn.Dropout1d(dropout)
         self.kind, self.num_classes, self.image_px = kind, num_classes, image_px
         self.pyramid = Pyramid(embed_dim, width, num_levels, grid)
@@ -102,8 +108,8 @@ class DetectionHead(nn.Module):
         self.detector: Any = MAKERS[kind](self.pyramid, num_classes, strides)
         self.detector.backbone = nn.Identity()  # the pyramid is this module's own
 
-    def forward(self, features: Float[Tensor, "B N E"]) -> RawBoxes:
-        """What is seen at every place."""
+    def forward(self, features: Tensor) -> RawBoxes:
+        """Scores and box deltas of every place."""
         levels = self.pyramid(self.dropout(features.transpose(1, 2)).transpose(1, 2))
         if self.kind != "fasterrcnn":
             outputs = self.detector.head(levels)
@@ -117,6 +123,7 @@ class DetectionHead(nn.Module):
     def anchors(self, raw: RawBoxes) -> list[Tensor]:
         """(A, 4) anchors of each image, level after level."""
         side = self.image_px
+        # the generator reads the size and the number of images alone, so images without channels do
         images = ImageList(raw.levels[0].new_empty(len(raw), 0, side, side), [(side, side)] * len(raw))
         generator = self.detector.rpn.anchor_generator if self.kind == "fasterrcnn" else self.detector.anchor_generator
         anchors: list[Tensor] = generator(images, raw.levels)
@@ -130,11 +137,9 @@ class DetectionHead(nn.Module):
     def losses(self, raw: RawBoxes, targets: Targets) -> dict[str, Tensor]:
         """The detector's own losses."""
         anchors, det = self.anchors(raw), self.detector
-        if self.kind == "fcos":
-            losses: dict[str, Tensor] = det.compute_loss(targets, raw.outputs, anchors, self.counts(raw))
-            return losses
-        if self.kind == "retinanet":
-            losses = det.compute_loss(targets, raw.outputs, anchors)
+        if self.kind != "fasterrcnn":
+            counts = [self.counts(raw)] if self.kind == "fcos" else []
+            losses: dict[str, Tensor] = det.compute_loss(targets, raw.outputs, anchors, *counts)
             return losses
         labels, boxes = det.rpn.assign_targets_to_anchors(anchors, targets)
         logits, deltas = (raw.outputs[name].flatten(0, 1) for name in ("cls_logits", "bbox_regression"))
@@ -157,9 +162,10 @@ class DetectionHead(nn.Module):
             return [{"boxes": b, "scores": s, "labels": c - 1} for b, s, c in zip(boxes, scores, labels, strict=True)]
         counts = self.counts(raw)
         outputs = {name: list(torch.split(value, counts, 1)) for name, value in raw.outputs.items()}
-        split = [list(torch.split(a, counts)) for a in anchors]
-        found: Targets = self.detector.postprocess_detections(outputs, split, sizes)
-        return found
+        detections: Targets = self.detector.postprocess_detections(
+            outputs, [list(torch.split(a, counts)) for a in anchors], sizes
+        )
+        return detections
 
     def proposals(self, raw: RawBoxes, anchors: list[Tensor]) -> list[Tensor]:
         """Faster R-CNN: (n, 4) places of each image that the second stage looks at."""

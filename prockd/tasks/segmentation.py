@@ -1,46 +1,23 @@
 """Semantic segmentation: a small convolutional head on the student's map, cross-entropy + Dice, mean IoU."""
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 from prockd._types import IGNORE
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_masks
-from prockd.tasks.task import Score, check_classes
-
-
-class ConvHead(nn.Module):
-    """Convolutions on the grid, then class scores, enlarged to the image: (B, N, E) -> (B, C, S, S).
-
-    Group norms keep no running statistics, so plain and augmented features do not disturb each other.
-    """
-
-    def __init__(self, embed_dim: int, width: int, num_classes: int, grid: tuple[int, int], image_px: int) -> None:
-        super().__init__()
-        self.grid, self.image_px = grid, image_px
-        norm = partial(nn.GroupNorm, 8)
-        self.convs = nn.Sequential(
-            Conv2dNormActivation(embed_dim, width, 3, norm_layer=norm, inplace=None),
-            Conv2dNormActivation(width, width, 3, norm_layer=norm, inplace=None),
-        )
-        self.classify = nn.Conv2d(width, num_classes, 1)
-
-    def forward(self, features: Float[Tensor, "B N E"]) -> Float[Tensor, "B C S S"]:
-        """Class scores of each pixel."""
-        B, _, E = features.shape
-        coarse = self.classify(self.convs(features.transpose(1, 2).reshape(B, E, *self.grid)))
-        return F.interpolate(coarse, (self.image_px, self.image_px), mode="bilinear", align_corners=False)
+from prockd.tasks.heads import ConvHead
+from prockd.tasks.marks import Marks
+from prockd.tasks.task import Score, Task, class_counts, kl
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Task):
     """The class of each pixel.
 
     Args:
@@ -49,43 +26,44 @@ class Segmentation:
         width: channels of the head, a multiple of 8.
         dice_weight: weight of the Dice loss beside the cross-entropy.
         class_weights: C factors of the cross-entropy of each class; empty for none.
+
+    Examples:
+        >>> import torch
+        >>> task = Segmentation(3, ("background", "leg", "tail"), width=16)
+        >>> scores = task.head(8, (4, 4), image_px=32)(torch.zeros(2, 16, 8))  # features of 4 x 4 patches
+        >>> task.decode(scores, image_px=64).shape
+        (2, 64, 64)
     """
 
-    num_classes: int
-    classes: tuple[str, ...] = ()
     width: int = 64
     dice_weight: float = 1.0
     class_weights: tuple[float, ...] = ()
 
+    data = "segmentation"
+    stride = 4  # small parts are lost on a coarser map
+    metric = "mean IoU"
+    class_metric = "IoU"
+    formats = ("timm", "onnx")
+
     def __post_init__(self) -> None:
-        check_classes(self.classes, self.num_classes)
+        super().__post_init__()
         if self.width < 8 or self.width % 8:
             raise ValueError(f"Segmentation.width={self.width}: must be a multiple of 8")
         if self.class_weights and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes")
 
-    @property
-    def metric(self) -> str:
-        """Intersection over union of all pixels, a mean over the classes that occur."""
-        return "mean IoU"
-
-    @property
-    def stride(self) -> int:
-        """Small parts are lost on a coarser map."""
-        return 4
-
-    def head(self, width: int, grid: tuple[int, int], image_px: int) -> nn.Module:
-        """A new head that reads features of width E; it takes plain and augmented ones alike."""
-        return ConvHead(width, self.width, self.num_classes, grid, image_px)
+    def head(self, embed_dim: int, grid: tuple[int, int], image_px: int) -> nn.Module:
+        """Two convolutions, and class scores of each pixel."""
+        return ConvHead(embed_dim, self.width, self.num_classes, grid, image_px)
 
     def targets(self, images: PackedImages, rows: np.ndarray, crops: Crops, image_px: int) -> Tensor:
         """(B, S, S) classes, ``IGNORE`` where there is none."""
-        return cut_masks(torch.from_numpy(np.array(self._masks(images)[rows])), crops, image_px)
+        return cut_masks(torch.from_numpy(np.array(self.truth(images)[rows])), crops, image_px)
 
     def loss(
         self, prediction: Float[Tensor, "B C S S"], targets: Int[Tensor, "B S S"], smoothing: float = 0.0
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of each known pixel + Dice over the classes of the batch."""
+        """Cross-entropy of each pixel that has a class + Dice over the classes of the batch."""
         if not (targets != IGNORE).any():
             return prediction.sum() * 0
         weights = prediction.new_tensor(self.class_weights) if self.class_weights else None
@@ -96,34 +74,19 @@ class Segmentation:
         self, prediction: Float[Tensor, "B C S S"], augmented: Float[Tensor, "B C S S"]
     ) -> Float[Tensor, ""]:
         """KL(augmented || plain), a mean over pixels."""
-        plain, plus = prediction.log_softmax(1), augmented.log_softmax(1)
-        return F.kl_div(plain, plus, reduction="none", log_target=True).sum(1).mean()
+        return kl(prediction, augmented)
 
     def decode(self, prediction: Float[Tensor, "B C S S"], image_px: int) -> np.ndarray:
         """(B, H, W) classes."""
         if prediction.shape[-1] != image_px:
             prediction = F.interpolate(prediction, (image_px, image_px), mode="bilinear", align_corners=False)
-        decoded: np.ndarray = prediction.argmax(1).to(torch.uint8).cpu().numpy()
-        return decoded
-
-    def score(self, decoded: np.ndarray, images: PackedImages) -> Score:
-        """Mean IoU over the pixels of all images; details give the accuracy of pixels."""
-        from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-        masks, table = self._masks(images), torch.zeros(self.num_classes, self.num_classes)
-        for start in range(0, len(images), 64):  # in parts: all masks at once would need eight times their memory
-            known = torch.from_numpy(np.array(masks[start : start + 64])).long()
-            guess = torch.from_numpy(np.asarray(decoded[start : start + 64])).long()
-            table = table + multiclass_confusion_matrix(guess, known, self.num_classes, ignore_index=IGNORE)
-        right, shown = table.diagonal(), table.sum(1) > 0
-        union = table.sum(0) + table.sum(1) - right
-        each = torch.where(shown, right / union.clamp_min(1), torch.nan)
-        value = float(each[shown].mean()) if shown.any() else 0.0
-        return Score(value, each.numpy(), {"pixel accuracy": float(right.sum() / table.sum().clamp_min(1))})
+        return prediction.argmax(1).to(torch.uint8).cpu().numpy()
 
     def truth(self, images: PackedImages) -> np.ndarray:
         """(M, S, S) masks."""
-        return self._masks(images)
+        super().check(images)
+        assert images.masks is not None
+        return images.masks
 
     def check(self, images: PackedImages) -> None:
         """Refuse images without masks, and masks of more classes than the task has.
@@ -131,7 +94,7 @@ class Segmentation:
         Raises:
             ValueError: names the image and the values that the task lacks.
         """
-        for name, mask in zip(images.ids, self._masks(images), strict=True):
+        for name, mask in zip(images.ids, self.truth(images), strict=True):
             values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
             wrong = [int(v) for v in values if v >= self.num_classes and v != IGNORE]
             if wrong:
@@ -139,17 +102,35 @@ class Segmentation:
                     f"the mask of image {name!r} holds {wrong[:5]}, but the task has classes 0..{self.num_classes - 1}"
                 )
 
-    def _masks(self, images: PackedImages) -> np.ndarray:
-        if images.masks is None:
-            raise ValueError(f"{images!r} has no masks: Segmentation learns Sample.mask, a class for each pixel")
-        return images.masks
+    def counts(self, decoded: np.ndarray, truth: np.ndarray) -> Float[np.ndarray, "B C 3"]:
+        """In pixels, those without a class left out."""
+        return class_counts(decoded, truth, self.num_classes, ignore=IGNORE)
+
+    def score_counts(self, counts: Float[np.ndarray, "... C 3"]) -> Float[np.ndarray, "... 1+C"]:
+        """Intersection over union of all pixels, a mean over the classes that occur, and of each."""
+        occurs = counts[..., 0] + counts[..., 2] > 0
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing of the class is there, nor of any
+            each = np.where(occurs, counts[..., 0] / counts.sum(-1), np.nan)
+            whole = np.nansum(each, -1, keepdims=True) / occurs.sum(-1, keepdims=True)
+        return np.concatenate([whole, each], -1)
+
+    def score(self, decoded: np.ndarray, images: PackedImages) -> Score:
+        """Mean IoU over the pixels of all images; details give the accuracy of pixels."""
+        truth = self.truth(images)
+        right, counted = int(np.sum(decoded == truth)), int(np.sum(truth != IGNORE))
+        return replace(super().score(decoded, images), details={"pixel accuracy": right / max(1, counted)})
+
+    def marks(self, decoded: np.ndarray) -> Marks:
+        """The mask; a class that is named background is not drawn."""
+        background = decoded == (0 if self.classes[:1] == ("background",) else IGNORE)
+        return Marks(mask=np.where(background, np.uint8(IGNORE), decoded))
 
 
 def dice_loss(prediction: Float[Tensor, "B C S S"], targets: Int[Tensor, "B S S"]) -> Float[Tensor, ""]:
     """1 - Dice of each class that the batch shows, a mean over them; ignored pixels count for nothing."""
-    C, known = prediction.shape[1], targets != IGNORE
-    guess = prediction.softmax(1) * known[:, None]
-    truth = F.one_hot(targets.where(known, 0), C).movedim(-1, 1) * known[:, None]
-    both, all_ = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
-    shown = truth.sum((0, 2, 3)) > 0
-    return (1 - (2 * both + 1) / (all_ + 1))[shown].mean()
+    C, counted = prediction.shape[1], targets != IGNORE
+    guess = prediction.softmax(1) * counted[:, None]
+    truth = F.one_hot(targets.where(counted, 0), C).movedim(-1, 1) * counted[:, None]
+    both, total = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
+    occurs = truth.sum((0, 2, 3)) > 0
+    return (1 - (2 * both + 1) / (total + 1))[occurs].mean()

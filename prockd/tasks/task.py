@@ -1,20 +1,34 @@
 """What every task offers; the training loop, the student and the scores know no more of a task than this."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from inspect import signature
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
+from prockd.tasks.marks import Marks
 
 Decoded = Sequence[Any] | np.ndarray
 """Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, or a list of
-:class:`prockd.tasks.detection.Boxes`."""
+:class:`prockd.tasks.Boxes`."""
+
+ANNOTATIONS = {
+    "classification": ("labels", "Sample.label"),
+    "segmentation": ("masks", "Sample.mask, a class for each pixel"),
+    "detection": ("boxes", "Sample.boxes and Sample.box_labels"),
+}
+"""What images of each kind of data hold: its name in packed images, and where it comes from."""
+
+
+class ExportError(ValueError):
+    """A student cannot be written in this format; the message says why and which format does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,83 +46,161 @@ class Score:
     details: Mapping[str, float] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Task(Protocol):
-    """A label space and everything that depends on it.
+@dataclass(frozen=True)
+class Task(ABC):
+    """A label space and everything that depends on it: subclass it as a frozen dataclass.
 
     A *prediction* is what the head returns for a batch, *targets* are what the loss compares it with, *decoded*
-    predictions are what people read: classes, masks or boxes, in numpy.
+    predictions are what people read, in numpy. A new task writes ``head``, ``targets``, ``loss``, ``decode``, ``truth``
+    and ``score`` (or ``counts`` and ``score_counts``); the rest has defaults. CONTRIBUTING.md shows a whole one.
+
+    Args:
+        num_classes: C.
+        classes: names of the classes; empty for their numbers.
+
+    Raises:
+        ValueError: another number of names than of classes.
     """
 
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        ...
+    num_classes: int
+    classes: tuple[str, ...] = ()
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        ...
+    data: ClassVar[str] = "classification"
+    """Kind of data that it learns from: "classification", "segmentation" or "detection", see :mod:`prockd.datasets`."""
+    fit: ClassVar[str] = "pad"
+    """How pictures become squares where nobody says, see :func:`prockd.datasets.pack`."""
+    stride: ClassVar[int] = 8
+    """Image pixels in a cell of the finest map that it would like to read."""
+    formats: ClassVar[tuple[str, ...]] = ()
+    """Formats that its students are exported in, see :func:`prockd.students.export_student`."""
+
+    def __post_init__(self) -> None:
+        names = self.classes
+        if self.num_classes < 1 or (names and len(names) != self.num_classes):
+            raise ValueError(f"num_classes={self.num_classes}, but {len(names)} classes are named: {', '.join(names)}")
+
+    @classmethod
+    def for_images(cls, images: PackedImages, **knobs: Any) -> "Task":
+        """The task with the classes of these images; knobs are its own fields."""
+        return cls(len(images.classes), tuple(images.classes), **knobs)
+
+    @classmethod
+    def knobs(cls) -> frozenset[str]:
+        """Names of the knobs that :meth:`for_images` takes."""
+        taken = {f.name for f in fields(cls)} | set(signature(cls.for_images).parameters)
+        return frozenset(taken - {"num_classes", "classes", "images", "knobs"})
 
     @property
     def metric(self) -> str:
         """What :meth:`score` measures, in words."""
-        ...
+        return "score"
 
     @property
-    def stride(self) -> int:
-        """Image pixels in a cell of the finest map that the task would like to read."""
-        ...
+    def class_metric(self) -> str:
+        """What it measures of one class."""
+        return self.metric
 
-    def head(self, width: int, grid: tuple[int, int], image_px: int) -> nn.Module:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """C names: the classes, or their numbers."""
+        return self.classes or tuple(map(str, range(self.num_classes)))
+
+    @abstractmethod
+    def head(self, embed_dim: int, grid: tuple[int, int], image_px: int) -> nn.Module:
         """A new head; it maps features (B, N, E) on this grid, plain or augmented, to a prediction."""
-        ...
 
+    @abstractmethod
     def targets(self, images: PackedImages, rows: np.ndarray, crops: Crops, image_px: int) -> Any:
         """What is to be learned of some images, cut like them, at this size; ``len`` is the number of images."""
-        ...
 
+    @abstractmethod
     def loss(self, prediction: Any, targets: Any, smoothing: float = 0.0) -> Float[Tensor, ""]:
         """The task loss, a mean over images."""
-        ...
 
     def consistency(self, prediction: Any, augmented: Any) -> Float[Tensor, ""]:
         """How far the augmented prediction is from the plain one of the same images (METHOD part 3, w3)."""
-        ...
+        return F.mse_loss(prediction, augmented)
 
+    @abstractmethod
     def decode(self, prediction: Any, image_px: int) -> Decoded:
         """One decoded prediction an image, for images of this size."""
-        ...
 
-    def score(self, decoded: Any, images: PackedImages) -> Score:
-        """Compare decoded predictions with the truth."""
-        ...
-
+    @abstractmethod
     def truth(self, images: PackedImages) -> Decoded:
         """The truth in the form of a decoded prediction."""
-        ...
 
     def check(self, images: PackedImages) -> None:
         """Refuse images that the task cannot learn from.
 
         Raises:
-            ValueError: names the image, what is wrong with it and what to do.
+            ValueError: names what is missing, or the image and what is wrong with it.
         """
-        ...
+        name, sample = ANNOTATIONS[self.data]
+        if getattr(images, name) is None:
+            raise ValueError(f"{images!r} has no {name}: {type(self).__name__} learns {sample}")
+
+    def counts(self, decoded: Any, truth: Any) -> Float[np.ndarray, "B C 3"] | None:
+        """Of each image and class: right, predicted wrongly, missed; None where the metric does not follow from sums.
+
+        With counts :func:`prockd.prototype_effects` draws a bootstrap, without them it needs a jackknife.
+        """
+        return None
+
+    def score_counts(self, counts: Float[np.ndarray, "... C 3"]) -> Float[np.ndarray, "... 1+C"]:
+        """The metric of summed counts, of all classes and of each; NaN for a class that no image shows."""
+        raise NotImplementedError(f"{type(self).__name__} has no counts: write counts and score_counts, or score")
+
+    def score(self, decoded: Any, images: PackedImages) -> Score:
+        """Compare decoded predictions with the truth; by their counts, where a task has them."""
+        truth, total = self.truth(images), np.zeros((self.num_classes, 3))
+        for m in range(0, len(images), 64):  # in parts: all masks at once would need eight times their memory
+            counts = self.counts(decoded[m : m + 64], truth[m : m + 64])
+            total += 0 if counts is None else counts.sum(0)
+        whole, *each = self.score_counts(total)
+        return Score(float(np.nan_to_num(whole)), np.array(each))
+
+    def marks(self, decoded: Any) -> Marks:
+        """One decoded prediction, or one truth, as a figure shows it."""
+        return Marks(" ".join(f"{value:g}" for value in np.ravel(decoded)))
+
+    def check_format(self, format: str) -> None:
+        """Refuse a format that its students cannot be exported in.
+
+        Raises:
+            ExportError: says why, and which formats it has.
+        """
+        name = type(self).__name__
+        if not self.formats:
+            raise ExportError(f"{name} is a task of your own: export its head yourself")
+        if format not in self.formats:
+            raise ExportError(f"{format} has no form for {name}: export {name} as {' or '.join(self.formats)}")
+
+    def graph_outputs(self, prediction: Any) -> dict[str, Tensor]:
+        """A prediction as the named outputs of an ONNX graph."""
+        return {"logits": prediction}
+
+    def graph_constants(self, prediction: Any) -> dict[str, Tensor]:
+        """What decoding these outputs takes besides, the same for every image."""
+        return {}
 
 
-def to_device(targets: Any, device: torch.device) -> Any:
-    """Targets of any task on a device: a tensor, or a list of dictionaries of tensors."""
-    if isinstance(targets, Tensor):
-        return targets.to(device)
-    return [{name: value.to(device) for name, value in target.items()} for target in targets]
+def kl(prediction: Float[Tensor, "B C *S"], augmented: Float[Tensor, "B C *S"]) -> Float[Tensor, ""]:
+    """KL(augmented || plain) of class scores, a mean over images and pixels."""
+    plain, plus = prediction.log_softmax(1), augmented.log_softmax(1)
+    return F.kl_div(plain, plus, reduction="none", log_target=True).sum(1).mean()
 
 
-def check_classes(classes: tuple[str, ...], num_classes: int) -> None:
-    """Refuse a list of names of another length.
+def class_counts(
+    predicted: np.ndarray, truth: np.ndarray, num_classes: int, ignore: int | None = None
+) -> Float[np.ndarray, "B C 3"]:
+    """:meth:`Task.counts` of classes (B, ...), in images or pixels; where the truth is ``ignore``, nothing counts."""
+    B, C = len(truth), num_classes
+    predicted, truth = (np.reshape(classes, (B, -1)).astype(np.int64) for classes in (predicted, truth))
+    kept = np.ones(truth.shape, bool) if ignore is None else truth != ignore
+    rows = C * np.arange(B)[:, None]
 
-    Raises:
-        ValueError: says both numbers.
-    """
-    if num_classes < 1 or (classes and len(classes) != num_classes):
-        raise ValueError(f"num_classes={num_classes}, but {len(classes)} classes are named: {', '.join(classes)}")
+    def tally(classes: np.ndarray, where: np.ndarray) -> np.ndarray:
+        return np.bincount((rows + classes)[where], minlength=B * C).reshape(B, C)
+
+    right = tally(truth, kept & (predicted == truth))
+    return np.stack([right, tally(predicted, kept) - right, tally(truth, kept) - right], -1).astype(float)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from prockd.datasets.transforms import Crops, cut_maps, random_crops, to_unit
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
-from prockd.tasks.task import Task, to_device
+from prockd.tasks.task import Task
 from prockd.teachers.features import PatchFeatures, fuse_layers
 
 
@@ -76,7 +77,7 @@ class Source:
         images = to_unit(cut_maps(pixels, regions, (student.image_px, student.image_px)))
         targets = None
         if self.task is not None:
-            targets = to_device(self.task.targets(self.images, rows, crops, student.image_px), device)
+            targets = send_to_device(self.task.targets(self.images, rows, crops, student.image_px), device)
         teacher = last = None
         if self.features is not None:
             views = crops.mirrored.long()

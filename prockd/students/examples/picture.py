@@ -1,0 +1,44 @@
+"""Pictures as the squares of training, and words for what a student predicts; needs numpy and pillow alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FACTS = json.loads(Path(__file__).with_name("student.json").read_text(encoding="utf-8"))
+
+
+def read_square(path):
+    """An upright picture as (3, S, S) in 0..1, and x0, y0, x1, y1 of this square in pixels of the picture."""
+    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    W, H = picture.size
+    edge = {"crop": min(W, H), "pad": max(W, H)}.get(FACTS["fit"])  # else "stretch"
+    x0, y0 = (0, 0) if edge is None else ((W - edge) // 2, (H - edge) // 2)
+    frame = (x0, y0, x0 + (edge or W), y0 + (edge or H))
+    square = Image.new("RGB", (frame[2] - x0, frame[3] - y0), (128, 128, 128))
+    square.paste(picture, (-x0, -y0))
+    pixels = np.asarray(square.resize((FACTS["image_px"],) * 2, Image.Resampling.BICUBIC), np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) / 255), frame
+
+
+def show_scores(logits):
+    """Print the best classes: their probabilities, or of (C, S, S) scores the share of the square that each covers."""
+    if logits.ndim == 3:
+        shares = np.bincount(logits.argmax(0).ravel(), minlength=len(logits)) / logits[0].size
+    elif FACTS["task"]["multi_label"]:
+        shares = 1 / (1 + np.exp(-logits))
+    else:
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    for label in np.argsort(-shares)[:10]:
+        print(f"{shares[label]:.3f}  {FACTS['classes'][label]}")
+
+
+def show_boxes(detections, frame):
+    """Print the best ten ``boxes`` of the square with their ``labels`` and ``scores``, in pixels of the picture."""
+    (x0, y0, x1, y1), side = frame, FACTS["image_px"]
+    size = (x0 + x1, y0 + y1) * 2  # of the picture, since the square lies in its middle
+    boxes, labels, scores = (np.asarray(detections[name]) for name in ("boxes", "labels", "scores"))
+    moved = (boxes / side * (x1 - x0, y1 - y0, x1 - x0, y1 - y0) + (x0, y0, x0, y0)).clip(0, size)
+    for m in np.argsort(-scores)[:10]:
+        print(f"{scores[m]:.3f}  {FACTS['classes'][labels[m]]}  {np.round(moved[m], 1).tolist()}")

@@ -1,0 +1,16 @@
+"""What a picture shows, with timm and torch alone: python load_student.py picture.jpg"""
+
+import sys
+
+import torch
+from picture import read_square, show_boxes, show_scores
+from plain_student import PlainStudent
+
+if __name__ == "__main__":
+    student, (pixels, frame) = PlainStudent(), read_square(sys.argv[1])
+    with torch.no_grad():
+        prediction = student(torch.from_numpy(pixels)[None])
+    if hasattr(student.head, "detect"):
+        show_boxes(student.head.detect(prediction)[0], frame)
+    else:
+        show_scores(prediction[0].numpy())

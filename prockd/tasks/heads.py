@@ -1,0 +1,47 @@
+"""Heads of one tensor. An export copies this file as it is, so it imports nothing but torch and torchvision."""
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+
+class PooledLinear(nn.Module):
+    """Mean over patches, LayerNorm, linear: (B, N, E) -> (B, C)."""
+
+    def __init__(self, embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.arguments = {"embed_dim": embed_dim, "num_classes": num_classes}
+        self.norm = nn.LayerNorm(embed_dim)
+        self.linear = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores of each image."""
+        logits: Tensor = self.linear(self.norm(features.mean(1)))
+        return logits
+
+
+class ConvHead(nn.Module):
+    """Convolutions on the grid, then class scores, enlarged to the image: (B, N, E) -> (B, C, S, S).
+
+    Group norms keep no running statistics, so plain and augmented features do not disturb each other.
+    """
+
+    def __init__(self, embed_dim: int, width: int, num_classes: int, grid: tuple[int, int], image_px: int) -> None:
+        super().__init__()
+        self.arguments = {"embed_dim": embed_dim, "width": width, "num_classes": num_classes, "grid": grid,
+                          "image_px": image_px}  # fmt: skip
+        self.grid, self.image_px = grid, image_px
+        norm = partial(nn.GroupNorm, 8)
+        self.convs = nn.Sequential(
+            Conv2dNormActivation(embed_dim, width, 3, norm_layer=norm, inplace=None),
+            Conv2dNormActivation(width, width, 3, norm_layer=norm, inplace=None),
+        )
+        self.classify = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores of each pixel."""
+        B, _, E = features.shape
+        coarse = self.classify(self.convs(features.transpose(1, 2).reshape(B, E, *self.grid)))
+        return F.interpolate(coarse, (self.image_px, self.image_px), mode="bilinear", align_corners=False)
