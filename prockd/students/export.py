@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from prockd._extras import needs_extra
 from prockd.students.student import Student
 from prockd.tasks import Classification, Detection, Segmentation, detectors
 from prockd.tasks.classification import PooledLinear
@@ -151,12 +152,10 @@ class Graph(nn.Module):
 
 def export_onnx(student: Student, folder: Path, opset: int, fit: str) -> list[Path]:
     """``student.onnx`` for any number of images, checked against PyTorch, and ``student.json``."""
-    try:
+    with needs_extra("export", "Export as ONNX"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{error.name} is not installed: pip install 'prockd[export]'") from error
     facts, S = about(student, fit), student.image_px
     names, anchors = ["logits"], None
     images = torch.rand(2, 3, S, S, generator=torch.Generator().manual_seed(0))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from prockd._extras import needs_extra
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_boxes
 from prockd.tasks.classification import binary_kl
@@ -122,7 +123,9 @@ class Detection:
 
     def score(self, decoded: Sequence[Boxes], images: PackedImages) -> Score:
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""
-        from torchmetrics.detection import MeanAveragePrecision
+        with needs_extra("detection", "Mean average precision"):
+            import pycocotools  # noqa: F401 - torchmetrics counts with it
+            from torchmetrics.detection import MeanAveragePrecision
 
         metric = MeanAveragePrecision(class_metrics=True)
         known = self.truth(images)
