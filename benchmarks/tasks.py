@@ -173,7 +173,7 @@ def ants_bees(teacher: str, _: int) -> Any:
     """Two kinds of insects."""
     from prockd.datasets import ImageFolder
 
-    sets = (ImageFolder(real_data() / "ants_bees" / subset) for subset in ("train", "val"))
+    sets = (ImageFolder(real_data() / "ants_bees" / split) for split in ("train", "val"))
     return photographs(teacher, *sets, "classification", image_px=128, teacher_px=224, steps=300, batch_size=32)
 
 
@@ -182,7 +182,7 @@ def cifar10(teacher: str, seed: int) -> Any:
     from prockd.datasets import open_npz, pack, subset
 
     sets = open_npz(real_data() / "cifar10_small.npz")
-    labelled = pack(sets["train"], 64, progress=False).few(50, seed=seed)
+    labelled = pack(sets["train"], 64, progress=False).per_class(50, seed=seed)
     return photographs(
         teacher, labelled, sets["test"], "classification", image_px=64, teacher_px=128, steps=400, batch_size=64,
         unlabelled=subset(sets["train"], range(2000)),

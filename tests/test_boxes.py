@@ -163,7 +163,7 @@ def test_coco_ids_may_skip_and_crowds_are_left_out(tmp_path):
         ({"annotations": {"id": 7, "image_id": 1, "bbox": [0, 0, 9, 9]}}, "annotation 7: no image has the id 1"),
         ({"annotations": {"id": 7, "category_id": 3, "bbox": [0, 0, 9, 9]}}, "annotation 7: lacks image_id"),
         ({"annotations": "box"}, "annotation 4: lacks image_id"),
-        ({"images": {"id": 9, "file_name": "z.jpg"}}, r"image 3: id 9 is taken by é\.jpg"),
+        ({"images": {"id": 9, "file_name": "z.jpg"}}, r"image 3: id 9 is taken by 'é\.jpg'"),
         ({"images": {"id": 1}}, "image 3: lacks file_name"),
         ({"categories": {"id": 3, "name": "cow"}}, "category 3: id 3 is taken by 'dog'"),
     ],

@@ -18,7 +18,7 @@ from prockd.datasets import (
     check_data,
     checked,
     open_data,
-    open_subsets,
+    open_splits,
     pack,
     skip_bad,
 )
@@ -211,8 +211,8 @@ def test_any_data_set_is_checked_and_its_bad_samples_are_skipped():
     world = World()
     report = check_data(world, task="detection", progress=False)
     assert [str(problem) for problem in report.problems] == [
-        "1: has label 4, and 2 classes have labels 0..1",
-        "1: object 2: box 3, 3, 3, 9 has no area",
+        "1: has label 4: 2 classes have labels 0..1",
+        "1, object 2: box 3, 3, 3, 9 has no area",
         "2: s2 is broken",
     ]
     with pytest.warns(UserWarning, match="2 of 3 images are skipped: 1, 2"):
@@ -237,7 +237,7 @@ def test_subsets_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remem
     copy.write_bytes((folder / "train" / "cat" / "ü.png").read_bytes())
     put(folder / "val" / "dog" / "small.png", 9, (5, 5))
     (folder / "train" / "cat" / "again.png").write_bytes((folder / "train" / "cat" / "ü.png").read_bytes())
-    subsets = open_subsets(folder)
+    subsets = open_splits(folder)
     with pytest.raises(
         DatasetError, match=r"(?s)2 bad entries.*copy\.png: is the same file as .* in train.*small\.png"
     ):
@@ -245,7 +245,7 @@ def test_subsets_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remem
     with pytest.warns(UserWarning, match="2 of 4 images are skipped: cat/copy.png, dog/small.png"):
         good = checked(subsets, on_bad="skip", progress=False)
     assert {name: len(dataset) for name, dataset in good.items()} == {"train": 5, "val": 2}
-    monkeypatch.setattr("prockd.datasets.open.check_data", None)  # nothing is read a second time
+    monkeypatch.setattr("prockd.datasets.opening.check_data", None)  # nothing is read a second time
     with pytest.warns(UserWarning, match="images are") as told:
         once = checked(subsets, on_bad="skip", once=True, progress=False)
     assert "1 of 5 images are there twice and used once: cat/ü.png" in [str(warning.message) for warning in told]
@@ -268,12 +268,12 @@ def test_a_report_of_other_data_and_data_of_which_nothing_is_left_are_refused(fo
     train = ImageFolder(folder / "train")
     assert skip_bad(train, report) is train
     put(folder / "train" / "cat" / "new.png", 11)
-    with pytest.raises(DatasetError, match="the report is not of this data: run check_data again"):
+    with pytest.raises(DatasetError, match="the check is not of this data: run check_data again"):
         skip_bad(ImageFolder(folder / "train"), report)
     for path in (folder / "train").rglob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(DatasetError, match="no image can be used"):
-        open_data(folder, subset="train", on_bad="skip", progress=False)
+        open_data(folder, split="train", on_bad="skip", progress=False)
 
 
 def test_key_points_are_checked_with_their_images(tmp_path):
@@ -299,16 +299,16 @@ def test_key_points_are_checked_with_their_images(tmp_path):
 
 def test_subsets_share_the_classes_of_train(folder):
     shutil.rmtree(folder / "val" / "cat")
-    subsets = open_subsets(folder)
+    subsets = open_splits(folder)
     assert {name: tuple(dataset.classes) for name, dataset in subsets.items()} == dict.fromkeys(
         ("train", "val"), ("cat", "dog")
     )
     assert [s.label for s in subsets["val"]] == [1]
-    assert open_data(folder, subset="val").fingerprint == subsets["val"].fingerprint
-    with pytest.raises(DatasetError, match="has train, val: say subset='train'"):
+    assert open_data(folder, split="val").fingerprint == subsets["val"].fingerprint
+    with pytest.raises(DatasetError, match="has train, val: say split='train'"):
         open_data(folder)
-    with pytest.raises(DatasetError, match="has train, val: there is no subset 'test'"):
-        open_data(folder, subset="test")
+    with pytest.raises(DatasetError, match="has train, val: there is no split 'test'"):
+        open_data(folder, split="test")
 
 
 def test_masks_beside_or_below_their_images_are_found(tmp_path):
@@ -320,7 +320,7 @@ def test_masks_beside_or_below_their_images_are_found(tmp_path):
         put(tmp_path / "sea" / part / "images" / "a.png")
         mask(tmp_path / "sea" / part / "masks" / "a.png", 5)
     for name in ("street", "land", "sea"):
-        subsets = open_subsets(tmp_path / name, task="segmentation")
+        subsets = open_splits(tmp_path / name, task="segmentation")
         assert list(subsets) == ["train", "val"]
         val = subsets["val"]
         assert isinstance(val, MaskFolder)
@@ -335,7 +335,7 @@ def test_tables_and_coco_files_are_found_by_their_names_and_their_content(tmp_pa
     (tmp_path / "csv" / "train.csv").write_text("path,label\na.png,x\n")
     (tmp_path / "csv" / "val.csv").write_text("path,label\nb.png,x\n")
     (tmp_path / "csv" / "parts.csv").write_text("frame,part,x_px,y_px\n")
-    subsets = open_subsets(tmp_path / "csv")
+    subsets = open_splits(tmp_path / "csv")
     assert [subsets[part][0].id for part in ("train", "val")] == ["a.png", "b.png"]
     text = '{"images": [{"id": 4, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}'
     (tmp_path / "coco" / "boxes.json").write_text(text)
@@ -355,7 +355,7 @@ def test_classes_may_be_called_train_and_test_tube(tmp_path):
 def test_files_that_are_there_for_something_else_do_not_matter(folder):
     (folder / "notes.csv").write_bytes(b"\xff\xfe")
     (folder / "other.npz").write_bytes(b"no arrays")
-    assert list(open_subsets(folder)) == ["train", "val"]
+    assert list(open_splits(folder)) == ["train", "val"]
 
 
 def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(folder, tmp_path):
@@ -389,12 +389,12 @@ def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(f
 
 
 def test_a_group_can_be_told_when_opening(folder):
-    dataset = open_data(folder, subset="train", group=r"/(\w)")
+    dataset = open_data(folder, split="train", group=r"/(\w)")
     assert getattr(dataset, "groups", None) == ("a", "ü", "c", "d")
 
 
 def test_opened_data_packs(folder, tmp_path):
-    assert len(pack(open_data(folder, subset="train"), 8, root=tmp_path / "cache")) == 4
+    assert len(pack(open_data(folder, split="train"), 8, root=tmp_path / "cache")) == 4
 
 
 @pytest.mark.real

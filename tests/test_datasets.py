@@ -17,8 +17,8 @@ from prockd.datasets import (
     pack,
     read_image,
     read_mask,
-    split,
     subset,
+    train_test_split,
 )
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -235,7 +235,7 @@ def test_a_missing_an_empty_and_an_imageless_class_folder_are_refused(folder, tm
 def test_the_group_of_an_image_is_found_in_its_path(folder):
     dataset = ImageFolder(folder, group=r"^(\w+)/")
     assert dataset.groups == ("cats", "cats", "dogs")
-    first, rest = split(dataset, 0.5, 0)
+    rest, first = train_test_split(dataset, 0.5, 0)
     assert {s.id.split("/")[0] for s in first} & {s.id.split("/")[0] for s in rest} == set()
     assert ImageFolder(folder).groups is None
     with pytest.raises(DatasetError, match=r"group='video' finds nothing in 'cats/b\.PNG': every image needs a group"):
@@ -353,9 +353,9 @@ def test_packing_what_is_packed_returns_it_or_resizes_it(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (Sample(np.zeros((7, 90, 3), np.uint8), 0, "tiny"), "tiny is 90 x 7 px, too small"),
-        (Sample(np.zeros((9, 9, 3), np.uint8), 2, "odd"), r"odd has label 2: 2 classes have labels 0\.\.1"),
-        (Sample(np.zeros((9, 9, 3), np.uint8), -2, "odd"), "odd has label -2"),
+        (Sample(np.zeros((7, 90, 3), np.uint8), 0, "tiny"), "tiny: is 90 x 7 px, too small"),
+        (Sample(np.zeros((9, 9, 3), np.uint8), 2, "odd"), r"odd: has label 2: 2 classes have labels 0\.\.1"),
+        (Sample(np.zeros((9, 9, 3), np.uint8), -2, "odd"), "odd: has label -2"),
         (Sample(np.zeros((9, 9, 3), np.uint8), 0, "fine"), "2 images share 1 ids"),
         (Sample(np.zeros((9, 9, 3), np.uint8), 0, "x", np.zeros((9, 9), np.uint8)), "x: every image or none"),
     ],
@@ -405,13 +405,13 @@ def test_a_selection_holds_those_images_and_a_run_of_neighbours_stays_on_the_dis
         packed.select([32])
 
 
-def test_few_takes_as_many_of_each_class_and_more_contain_fewer(packed):
-    three, five = packed.few(3), packed.few(5)
+def test_per_class_takes_as_many_of_each_class_and_more_contain_fewer(packed):
+    three, five = packed.per_class(3), packed.per_class(5)
     assert np.bincount(five.labels).tolist() == [5, 5]
     assert set(three.ids) < set(five.ids)
-    assert packed.few(5, seed=1).ids != five.ids
+    assert packed.per_class(5, seed=1).ids != five.ids
     with pytest.raises(DatasetError, match="11 images a class are asked for, and b has 10"):
-        packed.few(11)
+        packed.per_class(11)
 
 
 def test_a_subset_is_a_data_set_and_packed_images_stay_packed(packed):
@@ -429,19 +429,19 @@ def test_a_subset_is_a_data_set_and_packed_images_stay_packed(packed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_split_divides_every_class_alike(packed, seed):
-    first, rest = split(packed, 0.7, seed)
+    rest, first = train_test_split(packed, 0.7, seed)
     assert np.bincount(labels_of(first) + 1).tolist() == [1, 14, 7]
     ids = [s.id for s in first] + [s.id for s in rest]
     assert sorted(ids) == sorted(packed.ids)
-    assert split(packed, 0.7, seed)[0].fingerprint == first.fingerprint
-    assert split(packed, 0.7, seed + 1)[0].fingerprint != first.fingerprint
+    assert train_test_split(packed, 0.7, seed)[1].fingerprint == first.fingerprint
+    assert train_test_split(packed, 0.7, seed + 1)[1].fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_group_is_never_on_both_sides(seed):
     videos = ["cow"] * 9 + ["goat"] * 5 + ["horse"] * 4 + ["dog"] * 2
     dataset = Arrays(noise(20, 8, 8), [0] * 20, "a")
-    first, rest = split(dataset, 0.5, seed, groups=videos)
+    rest, first = train_test_split(dataset, 0.5, seed, groups=videos)
     sides = [{videos[int(s.id)] for s in side} for side in (first, rest)]
     assert not sides[0] & sides[1]
     assert sum(len(side) for side in (first, rest)) == 20
@@ -452,20 +452,20 @@ def test_packed_images_keep_their_groups_so_that_they_are_divided_alike(folder, 
     packed = pack(ImageFolder(folder, group=r"^(\w+)/"), 8, root=tmp_path / "cache", progress=False)
     assert packed.groups == ("cats", "cats", "dogs")
     assert packed.select([2, 0]).groups == ("dogs", "cats")
-    first, rest = split(packed, 0.5, 0)
+    rest, first = train_test_split(packed, 0.5, 0)
     assert not set(first.groups) & set(rest.groups)
 
 
 def test_what_cannot_be_divided_is_refused():
     dataset = Arrays(noise(3, 8, 8), [0, 0, 0], "a")
-    with pytest.raises(ValueError, match=r"fraction=1\.0"):
-        split(dataset, 1.0, 0)
+    with pytest.raises(ValueError, match=r"test_size=1\.0"):
+        train_test_split(dataset, 1.0, 0)
     with pytest.raises(DatasetError, match="cannot be divided"):
-        split(dataset, 0.5, 0, groups=["one"] * 3)
+        train_test_split(dataset, 0.5, 0, groups=["one"] * 3)
     with pytest.raises(DatasetError, match="2 groups for 3 samples"):
-        split(dataset, 0.5, 0, groups=["one", "two"])
+        train_test_split(dataset, 0.5, 0, groups=["one", "two"])
     with pytest.raises(DatasetError, match="cannot be divided"):
-        split(subset(dataset, [0]), 0.5, 0)
+        train_test_split(subset(dataset, [0]), 0.5, 0)
 
 
 def test_labels_are_read_from_the_samples_where_the_data_set_has_no_list(tmp_path):

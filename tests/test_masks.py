@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from prockd._types import IGNORE, UNLABELLED
-from prockd.datasets import DatasetError, MaskFolder, groups_of, pack, read_mask, split, subset
+from prockd.datasets import DatasetError, MaskFolder, groups_of, pack, read_mask, subset, train_test_split
 
 VALUES = np.arange(3).repeat(4)[:, None].repeat(10, 1).astype(np.uint8)  # (12, 10): rows of 0, 1, 2
 
@@ -153,7 +153,7 @@ def test_videos_are_groups_that_a_split_keeps_whole(tmp_path):
             put(tmp_path / video / "masks" / f"{frame}.png", VALUES)
     dataset = MaskFolder(tmp_path, images="frames")
     assert dataset.groups == ("cow",) * 3 + ("goat",) * 3 + ("horse",) * 3
-    first, rest = split(dataset, 0.6, 0)
+    rest, first = train_test_split(dataset, 0.6, 0)
     assert groups_of(first) is not None
     assert not set(groups_of(first)) & set(groups_of(rest))
     assert len(first) == 6

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from prockd._types import IGNORE, UNLABELLED, Sample
-from prockd.datasets import Arrays, DatasetError, pack
-from prockd.datasets.fit import FITS, fit_square, into_square, out_of_square
+from prockd.datasets import Arrays, DatasetError, PackedImages, pack
+from prockd.datasets.packing import FITS, fit_square
 from prockd.farmyard import Farmyard
 
 CLASSES = ("ground", "thing", "other")
@@ -65,9 +65,11 @@ def test_padding_ignores_the_bars_and_loses_no_object_and_is_what_dense_tasks_ge
 
 def test_a_detection_goes_back_to_the_picture_by_its_frame():
     for how in FITS:
-        frame = fit_square(33, 71, 64, how).frame
+        fit = fit_square(33, 71, 64, how)
         boxes = np.array([[3, 4, 30, 40], [0, 0, 64, 64]], np.float32)
-        assert into_square(out_of_square(boxes, frame, 64), frame, 64) == pytest.approx(boxes, abs=1e-3)
+        pixels, label = np.zeros((1, 3, 64, 64), np.uint8), np.zeros(1, np.int64)
+        packed = PackedImages(pixels, label, ("a",), ("x",), "a", frames=fit.frame[None])
+        assert fit.move(packed.to_picture(0, boxes)) == pytest.approx(boxes, abs=1e-3)
     assert fit_square(33, 71, 64, "stretch").frame.tolist() == [0, 0, 71, 33]
     with pytest.raises(ValueError, match="fit='squeeze': choose one of 'crop', 'pad', 'stretch'"):
         fit_square(8, 8, 8, "squeeze")
@@ -101,14 +103,17 @@ def test_packed_again_at_another_size_masks_tags_and_boxes_stay(tmp_path):
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ({"boxes": np.array([[9, 9, 3, 20]], np.float32)}, r"bad: box 9, 9, 3, 20 has its corners swapped"),
-        ({"boxes": np.array([[9, 9, 9, 20]], np.float32)}, r"bad: box 9, 9, 9, 20 has no area"),
-        ({"boxes": np.array([[9, 9, 60, 20]], np.float32)}, r"lies outside the picture of 40 x 24 px"),
+        ({"boxes": np.array([[9, 9, 3, 20]], np.float32)}, r"bad, object 1: box 9, 9, 3, 20 has its corners swapped"),
+        ({"boxes": np.array([[9, 9, 9, 20]], np.float32)}, r"bad, object 1: box 9, 9, 9, 20 has no area"),
+        (
+            {"boxes": np.array([[9, 9, 60, 20]], np.float32)},
+            r"bad, object 1: box 9, 9, 60, 20 reaches outside the image of 40 x 24 px",
+        ),
         ({"boxes": np.array([[40, 1, 41, 9]], np.float32)}, r"has no area"),
         ({"boxes": np.array([[9, np.nan, 20, 20]], np.float32)}, "is not a number"),
-        ({"box_labels": np.array([3])}, r"bad: box .* has label 3: 3 classes have labels 0\.\.2"),
-        ({"box_labels": np.array([1, 1])}, "bad has 1 boxes and 2 box labels"),
-        ({"box_labels": None}, "bad has 1 boxes and 0 box labels"),
+        ({"box_labels": np.array([3])}, r"bad, object 1: has label 3: 3 classes have labels 0\.\.2"),
+        ({"box_labels": np.array([1, 1])}, "bad: has 1 boxes and 2 box labels"),
+        ({"box_labels": None}, "bad: has 1 boxes and 0 box labels"),
         ({"boxes": None}, r"bad: every image or none has boxes"),
         ({"mask": np.full((24, 40), 7, np.uint8)}, r"bad: its mask holds 7, but 3 classes have the values 0\.\.2"),
         ({"mask": None}, "bad: every image or none has a mask"),
@@ -123,7 +128,7 @@ def test_what_no_task_could_learn_from_is_refused_with_the_image(tmp_path, known
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path):
     wrong = sample("bad")
     object.__setattr__(wrong, "mask", np.zeros((40, 24), np.uint8))  # our own tests check shapes even before
-    with pytest.raises(DatasetError, match=r"bad is 40 x 24 px and its mask 24 x 40"):
+    with pytest.raises(DatasetError, match=r"bad: is 40 x 24 px and its mask 24 x 40"):
         pack(Listed(sample("good"), wrong), 40, root=tmp_path)
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from prockd._types import UNLABELLED
-from prockd.datasets import Arrays, DatasetError, ImageTable, groups_of, open_npz, pack, split
+from prockd.datasets import Arrays, DatasetError, ImageTable, groups_of, open_npz, pack, train_test_split
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_each_line_is_an_image_and_an_empty_label_is_unlabelled(root):
 def test_the_group_column_keeps_near_copies_on_one_side(root):
     dataset = ImageTable(table(root, "path;label;group\na b.jpg;x;farm 1\nü.png;x;farm 1\nmore/c.png;x;farm 2\n"))
     assert dataset.groups == ("farm 1", "farm 1", "farm 2")
-    first, rest = split(dataset, 0.5, 0)
+    rest, first = train_test_split(dataset, 0.5, 0)
     assert not set(groups_of(first) or ()) & set(groups_of(rest) or ())
 
 
@@ -115,7 +115,7 @@ def test_arrays_of_each_subset_are_opened(tmp_path):
     np.savez(tmp_path / "a.npz", train_images=images, train_labels=[0, 1, 0], test_images=images[:1], test_labels=[1],
              class_names=names)  # fmt: skip
     found = open_npz(tmp_path / "a.npz")
-    assert {subset: len(dataset) for subset, dataset in found.items()} == {"train": 3, "test": 1}
+    assert {split: len(dataset) for split, dataset in found.items()} == {"train": 3, "test": 1}
     assert found["test"].classes == ("cat", "dog")
     assert np.array_equal(found["train"][2].image, images[2])
     np.savez(tmp_path / "b.npz", images=images, labels=np.array([[0], [2], [1]]))

@@ -2,18 +2,25 @@
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from prockd._types import Sample
 from prockd.cache import digest
-from prockd.datasets._common import DatasetError, check_label, named
+from prockd.datasets.files import SPLITS, WHOLE
+from prockd.datasets.problems import DatasetError, class_list, label_flaw
 
 
 class Arrays:
     """Images in memory as a data set.
+
+    Example:
+        >>> import numpy as np
+        >>> Arrays(np.zeros((3, 32, 32, 3), np.uint8), labels=[0, 1, 1], classes=["cat", "dog"])
+        Arrays(3 images of 32 x 32 px, 2 classes: cat, dog)
 
     Args:
         images: (M, H, W, 3) uint8 RGB.
@@ -40,8 +47,9 @@ class Arrays:
         self.ids = tuple(map(str, range(len(images)) if ids is None else ids))
         if self.labels.shape != (len(images),) or len(self.ids) != len(images):
             raise DatasetError(f"{len(images)} images with labels {self.labels.shape} and {len(self.ids)} ids")
-        for index, label in enumerate(self.labels):
-            check_label(int(label), len(self.classes), f"image {index} ({self.ids[index]})")
+        for index, label in enumerate(self.labels.tolist()):
+            if flaw := label_flaw(label, len(self.classes)):
+                raise DatasetError(f"image {index} ({self.ids[index]}) {flaw}")
         pixels = hashlib.sha256(images.tobytes()).hexdigest()
         self.fingerprint = digest(["arrays", images.shape, pixels, self.labels.tolist(), self.classes, self.ids])
 
@@ -53,17 +61,17 @@ class Arrays:
 
     def __repr__(self) -> str:
         M, H, W, _ = self.images.shape
-        return f"Arrays({M} images of {W} x {H} px, {named(self.classes)})"
+        return f"Arrays({M} images of {W} x {H} px, {class_list(self.classes)})"
 
 
 def open_npz(path: Path | str) -> dict[str, Arrays]:
     """Read an NPZ file of arrays: ``images`` and ``labels``, or those of ``train``, ``val`` and ``test``.
 
-    ``class_names`` or ``classes`` (C,) names the classes; without it they are named by their number. Arrays of a subset
+    ``class_names`` or ``classes`` (C,) names the classes; without it they are named by their number. Arrays of a split
     have its name in front: ``train_images``, ``train_labels``.
 
     Returns:
-        Data sets by the name of their subset; one without subsets is named ``all``.
+        Data sets by the name of their split; one without splits is named ``all``.
 
     Raises:
         DatasetError: the file cannot be read, holds pickled objects, or lacks the arrays.
@@ -73,19 +81,29 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} cannot be read as NPZ without pickled objects ({error})") from error
-    named_classes = arrays.get("class_names", arrays.get("classes"))
-    found = {}
-    for subset in ("train", "val", "test", ""):
-        images, labels = (arrays.get(f"{subset}_{what}".lstrip("_")) for what in ("images", "labels"))
+    names, splits = arrays.get("class_names", arrays.get("classes")), {}
+    for split, prefix in (*((split, f"{split}_") for split in SPLITS), (WHOLE, "")):
+        images, labels = arrays.get(f"{prefix}images"), arrays.get(f"{prefix}labels")
         if images is not None and labels is not None:
-            most = int(labels.max(initial=-1)) if named_classes is None else 0
-            classes = range(most + 1) if named_classes is None else named_classes.tolist()
+            classes = range(int(labels.max(initial=-1)) + 1) if names is None else names.tolist()
             try:
-                found[subset or "all"] = Arrays(images, labels.ravel(), [str(name) for name in classes])
+                splits[split] = Arrays(images, labels.ravel(), [str(name) for name in classes])
             except DatasetError as error:
-                raise DatasetError(f"{path}, {subset or 'all'}: {error}") from error
-    if not found:
+                raise DatasetError(f"{path}, {split}: {error}") from error
+    if not splits:
         raise DatasetError(
             f"{path} has no images and labels, or train_images and train_labels; it has {', '.join(arrays)}"
         )
-    return found
+    return splits
+
+
+def npz_splits(path: Path) -> dict[str, Callable[..., Arrays]]:
+    """What opens each split of an NPZ file."""
+    return {split: partial(_with_classes, dataset) for split, dataset in open_npz(path).items()}
+
+
+def _with_classes(dataset: Arrays, classes: Sequence[str] | None = None, **_: object) -> Arrays:
+    if classes is not None and tuple(classes) != dataset.classes:
+        asked, own = ", ".join(classes), ", ".join(dataset.classes)
+        raise DatasetError(f"classes {asked} are asked for, and the arrays have {own}")
+    return dataset

@@ -3,26 +3,91 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE, UNLABELLED, ImageDataset, Sample
-from prockd.datasets._common import DatasetError, Problem, named
-from prockd.datasets.boxes import box_flaw
-from prockd.datasets.data_report import DataReport
-from prockd.datasets.files import FileDataset
+from prockd.datasets.files import WHOLE, FileDataset
+from prockd.datasets.formats import find_layout
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
-from prockd.datasets.layouts import WHOLE, find_layout, open_subsets
-from prockd.datasets.packed import MIN_IMAGE_PX
+from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
 from prockd.datasets.read import IMAGE_SUFFIXES
 
-_UNREAD = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw",
-           ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
+MAX_ROWS = 40
+"""Rows that a :class:`DataCheck` prints; ``rows()`` has all."""
+
+_OTHER_SUFFIXES = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
+                   ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
 _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes"}
+
+
+@dataclass(frozen=True, eq=False)
+class DataCheck:
+    """What is wrong with a data set; prints as a table.
+
+    Attributes:
+        name: what was checked.
+        layout: what it was taken for, in words.
+        counts: images by split.
+        problems: all of them, in the order of the data.
+        bad: by the fingerprint of each split, the numbers of the samples that cannot be used.
+        twins: the same for good samples whose file is that of an earlier one of the same split.
+    """
+
+    name: str
+    layout: str
+    counts: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    bad: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    twins: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Problems that training cannot go on with."""
+        return tuple(problem for problem in self.problems if not problem.note)
+
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        """What is worth knowing, and no reason to stop."""
+        return tuple(problem for problem in self.problems if problem.note)
+
+    @property
+    def ok(self) -> bool:
+        """True when there is no error."""
+        return not self.errors
+
+    def rows(self) -> list[dict[str, str]]:
+        """All problems as rows of a table: kind, file, entry, problem."""
+        return [
+            {
+                "kind": "note" if problem.note else "error",
+                "file": "" if problem.file == self.name else problem.file.removeprefix(f"{self.name}{os.sep}"),
+                "entry": problem.entry,
+                "problem": problem.text.replace(f"{self.name}{os.sep}", ""),
+            }
+            for problem in self.problems
+        ]
+
+    def __repr__(self) -> str:
+        images = ", ".join(f"{count} images" + (f" in {s}" if s != WHOLE else "") for s, count in self.counts.items())
+        verdict = f"{counted(len(self.errors), 'error')}, {counted(len(self.notes), 'note')}"
+        bad = sum(map(len, self.bad.values()))
+        unusable = f"; {counted(bad, 'image')} cannot be used" if bad else ""
+        verdict = verdict if self.problems else "nothing is wrong"
+        lines = [f"{self.name}: {self.layout}", f"{images or 'no images'}: {verdict}{unusable}"]
+        rows = sorted(self.rows(), key=lambda row: row["kind"])  # errors first
+        widths = {key: max((len(r[key]) for r in rows[:MAX_ROWS]), default=0) for key in ("kind", "file", "entry")}
+        for row in rows[:MAX_ROWS]:
+            cells = [row[key].ljust(width) for key, width in widths.items() if width]
+            lines.append("  ".join(["", *cells, row["problem"]]))
+        if len(rows) > MAX_ROWS:
+            lines.append(f"  ... and {len(rows) - MAX_ROWS} more: rows(), or prockd check-data --all, has them")
+        if bad:
+            lines.append("Mend them, or train without them: on_bad='skip' (--set data.on_bad=skip) leaves them out.")
+        return "\n".join(lines)
 
 
 def check_data(
@@ -31,18 +96,25 @@ def check_data(
     task: str | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,
     progress: bool = True,
-) -> DataReport:
-    """Read everything once and tell every problem, instead of stopping at the first.
+) -> DataCheck:
+    """Read everything once and list every problem, instead of stopping at the first.
 
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
     class has, boxes without area, with swapped corners or outside the image, broken annotation files, entries that
-    belong to no image, the same file in two subsets or of two classes, and classes in ``val`` or ``test`` that
-    ``train`` lacks. Notes are images without objects or label, the same file twice in a subset, and files that are left
+    belong to no image, the same file in two splits or of two classes, and classes in ``val`` or ``test`` that
+    ``train`` lacks. Notes are images without objects or label, the same file twice in a split, and files that are left
     out.
 
+    Example:
+        >>> import numpy as np
+        >>> from prockd.datasets import Arrays
+        >>> pixels = np.zeros((3, 6, 9, 3), np.uint8)
+        >>> check_data(Arrays(pixels[:1], labels=[0], classes=["cat", "dog"]), progress=False).errors[0].text
+        'is 9 x 6 px, too small to show a part: 8 px is the least'
+
     Args:
-        data: a folder or file of any layout that :func:`open_data` knows, a data set, or data sets by subset.
-        task: "classification", "segmentation" or "detection"; None for what the layout is for.
+        data: a folder or file of any format that :func:`open_data` knows, a data set, or data sets by split.
+        task: "classification", "segmentation" or "detection"; None for what the format is for.
         classes: class names of a folder or file, as :func:`open_data` takes them.
         progress: show a progress bar.
     """
@@ -51,109 +123,125 @@ def check_data(
         path, name = Path(data), str(data).rstrip(os.sep)
         if path.suffix.lower() == ".csv" and is_keypoints(path):
             count, problems = check_keypoints(path)
-            return DataReport(name, "looks like key points", {WHOLE: count}, tuple(problems))
+            return DataCheck(name, "looks like key points", {WHOLE: count}, tuple(problems))
         try:
-            found = next(iter(find_layout(path, task).values()))
-            subsets = open_subsets(path, task=task, classes=classes, on_bad="skip")
+            found = find_layout(path, task)
+            splits = found.open(classes=classes, on_bad="skip")
         except DatasetError as error:
-            problem = Problem(name, "", str(error).removeprefix(f"{name} "))
-            return DataReport(name, "cannot be opened", {}, (problem,))
-        task = task or found.task
-        layout = f"looks like {found.layout}, for {task}" if task != "none" else f"looks like {found.layout}"
+            return DataCheck(name, "cannot be opened", {}, (Problem.of(name, error),))
+        task = task or found.format.task
+        layout = f"looks like {found.format.name}" + (f", for {task}" if task != "none" else "")
         if path.is_dir():
             problems += _left_out(path)
             for table in sorted(table for table in path.rglob("*.csv") if is_keypoints(table)):
                 problems += check_keypoints(table)[1]
     else:
-        subsets = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
-        name, first = (repr(data) if len(subsets) == 1 else ", ".join(subsets)), next(iter(subsets.values()))
+        splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
+        name, first = (repr(data) if len(splits) == 1 else ", ".join(splits)), next(iter(splits.values()))
         task = task or getattr(first, "task", None) or _task_of(first)
         layout = f"data set for {task}"
-    layout += f", {named(tuple(next(iter(subsets.values())).classes))}"
-    seen: dict[str, _Seen] = {}
-    shown: dict[str, list[set[int]]] = {}
-    bad: dict[str, tuple[int, ...]] = {}
-    twins: dict[str, tuple[int, ...]] = {}
-    with tqdm(total=sum(map(len, subsets.values())), desc="checking", unit="image", disable=not progress) as bar:
-        for subset, dataset in subsets.items():
-            problems += getattr(dataset, "flaws", ())
-            key = dataset.fingerprint
-            told, bad[key], twins[key], shown[subset] = _check(subset, dataset, task, seen, bar)
-            problems += told
-    learned = set[int]().union(*shown.get("train", ()))
-    for subset in shown.keys() - {"train"} if learned else ():
-        dataset, images = subsets[subset], shown[subset]
-        for label in sorted(set[int]().union(*images) - learned):
-            count = sum(label in of_image for of_image in images)
-            text = (
-                f"has class {dataset.classes[label]!r} in {count} image{'' if count == 1 else 's'}, and train has none"
-            )
-            problems.append(Problem(subset, "", f"{text}: give train some, or leave these out"))
-        lacking = {m for m, of_image in enumerate(images) if of_image - learned}
-        bad[dataset.fingerprint] = tuple(sorted({*bad[dataset.fingerprint], *lacking}))
-    problems += _too_few_classes(subsets, task)
-    counts = {subset: len(dataset) for subset, dataset in subsets.items()}
-    return DataReport(name, layout, counts, tuple(problems), MappingProxyType(bad), MappingProxyType(twins))
+    classes = tuple(next(iter(splits.values())).classes)
+    reading = _Reading(task, problems)
+    with tqdm(total=sum(map(len, splits.values())), desc="checking", unit="image", disable=not progress) as bar:
+        for split, dataset in splits.items():
+            reading.read_split(split, dataset, bar)
+    reading.compare_with_train(splits)
+    if task == "classification" and len(classes) == 1 and getattr(next(iter(splits.values())), "tags", None) is None:
+        text = f"there is one class, {classes[0]!r}: classification needs two"
+        problems.append(Problem("", "", text, note=True))
+    counts = {split: len(dataset) for split, dataset in splits.items()}
+    bad, twins = ({key: tuple(sorted(n)) for key, n in of.items()} for of in (reading.bad, reading.twins))
+    return DataCheck(name, f"{layout}, {class_list(classes)}", counts, tuple(problems), bad, twins)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Where the content of a file was first met: its subset, name, number and classes."""
+class _First:
+    """Where the content of a file was first met."""
 
-    subset: str
+    split: str
     name: str
     number: int
     classes: set[int]
 
 
-def _check(
-    subset: str, dataset: ImageDataset, task: str, seen: dict[str, _Seen], bar: tqdm
-) -> tuple[list[Problem], tuple[int, ...], tuple[int, ...], list[set[int]]]:
-    """Problems of one data set, the numbers of its bad samples and of twins, and the classes that each sample shows."""
-    problems, bad, twins, untold = [], [], [], []
-    shown: list[set[int]] = []
-    for m in range(len(dataset)):
-        sample, found = _read(dataset, m)
-        name = _place(dataset, m)
-        content = "" if sample is None else _content(dataset, m, sample)
-        classes = set[int]() if sample is None else _classes_in(sample)
-        twin = seen.get(content)
-        if twin is not None:
-            text = f"is the same file as {twin.name}" + (f" in {twin.subset}" if twin.subset != subset else "")
-            torn = classes and twin.classes and classes != twin.classes
-            if torn:
-                here, there = (", ".join(_names(dataset, shown)) for shown in (classes, twin.classes))
-                text += f", but shows {here}, and that {there}: mend the one that is wrong"
-            found.append(Problem(name, "", text, note=twin.subset == subset and not torn))
-            if twin.subset == subset:
-                twins.append(m)
-                bad += [twin.number] if torn else []
-        elif content:
-            seen[content] = _Seen(subset, name, m, classes)
-        if sample is not None:
-            found += [Problem(name, "", text) for text in _flaws(sample, len(dataset.classes))]
-            if not _is_told(sample, task):
-                untold.append(name)
-        shown.append(classes)
-        if any(not problem.note for problem in found):
-            bad.append(m)
-        problems += found
-        bar.update()
-    if untold and len(untold) == len(dataset) - len(bad) and task in _NEEDED:
-        told = "unlabelled: can be used for transfer, never for the task"
-        problems.append(Problem(subset, "", f"no image has {_NEEDED[task]} ({told})", note=task == "classification"))
-    else:
-        problems += [
-            Problem(name, "", f"has no {_NEEDED[task].split()[-1]}", note=True) for name in untold if task in _NEEDED
-        ]
-    return problems, tuple(sorted({*bad})), tuple(m for m in twins if m not in bad), shown
+@dataclass
+class _Reading:
+    """What is known of a data set while its splits are read once, one after the other.
+
+    Attributes:
+        task: what the images are for.
+        problems: those so far.
+        bad: by fingerprint, numbers of the samples that cannot be used.
+        twins: by fingerprint, numbers of good samples whose file was met before in the same split.
+        first: by the digest of a file, where it was first met.
+        classes: by split, the classes that each of its samples shows.
+    """
+
+    task: str
+    problems: list[Problem]
+    bad: dict[str, set[int]] = field(default_factory=dict)
+    twins: dict[str, set[int]] = field(default_factory=dict)
+    first: dict[str, _First] = field(default_factory=dict)
+    classes: dict[str, list[set[int]]] = field(default_factory=dict)
+
+    def read_split(self, split: str, dataset: ImageDataset, bar: tqdm) -> None:
+        """Read all samples of a split."""
+        self.problems += getattr(dataset, "flaws", ())
+        bad, twins = (of.setdefault(dataset.fingerprint, set()) for of in (self.bad, self.twins))
+        unlabelled, of_split = [], self.classes.setdefault(split, [])
+        for m in range(len(dataset)):
+            sample, problems = _read(dataset, m)
+            name = str(dataset.paths[m]) if isinstance(dataset, FileDataset) else id_of(dataset, m)
+            of_split.append(set() if sample is None else _classes_in(sample))
+            if sample is not None:
+                problems += self._twin(split, dataset, m, sample, name)
+                problems += sample_problems(sample, len(dataset.classes), name)
+                unlabelled += [] if _has_annotation(sample, self.task) else [name]
+            if any(not problem.note for problem in problems):
+                bad.add(m)
+            self.problems += problems
+            bar.update()
+        twins -= bad
+        if self.task in _NEEDED and unlabelled:
+            if len(unlabelled) == len(dataset) - len(bad):
+                text = f"no image has {_NEEDED[self.task]} (unlabelled: can be used for transfer, never for the task)"
+                self.problems.append(Problem(split, "", text, note=self.task == "classification"))
+            else:
+                text = f"has no {_NEEDED[self.task].split()[-1]}"
+                self.problems += [Problem(name, "", text, note=True) for name in unlabelled]
+
+    def _twin(self, split: str, dataset: ImageDataset, m: int, sample: Sample, name: str) -> Iterator[Problem]:
+        """Whether the file was met before. Its content decides: a copy has another name, and often another date."""
+        classes, content = self.classes[split][m], _content(dataset, m, sample)
+        first = self.first.setdefault(content, _First(split, name, m, classes))
+        if (first.split, first.number) == (split, m):
+            return
+        text = f"is the same file as {first.name}" + (f" in {first.split}" if first.split != split else "")
+        contradicts = bool(classes and first.classes and classes != first.classes)
+        if contradicts:
+            here, there = (", ".join(_names(dataset, labels)) for labels in (classes, first.classes))
+            text += f", but shows {here}, and that {there}: mend the one that is wrong"
+        yield Problem(name, "", text, note=first.split == split and not contradicts)
+        if first.split == split:
+            self.twins[dataset.fingerprint].add(m)
+            self.bad[dataset.fingerprint] |= {first.number} if contradicts else set()
+
+    def compare_with_train(self, splits: Mapping[str, ImageDataset]) -> None:
+        """Samples of other splits that show a class which no sample of train shows cannot be used."""
+        learned = set[int]().union(*self.classes.get("train", ()))
+        for split in self.classes.keys() - {"train"} if learned else ():
+            dataset, of_split = splits[split], self.classes[split]
+            for label in sorted(set[int]().union(*of_split) - learned):
+                images = counted(sum(label in labels for labels in of_split), "image")
+                text = f"has class {dataset.classes[label]!r} in {images}, and train has none"
+                self.problems.append(Problem(split, "", f"{text}: give train some, or leave these out"))
+            self.bad[dataset.fingerprint] |= {m for m, labels in enumerate(of_split) if labels - learned}
 
 
-def _too_few_classes(subsets: Mapping[str, ImageDataset], task: str) -> Iterator[Problem]:
-    """One class of whole images, where there is nothing to tell apart."""
-    first = next(iter(subsets.values()))
-    if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
-        yield Problem("", "", f"there is one class, {first.classes[0]!r}: classification needs two", note=True)
+def id_of(dataset: ImageDataset, index: int) -> str:
+    """The name of a sample without reading it: its id where the data set lists them, else its number."""
+    ids = getattr(dataset, "ids", None)
+    return str(index if ids is None else ids[index])
 
 
 def _read(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Problem]]:
@@ -165,42 +253,22 @@ def _read(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Proble
         return None, [Problem(id_of(dataset, index), "", str(error))]
 
 
-def _flaws(sample: Sample, num_classes: int) -> Iterator[str]:
-    """What no data set may give, whatever it was made from."""
-    H, W = size = sample.image.shape[:2]
-    if min(size) < MIN_IMAGE_PX:
-        yield f"is {W} x {H} px, too small to show a part: {MIN_IMAGE_PX} px is the least"
-    box_labels = [] if sample.box_labels is None else np.asarray(sample.box_labels).tolist()
-    for label in {sample.label, *box_labels} - {UNLABELLED}:
-        if not 0 <= label < num_classes:
-            yield f"has label {label}, and {num_classes} classes have labels 0..{num_classes - 1}"
-    for number, box in enumerate([] if sample.boxes is None else sample.boxes.tolist(), 1):
-        wrong = box_flaw(box, size)
-        if wrong:
-            yield f"object {number}: {wrong}"
-    if sample.mask is not None:
-        beyond = sorted(label for label in _classes_in(sample) if label >= num_classes)
-        if beyond:
-            held = ", ".join(map(str, beyond[:5]))
-            yield f"its mask holds {held}, and {num_classes} classes have 0..{num_classes - 1}"
-
-
 def _classes_in(sample: Sample) -> set[int]:
-    found = {sample.label}
+    classes = {sample.label}
     if sample.box_labels is not None:
-        found |= set(np.asarray(sample.box_labels).tolist())
+        classes |= set(np.asarray(sample.box_labels).tolist())
     if sample.mask is not None:
-        found |= set(np.flatnonzero(np.bincount(sample.mask.ravel(), minlength=256)).tolist()) - {IGNORE}
+        classes |= set(values_of(sample.mask)) - {IGNORE}
     if sample.tags is not None:
-        found |= set(np.flatnonzero(sample.tags).tolist())
-    return found - {UNLABELLED}
+        classes |= set(np.flatnonzero(sample.tags).tolist())
+    return classes - {UNLABELLED}
 
 
 def _names(dataset: ImageDataset, labels: set[int]) -> list[str]:
     return [dataset.classes[c] if 0 <= c < len(dataset.classes) else f"class {c}" for c in sorted(labels)]
 
 
-def _is_told(sample: Sample, task: str) -> bool:
+def _has_annotation(sample: Sample, task: str) -> bool:
     if task == "segmentation":
         return sample.mask is not None
     if task == "detection":
@@ -212,7 +280,7 @@ def _task_of(dataset: ImageDataset) -> str:
     sample, _ = _read(dataset, 0)
     if sample is not None and sample.mask is not None:
         return "segmentation"
-    plain = sample is None or sample.label != UNLABELLED or sample.tags is not None or sample.boxes is None
+    plain = sample is None or _has_annotation(sample, "classification") or sample.boxes is None
     return "classification" if plain else "detection"
 
 
@@ -222,16 +290,6 @@ def _content(dataset: ImageDataset, index: int, sample: Sample) -> str:
         with dataset.paths[index].open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
-
-
-def id_of(dataset: ImageDataset, index: int) -> str:
-    """The name of a sample without reading it: its id where the data set lists them, else its number."""
-    ids = getattr(dataset, "ids", None)
-    return str(index if ids is None else ids[index])
-
-
-def _place(dataset: ImageDataset, index: int) -> str:
-    return str(dataset.paths[index]) if isinstance(dataset, FileDataset) else id_of(dataset, index)
 
 
 def _left_out(root: Path) -> Iterator[Problem]:
@@ -244,7 +302,7 @@ def _left_out(root: Path) -> Iterator[Problem]:
                 yield Problem(str(path), "", f"is a link to {path.readlink()}, which leads nowhere")
             elif path.is_symlink() and path.is_dir() and _leads_back(path):
                 yield Problem(str(path), "", f"is a link that leads back to {path.readlink()}: left out", note=True)
-            elif path.suffix.lower() in _UNREAD and not name.startswith("."):
+            elif path.suffix.lower() in _OTHER_SUFFIXES and not name.startswith("."):
                 wanted = " ".join(sorted(IMAGE_SUFFIXES))
                 yield Problem(str(path), "", f"is left out: {path.suffix} is not one of {wanted}", note=True)
 

@@ -1,33 +1,69 @@
-"""What the formats that lie in files share: reading one sample, and telling everything that is wrong with it."""
+"""What all formats that lie in files share: their options, reading one sample, telling everything wrong with it."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
-from jaxtyping import Int64
 
 from prockd._types import UNLABELLED, Sample
 from prockd.cache import digest
-from prockd.datasets._common import WHAT_TO_DO, DatasetError, Problem, named, refuse
+from prockd.datasets.problems import WHAT_TO_DO, DatasetError, Problem, class_list, counted, refuse
 from prockd.datasets.read import read_image
+
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""Names that folders and files of a split go by."""
+
+WHOLE = "all"
+"""Name of the only split of a data set that is not divided."""
+
+
+class FormatOptions(TypedDict, total=False):
+    """What every format of files takes beside its path and ``classes``.
+
+    Attributes:
+        group: regular expression that finds the group of an image (video, patient, farm) in its id, or in its first
+            bracket: ``"(video[0-9]+)"``. :func:`train_test_split` keeps groups whole. None for what the format tells.
+        on_bad: ``"refuse"`` raises when there is an entry that belongs to no image (a line that cannot be used, a file
+            without its partner, a class folder without pictures), ``"skip"`` leaves it out.
+        from_train: the classes are those of a training set: a class folder without pictures is then fine, and one that
+            is none of them is a bad entry. Other formats do not ask.
+    """
+
+    group: str | None
+    on_bad: str
+    from_train: bool
 
 
 class FileDataset:
-    """Images in files as a data set; a format adds what it knows in ``_known``.
+    """Images in files as a data set; a format adds what it reads beside the image in ``_annotation``.
 
     No image is decoded before it is asked for. A sample that cannot be used raises when it is asked for; ``read`` tells
     all its problems instead.
+
+    Args:
+        root: the folder that ids are relative to.
+        paths: M image files.
+        classes: class names in label order.
+        labels: M class indices; None for unlabelled images.
+        groups: M names, equal for images that are near copies of each other (frames of a video).
+        annotations: the other files that are read.
+        key: what else the fingerprint must change with.
+        flaws: entries that are no sample at all.
+        options: see :class:`FormatOptions`.
 
     Attributes:
         root: the folder that ids are relative to.
         paths: M image files.
         ids: M unique names: the paths below ``root``, with ``/``.
         labels: (M,) class indices, or ``UNLABELLED``.
-        groups: M names, equal for images that are near copies of each other (frames of a video); None if not known.
-        flaws: entries that are no sample at all, and are left out (``on_bad="skip"``).
+        groups: M names; None if not known.
+        flaws: entries that are left out (``on_bad="skip"``).
         fingerprint: changes with the names, sizes and times of change of all files, and with the arguments.
+
+    Raises:
+        DatasetError: there are no images, ``group`` finds nothing in an id, or there are flaws to be refused.
     """
 
     task: ClassVar[str] = "classification"
@@ -40,20 +76,20 @@ class FileDataset:
         *,
         labels: Sequence[int] | None = None,
         groups: Sequence[str] | None = None,
-        group: str | None = None,
         annotations: Sequence[Path] = (),
         key: object = None,
         flaws: Sequence[Problem] = (),
-        on_bad: str = "refuse",
+        **options: Unpack[FormatOptions],
     ) -> None:
-        refuse(flaws, str(root), on_bad)
+        refuse(flaws, str(root), options.get("on_bad", "refuse"))
         self.root, self.paths, self.flaws, self._classes = root, tuple(paths), tuple(flaws), tuple(classes)
         if not self.paths:
-            raise DatasetError(f"{root} holds no images that can be used{_first(flaws)}")
-        self.ids = tuple(_name(path, root) for path in self.paths)
+            raise DatasetError(f"{root} holds no images that can be used{f': {flaws[0]}' if flaws else ''}")
+        self.ids = tuple(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.as_posix() for p in self.paths)
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)
-        known = None if groups is None else tuple(groups)
-        self.groups = known if group is None else match_groups(self.ids, group)
+        self.groups = None if groups is None else tuple(groups)
+        if pattern := options.get("group"):
+            self.groups = tuple(_group(pattern, id) for id in self.ids)
         dates = [_date(path) for path in (*self.paths, *annotations)]
         self.fingerprint = digest([type(self).__name__, self._classes, self.labels.tolist(), self.ids, dates, key])
 
@@ -75,19 +111,18 @@ class FileDataset:
 
     def read(self, index: int) -> tuple[Sample | None, list[Problem]]:
         """Return a sample, None when it cannot be made, and everything that is wrong with it."""
-        path, image = self.paths[index], None
-        problems = []
+        path, image, problems = self.paths[index], None, []
         try:
             image = read_image(path)
         except DatasetError as error:
-            problems.append(Problem(str(path), "", str(error).removeprefix(f"{path} ")))
-        known, more = self._known(index, None if image is None else image.shape[:2])
-        problems += more
+            problems.append(Problem.of(path, error))
+        fields, others = self._annotation(index, None if image is None else image.shape[:2])
+        problems += others
         if image is None or any(not problem.note for problem in problems):
             return None, problems
-        return Sample(image, int(self.labels[index]), self.ids[index], **known), problems
+        return Sample(image, int(self.labels[index]), self.ids[index], **fields), problems
 
-    def _known(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
+    def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
         """The other fields of a sample whose image has height and width ``size``, and what is wrong with them."""
         return {}, []
 
@@ -97,34 +132,29 @@ class FileDataset:
 
     def __repr__(self) -> str:
         groups = f", {len(set(self.groups))} groups" if self.groups else ""
-        left_out = (
-            f", {len(self.flaws)} bad entr{'y' if len(self.flaws) == 1 else 'ies'} left out" if self.flaws else ""
-        )
-        counted = f"{len(self)} images, {named(self.classes)}{self._facts()}{groups}{left_out}"
-        return f"{type(self).__name__}({str(self.root)!r}: {counted})"
+        bad = f", {counted(len(self.flaws), 'bad entry', 'bad entries')} left out" if self.flaws else ""
+        facts = f"{len(self)} images, {class_list(self.classes)}{self._facts()}{groups}{bad}"
+        return f"{type(self).__name__}({str(self.root)!r}: {facts})"
 
 
-def match_groups(ids: Sequence[str], pattern: str) -> tuple[str, ...]:
-    """The group of each id: what the regular expression finds in it, or its first bracket where it has one.
+def by_split(paths: Sequence[Path], *, whole_name: bool = False) -> dict[str, Path]:
+    """The paths that are named like a split: ``train``, ``val2017``, and among others ``instances_val2017.json``.
 
-    Raises:
-        DatasetError: nothing is found in an id.
+    Args:
+        paths: files or folders.
+        whole_name: the name must say nothing else, so that a class may be called "test tube".
     """
-    found = [re.search(pattern, id) for id in ids]
-    for id, match in zip(ids, found, strict=True):
-        if match is None:
-            raise DatasetError(f"group={pattern!r} finds nothing in {id!r}: every image needs a group")
-    return tuple(match[1] if match.re.groups else match[0] for match in found if match)
-
-
-def numbers_of(names: Sequence[str], classes: Sequence[str]) -> Int64[np.ndarray, " M"]:
-    """Label of each name; the empty name is unlabelled."""
-    index = {name: label for label, name in enumerate(classes)}
-    return np.array([index[name] if name else UNLABELLED for name in names], np.int64)
+    splits: dict[str, Path] = {}
+    for split, names in SPLITS.items():
+        for path in paths:
+            words = [word for word in re.split(r"[^a-z]+", path.name.lower()) if word]
+            if set(words) & set(names) and (len(words) == 1 or not whole_name):
+                splits.setdefault(split, path)
+    return splits
 
 
 def pair_by_stem(
-    images: Sequence[Path], images_root: Path, others: Sequence[Path], others_root: Path, what: str
+    images: Sequence[Path], images_root: Path, others: Sequence[Path], others_root: Path, kind: str
 ) -> tuple[list[tuple[Path, Path]], list[Problem]]:
     """Each image with the file of the same path and stem below another folder, and what is left over.
 
@@ -134,22 +164,19 @@ def pair_by_stem(
     pairs, flaws = [], []
     for other in others:
         stem = re.sub(r"[_-](mask|seg|label|gt)$", "", _stem(other, others_root))
-        if stem in by_stem:
-            flaws.append(Problem(str(other), "", f"a second {what} of that name, beside {by_stem[stem].name}"))
-        by_stem.setdefault(stem, other)
-    free = dict(by_stem)
+        if by_stem.setdefault(stem, other) != other:
+            flaws.append(Problem(str(other), "", f"a second {kind} of that name, beside {by_stem[stem].name}"))
+    alone = dict(by_stem)
     for image in images:
         stem = _stem(image, images_root)
         key = stem if stem in by_stem else re.sub(r"[_-](img|image|rgb)$", "", stem)
         if key in by_stem:
             pairs.append((image, by_stem[key]))
-            free.pop(key, None)
+            alone.pop(key, None)
         else:
-            flaws.append(Problem(str(image), "", f"no {what}: looked for {Path(others_root, stem)}.*"))
-    flaws += [
-        Problem(str(path), "", f"{what} without an image: looked for {Path(images_root, s)}.*")
-        for s, path in free.items()
-    ]
+            flaws.append(Problem(str(image), "", f"no {kind}: looked for {Path(others_root, stem)}.*"))
+    for stem, path in alone.items():
+        flaws.append(Problem(str(path), "", f"{kind} without an image: looked for {Path(images_root, stem)}.*"))
     return pairs, flaws
 
 
@@ -157,8 +184,11 @@ def _stem(path: Path, root: Path) -> str:
     return path.relative_to(root).with_suffix("").as_posix()
 
 
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+def _group(pattern: str, id: str) -> str:
+    match = re.search(pattern, id)
+    if match is None:
+        raise DatasetError(f"group={pattern!r} finds nothing in {id!r}: every image needs a group")
+    return match[1] if match.re.groups else match[0]
 
 
 def _date(path: Path) -> tuple[int, int] | None:
@@ -167,7 +197,3 @@ def _date(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
-
-
-def _first(flaws: Sequence[Problem]) -> str:
-    return f": {flaws[0]}" if flaws else ""

@@ -4,10 +4,11 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from prockd._types import UNLABELLED
-from prockd.datasets._common import DatasetError, Problem
-from prockd.datasets.files import FileDataset
+from prockd.datasets.files import FileDataset, FormatOptions, by_split
+from prockd.datasets.problems import DatasetError, Problem
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 
 
@@ -17,59 +18,69 @@ class ImageFolder(FileDataset):
     Labels follow the sorted names of the sub-folders. Hidden files and folders are left out, and so are links to the
     folder itself or above it; sub-folders of a class folder belong to the class.
 
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as photos:
+        ...     for name in ("cat", "dog"):
+        ...         (Path(photos) / name).mkdir()
+        ...         Image.new("RGB", (32, 24)).save(f"{photos}/{name}/a.png")
+        ...     dataset = ImageFolder(photos)
+        ...     dataset.classes, dataset[1].id, dataset[1].label
+        (('cat', 'dog'), 'dog/a.png', 1)
+
     Args:
         root: the folder.
         classes: the class sub-folders to use, in label order; None for all of them. For a folder without sub-folders,
             the names of the classes that the pictures may belong to.
-        from_train: the classes are those of a training set: a class without pictures is then fine, and a folder that is
-            none of them is a bad entry.
-        group: regular expression that finds the group of an image in its id (``"(video[0-9]+)"``); its groups are then
-            known to :func:`split`.
-        on_bad: ``"refuse"`` raises when a class folder holds no picture, ``"skip"`` leaves the class without pictures.
+        options: ``group``, ``on_bad`` and ``from_train``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
         DatasetError: the folder is missing, or it or a class folder holds no picture, or an image has no group.
     """
 
     def __init__(
-        self,
-        root: Path | str,
-        *,
-        classes: Sequence[str] | None = None,
-        from_train: bool = False,
-        group: str | None = None,
-        on_bad: str = "refuse",
+        self, root: Path | str, *, classes: Sequence[str] | None = None, **options: Unpack[FormatOptions]
     ) -> None:
         root = Path(root)
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder")
-        folders = class_folders(root)
-        loose = pictures(root, "*")
+        folders, loose = class_folders(root), pictures(root, "*")
         names = folders if classes is None else list(classes)
-        flaws: list[Problem] = []
+        files, flaws = [(path, UNLABELLED) for path in loose], list[Problem]()
         if folders:
             if loose:
                 warnings.warn(f"{len(loose)} images beside the class folders of {root} are left out", stacklevel=2)
-            files = [(path, label) for label, name in enumerate(names) for path in pictures(root / name, "**/*")]
-            empty = sorted(set(range(len(names))) - {label for _, label in files})
-            if from_train:
-                beyond = [(name, len(pictures(root / name, "**/*"))) for name in folders if name not in names]
-                text = "train has no class of that name: its {} images are left out"
-                flaws = [Problem(str(root), f"class folder {name}", text.format(num)) for name, num in beyond]
-            else:
-                text = "holds no images: remove it, or list the other classes in classes.txt"
-                flaws = [Problem(str(root), f"class folder {names[label]}", text) for label in empty]
-        else:
-            files = [(path, UNLABELLED) for path in loose]
+            files = [(path, label) for label, name in enumerate(names) for path in pictures(root / name)]
+            empty = [names[label] for label in sorted(set(range(len(names))) - {label for _, label in files})]
+            text = dict.fromkeys(empty, "holds no images: remove it, or list the other classes in classes.txt")
+            if options.get("from_train"):
+                beyond = {name: len(pictures(root / name)) for name in folders if name not in names}
+                text = {n: f"train has no class of that name: its {m} images are left out" for n, m in beyond.items()}
+            flaws = [Problem(str(root), f"class folder {name}", flaw) for name, flaw in text.items()]
         if not files and not flaws:
             wanted = " ".join(sorted(IMAGE_SUFFIXES))
             raise DatasetError(f"{root} holds no images: looked for {wanted} in it and in its class sub-folders")
         paths, labels = [path for path, _ in files], [label for _, label in files]
-        super().__init__(root, paths, names, labels=labels, group=group, flaws=flaws, on_bad=on_bad)
+        super().__init__(root, paths, names, labels=labels, flaws=flaws, **options)
 
 
 def class_folders(root: Path) -> list[str]:
     """Names of the sub-folders, sorted; hidden ones and links that lead back to the folder or above it are left out."""
     real = Path(os.path.realpath(root))
-    found = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    return sorted(p.name for p in found if not real.is_relative_to(os.path.realpath(p)))
+    folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return sorted(p.name for p in folders if not real.is_relative_to(os.path.realpath(p)))
+
+
+def has_class_folders(path: Path) -> bool:
+    """Whether a folder is divided into classes, and not into splits of loose pictures."""
+    folders = [path / name for name in class_folders(path)]
+    splits = by_split(folders, whole_name=True)
+    if "train" in splits and pictures(splits["train"], "*"):  # else "train" may be a class beside others
+        return any(pictures(folder, "*") for folder in folders if folder not in splits.values())
+    return any(map(pictures, folders))
+
+
+def has_loose_pictures(path: Path) -> bool:
+    """Whether there are pictures in the folder itself."""
+    return bool(pictures(path, "*"))

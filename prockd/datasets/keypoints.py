@@ -9,9 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from prockd.datasets._common import DatasetError, Problem, refuse
-from prockd.datasets._table import Row, read_table
+from prockd.datasets.problems import DatasetError, Problem, refuse
 from prockd.datasets.read import image_size
+from prockd.datasets.table import read_table
 
 FRAME_FOLDERS = (".", "frames", "images")
 """Where the images of a CSV file are looked for, below its folder."""
@@ -76,28 +76,13 @@ def read_keypoints(path: Path | str, *, parts: Sequence[str] | None = None, on_b
         DatasetError: the file cannot be read or lacks a column, or (with ``"refuse"``) a line has no number where one
             belongs, or a part that is not among ``parts``.
     """
-    annotations, problems = parse_keypoints(Path(path), parts)
+    annotations, problems = _parse(Path(path), parts)
     refuse(problems, str(path), on_bad)
     return annotations
 
 
-def parse_keypoints(path: Path, parts: Sequence[str] | None = None) -> tuple[PointAnnotations, list[Problem]]:
-    """The points of all good lines, and a problem for each bad one."""
-    _, rows = read_table(path, _COLUMNS)
-    names = tuple(sorted({row["part"] for _, row in rows} - {""}) if parts is None else parts)
-    points: dict[str, list[tuple[float, float, int, bool, int]]] = {}
-    problems = []
-    for row in rows:
-        try:
-            points.setdefault(row[1]["frame"], []).append(_point(row, names))
-        except DatasetError as error:
-            problems.append(Problem(str(path), f"line {row[0]}", str(error)))
-    images = {frame: _image_points(found) for frame, found in points.items() if found}
-    return PointAnnotations(names, MappingProxyType(images)), problems
-
-
 def is_keypoints(path: Path) -> bool:
-    """True for a CSV file with the columns of key points."""
+    """Whether a CSV file has the columns of key points."""
     try:
         return set(_COLUMNS) <= set(read_table(path)[0])
     except DatasetError:
@@ -107,9 +92,9 @@ def is_keypoints(path: Path) -> bool:
 def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
     """How many images have points, and every problem: bad lines, images that are missing, points outside of them."""
     try:
-        annotations, problems = parse_keypoints(path)
+        annotations, problems = _parse(path)
     except DatasetError as error:
-        return 0, [Problem(str(path), "", str(error).removeprefix(f"{path} "))]
+        return 0, [Problem.of(path, error)]
     for frame, points in annotations.images.items():
         places = [path.parent / folder / frame for folder in FRAME_FOLDERS]
         place = next((place for place in places if place.is_file()), None)
@@ -120,7 +105,7 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
         try:
             H, W = image_size(place)
         except DatasetError as error:
-            problems.append(Problem(str(place), "", str(error).removeprefix(f"{place} ")))
+            problems.append(Problem.of(place, error))
             continue
         for (x, y), part in zip(points.xy.tolist(), points.part, strict=True):
             if not (0 <= x <= W and 0 <= y <= H):
@@ -129,30 +114,43 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
     return len(annotations), problems
 
 
-def _point(row: Row, parts: tuple[str, ...]) -> tuple[float, float, int, bool, int]:
-    cells = row[1]
+def _parse(path: Path, parts: Sequence[str] | None = None) -> tuple[PointAnnotations, list[Problem]]:
+    """The points of all good lines, and a problem for each bad one."""
+    _, rows = read_table(path, _COLUMNS)
+    names = tuple(sorted({row["part"] for _, row in rows} - {""}) if parts is None else parts)
+    lines: dict[str, list[dict[str, str]]] = {}
+    problems = []
+    for line, cells in rows:
+        if flaw := _line_flaw(cells, names):
+            problems.append(Problem(str(path), f"line {line}", flaw))
+        else:
+            lines.setdefault(cells["frame"], []).append(cells)
+    images = {
+        frame: ImagePoints(
+            np.array([[cells["x_px"], cells["y_px"]] for cells in points]).astype(np.float32),
+            np.array([names.index(cells["part"]) for cells in points], np.int64),
+            np.array([cells.get("visible") != "0" for cells in points]),
+            np.array([int(cells.get("joint_id") or -1) for cells in points], np.int64),
+        )
+        for frame, points in lines.items()
+    }
+    return PointAnnotations(names, MappingProxyType(images)), problems
+
+
+def _line_flaw(cells: Mapping[str, str], parts: tuple[str, ...]) -> str:
+    """What is wrong with a line, in words; empty when nothing is."""
     if not cells["frame"]:
-        raise DatasetError("no frame: the name of an image file is missing")
+        return "no frame: the name of an image file is missing"
     if cells["part"] not in parts:
-        raise DatasetError(f"part {cells['part']!r} is not one of {', '.join(parts)}")
-    xy = []
+        return f"part {cells['part']!r} is not one of {', '.join(parts)}"
     for axis in ("x_px", "y_px"):
         try:
-            xy.append(float(cells[axis]))
+            number = float(cells[axis])
         except ValueError:
-            raise DatasetError(f"{axis} is {cells[axis]!r}, not a number of pixels") from None
-        if not math.isfinite(xy[-1]):
-            raise DatasetError(f"{axis} is {cells[axis]!r}, not a number of pixels")
+            number = math.nan
+        if not math.isfinite(number):
+            return f"{axis} is {cells[axis]!r}, not a number of pixels"
     visible, joint = cells.get("visible", ""), cells.get("joint_id", "")
     if visible not in ("", "0", "1"):
-        raise DatasetError(f"visible is {visible!r}, not 1 or 0")
-    if joint and not joint.isdecimal():
-        raise DatasetError(f"joint_id is {joint!r}, not a number from 0")
-    return xy[0], xy[1], parts.index(cells["part"]), visible != "0", int(joint) if joint else -1
-
-
-def _image_points(points: list[tuple[float, float, int, bool, int]]) -> ImagePoints:
-    x, y, part, visible, joint = zip(*points, strict=True)
-    return ImagePoints(
-        np.array([x, y], np.float32).T, np.array(part, np.int64), np.array(visible, bool), np.array(joint, np.int64)
-    )
+        return f"visible is {visible!r}, not 1 or 0"
+    return f"joint_id is {joint!r}, not a number from 0" if joint and not joint.isdecimal() else ""

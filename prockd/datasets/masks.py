@@ -1,26 +1,26 @@
 """Pictures with a mask each: what segmentation learns."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE
-from prockd.datasets._common import DatasetError, Problem
-from prockd.datasets.files import FileDataset, pair_by_stem
+from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem
+from prockd.datasets.problems import DatasetError, Problem, listed, values_of
 from prockd.datasets.read import pictures, read_mask
 
 IGNORED_CLASS = "ignore"
 """The name that marks a value of a mask as belonging to no class: such pixels become ``IGNORE``."""
 
-_LOSSY = {".jpg", ".jpeg"}
-_MOST_CLASSES = 255
-_MOST_VALUE = 65535
-_BAR_AFTER_S = 2.0
+_MAX_CLASSES = 255
+_MAX_VALUE = 65535
+_IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
+_MASKS = ("masks", "mask", "labels", "annotations", "SegmentationClass", "annot", "gt")
+_BESIDE = ("annot", "_annot", "_masks", "_mask", "_labels", "masks", "labels")
 
 
 class MaskDataset(FileDataset):
@@ -31,7 +31,7 @@ class MaskDataset(FileDataset):
         paths: M image files.
         masks: M mask files.
         classes: class names by the value that stands for them in the masks, see :class:`MaskFolder`.
-        options: what :class:`FileDataset` takes: groups, flaws, ...
+        options: what :class:`~prockd.datasets.files.FileDataset` takes: groups, flaws, ...
     """
 
     task = "segmentation"
@@ -45,24 +45,27 @@ class MaskDataset(FileDataset):
         **options: Any,
     ) -> None:
         self.masks = tuple(masks)
-        self._given = None if classes is None else _by_value(classes)
-        key = self._given and list(self._given.items())
+        self._declared = None if classes is None else _by_value(classes)
+        key = self._declared and list(self._declared.items())
         super().__init__(root, paths, (), annotations=self.masks, key=key, **options)
 
     @cached_property
     def names(self) -> dict[int, str]:
         """Class name by the value that stands for it in the masks; ``"ignore"`` for no class."""
-        if self._given is not None:
-            return self._given
+        if self._declared is not None:
+            return self._declared
         values: set[int] = set()
-        for path in tqdm(self.masks, desc="values of masks", unit="mask", delay=_BAR_AFTER_S):
+        for path in tqdm(self.masks, desc="values of masks", unit="mask", delay=2.0):
             try:
-                values |= set(_values(read_mask(path)))
+                values |= set(values_of(read_mask(path)))
             except DatasetError:
-                continue  # told when the sample is read
-        if values - {IGNORE} <= {0, 1} or values <= {0, IGNORE}:
-            return {value: "background" if value == 0 else "object" for value in _two(values)} | _ignored(values)
-        if len(values) > _MOST_CLASSES:
+                continue  # a problem of its sample, when that is read
+        # Programs that write one object use 0 and 255, where 255 is the object; beside a 1, 255 is a border as in VOC.
+        if values <= {0, IGNORE} and IGNORE in values:
+            return {0: "background", IGNORE: "object"}
+        if values <= {0, 1, IGNORE}:
+            return {0: "background", 1: "object", IGNORE: IGNORED_CLASS}
+        if len(values) > _MAX_CLASSES:
             raise DatasetError(
                 f"the masks of {self.root} hold {len(values)} values: a class has one value, so list `classes` by value"
             )
@@ -73,38 +76,28 @@ class MaskDataset(FileDataset):
         """Class names in the order of their values."""
         return tuple(dict.fromkeys(name for name in self.names.values() if name != IGNORED_CLASS))
 
-    def _known(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
-        path = self.masks[index]
+    def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
+        path, problems = self.masks[index], list[Problem]()
         try:
             levels = read_mask(path)
         except DatasetError as error:
-            return {}, [Problem(str(path), "", str(error).removeprefix(f"{path} "))]
-        problems = []
+            return {}, [Problem.of(path, error)]
         if size is not None and levels.shape != size:
             (H, W), (h, w) = size, levels.shape
             problems.append(Problem(str(path), "", f"is {w} x {h} px and its image {W} x {H} px: both need one size"))
-        values = _values(levels)
-        undeclared = [value for value in values if value not in self.names]
-        if undeclared:
-            told = ", ".join(map(str, undeclared[:5])) + (", ..." if len(undeclared) > 5 else "")
-            declared = ", ".join(map(str, list(self.names)[:12])) + (", ..." if len(self.names) > 12 else "")
-            text = (
-                f"holds {told}, and the classes have the values {declared}: mend it, or name the value in classes.txt"
-            )
-            problems.append(Problem(str(path), "", text))
+        values = values_of(levels)
+        if undeclared := [value for value in values if value not in self.names]:
+            text = f"holds {listed(undeclared)}, and the classes have the values {listed(self.names, 12)}"
+            problems.append(Problem(str(path), "", f"{text}: mend it, or name the value in classes.txt"))
         if problems:
             return {}, problems
         if all(self.names[value] == IGNORED_CLASS for value in values):
             problems.append(Problem(str(path), "", "every pixel is ignored", note=True))
-        return {"mask": self._indices(levels)}, problems
-
-    def _indices(self, levels: UInt16[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-        index = {name: i for i, name in enumerate(self.classes)} | {IGNORED_CLASS: IGNORE}
-        lookup = np.full(max(self.names) + 1, IGNORE, np.uint8)
+        index_of = {name: i for i, name in enumerate(self.classes)} | {IGNORED_CLASS: IGNORE}
+        lookup = np.full(max(self.names) + 1, IGNORE, np.uint8)  # from the value in the file to the class index
         for value, name in self.names.items():
-            lookup[value] = index[name]
-        found: np.ndarray = lookup[levels]  # (H, W)
-        return found
+            lookup[value] = index_of[name]
+        return {"mask": lookup[levels]}, problems
 
 
 class MaskFolder(MaskDataset):
@@ -123,8 +116,7 @@ class MaskFolder(MaskDataset):
             Values of one name are one class, and the name ``"ignore"`` marks pixels that are not scored; 255 is ignored
             where it has no name. None finds the values by reading all masks once, when the classes are first asked for;
             masks of 0 and 1 or of 0 and 255 are then "background" and "object", others are named by their number.
-        group: regular expression that finds the group of an image in its id; None as described above.
-        on_bad: ``"refuse"`` raises when an image or a mask has no partner, ``"skip"`` leaves it out.
+        options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
         DatasetError: a folder is missing or holds no picture, or partners are missing (with ``"refuse"``).
@@ -137,63 +129,72 @@ class MaskFolder(MaskDataset):
         images: str = "images",
         masks: str = "masks",
         classes: Sequence[str] | Mapping[int, str] | None = None,
-        group: str | None = None,
-        on_bad: str = "refuse",
+        **options: Unpack[FormatOptions],
     ) -> None:
-        root = Path(root)
-        paths, groups, found = [], [], []
-        flaws: list[Problem] = []
-        for name in mask_places(root, images, masks):
-            place = root / name / images
-            pairs, unpaired = pair_by_stem(
-                pictures(place, "**/*"), place, pictures(root / name / masks, "**/*"), root / name / masks, "mask"
-            )
+        root, flaws = Path(root), list[Problem]()
+        files: list[tuple[Path, Path]] = []
+        groups: list[str] = []
+        for name in _places(root, images, masks):
+            folder, others = root / name / images, root / name / masks
+            pairs, unpaired = pair_by_stem(pictures(folder), folder, pictures(others), others, "mask")
             flaws += unpaired
             for image, mask in pairs:
-                if mask.suffix.lower() in _LOSSY:
+                if mask.suffix.lower() in (".jpg", ".jpeg"):
                     flaws.append(Problem(str(mask), "", "JPEG does not keep class numbers: store masks as PNG"))
                     continue
-                paths.append(image)
-                found.append(mask)
-                groups.append(name or image.parent.relative_to(place).as_posix())
+                files.append((image, mask))
+                groups.append(name or image.parent.relative_to(folder).as_posix())
         several = groups if len(set(groups)) > 1 else None
-        super().__init__(root, paths, found, classes, groups=several, group=group, flaws=flaws, on_bad=on_bad)
+        super().__init__(
+            root, [image for image, _ in files], [mask for _, mask in files], classes, groups=several, flaws=flaws,
+            **options,
+        )  # fmt: skip
 
 
-def mask_places(root: Path, images: str, masks: str) -> list[str]:
-    """Where below ``root`` the image and mask folders are: ``""`` for root itself, else names of sub-folders.
+def mask_splits(path: Path) -> dict[str, partial[MaskFolder]]:
+    """What opens each split of images and masks: beside each other, in ``images/train``, or undivided."""
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    beside = {}
+    for split, folder in by_split(folders, whole_name=True).items():
+        masks = [f"{folder.name}{ending}" for ending in _BESIDE if (path / f"{folder.name}{ending}").is_dir()]
+        if masks:
+            beside[split] = partial(MaskFolder, path, images=folder.name, masks=masks[0])
+    if beside:
+        return beside
+    options = [(images, masks) for images in _IMAGES for masks in _MASKS if (path / masks).is_dir()]
+    for images, masks in options:
+        splits = by_split(sorted((path / images).glob("*/")), whole_name=True)
+        inner = {s: p.name for s, p in splits.items() if pictures(path / masks / p.name)}
+        if inner:
+            return {
+                s: partial(MaskFolder, path, images=f"{images}/{name}", masks=f"{masks}/{name}")
+                for s, name in inner.items()
+            }
+    for images in _IMAGES:
+        for masks in _MASKS:
+            places = _places(path, images, masks, missing_ok=True)
+            if any(pictures(path / place / masks) for place in places):
+                return {WHOLE: partial(MaskFolder, path, images=images, masks=masks)}
+    return {}
 
-    Raises:
-        DatasetError: nowhere.
-    """
+
+def _places(root: Path, images: str, masks: str, missing_ok: bool = False) -> list[str]:
+    """Where below ``root`` the image and mask folders are: ``""`` for root itself, else names of sub-folders."""
     if (root / images).is_dir() and (root / masks).is_dir():
         return [""]
     below = sorted(root.iterdir()) if root.is_dir() else []
     places = [p.name for p in below if (p / images).is_dir() and (p / masks).is_dir() and not p.name.startswith(".")]
-    if not places:
+    if not places and not missing_ok:
         raise DatasetError(f"{root} has no folders {images} and {masks}, and no sub-folder has both")
     return places
 
 
-def _values(levels: UInt16[np.ndarray, "H W"]) -> list[int]:
-    return [int(value) for value in np.flatnonzero(np.bincount(levels.ravel()))]
-
-
 def _by_value(classes: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
-    pairs = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
-    names = dict(sorted(pairs))
+    names = dict(sorted(classes.items() if isinstance(classes, Mapping) else enumerate(classes)))
     names.setdefault(IGNORE, IGNORED_CLASS)
     count = len(set(names.values()) - {IGNORED_CLASS})
-    if not 1 <= count <= _MOST_CLASSES:
-        raise DatasetError(f"{count} classes: a mask tells 1 to {_MOST_CLASSES} apart")
-    if not 0 <= min(names) <= max(names) <= _MOST_VALUE:
-        raise DatasetError(f"classes have the values {min(names)}..{max(names)}, and a mask holds 0..{_MOST_VALUE}")
+    if not 1 <= count <= _MAX_CLASSES:
+        raise DatasetError(f"{count} classes: a mask tells 1 to {_MAX_CLASSES} apart")
+    if not 0 <= min(names) <= max(names) <= _MAX_VALUE:
+        raise DatasetError(f"classes have the values {min(names)}..{max(names)}, and a mask holds 0..{_MAX_VALUE}")
     return names
-
-
-def _two(values: set[int]) -> list[int]:
-    return [0, IGNORE] if 1 not in values and IGNORE in values else [0, 1]
-
-
-def _ignored(values: set[int]) -> dict[int, str]:
-    return {} if IGNORE in _two(values) else {IGNORE: IGNORED_CLASS}

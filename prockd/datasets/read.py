@@ -3,19 +3,28 @@
 import re
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from prockd.datasets._common import DatasetError
+from prockd.datasets.problems import DatasetError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-_MOST = 65535
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5
+IMAGE_FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),
+                 "TIFF": (".tif", ".tiff")}  # fmt: skip
+"""Pillow's names of the formats that are read, with their suffixes; no other of its decoders ever sees a file."""
+
+IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
+OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
+               b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
+"""How the files begin that are often found under the suffix of a picture."""
+
+_MAX_MASK_VALUE = 65535
+_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # of EXIF: from 5 on, the picture is stored lying on its side
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_UNREADABLE = (*_BOMBS, OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "H W 3"]:
@@ -24,14 +33,11 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "H W 3"]:
     The EXIF orientation is applied, transparency laid on white, 16 and 32 bits scaled to 8 by the range of their mode.
 
     Raises:
-        DatasetError: the file is missing, truncated, too large to be a photograph, or no picture.
+        DatasetError: the file is missing, truncated, too large to be a photograph, or no picture of ``IMAGE_FORMATS``.
     """
-    try:
-        with _open(path) as file:
-            file.load()
-            return _to_rgb(ImageOps.exif_transpose(file))
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as file:
+        file.load()
+        return _to_rgb(ImageOps.exif_transpose(file))
 
 
 def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
@@ -40,21 +46,16 @@ def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
     Raises:
         DatasetError: the file is missing, truncated or no picture, or its pixels are colours or beyond 65535.
     """
-    try:
-        with _open(path) as file:
-            file.load()
-            levels = np.asarray(
-                file if file.mode in ("1", "L", "P") or file.mode.startswith("I") else file.convert("RGB")
-            )
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    if levels.ndim == 3:
+    with _opened(path) as file:
+        file.load()
+        levels = np.asarray(file if file.mode in ("1", "L", "P") or file.mode.startswith("I") else file.convert("RGB"))
+    if levels.ndim == 3:  # grey saved as RGB still has one number a pixel; a colour would have to be guessed
         if not (levels == levels[..., :1]).all():
             raise DatasetError(f"{path} holds colours, not class numbers: store it as a palette or grey image")
         levels = levels[..., 0]
     low, high = int(levels.min()), int(levels.max())
-    if low < 0 or high > _MOST:
-        raise DatasetError(f"{path} holds {low}..{high}, and class numbers go from 0 to {_MOST}")
+    if low < 0 or high > _MAX_MASK_VALUE:
+        raise DatasetError(f"{path} holds {low}..{high}, and class numbers go from 0 to {_MAX_MASK_VALUE}")
     return levels.astype(np.uint16)
 
 
@@ -64,28 +65,44 @@ def image_size(path: Path | str) -> tuple[int, int]:
     Raises:
         DatasetError: the file is missing, too large to be a photograph, or no picture.
     """
+    with _opened(path) as file:
+        turned = file.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
+        return (file.width, file.height) if turned else (file.height, file.width)
+
+
+def pictures(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """Picture files by their suffix, sorted, hidden ones left out."""
+    files = [p for p in folder.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Image.Image]:
+    """A picture whose errors, in whatever words Pillow has, become one that names the file and what to do."""
     try:
-        with _open(path) as file:
-            turned = file.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-            return (file.width, file.height) if turned else (file.height, file.width)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        with warnings.catch_warnings():
+            # Pillow warns of one large picture and refuses twice its size; neither is a photograph.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            file = Image.open(path, formats=tuple(IMAGE_FORMATS))
+        with file:
+            yield file
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist") from error
+    except _BOMBS as error:
+        pixels, most = int(re.findall(r"\d+", str(error))[0]), Image.MAX_IMAGE_PIXELS
+        text = f"{pixels:,} pixels, and {most:,} are the most"
+        raise DatasetError(f"{path} is larger than any photograph: {text}. Store a smaller copy") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        reason = _kind(Path(path)) if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DatasetError(f"{path} cannot be read as an image ({reason}): replace or remove the file") from error
 
 
-def _open(path: Path | str) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path)
-
-
-def _unreadable(path: Path | str, error: BaseException) -> DatasetError:
-    if isinstance(error, FileNotFoundError):
-        return DatasetError(f"{path} does not exist")
-    if isinstance(error, _BOMBS):
-        many, most = int(re.search(r"\d+", str(error))[0]), Image.MAX_IMAGE_PIXELS  # type: ignore[index]
-        told = f"{many:,} pixels, and {most:,} are the most"
-        return DatasetError(f"{path} is larger than any photograph: {told}. Store a smaller copy")
-    return DatasetError(f"{path} cannot be read as an image ({error}): replace or remove the file")
+def _kind(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(256)
+    kind = next((name for begin, name in OTHER_KINDS.items() if begin in start), "")
+    wanted = ", ".join(IMAGE_FORMATS)
+    return f"its bytes are {kind}, not one of {wanted}" if kind else f"its bytes do not begin as those of {wanted} do"
 
 
 def _to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
@@ -93,6 +110,7 @@ def _to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         levels = np.asarray(picture)
         if picture.mode == "F" or levels.min() < 0:
             raise ValueError(f"levels {levels.min()}..{levels.max()} have no defined white; convert it to 8 bits")
+        # Pillow gives 16-bit files as 32-bit integers too: the levels tell which white is meant.
         white = 65535 if levels.max() <= 65535 else 2**31 - 1
         grey = np.rint(levels * (255 / white)).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)  # (H, W, 3)
@@ -100,9 +118,3 @@ def _to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.array(picture.convert("RGB"))
-
-
-def pictures(folder: Path, pattern: str) -> list[Path]:
-    """Picture files by their suffix, sorted, hidden ones left out."""
-    found = [p for p in folder.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

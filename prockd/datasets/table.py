@@ -1,17 +1,21 @@
 """A list of pictures with their labels, in a CSV file."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from prockd.datasets._common import DatasetError, Problem
-from prockd.datasets._table import Row, read_table
-from prockd.datasets.files import FileDataset, numbers_of
+from prockd._types import UNLABELLED
+from prockd.datasets.files import FileDataset, FormatOptions
+from prockd.datasets.problems import DatasetError, Problem
 
 PATH_COLUMNS = ("path", "file", "filename", "image")
-_SEPARATORS = ("|", ";")
+
+Row = tuple[int, dict[str, str]]
+"""The number of a line, counted from 1 with the header, and its cells by column name."""
 
 
 class ImageTable(FileDataset):
@@ -26,8 +30,7 @@ class ImageTable(FileDataset):
     Args:
         path: the CSV file.
         classes: class names in label order; None for the sorted names in the file, or the columns of 0 and 1.
-        group: regular expression that finds the group of an image in its id; None takes the column ``group``.
-        on_bad: ``"refuse"`` raises when a line cannot be used, ``"skip"`` leaves it out.
+        options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
         DatasetError: the file cannot be read or has no column of paths, or (with ``"refuse"``) a line has no path, a
@@ -35,78 +38,92 @@ class ImageTable(FileDataset):
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        *,
-        classes: Sequence[str] | None = None,
-        group: str | None = None,
-        on_bad: str = "refuse",
+        self, path: Path | str, *, classes: Sequence[str] | None = None, **options: Unpack[FormatOptions]
     ) -> None:
         self.path = Path(path)
         columns, rows = read_table(self.path)
-        where = next((name for name in PATH_COLUMNS if name in columns), None)
-        if where is None:
+        where = next((name for name in PATH_COLUMNS if name in columns), "")
+        if not where:
             raise DatasetError(f"{path}, line 1: no column {' or '.join(PATH_COLUMNS)}; it has {', '.join(columns)}")
-        flags = [name for name in columns if name and name not in (where, "group")]
-        self._multi = "label" not in columns and bool(flags)
-        tell = _Teller(columns, [] if {"label", "labels"} & set(columns) else flags)
-        shown = [tell(row) for row in rows]
-        names = tell.flags or sorted({name for of_row in shown for name in of_row if isinstance(of_row, list)} - {""})
-        known = tuple(names if classes is None else classes)
-        flaws, good, seen = [], [], dict[str, int]()
-        for row, classes_shown in zip(rows, shown, strict=True):
-            text = _flaw(row, where, classes_shown, known, seen)
-            if text:
-                flaws.append(Problem(str(path), f"line {row[0]}", text))
+        others = [name for name in columns if name and name not in (where, "group")]
+        self._several = "label" not in columns and bool(others)
+        flags = [] if {"label", "labels"} & set(columns) else others
+        shown = [_classes_in(cells, flags) for _, cells in rows]
+        names = tuple(flags or sorted({name for row in shown for name in row}) if classes is None else classes)
+        flaws, good, first_line = [], [], dict[str, int]()
+        for (line, cells), labels in zip(rows, shown, strict=True):
+            name, unknown = cells[where], [label for label in labels if label not in names]
+            odd = [flag for flag in flags if cells[flag] not in ("0", "1")]
+            flaw = ""
+            if not name:
+                flaw = f"no {where}: the name of an image file is missing"
+            elif name in first_line:
+                flaw = f"{name} is listed twice, first in line {first_line[name]}"
+            elif odd:
+                flaw = f"column {odd[0]!r} holds {cells[odd[0]]!r}, not 0 or 1"
+            elif cells.get("group") == "":
+                flaw = "no group: where there is a column of groups, every image needs one"
+            elif unknown:
+                flaw = f"class {unknown[0]!r} is not one of {', '.join(names)}"
             else:
-                seen[row[1][where]] = row[0]
-                good.append((row[1], classes_shown))
-        paths = [self.path.parent / cells[where] for cells, _ in good]
-        labels = None if self._multi else numbers_of([names[0] if names else "" for _, names in good], known).tolist()
-        self.tags = np.array([[name in names for name in known] for _, names in good], np.uint8)
-        groups = [cells["group"] for cells, _ in good] if "group" in columns else None
+                first_line[name] = line
+                good.append((cells, labels))
+            flaws += [Problem(str(path), f"line {line}", flaw)] if flaw else []
+        single = None if self._several else [names.index(labels[0]) if labels else UNLABELLED for _, labels in good]
+        self.tags = np.array([[name in labels for name in names] for _, labels in good], np.uint8)  # (M, C)
         super().__init__(
-            self.path.parent, paths, known, labels=labels, groups=groups, group=group, annotations=[self.path],
-            key=self.tags.tolist() if self._multi else None, flaws=flaws, on_bad=on_bad,
+            self.path.parent, [self.path.parent / cells[where] for cells, _ in good], names, labels=single,
+            groups=[cells["group"] for cells, _ in good] if "group" in columns else None, annotations=[self.path],
+            key=self.tags.tolist() if self._several else None, flaws=flaws, **options,
         )  # fmt: skip
 
-    def _known(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
-        return {"tags": self.tags[index]} if self._multi else {}, []
+    def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
+        return {"tags": self.tags[index]} if self._several else {}, []
 
     def _facts(self) -> str:
-        return ", several an image" if self._multi else ""
+        return ", several an image" if self._several else ""
 
 
-class _Teller:
-    """Which classes a row of a table names, or in words why it cannot be told."""
-
-    def __init__(self, columns: list[str], flags: list[str]) -> None:
-        self.columns, self.flags = columns, flags
-
-    def __call__(self, row: Row) -> list[str] | str:
-        cells = row[1]
-        if self.flags:
-            odd = [name for name in self.flags if cells[name] not in ("0", "1")]
-            if odd:
-                return f"column {odd[0]!r} holds {cells[odd[0]]!r}, not 0 or 1"
-            return [name for name in self.flags if cells[name] == "1"]
-        if "label" in self.columns:
-            return [cells["label"]] if cells["label"] else []
-        joined = cells.get("labels", "")
-        for separator in _SEPARATORS:
-            joined = joined.replace(separator, "|")
-        return list(dict.fromkeys(name.strip() for name in joined.split("|") if name.strip()))
+def _classes_in(cells: dict[str, str], flags: Sequence[str]) -> list[str]:
+    """The classes that a line names."""
+    if flags:
+        return [name for name in flags if cells[name] == "1"]
+    names = [cells["label"]] if "label" in cells else cells.get("labels", "").replace(";", "|").split("|")
+    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
-def _flaw(row: Row, where: str, shown: list[str] | str, classes: Sequence[str], seen: Mapping[str, int]) -> str:
-    path = row[1][where]
-    if not path:
-        return f"no {where}: the name of an image file is missing"
-    if path in seen:
-        return f"{path} is listed twice, first in line {seen[path]}"
-    if isinstance(shown, str):
-        return shown
-    if row[1].get("group") == "":
-        return "no group: where there is a column of groups, every image needs one"
-    unknown = [name for name in shown if name not in classes]
-    return f"class {unknown[0]!r} is not one of {', '.join(classes)}" if unknown else ""
+def is_image_table(path: Path) -> bool:
+    """Whether a CSV file has a column of image paths."""
+    return bool(set(read_table(path)[0]) & set(PATH_COLUMNS))
+
+
+def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list[Row]]:
+    """Read a CSV file in UTF-8, with commas or semicolons between its cells; empty lines are left out.
+
+    Returns:
+        The column names in lower case, and the rows; a row that is too short has empty cells.
+
+    Raises:
+        DatasetError: the file is missing, empty or no text, or a required column is.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not text in UTF-8 ({error}): save it as CSV UTF-8") from error
+    header = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if header.count(";") > header.count(",") else ",")
+    try:
+        columns = [name.strip().lower() for name in next(reader, [])]
+        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise DatasetError(f"{path}, line 1: no column {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
+    padding = [""] * len(columns)
+    return columns, [
+        (line, {name: cell.strip() for name, cell in zip(columns, [*cells, *padding], strict=False)})
+        for line, cells in lines
+    ]

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 from xml.etree import ElementTree
 
-from prockd.datasets._common import DatasetError, Problem
 from prockd.datasets.boxes import Annotation, Box, BoxDataset
-from prockd.datasets.files import pair_by_stem
+from prockd.datasets.files import FormatOptions, pair_by_stem
+from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import pictures
 
-IMAGE_FOLDERS = ("images", "JPEGImages")
-XML_FOLDERS = ("annotations", "Annotations")
+_IMAGES = ("images", "JPEGImages")
+_XML = ("annotations", "Annotations")
 
 
 class VocFolder(BoxDataset):
@@ -25,74 +26,73 @@ class VocFolder(BoxDataset):
             kinds of files side by side.
         classes: class names in label order; None for the sorted names of all objects.
         first_px: number of the first pixel, 1 as VOC has it, or 0.
-        group: regular expression that finds the group of an image in its id.
-        on_bad: ``"refuse"`` raises when an image or an XML file has no partner, ``"skip"`` leaves it out.
+        options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
         DatasetError: a folder is missing or empty, or partners are missing (with ``"refuse"``).
     """
 
     def __init__(
-        self,
-        root: Path | str,
-        *,
-        classes: Sequence[str] | None = None,
-        first_px: int = 1,
-        group: str | None = None,
-        on_bad: str = "refuse",
-    ) -> None:
+        self, root: Path | str, *, classes: Sequence[str] | None = None, first_px: int = 1,
+        **options: Unpack[FormatOptions],
+    ) -> None:  # fmt: skip
         root = Path(root)
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder")
-        images = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), root)
-        files = next((root / name for name in XML_FOLDERS if (root / name).is_dir()), root)
-        xml = sorted(p for p in files.rglob("*.xml") if p.is_file() and not p.name.startswith("."))
-        pairs, flaws = pair_by_stem(pictures(images, "**/*"), images, xml, files, "XML file")
+        images = next((root / name for name in _IMAGES if (root / name).is_dir()), root)
+        folder = next((root / name for name in _XML if (root / name).is_dir()), root)
+        files = sorted(p for p in folder.rglob("*.xml") if p.is_file() and not p.name.startswith("."))
+        pairs, flaws = pair_by_stem(pictures(images), images, files, folder, "XML file")
         annotations = [read_voc(path, first_px) for _, path in pairs]
-        super().__init__(
-            root, [image for image, _ in pairs], annotations, classes, group=group, flaws=flaws, key=first_px,
-            on_bad=on_bad,
-        )  # fmt: skip
+        paths = [image for image, _ in pairs]
+        super().__init__(root, paths, annotations, classes, flaws=flaws, key=first_px, **options)
+
+
+def is_voc(path: Path) -> bool:
+    """Whether a folder has pictures and XML files where :class:`VocFolder` looks for them."""
+    has_xml = any(path.glob("*.xml")) or any(any((path / name).rglob("*.xml")) for name in _XML)
+    return has_xml and (any((path / name).is_dir() for name in _IMAGES) or bool(pictures(path, "*")))
 
 
 def read_voc(path: Path, first_px: int = 1) -> Annotation:
-    """Read one XML file; what it lacks is told among the problems of the annotation."""
+    """Read one XML file; what it lacks is among the problems of the annotation."""
+    annotation = Annotation(path)
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except ElementTree.ParseError as error:
         line, column = error.position
-        text = f"is not well-formed XML at column {column}: {str(error).partition(': line')[0]}"
-        return Annotation(path, problems=(Problem(str(path), f"line {line}", text),))
+        reason = str(error).partition(": line")[0]
+        annotation.add_problem(f"line {line}", f"is not well-formed XML at column {column}: {reason}")
+        return annotation
     except (OSError, ValueError, LookupError) as error:
-        return Annotation(path, problems=(Problem(str(path), "", f"cannot be read: {error}"),))
-    problems, boxes = [], []
+        annotation.add_problem("", f"cannot be read: {error}")
+        return annotation
     if root.tag != "annotation":
-        problems.append(Problem(str(path), "", f"is a <{root.tag}>, not a VOC <annotation>"))
+        annotation.add_problem("", f"is a <{root.tag}>, not a VOC <annotation>")
     for number, element in enumerate(root.iter("object"), 1):
-        entry = f"object {number}"
-        name = (element.findtext("name") or "").strip()
-        missing = [] if name else ["<name>"]
-        written = {side: element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")}
-        missing += [f"<bndbox><{side}>" for side, text in written.items() if text is None]
-        edges = [_number(text or "") for text in written.values()]
+        entry, name = f"object {number}", (element.findtext("name") or "").strip()
+        texts = {side: element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")}
+        edges = {side: _number(text) for side, text in texts.items()}
+        missing = ["<name>"] * (not name) + [f"<bndbox><{side}>" for side, text in texts.items() if text is None]
+        odd = [side for side, edge in edges.items() if not math.isfinite(edge)]
         if missing:
-            problems.append(Problem(str(path), entry, f"lacks {', '.join(missing)}"))
-        elif not all(map(math.isfinite, edges)):
-            odd = next(side for side, edge in zip(written, edges, strict=True) if not math.isfinite(edge))
-            problems.append(Problem(str(path), entry, f"<{odd}> is {written[odd]!r}, not a number"))
+            annotation.add_problem(entry, f"lacks {', '.join(missing)}")
+        elif odd:
+            annotation.add_problem(entry, f"<{odd[0]}> is {texts[odd[0]]!r}, not a number")
         else:
-            x0, y0, x1, y1 = edges
-            wide, high = int(x1 > x0), int(y1 > y0)  # one number for both edges is a box without area, not a pixel
-            corners = (x0 - first_px, y0 - first_px, x1 + wide - first_px, y1 + high - first_px)
-            told = ", ".join(f"{side} {edge:g}" for side, edge in zip(written, edges, strict=True))
-            boxes.append(Box(entry, name, corners, f"box {told}"))
-    H, W = (_number(root.findtext(f"size/{side}") or "") for side in ("height", "width"))
-    size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
-    return Annotation(path, tuple(boxes), size, tuple(problems))
+            x0, y0, x1, y1 = (edge - first_px for edge in edges.values())
+            # The last pixel belongs to the box, so that its far edge is one further. Not so where both edges have one
+            # number: that is a box without area, to be refused, and would become one of a single pixel.
+            corners = (x0, y0, x1 + (x1 > x0), y1 + (y1 > y0))
+            text = "box " + ", ".join(f"{side} {edge:g}" for side, edge in edges.items())
+            annotation.boxes.append(Box(entry, name, corners, text))
+    H, W = (_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
+    annotation.size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
+    return annotation
 
 
-def _number(text: str) -> float:
+def _number(text: str | None) -> float:
     try:
-        return float(text)
+        return float(text or "")
     except ValueError:
         return math.nan

@@ -8,8 +8,8 @@ from jaxtyping import Int64
 
 from prockd._types import ImageDataset, Sample
 from prockd.cache import digest
-from prockd.datasets._common import DatasetError
-from prockd.datasets.packed import PackedImages, chosen_rows
+from prockd.datasets.packed import PackedImages, row_numbers
+from prockd.datasets.problems import DatasetError
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class _Subset:
 
     @property
     def ids(self) -> tuple[str, ...] | None:
-        known = getattr(self.dataset, "ids", None)
-        return None if known is None else tuple(str(known[m]) for m in self.indices)
+        ids = getattr(self.dataset, "ids", None)
+        return None if ids is None else tuple(str(ids[m]) for m in self.indices)
 
     @property
     def labels(self) -> Int64[np.ndarray, " M"]:
@@ -36,8 +36,8 @@ class _Subset:
 
     @property
     def groups(self) -> tuple[Hashable, ...] | None:
-        known = groups_of(self.dataset)
-        return None if known is None else tuple(known[m] for m in self.indices)
+        groups = groups_of(self.dataset)
+        return None if groups is None else tuple(groups[m] for m in self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -51,14 +51,14 @@ class _Subset:
 
 def labels_of(dataset: ImageDataset) -> Int64[np.ndarray, " M"]:
     """Return all labels, from the data set's own ``labels`` where it has them, else by reading every sample."""
-    known = getattr(dataset, "labels", None)
-    return np.array([dataset[m].label for m in range(len(dataset))] if known is None else known, np.int64)
+    labels = getattr(dataset, "labels", None)
+    return np.array([dataset[m].label for m in range(len(dataset))] if labels is None else labels, np.int64)
 
 
 def groups_of(dataset: ImageDataset) -> Sequence[Hashable] | None:
     """Return the group of each sample (the video of a frame), where the data set knows it."""
-    known: Sequence[Hashable] | None = getattr(dataset, "groups", None)
-    return known
+    groups: Sequence[Hashable] | None = getattr(dataset, "groups", None)
+    return groups
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int] | np.ndarray) -> ImageDataset:
@@ -69,57 +69,68 @@ def subset(dataset: ImageDataset, indices: Sequence[int] | np.ndarray) -> ImageD
     """
     if isinstance(dataset, PackedImages):
         return dataset.select(indices)
-    return _Subset(dataset, chosen_rows(indices, len(dataset)).tolist())
+    return _Subset(dataset, row_numbers(indices, len(dataset)).tolist())
 
 
-def split(
-    dataset: ImageDataset, fraction: float, seed: int, groups: Sequence[Hashable] | None = None
+def train_test_split(
+    dataset: ImageDataset, test_size: float, seed: int = 0, *, groups: Sequence[Hashable] | None = None
 ) -> tuple[ImageDataset, ImageDataset]:
     """Divide a data set at random into two.
 
     Without groups each class is divided alike. With groups, such as the video that each frame is from, a group goes to
     one side as a whole, so that near copies are never on both.
 
+    Example:
+        >>> import numpy as np
+        >>> from prockd.datasets import Arrays
+        >>> frames = Arrays(np.zeros((8, 16, 16, 3), np.uint8), labels=[0] * 8, classes=["cow"])
+        >>> videos = ["a", "a", "a", "b", "b", "b", "c", "c"]
+        >>> train, test = train_test_split(frames, 0.25, groups=videos)
+        >>> len(train), [sample.id for sample in test]
+        (6, ['6', '7'])
+
     Args:
         dataset: what to divide.
-        fraction: share of the first part, between 0 and 1; both parts get at least one image or group.
+        test_size: share of the test part, between 0 and 1; both parts get at least one image or group.
         seed: the same seed divides alike.
         groups: a name for each sample, equal for those that belong together; None for the groups that the data set
             knows itself, if it does. ``range(len(dataset))`` divides image by image all the same.
 
     Returns:
-        The first part and the rest, each in the order of the data set.
+        The part to train on and the part to test on, each in the order of the data set.
 
     Raises:
         DatasetError: fewer than two images or groups, or not one group a sample.
-        ValueError: the fraction is not between 0 and 1.
+        ValueError: ``test_size`` is not between 0 and 1.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction={fraction}: must lie between 0 and 1")
+    if not 0 < test_size < 1:
+        raise ValueError(f"test_size={test_size}: must lie between 0 and 1")
     rng = np.random.default_rng(seed)
     groups = groups_of(dataset) if groups is None else groups
     if groups is None:
         labels = labels_of(dataset)
-        first = np.concatenate([_draw(np.flatnonzero(labels == c), fraction, rng) for c in np.unique(labels)])
+        test = np.concatenate([_draw(np.flatnonzero(labels == c), test_size, rng) for c in np.unique(labels)])
     else:
         if len(groups) != len(dataset):
             raise DatasetError(f"{len(groups)} groups for {len(dataset)} samples")
         number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         group_of = np.array([number[group] for group in groups])
+        # Groups differ in size: of the groups in random order, as many as come nearest to the share of images.
         order = rng.permutation(len(number))
         filled = np.bincount(group_of)[order].cumsum()
-        count = int(np.abs(filled - fraction * len(dataset)).argmin()) + 1
-        first = np.flatnonzero(np.isin(group_of, order[: min(count, len(number) - 1)]))
-    rest = np.setdiff1d(np.arange(len(dataset)), first)
-    if len(first) == 0 or len(rest) == 0:
+        count = int(np.abs(filled - test_size * len(dataset)).argmin()) + 1
+        test = np.flatnonzero(np.isin(group_of, order[: min(count, len(number) - 1)]))
+    train = np.setdiff1d(np.arange(len(dataset)), test)
+    if len(train) == 0 or len(test) == 0:
         raise DatasetError(
             f"{len(dataset)} images cannot be divided: two are needed, of two groups where there are groups"
         )
-    return subset(dataset, np.sort(first)), subset(dataset, rest)
+    return subset(dataset, train), subset(dataset, np.sort(test))
 
 
-def _draw(members: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    count = round(fraction * len(members))
+def _draw(members: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Members at random: their share, and if there are two at least one and not all."""
+    count = round(share * len(members))
     if len(members) > 1:
         count = min(max(count, 1), len(members) - 1)
     return rng.permutation(members)[:count]

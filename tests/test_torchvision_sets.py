@@ -69,8 +69,8 @@ def test_voc_has_boxes_or_masks(voc):
 
 
 def test_their_folders_are_known_by_their_looks(pets, voc):
-    assert len(open_data(pets, task="classification", subset="test")) == 1
-    assert open_data(pets, task="detection", subset="train")[0].boxes is not None
+    assert len(open_data(pets, task="classification", split="test")) == 1
+    assert open_data(pets, task="detection", split="train")[0].boxes is not None
     assert "looks like Oxford-IIIT Pet, for segmentation" in repr(check_data(pets, task="segmentation", progress=False))
 
 
@@ -99,5 +99,5 @@ def test_what_these_sets_do_not_have_is_refused(pets):
         oxford_pet(pets, task="detection")
     with pytest.raises(ValueError, match="num_classes=20: must be one of 10, 100"):
         cifar(pets, num_classes=20)
-    with pytest.raises(ValueError, match="subset='val': must be one of 'train', 'test'"):
+    with pytest.raises(ValueError, match="split='val': must be one of 'train', 'test'"):
         cifar(pets, "val")

@@ -1,0 +1,236 @@
+r"""The formats in which images and labels lie in files: which of them a place has, and its data sets.
+
+A new format is a class in a file of its own, which says whether a path has its form and reads it, and one line in
+``FORMATS``: opening, checking, messages and the table of :mod:`prockd.datasets` follow. This file beside the images,
+with a line ``a.jpg<TAB>cat`` for each, needs no more than::
+
+    class LabelFile(FileDataset):
+        def __init__(self, path, *, classes=None, **options):
+            lines = [line.split("\t") for line in Path(path).read_text("utf-8").splitlines() if line]
+            names = list(classes or sorted({label for _, label in lines}))
+            paths = [Path(path).parent / name for name, _ in lines]
+            labels = [names.index(label) for _, label in lines]
+            super().__init__(Path(path).parent, paths, names, labels=labels, annotations=[Path(path)], **options)
+
+    def is_label_file(path):
+        return "\t" in path.read_text("utf-8").partition("\n")[0]
+
+    Format("label file", "classification", "labels.txt: image<TAB>label", LabelFile, is_label_file, suffix=".txt")
+"""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from prockd._types import ImageDataset
+from prockd.datasets.arrays import npz_splits, open_npz
+from prockd.datasets.coco import CocoFile, is_coco
+from prockd.datasets.files import WHOLE, by_split
+from prockd.datasets.folder import ImageFolder, has_class_folders, has_loose_pictures
+from prockd.datasets.masks import MaskFolder, mask_splits
+from prockd.datasets.problems import DatasetError
+from prockd.datasets.read import IMAGE_SUFFIXES, pictures
+from prockd.datasets.table import ImageTable, is_image_table
+from prockd.datasets.torchvision_sets import cifar, cifar_splits, oxford_pet, pascal_voc, pet_splits, voc_splits
+from prockd.datasets.voc import VocFolder, is_voc
+
+Opener = Callable[..., ImageDataset]
+"""Makes a data set; takes ``classes`` and :class:`~prockd.datasets.files.FormatOptions`."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way in which images and labels lie in files.
+
+    Attributes:
+        name: what messages call it.
+        task: what can be learned from it: "classification", "segmentation" or "detection"; "none" without labels.
+        looks: an example, for messages and the documentation.
+        open: makes the data set of a path.
+        matches: whether a folder has this form, or a file where there is a ``suffix``.
+        suffix: of the file, for a format that is one file a split.
+        splits: for a format that divides itself, in place of ``matches``: what opens each split of a path.
+    """
+
+    name: str
+    task: str
+    looks: str
+    open: Callable[..., object]
+    matches: Callable[[Path], bool] | None = None
+    suffix: str = ""
+    splits: Callable[[Path], Mapping[str, Opener]] | None = None
+
+    def openers(self, path: Path) -> dict[str, Opener]:
+        """What opens each split of a folder or file, ``train`` first; empty where it does not have this form."""
+        if path.is_file():
+            return self._at(path) if path.suffix.lower() == self.suffix else {}
+        if not self.suffix:
+            below = by_split(sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "."), whole_name=True)
+            divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
+            return divided if "train" in divided else self._at(path)
+        files = sorted(p for folder in (path, path / "annotations") for p in folder.glob(f"*{self.suffix}"))
+        at = {file: places for file in files if (places := self._at_readable(file))}
+        divided = {s: at[file][WHOLE] for s, file in by_split(list(at)).items() if WHOLE in at[file]}
+        return divided if len(divided) > 1 else next(iter(at.values())) if len(at) == 1 else {}
+
+    def _at(self, path: Path) -> dict[str, Opener]:
+        if self.splits:
+            return dict(self.splits(path))
+        return {WHOLE: cast(Opener, partial(self.open, path))} if self.matches and self.matches(path) else {}
+
+    def _at_readable(self, path: Path) -> dict[str, Opener]:
+        try:
+            return self._at(path)
+        except DatasetError:
+            return {}  # a file beside the images may be there for something else
+
+
+FORMATS = (
+    Format("Oxford-IIIT Pet", "classification", "oxford-iiit-pet, as torchvision lays it out", oxford_pet,
+           splits=partial(pet_splits, task="classification")),
+    Format("Oxford-IIIT Pet", "segmentation", "oxford-iiit-pet, as torchvision lays it out", oxford_pet,
+           splits=partial(pet_splits, task="segmentation")),
+    Format("PASCAL VOC", "detection", "VOCdevkit, as torchvision lays it out", pascal_voc,
+           splits=partial(voc_splits, task="detection")),
+    Format("PASCAL VOC", "segmentation", "VOCdevkit, as torchvision lays it out", pascal_voc,
+           splits=partial(voc_splits, task="segmentation")),
+    Format("CIFAR-10", "classification", "cifar-10-batches-py, as torchvision lays it out", cifar,
+           splits=partial(cifar_splits, num_classes=10)),
+    Format("CIFAR-100", "classification", "cifar-100-python, as torchvision lays it out", cifar,
+           splits=partial(cifar_splits, num_classes=100)),
+    Format("COCO", "detection", "annotations/instances.json, or any .json with images, annotations, categories",
+           CocoFile, is_coco, suffix=".json"),
+    Format("image list", "classification",
+           "labels.csv: path,label[,group]; or path,labels (a|b); or path and 0/1 columns",
+           ImageTable, is_image_table, suffix=".csv"),
+    Format("arrays", "classification",
+           "data.npz: images (M,H,W,3), labels, class_names; or train_images, train_labels, test_...",
+           open_npz, splits=npz_splits, suffix=".npz"),
+    Format("PASCAL VOC", "detection", "images/a.jpg with annotations/a.xml", VocFolder, is_voc),
+    Format("images and masks", "segmentation",
+           "images/a.jpg, masks/a.png; video/frames, video/masks; train, trainannot", MaskFolder, splits=mask_splits),
+    Format("class folders", "classification", "cats/*.jpg, dogs/*.jpg: one folder a class",
+           ImageFolder, has_class_folders),
+    Format("loose pictures", "none", "*.jpg in the folder itself: unlabelled images", ImageFolder, has_loose_pictures),
+)  # fmt: skip
+"""Every format, the most telling one first; any of them may also lie in folders ``train``, ``val`` and ``test``."""
+
+TASKS = ("classification", "segmentation", "detection")
+
+
+def format_list(task: str | None = None, *, openers: bool = False) -> str:
+    """Task, name and looks of each format, or of those for one task, one a line; and what opens it if asked for."""
+    rows = sorted((f for f in FORMATS if task in (None, f.task)), key=lambda f: (*TASKS, "none").index(f.task))
+    functions = [f" ({getattr(f.open, '__name__', '')})" if openers else "" for f in rows]
+    return "\n".join(f"  {f.task:<15} {f.name:<17} {f.looks}{end}" for f, end in zip(rows, functions, strict=True))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The format that a place has.
+
+    Attributes:
+        path: the place.
+        format: its format.
+        openers: what opens each split, ``train`` first; one without splits is named ``all``.
+    """
+
+    path: Path
+    format: Format
+    openers: Mapping[str, Opener]
+
+    def open(
+        self,
+        *,
+        classes: Sequence[str] | Mapping[int, str] | None = None,
+        from_train: bool = False,
+        group: str | None = None,
+        on_bad: str = "refuse",
+    ) -> dict[str, ImageDataset]:
+        """Open all splits, see :func:`open_splits`."""
+        listed = self.path / "classes.txt"
+        if classes is None and listed.is_file():
+            classes = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
+        opened: dict[str, ImageDataset] = {}
+        for split, opener in self.openers.items():
+            opened[split] = opener(classes=classes, from_train=from_train, group=group, on_bad=on_bad)
+            if classes is None:  # the other splits have those of the first
+                classes, from_train = classes_of(opened[split]) or None, True
+        return opened
+
+
+def classes_of(dataset: ImageDataset) -> Sequence[str] | Mapping[int, str]:
+    """Class names as another folder is opened with them: of masks with the values that stand for them."""
+    names: Mapping[int, str] | None = getattr(dataset, "names", None)
+    return tuple(dataset.classes) if names is None else names
+
+
+def open_splits(
+    path: Path | str,
+    *,
+    task: str | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None,
+    from_train: bool = False,
+    group: str | None = None,
+    on_bad: str = "refuse",
+) -> dict[str, ImageDataset]:
+    """Open a folder or file of any known format, by its looks, with all its splits.
+
+    A file ``classes.txt`` in the folder lists class names, one a line, in label order (in the order of mask values,
+    where the name ``ignore`` marks a value that is not scored). All splits have the classes of ``train``.
+
+    Args:
+        path: the folder, or a CSV, JSON or NPZ file.
+        task: "classification", "segmentation" or "detection"; None for the first format that fits.
+        classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
+        from_train: the classes are those of a training set, so some may have no image here.
+        group: regular expression that finds the group (video, patient, farm) of an image in its id.
+        on_bad: ``"refuse"`` raises when there are entries that belong to no image, ``"skip"`` leaves them out.
+
+    Returns:
+        Data sets by the name of their split: ``train``, ``val``, ``test``, or only ``all``.
+
+    Raises:
+        DatasetError: nothing is there, no format fits (the message lists them), or entries are bad.
+    """
+    layout = find_layout(Path(path), task)
+    return layout.open(classes=classes, from_train=from_train, group=group, on_bad=on_bad)
+
+
+def find_layout(path: Path, task: str | None = None) -> Layout:
+    """The first format that fits a place and a task.
+
+    Raises:
+        DatasetError: the path does not exist, or nothing fits.
+        ValueError: the task is unknown.
+    """
+    if task is not None and task not in TASKS:
+        raise ValueError(f"task={task!r}: must be one of {', '.join(sorted(TASKS))}")
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist")
+    if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
+        raise DatasetError(
+            f"{path} is an archive: unpack it first with `prockd unpack {shlex.quote(str(path))} FOLDER`"
+        )
+    other: Format | None = None  # fits the place and not the task
+    for layout in _layouts(path):
+        # Any two folders with pictures look like classes, also the folders "images" and "masks" of another format.
+        if task in (None, layout.format.task) and (other is None or layout.format.name != "class folders"):
+            return layout
+        other = other or layout.format
+    if other and other.task != "none":
+        looks = f"it looks like {other.name}, for {other.task} (task={other.task!r}, --task {other.task})"
+        raise DatasetError(f"{path} cannot be used for {task}: {looks}. Layouts for {task}:\n{format_list(task)}")
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DatasetError(f"{path} is one picture: name the folder that holds them, {path.parent}")
+    lacks = "holds no pictures" if path.is_dir() and not pictures(path) else "has no layout that is known"
+    raise DatasetError(f"{path} {lacks}. Known layouts, each also below train, val and test:\n{format_list()}")
+
+
+def _layouts(path: Path) -> Iterator[Layout]:
+    for format in FORMATS:
+        if openers := format.openers(path):
+            yield Layout(path, format, openers)

@@ -1,0 +1,131 @@
+"""One function that opens any known format, and those that leave out what cannot be used."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from prockd._types import ImageDataset
+from prockd.cache import cached_arrays
+from prockd.datasets.check import DataCheck, check_data, id_of
+from prockd.datasets.files import WHOLE
+from prockd.datasets.formats import open_splits
+from prockd.datasets.problems import DatasetError, Problem, listed, refuse
+from prockd.datasets.splits import subset
+
+
+def open_data(
+    path: Path | str,
+    *,
+    task: str | None = None,
+    split: str | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None,
+    group: str | None = None,
+    on_bad: str = "refuse",
+    progress: bool = True,
+) -> ImageDataset:
+    """Open a folder or file of any known format as one data set; :func:`open_splits` gives all splits at once.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     for name in ("cat", "dog"):
+        ...         (Path(home) / "photos" / name).mkdir(parents=True)
+        ...         Image.new("RGB", (32, 24)).save(f"{home}/photos/{name}/a.png")
+        ...     dataset = open_data(f"{home}/photos")
+        ...     type(dataset).__name__, len(dataset), dataset.classes
+        ('ImageFolder', 2, ('cat', 'dog'))
+
+    Args:
+        path: the folder, or a CSV, JSON or NPZ file.
+        task: "classification", "segmentation" or "detection"; None for the first format that fits.
+        split: "train", "val" or "test" of a divided data set; None for one that is not divided.
+        classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
+        group: regular expression that finds the group (video, patient, farm) of an image in its id.
+        on_bad: ``"refuse"``: entries that belong to no image raise now, bad samples when they are read. ``"skip"``: all
+            samples are read and checked now, and a warning names the bad ones, which are left out.
+        progress: show a progress bar while they are checked.
+
+    Raises:
+        DatasetError: nothing is there, no format fits (the message lists them), there is no such split, or data are
+            bad.
+    """
+    splits = open_splits(path, task=task, classes=classes, group=group, on_bad=on_bad)
+    if (split or WHOLE) not in splits:
+        advice = f"say split={next(iter(splits))!r}" if split is None else f"there is no split {split!r}"
+        raise DatasetError(f"{path} has {', '.join(splits)}: {advice}")
+    dataset = splits[split or WHOLE]
+    return skip_bad(dataset, check_data(dataset, task=task, progress=progress)) if on_bad == "skip" else dataset
+
+
+def skip_bad(dataset: ImageDataset, check: DataCheck) -> ImageDataset:
+    """Leave out the samples that a check calls bad, with a warning that names them and the entries left out before.
+
+    Raises:
+        DatasetError: the check is of other data, or no sample is left.
+    """
+    if dataset.fingerprint not in check.bad:
+        raise DatasetError(f"the check is not of this data: run check_data again on {dataset!r}")
+    bad = check.bad[dataset.fingerprint]
+    if len(bad) == len(dataset):
+        raise DatasetError(f"no image can be used:\n{check!r}")
+    if flaws := getattr(dataset, "flaws", ()):
+        entries = f"{len(flaws)} entries are" if len(flaws) > 1 else "an entry is"
+        warnings.warn(f"{entries} skipped: {listed(flaws, between='; ')}", stacklevel=2)
+    return _leave_out(dataset, bad, "skipped")
+
+
+def checked(
+    splits: Mapping[str, ImageDataset],
+    *,
+    task: str | None = None,
+    on_bad: str = "refuse",
+    once: bool = False,
+    progress: bool = True,
+) -> dict[str, ImageDataset]:
+    """Read all splits once, as :func:`check_data` does, and refuse what is bad or leave it out.
+
+    What the reading showed is kept in the cache, so that unchanged data are not read again.
+
+    Args:
+        splits: data sets by name; the classes of the others must be among those that ``train`` shows.
+        task: "classification", "segmentation" or "detection"; None for what the data are for.
+        on_bad: ``"refuse"`` raises when there is an error, ``"skip"`` leaves bad samples out, with a warning.
+        once: leave out files that are there twice too, with a warning: a copy must not be learned and scored on.
+        progress: show a progress bar.
+
+    Raises:
+        DatasetError: something is bad (with ``"refuse"``), or nothing is left.
+    """
+
+    def read(_: object) -> dict[str, object]:
+        check = check_data(splits, task=task, progress=progress)
+        rows = [[p.file, p.entry, p.text, p.note] for p in check.problems]
+        return {"problems": rows, "bad": dict(check.bad), "twins": dict(check.twins)}
+
+    prints = {name: dataset.fingerprint for name, dataset in splits.items()}
+    kept = cached_arrays("checks", {"version": 3, "data": prints, "task": task}, read)[1]
+    counts = {name: len(dataset) for name, dataset in splits.items()}
+    problems = tuple(Problem(*row) for row in kept["problems"])
+    check = DataCheck(", ".join(splits), "data set", counts, problems, kept["bad"], kept["twins"])
+    if on_bad == "refuse":
+        roots = dict.fromkeys(str(getattr(dataset, "root", name)) for name, dataset in splits.items())
+        refuse(problems, " and ".join(roots), on_bad)
+    good = {}
+    for name, dataset in splits.items():
+        good[name] = skip_bad(dataset, check) if on_bad == "skip" else dataset
+        if once:
+            bad = set(check.bad[prints[name]]) if on_bad == "skip" else set()
+            left = [m for m in range(len(dataset)) if m not in bad]
+            again = [place for place, m in enumerate(left) if m in check.twins[prints[name]]]
+            good[name] = _leave_out(good[name], again, "there twice and used once")
+    return good
+
+
+def _leave_out(dataset: ImageDataset, numbers: Sequence[int], reason: str) -> ImageDataset:
+    if not numbers:
+        return dataset
+    names: Iterable[str] = (id_of(dataset, m) for m in numbers)
+    images = "images are" if len(dataset) > 1 else "image is"
+    warnings.warn(f"{len(numbers)} of {len(dataset)} {images} {reason}: {listed(names)}", stacklevel=3)
+    return subset(dataset, sorted(set(range(len(dataset))) - set(numbers)))

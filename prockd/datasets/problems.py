@@ -1,0 +1,148 @@
+"""What can be wrong with images and labels: the error, a problem as a row of a table, and the rules for any sample."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prockd._types import IGNORE, UNLABELLED, Sample
+
+MAX_LISTED = 5
+"""Problems that one error message spells out; the rest are counted."""
+
+MIN_IMAGE_PX = 8
+TOLERANCE_PX = 1.0
+"""An edge up to this far outside the image is a rounding, and is moved onto the border."""
+
+WHAT_TO_DO = "Mend what `prockd check-data` lists, or leave it out with on_bad='skip' (--set data.on_bad=skip)."
+
+
+class DatasetError(ValueError):
+    """Images or labels that cannot be used; the message names the first of them and what to do."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a data set.
+
+    Attributes:
+        file: the file it is in, as the user would look for it.
+        entry: where in the file (``line 3``, ``object 2``, ``annotation 17``); empty for all of it.
+        text: what is wrong, and what to do where that is not plain.
+        note: True where training can go on as it is.
+    """
+
+    file: str
+    entry: str
+    text: str
+    note: bool = False
+
+    @classmethod
+    def of(cls, file: Path | str, error: Exception) -> "Problem":
+        """An error as a problem of a file, whose name the text then need not repeat."""
+        return cls(str(file), "", str(error).removeprefix(f"{file} "))
+
+    def __str__(self) -> str:
+        place = f"{self.file}, {self.entry}" if self.entry else self.file
+        return f"{place}: {self.text}"
+
+
+def refuse(problems: Sequence[Problem], name: str, on_bad: str) -> None:
+    """Raise one error that spells out the first problems, unless they are to be skipped; notes are no reason.
+
+    Raises:
+        DatasetError: there is a problem that is not a note, and ``on_bad`` is ``"refuse"``.
+        ValueError: ``on_bad`` is neither ``"refuse"`` nor ``"skip"``.
+    """
+    if on_bad not in ("refuse", "skip"):
+        raise ValueError(f"on_bad={on_bad!r}: must be 'refuse' or 'skip'")
+    errors = [problem for problem in problems if not problem.note]
+    if errors and on_bad == "refuse":
+        lines = "".join(f"\n  {problem}" for problem in errors[:MAX_LISTED])
+        more = f"\n  and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
+        count = f"{len(errors)} bad entries" if len(errors) > 1 else "a bad entry"
+        raise DatasetError(f"{name} has {count}:{lines}{more}\n{WHAT_TO_DO}")
+
+
+def listed(values: Iterable[object], most: int = MAX_LISTED, between: str = ", ") -> str:
+    """The first values as text, with dots for the others."""
+    texts = list(map(str, values))
+    return between.join([*texts[:most], *["..."] * (len(texts) > most)])
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 image``, ``2 images``."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def class_list(classes: Sequence[str]) -> str:
+    """How a repr tells classes."""
+    return f"{counted(len(classes), 'class', 'classes')}: {listed(classes, 4)}" if classes else "no classes"
+
+
+def label_flaw(label: int, num_classes: int) -> str:
+    """What is wrong with a label, in words; empty when nothing is."""
+    fits = label == UNLABELLED or 0 <= label < num_classes
+    return "" if fits else f"has label {label}: {num_classes} classes have labels 0..{num_classes - 1}"
+
+
+def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None, text: str = "") -> str:
+    """What is wrong with a box on an image of height and width ``size``, in words; empty when nothing is.
+
+    Args:
+        corners: x0, y0, x1, y1 in pixels.
+        size: None where the image cannot be read.
+        text: the box as its file writes it.
+    """
+    x0, y0, x1, y1 = corners
+    text = text or f"box {x0:g}, {y0:g}, {x1:g}, {y1:g}"
+    if not all(map(math.isfinite, corners)):
+        return f"{text}: one of them is not a number"
+    if x1 < x0 or y1 < y0:
+        return f"{text} has its corners swapped: the left and upper edge come first"
+    if x1 == x0 or y1 == y0:
+        return f"{text} has no area"
+    if size is not None:
+        H, W = size
+        if min(x0, y0) < -TOLERANCE_PX or x1 > W + TOLERANCE_PX or y1 > H + TOLERANCE_PX:
+            return f"{text} reaches outside the image of {W} x {H} px"
+        if min(x1, W) <= max(x0, 0) or min(y1, H) <= max(y0, 0):
+            return f"{text} has no area inside the image of {W} x {H} px"
+    return ""
+
+
+def values_of(mask: np.ndarray) -> list[int]:
+    """The values that a mask (H, W) holds, ascending."""
+    return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel()))]
+
+
+def sample_problems(sample: Sample, num_classes: int, name: str) -> Iterator[Problem]:
+    """What no data set may give, whatever it was made from; ``name`` is what messages call the sample."""
+    H, W = size = sample.image.shape[:2]
+    last = num_classes - 1
+    if sample.image.shape != (H, W, 3) or sample.image.dtype != np.uint8:
+        yield Problem(name, "", f"is {sample.image.dtype} {sample.image.shape}, not uint8 (H, W, 3)")
+    if min(size) < MIN_IMAGE_PX:
+        yield Problem(name, "", f"is {W} x {H} px, too small to show a part: {MIN_IMAGE_PX} px is the least")
+    if flaw := label_flaw(sample.label, num_classes):
+        yield Problem(name, "", flaw)
+    for plane, values in (("parts", sample.parts), ("mask", sample.mask)):
+        if values is not None and values.shape != size:
+            other = " x ".join(map(str, values.shape[::-1]))
+            yield Problem(name, "", f"is {W} x {H} px and its {plane} {other}: both need the size of the image")
+    beyond = [] if sample.mask is None else [v for v in values_of(sample.mask) if v > last and v != IGNORE]
+    if beyond:
+        allowed = f"{num_classes} classes have the values 0..{last}, and {IGNORE} is ignored"
+        yield Problem(name, "", f"its mask holds {listed(beyond)}, but {allowed}")
+    tags = sample.tags
+    if tags is not None and (tags.shape != (num_classes,) or tags.max(initial=0) > 1):
+        yield Problem(name, "", f"tags are {tags.tolist()}, not a 0 or 1 for each of {num_classes} classes")
+    boxes = [] if sample.boxes is None else sample.boxes.tolist()
+    labels = [] if sample.box_labels is None else np.asarray(sample.box_labels).tolist()
+    if len(boxes) != len(labels):
+        yield Problem(name, "", f"has {len(boxes)} boxes and {len(labels)} box labels")
+    for number, (box, label) in enumerate(zip(boxes, labels, strict=False), 1):
+        if flaw := box_flaw(box, size) or label_flaw(label, num_classes):
+            yield Problem(name, f"object {number}", flaw)

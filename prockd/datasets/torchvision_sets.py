@@ -1,0 +1,145 @@
+"""Well-known data sets, through torchvision's own classes: Oxford-IIIT Pet, PASCAL VOC, CIFAR."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prockd._types import ImageDataset
+from prockd.datasets.arrays import Arrays
+from prockd.datasets.boxes import BoxDataset
+from prockd.datasets.files import FileDataset
+from prockd.datasets.masks import MaskDataset
+from prockd.datasets.problems import DatasetError
+from prockd.datasets.voc import read_voc
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+TRIMAP = {1: "pet", 2: "background", 3: "ignore"}
+"""What the values of a trimap of Oxford-IIIT Pet mean; the border is not scored."""
+
+
+def oxford_pet(
+    root: Path | str, split: str = "trainval", *, task: str = "classification", download: bool = False
+) -> ImageDataset:
+    """Oxford-IIIT Pet: 37 breeds, or pet against background with the border ignored.
+
+    Args:
+        root: the folder that holds, or shall hold, ``oxford-iiit-pet``.
+        split: "trainval" or "test".
+        task: "classification" or "segmentation".
+        download: get 800 MB where they are missing.
+
+    Raises:
+        DatasetError: it is not there and cannot be downloaded; the message says where its files belong.
+        ValueError: an unknown split or task.
+    """
+    from torchvision.datasets import OxfordIIITPet
+
+    _one_of("task", task, ("classification", "segmentation"))
+    files = "oxford-iiit-pet/images/*.jpg and oxford-iiit-pet/annotations/{trainval.txt, test.txt, trimaps/*.png}"
+    source = _opened(OxfordIIITPet, "Oxford-IIIT Pet", root, files, split=split, download=download)
+    folder = Path(root) / "oxford-iiit-pet"
+    lines = [line.split() for line in (folder / "annotations" / f"{split}.txt").read_text().splitlines()]
+    images = [folder / "images" / f"{name}.jpg" for name, *_ in lines]
+    if task == "classification":
+        return FileDataset(folder, images, source.classes, labels=[int(breed) - 1 for _, breed, *_ in lines])
+    return MaskDataset(folder, images, [folder / "annotations/trimaps" / f"{name}.png" for name, *_ in lines], TRIMAP)
+
+
+def pascal_voc(
+    root: Path | str, split: str = "train", *, task: str = "detection", year: str = "2012", download: bool = False
+) -> ImageDataset:
+    """PASCAL VOC: boxes of 20 classes, or their masks with the background.
+
+    Args:
+        root: the folder that holds, or shall hold, ``VOCdevkit``.
+        split: "train", "val" or "trainval"; "test" for 2007.
+        task: "detection" or "segmentation".
+        year: "2007" to "2012".
+        download: get up to 2 GB where they are missing.
+
+    Raises:
+        DatasetError: it is not there and cannot be downloaded; the message says where its files belong.
+        ValueError: an unknown split, task or year.
+    """
+    from torchvision.datasets import VOCDetection, VOCSegmentation
+
+    _one_of("task", task, ("detection", "segmentation"))
+    kind = VOCDetection if task == "detection" else VOCSegmentation
+    folders = "JPEGImages, Annotations, SegmentationClass, ImageSets/Main, ImageSets/Segmentation"
+    files = f"VOCdevkit/VOC{year}/{{{folders}}}"
+    source = _opened(kind, f"PASCAL VOC {year}", root, files, year=year, image_set=split, download=download)
+    images, targets = ([Path(path) for path in paths] for paths in (source.images, source.targets))
+    if task == "detection":
+        return BoxDataset(Path(root), images, [read_voc(path) for path in targets], VOC_CLASSES)
+    return MaskDataset(Path(root), images, targets, ("background", *VOC_CLASSES))
+
+
+def cifar(root: Path | str, split: str = "train", *, num_classes: int = 10, download: bool = False) -> Arrays:
+    """CIFAR-10 or CIFAR-100: photographs of 32 x 32 px.
+
+    Args:
+        root: the folder that holds, or shall hold, ``cifar-10-batches-py`` or ``cifar-100-python``.
+        split: "train" or "test".
+        num_classes: 10 or 100.
+        download: get 170 MB where they are missing.
+
+    Raises:
+        DatasetError: it is not there, damaged, or cannot be downloaded; the message says where its files belong.
+        ValueError: an unknown split or number of classes.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    _one_of("split", split, ("train", "test"))
+    _one_of("num_classes", num_classes, (10, 100))
+    kind, files = (CIFAR10, "cifar-10-batches-py/*") if num_classes == 10 else (CIFAR100, "cifar-100-python/*")
+    source = _opened(kind, f"CIFAR-{num_classes}", root, files, train=split == "train", download=download)
+    return Arrays(np.asarray(source.data), source.targets, source.classes)
+
+
+def pet_splits(path: Path, task: str) -> dict[str, Callable[..., ImageDataset]]:
+    """What opens each split of Oxford-IIIT Pet, where it lies in a folder."""
+    splits = {"train": "trainval", "test": "test"} if (path / "oxford-iiit-pet").is_dir() else {}
+    return {name: _fixed(oxford_pet, path, split, task=task) for name, split in splits.items()}
+
+
+def voc_splits(path: Path, task: str) -> dict[str, Callable[..., ImageDataset]]:
+    """What opens each split of the latest year of PASCAL VOC, where it lies in a folder."""
+    lists = "Main" if task == "detection" else "Segmentation"
+    for year in sorted(path.glob("VOCdevkit/VOC20*"), reverse=True)[:1]:
+        splits = [split for split in ("train", "val") if (year / "ImageSets" / lists / f"{split}.txt").is_file()]
+        return {split: _fixed(pascal_voc, path, split, task=task, year=year.name[3:]) for split in splits}
+    return {}
+
+
+def cifar_splits(path: Path, num_classes: int) -> dict[str, Callable[..., ImageDataset]]:
+    """What opens each split of CIFAR, where it lies in a folder."""
+    folder = path / ("cifar-10-batches-py" if num_classes == 10 else "cifar-100-python")
+    splits = ("train", "test") if folder.is_dir() else ()
+    return {split: _fixed(cifar, path, split, num_classes=num_classes) for split in splits}
+
+
+def _fixed(open_set: Callable[..., ImageDataset], path: Path, split: str, **how: Any) -> Callable[..., ImageDataset]:
+    """Opens one split; the classes and groups of these sets are their own, whatever is asked for."""
+    return lambda **_: open_set(path, split, **how)
+
+
+def _opened(kind: Callable[..., Any], name: str, root: Path | str, files: str, **how: Any) -> Any:
+    try:
+        return kind(root, **how)
+    except (OSError, RuntimeError, EOFError) as error:
+        problem = f"could not be downloaded ({error})" if how["download"] else "is not there; download=True gets it"
+        raise DatasetError(
+            f"{name} {problem}. Without internet, put its files at {root}/{files}; "
+            "or use Farmyard, which needs no download: prockd.Farmyard('target', 'train', 300)"
+        ) from error
+
+
+def _one_of(name: str, value: object, options: Iterable[object]) -> None:
+    if value not in options:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, options))}")
