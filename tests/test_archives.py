@@ -1,8 +1,10 @@
+import gzip
 import io
 import os
 import stat
 import sys
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -121,3 +123,38 @@ def test_what_is_no_archive_is_broken_or_has_no_place_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"x\.tar\.gz cannot be unpacked"):
         unpack(cut, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_tar_header_that_claims_gigabytes_is_refused_before_it_is_read(tmp_path, kind, first):
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, 2**31
+    good = tarfile.TarInfo("good.txt").tobuf()
+    with gzip.open(tmp_path / "x.tar.gz", "wb") as file:
+        file.write((b"" if first else good) + header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(DatasetError, match=r"x\.tar\.gz cannot be unpacked .a header of 2147483648 bytes.*bomb"):
+        unpack(tmp_path / "x.tar.gz", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_names_in_a_tar_are_fine(tmp_path):
+    name = "/".join(["folder" * 10] * 4) + "/ä.txt"
+    assert content(unpack(tar_of(tmp_path / "x.tar.gz", (name, b"one", 48, "")), tmp_path / "out")) == {name: b"one"}
+
+
+def test_a_zip_member_that_holds_more_than_it_claims_never_gets_to_the_disk(tmp_path):
+    archive = zip_of(tmp_path / "x.zip", {"zeros.bin": bytes(100_000)})
+    broken = bytearray(archive.read_bytes())
+    place = broken.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
+    broken[place : place + 4] = (10).to_bytes(4, "little")
+    archive.write_bytes(broken)
+    with pytest.raises(DatasetError, match=r"x\.zip cannot be unpacked \(Bad CRC-32"):
+        unpack(archive, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_spellings_of_one_name_would_be_one_file_and_are_refused(tmp_path):
+    spellings = [unicodedata.normalize(form, "ü.jpg") for form in ("NFC", "NFD")]
+    with pytest.raises(DatasetError, match="is there twice"):
+        unpack(zip_of(tmp_path / "x.zip", dict.fromkeys(spellings, b"")), tmp_path / "out", progress=False)

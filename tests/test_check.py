@@ -1,4 +1,3 @@
-import os
 import re
 import shutil
 import struct
@@ -14,12 +13,10 @@ from prockd.datasets import (
     Arrays,
     DatasetError,
     ImageFolder,
-    MaskFolder,
     check_data,
     checked,
     open_data,
     open_splits,
-    pack,
     skip_bad,
 )
 
@@ -292,125 +289,3 @@ def test_key_points_are_checked_with_their_images(tmp_path):
     alone = check_data(tmp_path / "cow" / "parts.csv", progress=False)
     assert "looks like key points" in repr(alone)
     assert len(alone.errors) == 3
-
-
-# Opening
-
-
-def test_subsets_share_the_classes_of_train(folder):
-    shutil.rmtree(folder / "val" / "cat")
-    subsets = open_splits(folder)
-    assert {name: tuple(dataset.classes) for name, dataset in subsets.items()} == dict.fromkeys(
-        ("train", "val"), ("cat", "dog")
-    )
-    assert [s.label for s in subsets["val"]] == [1]
-    assert open_data(folder, split="val").fingerprint == subsets["val"].fingerprint
-    with pytest.raises(DatasetError, match="has train, val: say split='train'"):
-        open_data(folder)
-    with pytest.raises(DatasetError, match="has train, val: there is no split 'test'"):
-        open_data(folder, split="test")
-
-
-def test_masks_beside_or_below_their_images_are_found(tmp_path):
-    for part in ("train", "val"):
-        put(tmp_path / "street" / part / "a.png")
-        mask(tmp_path / "street" / f"{part}annot" / "a.png", 5)
-        put(tmp_path / "land" / "images" / part / "a.png")
-        mask(tmp_path / "land" / "masks" / part / "a.png", 5)
-        put(tmp_path / "sea" / part / "images" / "a.png")
-        mask(tmp_path / "sea" / part / "masks" / "a.png", 5)
-    for name in ("street", "land", "sea"):
-        subsets = open_splits(tmp_path / name, task="segmentation")
-        assert list(subsets) == ["train", "val"]
-        val = subsets["val"]
-        assert isinstance(val, MaskFolder)
-        assert val.names == {0: "0", 5: "5", 255: "ignore"}
-        assert val[0].mask is not None
-
-
-def test_tables_and_coco_files_are_found_by_their_names_and_their_content(tmp_path):
-    for seed, name in enumerate("ab"):
-        put(tmp_path / "csv" / f"{name}.png", seed)
-        put(tmp_path / "coco" / "images" / f"{name}.png", seed)
-    (tmp_path / "csv" / "train.csv").write_text("path,label\na.png,x\n")
-    (tmp_path / "csv" / "val.csv").write_text("path,label\nb.png,x\n")
-    (tmp_path / "csv" / "parts.csv").write_text("frame,part,x_px,y_px\n")
-    subsets = open_splits(tmp_path / "csv")
-    assert [subsets[part][0].id for part in ("train", "val")] == ["a.png", "b.png"]
-    text = '{"images": [{"id": 4, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}'
-    (tmp_path / "coco" / "boxes.json").write_text(text)
-    (tmp_path / "coco" / "other.json").write_text("{}")
-    assert open_data(tmp_path / "coco").classes == ("x",)
-    assert len(open_data(tmp_path / "coco" / "boxes.json")) == 1
-    np.savez(tmp_path / "a.npz", images=np.zeros((1, 8, 8, 3), np.uint8), labels=[0])
-    assert open_data(tmp_path / "a.npz").classes == ("0",)
-
-
-def test_classes_may_be_called_train_and_test_tube(tmp_path):
-    for seed, name in enumerate(("bus", "test tube", "train")):
-        put(tmp_path / name / "a.png", seed)
-    assert tuple(open_data(tmp_path).classes) == ("bus", "test tube", "train")
-
-
-def test_files_that_are_there_for_something_else_do_not_matter(folder):
-    (folder / "notes.csv").write_bytes(b"\xff\xfe")
-    (folder / "other.npz").write_bytes(b"no arrays")
-    assert list(open_splits(folder)) == ["train", "val"]
-
-
-def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(folder, tmp_path):
-    said = (
-        r"(?s)for detection: it looks like class folders, for classification .*Layouts for detection.*PASCAL VOC.*COCO"
-    )
-    with pytest.raises(DatasetError, match=said):
-        open_data(folder, task="detection")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"(?s)empty holds no pictures\. Known layouts.*class folders"):
-        open_data(tmp_path / "empty")
-    with pytest.raises(DatasetError, match=r"ü\.png is one picture: name the folder that holds them, .*cat"):
-        open_data(folder / "train" / "cat" / "ü.png")
-    put(tmp_path / "dense" / "images" / "a.jpg")
-    mask(tmp_path / "dense" / "masks" / "a.png", 1, (12, 10))
-    with pytest.raises(
-        DatasetError, match="cannot be used for classification: it looks like images and masks, for seg"
-    ):
-        open_data(tmp_path / "dense", task="classification")
-    with pytest.raises(DatasetError, match="nowhere does not exist"):
-        open_data(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="task='drawing': must be one of classification, detection, segmentation"):
-        open_data(folder, task="drawing")
-    (tmp_path / "x.zip").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"x\.zip is an archive: unpack it first"):
-        open_data(tmp_path / "x.zip")
-    for place in (tmp_path / "empty", tmp_path / "x.zip", tmp_path / "nowhere"):
-        report = check_data(place, progress=False)
-        assert not report.ok
-        assert "cannot be opened" in repr(report)
-
-
-def test_a_group_can_be_told_when_opening(folder):
-    dataset = open_data(folder, split="train", group=r"/(\w)")
-    assert getattr(dataset, "groups", None) == ("a", "ü", "c", "d")
-
-
-def test_opened_data_packs(folder, tmp_path):
-    assert len(pack(open_data(folder, split="train"), 8, root=tmp_path / "cache")) == 4
-
-
-@pytest.mark.real
-@pytest.mark.skipif("PROCKD_REAL_DATA" not in os.environ, reason="PROCKD_REAL_DATA is not set")
-@pytest.mark.parametrize(
-    ("place", "looks", "counts"),
-    [
-        ("ants_bees", "class folders, for classification", {"train": 245, "val": 153}),
-        ("raccoon", "PASCAL VOC, for detection", {"all": 200}),
-        ("animals/cows/parts.csv", "key points", {"all": 21}),
-        ("camvid", "images and masks, for segmentation", {"train": 40, "val": 26}),
-        ("cifar10_small.npz", "arrays, for classification", {"train": 4000, "test": 1500}),
-    ],
-)
-def test_real_folders_are_recognised_and_nothing_is_wrong_with_them(place, looks, counts):
-    report = check_data(Path(os.environ["PROCKD_REAL_DATA"]) / place, progress=False)
-    assert f"looks like {looks}" in repr(report)
-    assert report.counts == counts
-    assert report.ok

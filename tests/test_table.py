@@ -1,11 +1,10 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from prockd._types import UNLABELLED
-from prockd.datasets import Arrays, DatasetError, ImageTable, groups_of, open_npz, pack, train_test_split
+from prockd.datasets import DatasetError, ImageTable, groups_of, pack, train_test_split
 
 
 @pytest.fixture
@@ -104,36 +103,3 @@ def test_the_fingerprint_changes_with_tags_and_lines(root):
     before = ImageTable(table(root, "path,labels\nü.png,a|b\n")).fingerprint
     after = ImageTable(table(root, "path,labels\nü.png,a\n"), classes=["a", "b"]).fingerprint
     assert before != after
-
-
-# Arrays in a file
-
-
-def test_arrays_of_each_subset_are_opened(tmp_path):
-    images = np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
-    names = np.array(["cat", "dog"])
-    np.savez(tmp_path / "a.npz", train_images=images, train_labels=[0, 1, 0], test_images=images[:1], test_labels=[1],
-             class_names=names)  # fmt: skip
-    found = open_npz(tmp_path / "a.npz")
-    assert {split: len(dataset) for split, dataset in found.items()} == {"train": 3, "test": 1}
-    assert found["test"].classes == ("cat", "dog")
-    assert np.array_equal(found["train"][2].image, images[2])
-    np.savez(tmp_path / "b.npz", images=images, labels=np.array([[0], [2], [1]]))
-    whole = open_npz(tmp_path / "b.npz")["all"]
-    assert isinstance(whole, Arrays)
-    assert (whole.classes, whole.labels.tolist()) == (("0", "1", "2"), [0, 2, 1])
-
-
-def test_a_file_without_arrays_is_named(tmp_path):
-    np.savez(tmp_path / "a.npz", x=np.zeros(3))
-    with pytest.raises(DatasetError, match=r"a\.npz has no images and labels.*it has x"):
-        open_npz(tmp_path / "a.npz")
-    np.savez(tmp_path / "b.npz", images=np.array([{}]), labels=[0])
-    with pytest.raises(DatasetError, match=r"b\.npz cannot be read as NPZ without pickled objects"):
-        open_npz(tmp_path / "b.npz")
-    np.savez(tmp_path / "c.npz", images=np.zeros((2, 8, 8, 3)), labels=[0, 0])
-    with pytest.raises(DatasetError, match=r"c\.npz, all: images are float64"):
-        open_npz(tmp_path / "c.npz")
-    (tmp_path / "d.npz").write_bytes(b"PK no")
-    with pytest.raises(DatasetError, match=r"d\.npz cannot be read"):
-        open_npz(tmp_path / "d.npz")

@@ -137,9 +137,8 @@ class _Members:
         if len(self.names) > MAX_MEMBERS:
             raise DatasetError(f"{self.archive} has more than {MAX_MEMBERS} members")
         if self.size > self.allowed:
-            raise DatasetError(
-                f"{label} takes it beyond {MAX_RATIO} times the size of the archive: it looks like a bomb"
-            )
+            bomb = f"{MAX_RATIO} times the size of the archive: it looks like a bomb"
+            raise DatasetError(f"{label} takes it beyond {bomb}")
         if self.size > self.room:
             raise DatasetError(f"{label} takes it beyond the {self.room} bytes that are free")
         return "/".join(parts)
@@ -152,5 +151,5 @@ class _BoundedHeader(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_BoundedHeader":
         header = super().frombuf(buf, encoding, errors)
         if header.type in _LONG_HEADERS and header.size > MAX_HEADER_BYTES:
-            raise DatasetError(f"a header of {header.size} bytes is no archive of images: it looks like a bomb")
+            raise tarfile.TarError(f"a header of {header.size} bytes: it looks like a bomb")
         return header

@@ -33,12 +33,9 @@ class Arrays:
     """
 
     def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray | Sequence[int],
-        classes: Sequence[str],
+        self, images: np.ndarray, labels: np.ndarray | Sequence[int], classes: Sequence[str],
         ids: Sequence[str] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or len(images) == 0:
             raise DatasetError(f"images are {images.dtype} {images.shape}, not uint8 (M, H, W, 3) with M > 0")
         self.images = images
@@ -91,9 +88,8 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
             except DatasetError as error:
                 raise DatasetError(f"{path}, {split}: {error}") from error
     if not splits:
-        raise DatasetError(
-            f"{path} has no images and labels, or train_images and train_labels; it has {', '.join(arrays)}"
-        )
+        wanted = "images and labels, or train_images and train_labels"
+        raise DatasetError(f"{path} has no {wanted}; it has {', '.join(arrays)}")
     return splits
 
 
@@ -104,6 +100,6 @@ def npz_splits(path: Path) -> dict[str, Callable[..., Arrays]]:
 
 def _with_classes(dataset: Arrays, classes: Sequence[str] | None = None, **_: object) -> Arrays:
     if classes is not None and tuple(classes) != dataset.classes:
-        asked, own = ", ".join(classes), ", ".join(dataset.classes)
-        raise DatasetError(f"classes {asked} are asked for, and the arrays have {own}")
+        own = ", ".join(dataset.classes)
+        raise DatasetError(f"classes {', '.join(classes)} are asked for, and the arrays have {own}")
     return dataset

@@ -13,36 +13,22 @@ from prockd.datasets.problems import Problem, box_flaw
 
 @dataclass(frozen=True)
 class Box:
-    """One object as its file has it.
+    """One object as its file has it; nothing is checked yet."""
 
-    Attributes:
-        entry: where it is in the file.
-        name: its class.
-        corners: x0, y0, x1, y1 in pixels; not checked yet.
-        text: the box as the file writes it, for messages.
-    """
-
-    entry: str
-    name: str
-    corners: tuple[float, float, float, float]
-    text: str
+    entry: str  # where it is in the file
+    name: str  # of its class
+    corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+    text: str  # the box as the file writes it, for messages
 
 
 @dataclass
 class Annotation:
-    """What a file has about one image.
-
-    Attributes:
-        file: the file.
-        boxes: its objects.
-        size: height and width of the image that the boxes are for; None where the file has none.
-        problems: what could not be read.
-    """
+    """What a file has about one image."""
 
     file: Path
     boxes: list[Box] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    problems: list[Problem] = field(default_factory=list)
+    size: tuple[int, int] | None = None  # height and width of the image that the boxes are for
+    problems: list[Problem] = field(default_factory=list)  # what could not be read
 
     def add_problem(self, entry: str, text: str) -> None:
         """Note what is wrong with an entry of the file."""
@@ -59,6 +45,7 @@ class BoxDataset(FileDataset):
         **options: Any,
     ) -> None:  # fmt: skip
         self.annotations = tuple(annotations)
+        self.facts = f", {sum(len(a.boxes) for a in annotations)} boxes"
         names = sorted({box.name for a in annotations for box in a.boxes}) if classes is None else classes
         super().__init__(root, paths, names, annotations=list(dict.fromkeys(a.file for a in annotations)), **options)
 
@@ -83,6 +70,3 @@ class BoxDataset(FileDataset):
         corners = np.array([box.corners for box in annotation.boxes], np.float32).reshape(-1, 4)
         labels = np.array([self.classes.index(box.name) for box in annotation.boxes], np.int64)
         return {"boxes": corners.clip(0, np.array([W, H, W, H], np.float32)), "box_labels": labels}, problems
-
-    def _facts(self) -> str:
-        return f", {sum(len(a.boxes) for a in self.annotations)} boxes"

@@ -11,10 +11,11 @@ from tqdm.auto import tqdm
 
 from prockd._types import IGNORE, UNLABELLED, ImageDataset, Sample
 from prockd.datasets.files import WHOLE, FileDataset
-from prockd.datasets.formats import find_layout
+from prockd.datasets.formats import find_format, open_splits
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
 from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
 from prockd.datasets.read import IMAGE_SUFFIXES
+from prockd.datasets.splits import id_of
 
 MAX_ROWS = 40
 """Rows that a :class:`DataCheck` prints; ``rows()`` has all."""
@@ -61,14 +62,11 @@ class DataCheck:
 
     def rows(self) -> list[dict[str, str]]:
         """All problems as rows of a table: kind, file, entry, problem."""
+        root = f"{self.name}{os.sep}"
+        files = ["" if p.file == self.name else p.file.removeprefix(root) for p in self.problems]
         return [
-            {
-                "kind": "note" if problem.note else "error",
-                "file": "" if problem.file == self.name else problem.file.removeprefix(f"{self.name}{os.sep}"),
-                "entry": problem.entry,
-                "problem": problem.text.replace(f"{self.name}{os.sep}", ""),
-            }
-            for problem in self.problems
+            {"kind": "note" if p.note else "error", "file": f, "entry": p.entry, "problem": p.text.replace(root, "")}
+            for p, f in zip(self.problems, files, strict=True)
         ]
 
     def __repr__(self) -> str:
@@ -91,12 +89,9 @@ class DataCheck:
 
 
 def check_data(
-    data: Path | str | ImageDataset | Mapping[str, ImageDataset],
-    *,
-    task: str | None = None,
-    classes: Sequence[str] | Mapping[int, str] | None = None,
-    progress: bool = True,
-) -> DataCheck:
+    data: Path | str | ImageDataset | Mapping[str, ImageDataset], *, task: str | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None, progress: bool = True,
+) -> DataCheck:  # fmt: skip
     """Read everything once and list every problem, instead of stopping at the first.
 
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
@@ -108,8 +103,8 @@ def check_data(
     Example:
         >>> import numpy as np
         >>> from prockd.datasets import Arrays
-        >>> pixels = np.zeros((3, 6, 9, 3), np.uint8)
-        >>> check_data(Arrays(pixels[:1], labels=[0], classes=["cat", "dog"]), progress=False).errors[0].text
+        >>> tiny = Arrays(np.zeros((1, 6, 9, 3), np.uint8), labels=[0], classes=["cat", "dog"])
+        >>> check_data(tiny, progress=False).errors[0].text
         'is 9 x 6 px, too small to show a part: 8 px is the least'
 
     Args:
@@ -125,12 +120,12 @@ def check_data(
             count, problems = check_keypoints(path)
             return DataCheck(name, "looks like key points", {WHOLE: count}, tuple(problems))
         try:
-            found = find_layout(path, task)
-            splits = found.open(classes=classes, on_bad="skip")
+            format, _ = find_format(path, task)
+            splits = open_splits(path, task=task, classes=classes, on_bad="skip")
         except DatasetError as error:
             return DataCheck(name, "cannot be opened", {}, (Problem.of(name, error),))
-        task = task or found.format.task
-        layout = f"looks like {found.format.name}" + (f", for {task}" if task != "none" else "")
+        task = task or format.task
+        layout = f"looks like {format.name}" + (f", for {task}" if task != "none" else "")
         if path.is_dir():
             problems += _left_out(path)
             for table in sorted(table for table in path.rglob("*.csv") if is_keypoints(table)):
@@ -138,113 +133,68 @@ def check_data(
     else:
         splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
         name, first = (repr(data) if len(splits) == 1 else ", ".join(splits)), next(iter(splits.values()))
-        task = task or getattr(first, "task", None) or _task_of(first)
+        task = str(task or getattr(first, "task", None) or _task_of(first))
         layout = f"data set for {task}"
-    classes = tuple(next(iter(splits.values())).classes)
-    reading = _Reading(task, problems)
-    with tqdm(total=sum(map(len, splits.values())), desc="checking", unit="image", disable=not progress) as bar:
-        for split, dataset in splits.items():
-            reading.read_split(split, dataset, bar)
-    reading.compare_with_train(splits)
-    if task == "classification" and len(classes) == 1 and getattr(next(iter(splits.values())), "tags", None) is None:
-        text = f"there is one class, {classes[0]!r}: classification needs two"
+    samples: dict[str, list[_Read]] = {split: [] for split in splits}
+    places = [(split, m) for split, dataset in splits.items() for m in range(len(dataset))]
+    for split, m in tqdm(places, desc="checking", unit="image", disable=not progress):
+        samples[split].append(_read(split, splits[split], m, task))
+    _compare_files([read for reads in samples.values() for read in reads])
+    for split, dataset in splits.items():
+        problems += [*getattr(dataset, "flaws", ()), *(problem for read in samples[split] for problem in read.problems)]
+        problems += _unlabelled(split, samples[split], task)
+    problems += _lacking_in_train(samples)
+    first = next(iter(splits.values()))
+    if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
+        text = f"there is one class, {first.classes[0]!r}: classification needs two"
         problems.append(Problem("", "", text, note=True))
+    bad, twins = dict[str, tuple[int, ...]](), dict[str, tuple[int, ...]]()
+    for split, dataset in splits.items():
+        reads = list(enumerate(samples[split]))
+        bad[dataset.fingerprint] = tuple(m for m, read in reads if read.is_bad)
+        twins[dataset.fingerprint] = tuple(m for m, read in reads if read.is_twin and not read.is_bad)
     counts = {split: len(dataset) for split, dataset in splits.items()}
-    bad, twins = ({key: tuple(sorted(n)) for key, n in of.items()} for of in (reading.bad, reading.twins))
-    return DataCheck(name, f"{layout}, {class_list(classes)}", counts, tuple(problems), bad, twins)
-
-
-@dataclass(frozen=True)
-class _First:
-    """Where the content of a file was first met."""
-
-    split: str
-    name: str
-    number: int
-    classes: set[int]
+    return DataCheck(name, f"{layout}, {class_list(tuple(first.classes))}", counts, tuple(problems), bad, twins)
 
 
 @dataclass
-class _Reading:
-    """What is known of a data set while its splits are read once, one after the other.
+class _Read:
+    """A sample as it was read: what messages call it, what is wrong with it, and the names of the classes it shows."""
 
-    Attributes:
-        task: what the images are for.
-        problems: those so far.
-        bad: by fingerprint, numbers of the samples that cannot be used.
-        twins: by fingerprint, numbers of good samples whose file was met before in the same split.
-        first: by the digest of a file, where it was first met.
-        classes: by split, the classes that each of its samples shows.
-    """
-
-    task: str
+    split: str
+    name: str
     problems: list[Problem]
-    bad: dict[str, set[int]] = field(default_factory=dict)
-    twins: dict[str, set[int]] = field(default_factory=dict)
-    first: dict[str, _First] = field(default_factory=dict)
-    classes: dict[str, list[set[int]]] = field(default_factory=dict)
+    content: str = ""  # digest; empty when it cannot be read
+    labels: dict[int, str] = field(default_factory=dict)
+    annotated: bool = False
+    is_twin: bool = False
+    contradicted: bool = False
 
-    def read_split(self, split: str, dataset: ImageDataset, bar: tqdm) -> None:
-        """Read all samples of a split."""
-        self.problems += getattr(dataset, "flaws", ())
-        bad, twins = (of.setdefault(dataset.fingerprint, set()) for of in (self.bad, self.twins))
-        unlabelled, of_split = [], self.classes.setdefault(split, [])
-        for m in range(len(dataset)):
-            sample, problems = _read(dataset, m)
-            name = str(dataset.paths[m]) if isinstance(dataset, FileDataset) else id_of(dataset, m)
-            of_split.append(set() if sample is None else _classes_in(sample))
-            if sample is not None:
-                problems += self._twin(split, dataset, m, sample, name)
-                problems += sample_problems(sample, len(dataset.classes), name)
-                unlabelled += [] if _has_annotation(sample, self.task) else [name]
-            if any(not problem.note for problem in problems):
-                bad.add(m)
-            self.problems += problems
-            bar.update()
-        twins -= bad
-        if self.task in _NEEDED and unlabelled:
-            if len(unlabelled) == len(dataset) - len(bad):
-                text = f"no image has {_NEEDED[self.task]} (unlabelled: can be used for transfer, never for the task)"
-                self.problems.append(Problem(split, "", text, note=self.task == "classification"))
-            else:
-                text = f"has no {_NEEDED[self.task].split()[-1]}"
-                self.problems += [Problem(name, "", text, note=True) for name in unlabelled]
-
-    def _twin(self, split: str, dataset: ImageDataset, m: int, sample: Sample, name: str) -> Iterator[Problem]:
-        """Whether the file was met before. Its content decides: a copy has another name, and often another date."""
-        classes, content = self.classes[split][m], _content(dataset, m, sample)
-        first = self.first.setdefault(content, _First(split, name, m, classes))
-        if (first.split, first.number) == (split, m):
-            return
-        text = f"is the same file as {first.name}" + (f" in {first.split}" if first.split != split else "")
-        contradicts = bool(classes and first.classes and classes != first.classes)
-        if contradicts:
-            here, there = (", ".join(_names(dataset, labels)) for labels in (classes, first.classes))
-            text += f", but shows {here}, and that {there}: mend the one that is wrong"
-        yield Problem(name, "", text, note=first.split == split and not contradicts)
-        if first.split == split:
-            self.twins[dataset.fingerprint].add(m)
-            self.bad[dataset.fingerprint] |= {first.number} if contradicts else set()
-
-    def compare_with_train(self, splits: Mapping[str, ImageDataset]) -> None:
-        """Samples of other splits that show a class which no sample of train shows cannot be used."""
-        learned = set[int]().union(*self.classes.get("train", ()))
-        for split in self.classes.keys() - {"train"} if learned else ():
-            dataset, of_split = splits[split], self.classes[split]
-            for label in sorted(set[int]().union(*of_split) - learned):
-                images = counted(sum(label in labels for labels in of_split), "image")
-                text = f"has class {dataset.classes[label]!r} in {images}, and train has none"
-                self.problems.append(Problem(split, "", f"{text}: give train some, or leave these out"))
-            self.bad[dataset.fingerprint] |= {m for m, labels in enumerate(of_split) if labels - learned}
+    @property
+    def is_bad(self) -> bool:
+        return self.contradicted or any(not problem.note for problem in self.problems)
 
 
-def id_of(dataset: ImageDataset, index: int) -> str:
-    """The name of a sample without reading it: its id where the data set lists them, else its number."""
-    ids = getattr(dataset, "ids", None)
-    return str(index if ids is None else ids[index])
+def _read(split: str, dataset: ImageDataset, index: int, task: str) -> _Read:
+    sample, problems = _sample(dataset, index)
+    name = str(dataset.paths[index]) if isinstance(dataset, FileDataset) else id_of(dataset, index)
+    if sample is None:
+        return _Read(split, name, problems)
+    if isinstance(dataset, FileDataset):
+        with dataset.paths[index].open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        content = hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
+    problems += sample_problems(sample, len(dataset.classes), name)
+    labels = {sample.label, *([] if sample.box_labels is None else np.asarray(sample.box_labels).tolist())}
+    labels |= set() if sample.mask is None else set(values_of(sample.mask)) - {IGNORE}
+    labels |= set() if sample.tags is None else set(np.flatnonzero(sample.tags).tolist())
+    names = dict(enumerate(dataset.classes))
+    class_names = {label: names.get(label, f"class {label}") for label in sorted(labels - {UNLABELLED})}
+    return _Read(split, name, problems, content, class_names, _annotations(sample).get(task, True))
 
 
-def _read(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Problem]]:
+def _sample(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Problem]]:
     if isinstance(dataset, FileDataset):
         return dataset.read(index)
     try:
@@ -253,43 +203,58 @@ def _read(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Proble
         return None, [Problem(id_of(dataset, index), "", str(error))]
 
 
-def _classes_in(sample: Sample) -> set[int]:
-    classes = {sample.label}
-    if sample.box_labels is not None:
-        classes |= set(np.asarray(sample.box_labels).tolist())
-    if sample.mask is not None:
-        classes |= set(values_of(sample.mask)) - {IGNORE}
-    if sample.tags is not None:
-        classes |= set(np.flatnonzero(sample.tags).tolist())
-    return classes - {UNLABELLED}
-
-
-def _names(dataset: ImageDataset, labels: set[int]) -> list[str]:
-    return [dataset.classes[c] if 0 <= c < len(dataset.classes) else f"class {c}" for c in sorted(labels)]
-
-
-def _has_annotation(sample: Sample, task: str) -> bool:
-    if task == "segmentation":
-        return sample.mask is not None
-    if task == "detection":
-        return sample.boxes is not None
-    return sample.label != UNLABELLED or sample.tags is not None
+def _annotations(sample: Sample) -> dict[str, bool]:
+    """For which tasks a sample can be used."""
+    labelled = sample.label != UNLABELLED or sample.tags is not None
+    return {
+        "segmentation": sample.mask is not None, "classification": labelled, "detection": sample.boxes is not None
+    }  # fmt: skip
 
 
 def _task_of(dataset: ImageDataset) -> str:
-    sample, _ = _read(dataset, 0)
-    if sample is not None and sample.mask is not None:
-        return "segmentation"
-    plain = sample is None or _has_annotation(sample, "classification") or sample.boxes is None
-    return "classification" if plain else "detection"
+    sample, _ = _sample(dataset, 0)
+    tasks = {} if sample is None else _annotations(sample)
+    return next((task for task, annotated in tasks.items() if annotated), "classification")
 
 
-def _content(dataset: ImageDataset, index: int, sample: Sample) -> str:
-    """Digest of the image file, or of the pixels where there is no file."""
-    if isinstance(dataset, FileDataset):
-        with dataset.paths[index].open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
+def _compare_files(reads: Sequence[_Read]) -> None:
+    """Find files that are there twice. Their content decides: a copy has another name, and often another date."""
+    firsts: dict[str, _Read] = {}
+    for read in reads:
+        first = firsts.setdefault(read.content, read)
+        if first is read or not read.content:
+            continue
+        read.is_twin = first.split == read.split
+        text = f"is the same file as {first.name}" + ("" if read.is_twin else f" in {first.split}")
+        contradicts = bool(read.labels and first.labels and read.labels != first.labels)
+        if contradicts:
+            here, there = (", ".join(labels.values()) for labels in (read.labels, first.labels))
+            text += f", but shows {here}, and that {there}: mend the one that is wrong"
+        read.problems.append(Problem(read.name, "", text, note=read.is_twin and not contradicts))
+        first.contradicted |= read.is_twin and contradicts
+
+
+def _unlabelled(split: str, reads: Sequence[_Read], task: str) -> list[Problem]:
+    readable = [read for read in reads if read.content]
+    unlabelled = [read for read in readable if not read.annotated]
+    if unlabelled and len(unlabelled) == len(readable):
+        text = f"no image has {_NEEDED[task]} (unlabelled: can be used for transfer, never for the task)"
+        return [Problem(split, "", text, note=task == "classification")]
+    return [Problem(read.name, "", f"has no {_NEEDED[task].split()[-1]}", note=True) for read in unlabelled]
+
+
+def _lacking_in_train(samples: Mapping[str, Sequence[_Read]]) -> Iterator[Problem]:
+    """Classes of other splits that no sample of train shows; the samples that show them cannot be used."""
+    learned = {label for read in samples.get("train", ()) for label in read.labels}
+    for split in samples.keys() - {"train"} if learned else ():
+        beyond = [read for read in samples[split] if read.labels.keys() - learned]
+        names = {label: name for read in beyond for label, name in read.labels.items() if label not in learned}
+        for label, name in sorted(names.items()):
+            images = counted(sum(label in read.labels for read in beyond), "image")
+            text = f"has class {name!r} in {images}, and train has none"
+            yield Problem(split, "", f"{text}: give train some, or leave these out")
+        for read in beyond:
+            read.contradicted = True
 
 
 def _left_out(root: Path) -> Iterator[Problem]:
@@ -300,12 +265,8 @@ def _left_out(root: Path) -> Iterator[Problem]:
             path = Path(folder, name)
             if path.is_symlink() and not path.exists():
                 yield Problem(str(path), "", f"is a link to {path.readlink()}, which leads nowhere")
-            elif path.is_symlink() and path.is_dir() and _leads_back(path):
+            elif path.is_symlink() and path.is_dir() and Path(folder).resolve().is_relative_to(path.resolve()):
                 yield Problem(str(path), "", f"is a link that leads back to {path.readlink()}: left out", note=True)
             elif path.suffix.lower() in _OTHER_SUFFIXES and not name.startswith("."):
                 wanted = " ".join(sorted(IMAGE_SUFFIXES))
                 yield Problem(str(path), "", f"is left out: {path.suffix} is not one of {wanted}", note=True)
-
-
-def _leads_back(link: Path) -> bool:
-    return Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link))

@@ -23,10 +23,10 @@ class FormatOptions(TypedDict, total=False):
     """What every format of files takes beside its path and ``classes``.
 
     Attributes:
-        group: regular expression that finds the group of an image (video, patient, farm) in its id, or in its first
-            bracket: ``"(video[0-9]+)"``. :func:`train_test_split` keeps groups whole. None for what the format tells.
-        on_bad: ``"refuse"`` raises when there is an entry that belongs to no image (a line that cannot be used, a file
-            without its partner, a class folder without pictures), ``"skip"`` leaves it out.
+        group: regular expression that finds the group of an image (video, patient, farm) in its id, whole or by its
+            first bracket: ``"(video[0-9]+)"``. Groups are never divided. None for what the format has as groups.
+        on_bad: ``"refuse"`` raises when an entry belongs to no image (a line that cannot be used, a file without its
+            partner, a class folder without pictures), ``"skip"`` leaves it out.
         from_train: the classes are those of a training set: a class folder without pictures is then fine, and one that
             is none of them is a bad entry. Other formats do not ask.
     """
@@ -39,57 +39,43 @@ class FormatOptions(TypedDict, total=False):
 class FileDataset:
     """Images in files as a data set; a format adds what it reads beside the image in ``_annotation``.
 
-    No image is decoded before it is asked for. A sample that cannot be used raises when it is asked for; ``read`` tells
+    No image is decoded before it is asked for. A sample that cannot be used raises when it is asked for; ``read`` gives
     all its problems instead.
-
-    Args:
-        root: the folder that ids are relative to.
-        paths: M image files.
-        classes: class names in label order.
-        labels: M class indices; None for unlabelled images.
-        groups: M names, equal for images that are near copies of each other (frames of a video).
-        annotations: the other files that are read.
-        key: what else the fingerprint must change with.
-        flaws: entries that are no sample at all.
-        options: see :class:`FormatOptions`.
 
     Attributes:
         root: the folder that ids are relative to.
         paths: M image files.
         ids: M unique names: the paths below ``root``, with ``/``.
         labels: (M,) class indices, or ``UNLABELLED``.
-        groups: M names; None if not known.
-        flaws: entries that are left out (``on_bad="skip"``).
-        fingerprint: changes with the names, sizes and times of change of all files, and with the arguments.
+        groups: M names, equal for images that are near copies of each other (frames of a video); None if not known.
+        flaws: entries that are no sample at all, and are left out (``on_bad="skip"``).
+        fingerprint: changes with the names, sizes and times of change of all files, also of ``annotations``, and with
+            the arguments and ``key``.
 
     Raises:
         DatasetError: there are no images, ``group`` finds nothing in an id, or there are flaws to be refused.
     """
 
     task: ClassVar[str] = "classification"
+    facts: str = ""  # what the repr says beside the counts of images and classes
 
     def __init__(
-        self,
-        root: Path,
-        paths: Sequence[Path],
-        classes: Sequence[str],
-        *,
-        labels: Sequence[int] | None = None,
-        groups: Sequence[str] | None = None,
-        annotations: Sequence[Path] = (),
-        key: object = None,
-        flaws: Sequence[Problem] = (),
-        **options: Unpack[FormatOptions],
-    ) -> None:
+        self, root: Path, paths: Sequence[Path], classes: Sequence[str], *, labels: Sequence[int] | None = None,
+        groups: Sequence[str] | None = None, annotations: Sequence[Path] = (), key: object = None,
+        flaws: Sequence[Problem] = (), **options: Unpack[FormatOptions],
+    ) -> None:  # fmt: skip
         refuse(flaws, str(root), options.get("on_bad", "refuse"))
         self.root, self.paths, self.flaws, self._classes = root, tuple(paths), tuple(flaws), tuple(classes)
         if not self.paths:
             raise DatasetError(f"{root} holds no images that can be used{f': {flaws[0]}' if flaws else ''}")
-        self.ids = tuple(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.as_posix() for p in self.paths)
+        self.ids = tuple((p.relative_to(root) if p.is_relative_to(root) else p).as_posix() for p in self.paths)
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)
         self.groups = None if groups is None else tuple(groups)
         if pattern := options.get("group"):
-            self.groups = tuple(_group(pattern, id) for id in self.ids)
+            matches = {id: re.search(pattern, id) for id in self.ids}
+            if none := [id for id, match in matches.items() if match is None]:
+                raise DatasetError(f"group={pattern!r} finds nothing in {none[0]!r}: every image needs a group")
+            self.groups = tuple(match[1] if match.re.groups else match[0] for match in matches.values() if match)
         dates = [_date(path) for path in (*self.paths, *annotations)]
         self.fingerprint = digest([type(self).__name__, self._classes, self.labels.tolist(), self.ids, dates, key])
 
@@ -126,23 +112,22 @@ class FileDataset:
         """The other fields of a sample whose image has height and width ``size``, and what is wrong with them."""
         return {}, []
 
-    def _facts(self) -> str:
-        """What the repr says beside the counts of images and classes."""
-        return ""
-
     def __repr__(self) -> str:
         groups = f", {len(set(self.groups))} groups" if self.groups else ""
         bad = f", {counted(len(self.flaws), 'bad entry', 'bad entries')} left out" if self.flaws else ""
-        facts = f"{len(self)} images, {class_list(self.classes)}{self._facts()}{groups}{bad}"
+        facts = f"{len(self)} images, {class_list(self.classes)}{self.facts}{groups}{bad}"
         return f"{type(self).__name__}({str(self.root)!r}: {facts})"
+
+
+def sub_folders(path: Path) -> list[Path]:
+    """Folders in a folder, sorted, hidden ones left out."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def by_split(paths: Sequence[Path], *, whole_name: bool = False) -> dict[str, Path]:
     """The paths that are named like a split: ``train``, ``val2017``, and among others ``instances_val2017.json``.
 
-    Args:
-        paths: files or folders.
-        whole_name: the name must say nothing else, so that a class may be called "test tube".
+    With ``whole_name`` the name must say nothing else, so that a class may be called "test tube".
     """
     splits: dict[str, Path] = {}
     for split, names in SPLITS.items():
@@ -182,13 +167,6 @@ def pair_by_stem(
 
 def _stem(path: Path, root: Path) -> str:
     return path.relative_to(root).with_suffix("").as_posix()
-
-
-def _group(pattern: str, id: str) -> str:
-    match = re.search(pattern, id)
-    if match is None:
-        raise DatasetError(f"group={pattern!r} finds nothing in {id!r}: every image needs a group")
-    return match[1] if match.re.groups else match[0]
 
 
 def _date(path: Path) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from prockd._types import UNLABELLED
-from prockd.datasets.files import FileDataset, FormatOptions, by_split
+from prockd.datasets.files import FileDataset, FormatOptions, by_split, sub_folders
 from prockd.datasets.problems import DatasetError, Problem
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 
@@ -68,8 +68,7 @@ class ImageFolder(FileDataset):
 def class_folders(root: Path) -> list[str]:
     """Names of the sub-folders, sorted; hidden ones and links that lead back to the folder or above it are left out."""
     real = Path(os.path.realpath(root))
-    folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    return sorted(p.name for p in folders if not real.is_relative_to(os.path.realpath(p)))
+    return [p.name for p in sub_folders(root) if not real.is_relative_to(os.path.realpath(p))]
 
 
 def has_class_folders(path: Path) -> bool:
@@ -79,8 +78,3 @@ def has_class_folders(path: Path) -> bool:
     if "train" in splits and pictures(splits["train"], "*"):  # else "train" may be a class beside others
         return any(pictures(folder, "*") for folder in folders if folder not in splits.values())
     return any(map(pictures, folders))
-
-
-def has_loose_pictures(path: Path) -> bool:
-    """Whether there are pictures in the folder itself."""
-    return bool(pictures(path, "*"))

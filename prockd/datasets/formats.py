@@ -1,35 +1,21 @@
-r"""The formats in which images and labels lie in files: which of them a place has, and its data sets.
+"""The formats in which images and labels lie in files: which of them a place has, and its data sets.
 
-A new format is a class in a file of its own, which says whether a path has its form and reads it, and one line in
-``FORMATS``: opening, checking, messages and the table of :mod:`prockd.datasets` follow. This file beside the images,
-with a line ``a.jpg<TAB>cat`` for each, needs no more than::
-
-    class LabelFile(FileDataset):
-        def __init__(self, path, *, classes=None, **options):
-            lines = [line.split("\t") for line in Path(path).read_text("utf-8").splitlines() if line]
-            names = list(classes or sorted({label for _, label in lines}))
-            paths = [Path(path).parent / name for name, _ in lines]
-            labels = [names.index(label) for _, label in lines]
-            super().__init__(Path(path).parent, paths, names, labels=labels, annotations=[Path(path)], **options)
-
-    def is_label_file(path):
-        return "\t" in path.read_text("utf-8").partition("\n")[0]
-
-    Format("label file", "classification", "labels.txt: image<TAB>label", LabelFile, is_label_file, suffix=".txt")
+A new format is a file of its own, with a class that reads a path and a function that says whether a path has its form,
+and one line in ``FORMATS``: opening, checking, messages and the table of :mod:`prockd.datasets` follow.
 """
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Unpack, cast
 
 from prockd._types import ImageDataset
 from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.coco import CocoFile, is_coco
-from prockd.datasets.files import WHOLE, by_split
-from prockd.datasets.folder import ImageFolder, has_class_folders, has_loose_pictures
+from prockd.datasets.files import WHOLE, FormatOptions, by_split, sub_folders
+from prockd.datasets.folder import ImageFolder, has_class_folders
 from prockd.datasets.masks import MaskFolder, mask_splits
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
@@ -68,7 +54,7 @@ class Format:
         if path.is_file():
             return self._at(path) if path.suffix.lower() == self.suffix else {}
         if not self.suffix:
-            below = by_split(sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "."), whole_name=True)
+            below = by_split(sub_folders(path), whole_name=True)
             divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
             return divided if "train" in divided else self._at(path)
         files = sorted(p for folder in (path, path / "annotations") for p in folder.glob(f"*{self.suffix}"))
@@ -114,7 +100,8 @@ FORMATS = (
            "images/a.jpg, masks/a.png; video/frames, video/masks; train, trainannot", MaskFolder, splits=mask_splits),
     Format("class folders", "classification", "cats/*.jpg, dogs/*.jpg: one folder a class",
            ImageFolder, has_class_folders),
-    Format("loose pictures", "none", "*.jpg in the folder itself: unlabelled images", ImageFolder, has_loose_pictures),
+    Format("loose pictures", "none", "*.jpg in the folder itself: unlabelled images",
+           ImageFolder, lambda path: bool(pictures(path, "*"))),
 )  # fmt: skip
 """Every format, the most telling one first; any of them may also lie in folders ``train``, ``val`` and ``test``."""
 
@@ -128,40 +115,6 @@ def format_list(task: str | None = None, *, openers: bool = False) -> str:
     return "\n".join(f"  {f.task:<15} {f.name:<17} {f.looks}{end}" for f, end in zip(rows, functions, strict=True))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The format that a place has.
-
-    Attributes:
-        path: the place.
-        format: its format.
-        openers: what opens each split, ``train`` first; one without splits is named ``all``.
-    """
-
-    path: Path
-    format: Format
-    openers: Mapping[str, Opener]
-
-    def open(
-        self,
-        *,
-        classes: Sequence[str] | Mapping[int, str] | None = None,
-        from_train: bool = False,
-        group: str | None = None,
-        on_bad: str = "refuse",
-    ) -> dict[str, ImageDataset]:
-        """Open all splits, see :func:`open_splits`."""
-        listed = self.path / "classes.txt"
-        if classes is None and listed.is_file():
-            classes = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
-        opened: dict[str, ImageDataset] = {}
-        for split, opener in self.openers.items():
-            opened[split] = opener(classes=classes, from_train=from_train, group=group, on_bad=on_bad)
-            if classes is None:  # the other splits have those of the first
-                classes, from_train = classes_of(opened[split]) or None, True
-        return opened
-
-
 def classes_of(dataset: ImageDataset) -> Sequence[str] | Mapping[int, str]:
     """Class names as another folder is opened with them: of masks with the values that stand for them."""
     names: Mapping[int, str] | None = getattr(dataset, "names", None)
@@ -169,14 +122,9 @@ def classes_of(dataset: ImageDataset) -> Sequence[str] | Mapping[int, str]:
 
 
 def open_splits(
-    path: Path | str,
-    *,
-    task: str | None = None,
-    classes: Sequence[str] | Mapping[int, str] | None = None,
-    from_train: bool = False,
-    group: str | None = None,
-    on_bad: str = "refuse",
-) -> dict[str, ImageDataset]:
+    path: Path | str, *, task: str | None = None, classes: Sequence[str] | Mapping[int, str] | None = None,
+    **options: Unpack[FormatOptions],
+) -> dict[str, ImageDataset]:  # fmt: skip
     """Open a folder or file of any known format, by its looks, with all its splits.
 
     A file ``classes.txt`` in the folder lists class names, one a line, in label order (in the order of mask values,
@@ -186,9 +134,7 @@ def open_splits(
         path: the folder, or a CSV, JSON or NPZ file.
         task: "classification", "segmentation" or "detection"; None for the first format that fits.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
-        from_train: the classes are those of a training set, so some may have no image here.
-        group: regular expression that finds the group (video, patient, farm) of an image in its id.
-        on_bad: ``"refuse"`` raises when there are entries that belong to no image, ``"skip"`` leaves them out.
+        options: ``group``, ``on_bad`` and ``from_train``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Returns:
         Data sets by the name of their split: ``train``, ``val``, ``test``, or only ``all``.
@@ -196,12 +142,20 @@ def open_splits(
     Raises:
         DatasetError: nothing is there, no format fits (the message lists them), or entries are bad.
     """
-    layout = find_layout(Path(path), task)
-    return layout.open(classes=classes, from_train=from_train, group=group, on_bad=on_bad)
+    _, openers = find_format(Path(path), task)
+    listed = Path(path) / "classes.txt"
+    if classes is None and listed.is_file():
+        classes = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
+    splits: dict[str, ImageDataset] = {}
+    for split, opener in openers.items():
+        splits[split] = opener(classes=classes, **options)
+        if classes is None:  # the other splits have those of the first
+            classes, options["from_train"] = classes_of(splits[split]) or None, True
+    return splits
 
 
-def find_layout(path: Path, task: str | None = None) -> Layout:
-    """The first format that fits a place and a task.
+def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, Opener]]:
+    """The first format that fits a place and a task, and what opens each split there.
 
     Raises:
         DatasetError: the path does not exist, or nothing fits.
@@ -212,15 +166,15 @@ def find_layout(path: Path, task: str | None = None) -> Layout:
     if not path.exists():
         raise DatasetError(f"{path} does not exist")
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
-        raise DatasetError(
-            f"{path} is an archive: unpack it first with `prockd unpack {shlex.quote(str(path))} FOLDER`"
-        )
+        command = f"prockd unpack {shlex.quote(str(path))} FOLDER"
+        raise DatasetError(f"{path} is an archive: unpack it first with `{command}`")
     other: Format | None = None  # fits the place and not the task
-    for layout in _layouts(path):
+    for format in FORMATS:
+        openers = format.openers(path)
         # Any two folders with pictures look like classes, also the folders "images" and "masks" of another format.
-        if task in (None, layout.format.task) and (other is None or layout.format.name != "class folders"):
-            return layout
-        other = other or layout.format
+        if openers and task in (None, format.task) and (other is None or format.name != "class folders"):
+            return format, openers
+        other = other or (format if openers else None)
     if other and other.task != "none":
         looks = f"it looks like {other.name}, for {other.task} (task={other.task!r}, --task {other.task})"
         raise DatasetError(f"{path} cannot be used for {task}: {looks}. Layouts for {task}:\n{format_list(task)}")
@@ -228,9 +182,3 @@ def find_layout(path: Path, task: str | None = None) -> Layout:
         raise DatasetError(f"{path} is one picture: name the folder that holds them, {path.parent}")
     lacks = "holds no pictures" if path.is_dir() and not pictures(path) else "has no layout that is known"
     raise DatasetError(f"{path} {lacks}. Known layouts, each also below train, val and test:\n{format_list()}")
-
-
-def _layouts(path: Path) -> Iterator[Layout]:
-    for format in FORMATS:
-        if openers := format.openers(path):
-            yield Layout(path, format, openers)

@@ -1,5 +1,6 @@
 """Pictures with a mask each: what segmentation learns."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE
-from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem
+from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, sub_folders
 from prockd.datasets.problems import DatasetError, Problem, listed, values_of
 from prockd.datasets.read import pictures, read_mask
 
@@ -20,7 +21,7 @@ _MAX_CLASSES = 255
 _MAX_VALUE = 65535
 _IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
 _MASKS = ("masks", "mask", "labels", "annotations", "SegmentationClass", "annot", "gt")
-_BESIDE = ("annot", "_annot", "_masks", "_mask", "_labels", "masks", "labels")
+_BESIDE = ("labels", "masks", "_labels", "_mask", "_masks", "_annot", "annot")  # of several, the last
 
 
 class MaskDataset(FileDataset):
@@ -37,13 +38,9 @@ class MaskDataset(FileDataset):
     task = "segmentation"
 
     def __init__(
-        self,
-        root: Path,
-        paths: Sequence[Path],
-        masks: Sequence[Path],
-        classes: Sequence[str] | Mapping[int, str] | None = None,
-        **options: Any,
-    ) -> None:
+        self, root: Path, paths: Sequence[Path], masks: Sequence[Path],
+        classes: Sequence[str] | Mapping[int, str] | None = None, **options: Any,
+    ) -> None:  # fmt: skip
         self.masks = tuple(masks)
         self._declared = None if classes is None else _by_value(classes)
         key = self._declared and list(self._declared.items())
@@ -66,9 +63,8 @@ class MaskDataset(FileDataset):
         if values <= {0, 1, IGNORE}:
             return {0: "background", 1: "object", IGNORE: IGNORED_CLASS}
         if len(values) > _MAX_CLASSES:
-            raise DatasetError(
-                f"the masks of {self.root} hold {len(values)} values: a class has one value, so list `classes` by value"
-            )
+            advice = "a class has one value, so list `classes` by value"
+            raise DatasetError(f"the masks of {self.root} hold {len(values)} values: {advice}")
         return {value: str(value) for value in sorted(values - {IGNORE})} | {IGNORE: IGNORED_CLASS}
 
     @property
@@ -123,18 +119,15 @@ class MaskFolder(MaskDataset):
     """
 
     def __init__(
-        self,
-        root: Path | str,
-        *,
-        images: str = "images",
-        masks: str = "masks",
-        classes: Sequence[str] | Mapping[int, str] | None = None,
-        **options: Unpack[FormatOptions],
-    ) -> None:
+        self, root: Path | str, *, images: str = "images", masks: str = "masks",
+        classes: Sequence[str] | Mapping[int, str] | None = None, **options: Unpack[FormatOptions],
+    ) -> None:  # fmt: skip
         root, flaws = Path(root), list[Problem]()
-        files: list[tuple[Path, Path]] = []
-        groups: list[str] = []
-        for name in _places(root, images, masks):
+        files, groups = list[tuple[Path, Path]](), list[str]()
+        places = _places(root, images, masks)
+        if not places:
+            raise DatasetError(f"{root} has no folders {images} and {masks}, and no sub-folder has both")
+        for name in places:
             folder, others = root / name / images, root / name / masks
             pairs, unpaired = pair_by_stem(pictures(folder), folder, pictures(others), others, "mask")
             flaws += unpaired
@@ -145,48 +138,35 @@ class MaskFolder(MaskDataset):
                 files.append((image, mask))
                 groups.append(name or image.parent.relative_to(folder).as_posix())
         several = groups if len(set(groups)) > 1 else None
-        super().__init__(
-            root, [image for image, _ in files], [mask for _, mask in files], classes, groups=several, flaws=flaws,
-            **options,
-        )  # fmt: skip
+        paths, mask_paths = [path for path, _ in files], [mask for _, mask in files]
+        super().__init__(root, paths, mask_paths, classes, groups=several, flaws=flaws, **options)
 
 
 def mask_splits(path: Path) -> dict[str, partial[MaskFolder]]:
-    """What opens each split of images and masks: beside each other, in ``images/train``, or undivided."""
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    beside = {}
-    for split, folder in by_split(folders, whole_name=True).items():
-        masks = [f"{folder.name}{ending}" for ending in _BESIDE if (path / f"{folder.name}{ending}").is_dir()]
-        if masks:
-            beside[split] = partial(MaskFolder, path, images=folder.name, masks=masks[0])
-    if beside:
-        return beside
-    options = [(images, masks) for images in _IMAGES for masks in _MASKS if (path / masks).is_dir()]
-    for images, masks in options:
-        splits = by_split(sorted((path / images).glob("*/")), whole_name=True)
-        inner = {s: p.name for s, p in splits.items() if pictures(path / masks / p.name)}
-        if inner:
-            return {
-                s: partial(MaskFolder, path, images=f"{images}/{name}", masks=f"{masks}/{name}")
-                for s, name in inner.items()
-            }
+    """What opens each split of images and masks: ``train`` and ``trainannot``, ``images/train``, or undivided."""
+    folders = by_split(sub_folders(path), whole_name=True)
+    beside = {
+        s: (f.name, f.name + end) for s, f in folders.items() for end in _BESIDE if (path / (f.name + end)).is_dir()
+    }
+    ways = [beside]
     for images in _IMAGES:
+        inside = by_split(sorted((path / images).glob("*/")), whole_name=True)
         for masks in _MASKS:
-            places = _places(path, images, masks, missing_ok=True)
-            if any(pictures(path / place / masks) for place in places):
-                return {WHOLE: partial(MaskFolder, path, images=images, masks=masks)}
-    return {}
+            names = {split: p.name for split, p in inside.items() if pictures(path / masks / p.name)}
+            ways.append({split: (f"{images}/{name}", f"{masks}/{name}") for split, name in names.items()})
+    for images, masks in itertools.product(_IMAGES, _MASKS):
+        if any(pictures(path / place / masks) for place in _places(path, images, masks)):
+            ways.append({WHOLE: (images, masks)})
+    places = next(filter(None, ways), {})
+    return {split: partial(MaskFolder, path, images=images, masks=masks) for split, (images, masks) in places.items()}
 
 
-def _places(root: Path, images: str, masks: str, missing_ok: bool = False) -> list[str]:
+def _places(root: Path, images: str, masks: str) -> list[str]:
     """Where below ``root`` the image and mask folders are: ``""`` for root itself, else names of sub-folders."""
     if (root / images).is_dir() and (root / masks).is_dir():
         return [""]
-    below = sorted(root.iterdir()) if root.is_dir() else []
-    places = [p.name for p in below if (p / images).is_dir() and (p / masks).is_dir() and not p.name.startswith(".")]
-    if not places and not missing_ok:
-        raise DatasetError(f"{root} has no folders {images} and {masks}, and no sub-folder has both")
-    return places
+    below = sub_folders(root) if root.is_dir() else []
+    return [p.name for p in below if (p / images).is_dir() and (p / masks).is_dir()]
 
 
 def _by_value(classes: Sequence[str] | Mapping[int, str]) -> dict[int, str]:

@@ -6,35 +6,26 @@ from pathlib import Path
 
 from prockd._types import ImageDataset
 from prockd.cache import cached_arrays
-from prockd.datasets.check import DataCheck, check_data, id_of
+from prockd.datasets.check import DataCheck, check_data
 from prockd.datasets.files import WHOLE
 from prockd.datasets.formats import open_splits
 from prockd.datasets.problems import DatasetError, Problem, listed, refuse
-from prockd.datasets.splits import subset
+from prockd.datasets.splits import id_of, subset
 
 
 def open_data(
-    path: Path | str,
-    *,
-    task: str | None = None,
-    split: str | None = None,
-    classes: Sequence[str] | Mapping[int, str] | None = None,
-    group: str | None = None,
-    on_bad: str = "refuse",
+    path: Path | str, *, task: str | None = None, split: str | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None, group: str | None = None, on_bad: str = "refuse",
     progress: bool = True,
-) -> ImageDataset:
+) -> ImageDataset:  # fmt: skip
     """Open a folder or file of any known format as one data set; :func:`open_splits` gives all splits at once.
 
     Example:
-        >>> import tempfile
-        >>> from PIL import Image
+        >>> import tempfile, numpy as np
         >>> with tempfile.TemporaryDirectory() as home:
-        ...     for name in ("cat", "dog"):
-        ...         (Path(home) / "photos" / name).mkdir(parents=True)
-        ...         Image.new("RGB", (32, 24)).save(f"{home}/photos/{name}/a.png")
-        ...     dataset = open_data(f"{home}/photos")
-        ...     type(dataset).__name__, len(dataset), dataset.classes
-        ('ImageFolder', 2, ('cat', 'dog'))
+        ...     np.savez(f"{home}/photos.npz", images=np.zeros((2, 32, 24, 3), np.uint8), labels=[0, 1])
+        ...     open_data(f"{home}/photos.npz")
+        Arrays(2 images of 24 x 32 px, 2 classes: 0, 1)
 
     Args:
         path: the folder, or a CSV, JSON or NPZ file.
@@ -76,13 +67,9 @@ def skip_bad(dataset: ImageDataset, check: DataCheck) -> ImageDataset:
 
 
 def checked(
-    splits: Mapping[str, ImageDataset],
-    *,
-    task: str | None = None,
-    on_bad: str = "refuse",
-    once: bool = False,
+    splits: Mapping[str, ImageDataset], *, task: str | None = None, on_bad: str = "refuse", once: bool = False,
     progress: bool = True,
-) -> dict[str, ImageDataset]:
+) -> dict[str, ImageDataset]:  # fmt: skip
     """Read all splits once, as :func:`check_data` does, and refuse what is bad or leave it out.
 
     What the reading showed is kept in the cache, so that unchanged data are not read again.

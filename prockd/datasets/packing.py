@@ -166,8 +166,11 @@ def _write(
         if tags is not None and sample.tags is not None:
             tags[m] = sample.tags
         if sample.boxes is not None:
-            moved, kept = _boxes_in(sample.boxes, (H, W), place)
-            boxes.append(moved)
+            moved = place.move(np.clip(sample.boxes, 0, [W, H, W, H]).astype(np.float32))
+            clipped = np.clip(moved, 0, S)
+            area, before = ((b[:, 2:] - b[:, :2]).prod(1) for b in (clipped, moved))
+            kept = area >= MIN_KEPT * before
+            boxes.append(clipped[kept])
             box_labels.append(np.asarray(sample.box_labels, np.int64)[kept])
         labels[m], frames[m] = sample.label, place.frame
         ids.append(sample.id)
@@ -178,14 +181,3 @@ def _write(
         writer.create("boxes", (max(1, total), 4), np.float32)[:total] = np.concatenate(boxes)
         writer.create("box_labels", (max(1, total),), np.int64)[:total] = np.concatenate(box_labels)
     return {"ids": ids, "classes": list(dataset.classes), "counts": [len(b) for b in boxes]}
-
-
-def _boxes_in(boxes: np.ndarray, size: tuple[int, int], place: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (n, 4) in the square, clipped to it, and which of the given ones they are."""
-    H, W = size
-    inside = np.clip(boxes, 0, [W, H, W, H]).astype(np.float32)
-    moved = place.move(inside)
-    clipped = np.clip(moved, 0, place.side_px)
-    area, before = ((b[:, 2:] - b[:, :2]).prod(1) for b in (clipped, moved))
-    kept = area >= MIN_KEPT * before
-    return clipped[kept], kept

@@ -78,7 +78,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def class_list(classes: Sequence[str]) -> str:
-    """How a repr tells classes."""
+    """Classes as a repr counts and names them."""
     return f"{counted(len(classes), 'class', 'classes')}: {listed(classes, 4)}" if classes else "no classes"
 
 

@@ -1,7 +1,6 @@
 """Parts of a data set, and divisions that keep near copies on one side."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -12,32 +11,22 @@ from prockd.datasets.packed import PackedImages, row_numbers
 from prockd.datasets.problems import DatasetError
 
 
-@dataclass(frozen=True, eq=False)
 class _Subset:
-    dataset: ImageDataset
-    indices: Sequence[int]
+    """Some samples of a data set; what it knows of them without reading them is known of the part too."""
+
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
+        self.dataset, self.indices, ids, groups = dataset, indices, getattr(dataset, "ids", None), groups_of(dataset)
+        self.fingerprint = digest([dataset.fingerprint, indices])
+        self.ids = None if ids is None else tuple(str(ids[m]) for m in indices)
+        self.groups = None if groups is None else tuple(groups[m] for m in indices)
 
     @property
     def classes(self) -> Sequence[str]:
         return self.dataset.classes
 
     @property
-    def fingerprint(self) -> str:
-        return digest([self.dataset.fingerprint, self.indices])
-
-    @property
-    def ids(self) -> tuple[str, ...] | None:
-        ids = getattr(self.dataset, "ids", None)
-        return None if ids is None else tuple(str(ids[m]) for m in self.indices)
-
-    @property
     def labels(self) -> Int64[np.ndarray, " M"]:
         return labels_of(self.dataset)[self.indices]
-
-    @property
-    def groups(self) -> tuple[Hashable, ...] | None:
-        groups = groups_of(self.dataset)
-        return None if groups is None else tuple(groups[m] for m in self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -59,6 +48,12 @@ def groups_of(dataset: ImageDataset) -> Sequence[Hashable] | None:
     """Return the group of each sample (the video of a frame), where the data set knows it."""
     groups: Sequence[Hashable] | None = getattr(dataset, "groups", None)
     return groups
+
+
+def id_of(dataset: ImageDataset, index: int) -> str:
+    """Return the name of a sample without reading it: its id where the data set lists them, else its number."""
+    ids = getattr(dataset, "ids", None)
+    return str(index if ids is None else ids[index])
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int] | np.ndarray) -> ImageDataset:
@@ -122,9 +117,8 @@ def train_test_split(
         test = np.flatnonzero(np.isin(group_of, order[: min(count, len(number) - 1)]))
     train = np.setdiff1d(np.arange(len(dataset)), test)
     if len(train) == 0 or len(test) == 0:
-        raise DatasetError(
-            f"{len(dataset)} images cannot be divided: two are needed, of two groups where there are groups"
-        )
+        needed = "two are needed, of two groups where there are groups"
+        raise DatasetError(f"{len(dataset)} images cannot be divided: {needed}")
     return subset(dataset, train), subset(dataset, np.sort(test))
 
 

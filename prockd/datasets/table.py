@@ -48,10 +48,10 @@ class ImageTable(FileDataset):
         others = [name for name in columns if name and name not in (where, "group")]
         self._several = "label" not in columns and bool(others)
         flags = [] if {"label", "labels"} & set(columns) else others
-        shown = [_classes_in(cells, flags) for _, cells in rows]
-        names = tuple(flags or sorted({name for row in shown for name in row}) if classes is None else classes)
+        labels_of_rows = [_classes_in(cells, flags) for _, cells in rows]
+        names = tuple(flags or sorted({name for row in labels_of_rows for name in row}) if classes is None else classes)
         flaws, good, first_line = [], [], dict[str, int]()
-        for (line, cells), labels in zip(rows, shown, strict=True):
+        for (line, cells), labels in zip(rows, labels_of_rows, strict=True):
             name, unknown = cells[where], [label for label in labels if label not in names]
             odd = [flag for flag in flags if cells[flag] not in ("0", "1")]
             flaw = ""
@@ -70,6 +70,7 @@ class ImageTable(FileDataset):
                 good.append((cells, labels))
             flaws += [Problem(str(path), f"line {line}", flaw)] if flaw else []
         single = None if self._several else [names.index(labels[0]) if labels else UNLABELLED for _, labels in good]
+        self.facts = ", several an image" if self._several else ""
         self.tags = np.array([[name in labels for name in names] for _, labels in good], np.uint8)  # (M, C)
         super().__init__(
             self.path.parent, [self.path.parent / cells[where] for cells, _ in good], names, labels=single,
@@ -79,9 +80,6 @@ class ImageTable(FileDataset):
 
     def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
         return {"tags": self.tags[index]} if self._several else {}, []
-
-    def _facts(self) -> str:
-        return ", several an image" if self._several else ""
 
 
 def _classes_in(cells: dict[str, str], flags: Sequence[str]) -> list[str]:
@@ -113,17 +111,15 @@ def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], lis
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not text in UTF-8 ({error}): save it as CSV UTF-8") from error
     header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if header.count(";") > header.count(",") else ",")
+    comma = ";" if header.count(";") > header.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, restval="")
     try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+        columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, {name: row[name].strip() for name in columns}) for row in reader]
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
     missing = [name for name in required if name not in columns]
     if missing:
         raise DatasetError(f"{path}, line 1: no column {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
-    padding = [""] * len(columns)
-    return columns, [
-        (line, {name: cell.strip() for name, cell in zip(columns, [*cells, *padding], strict=False)})
-        for line, cells in lines
-    ]
+    return columns, [(line, cells) for line, cells in rows if any(cells.values())]

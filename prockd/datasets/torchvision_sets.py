@@ -14,6 +14,8 @@ from prockd.datasets.masks import MaskDataset
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.voc import read_voc
 
+Opener = Callable[..., ImageDataset]
+
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -102,31 +104,29 @@ def cifar(root: Path | str, split: str = "train", *, num_classes: int = 10, down
     return Arrays(np.asarray(source.data), source.targets, source.classes)
 
 
-def pet_splits(path: Path, task: str) -> dict[str, Callable[..., ImageDataset]]:
+def pet_splits(path: Path, task: str) -> dict[str, Opener]:
     """What opens each split of Oxford-IIIT Pet, where it lies in a folder."""
-    splits = {"train": "trainval", "test": "test"} if (path / "oxford-iiit-pet").is_dir() else {}
-    return {name: _fixed(oxford_pet, path, split, task=task) for name, split in splits.items()}
+    there = (path / "oxford-iiit-pet").is_dir()
+    return _openers(oxford_pet, path, {"train": "trainval", "test": "test"} if there else {}, task=task)
 
 
-def voc_splits(path: Path, task: str) -> dict[str, Callable[..., ImageDataset]]:
+def voc_splits(path: Path, task: str) -> dict[str, Opener]:
     """What opens each split of the latest year of PASCAL VOC, where it lies in a folder."""
-    lists = "Main" if task == "detection" else "Segmentation"
-    for year in sorted(path.glob("VOCdevkit/VOC20*"), reverse=True)[:1]:
-        splits = [split for split in ("train", "val") if (year / "ImageSets" / lists / f"{split}.txt").is_file()]
-        return {split: _fixed(pascal_voc, path, split, task=task, year=year.name[3:]) for split in splits}
-    return {}
+    years = sorted(path.glob("VOCdevkit/VOC20*"))
+    lists = years[-1] / "ImageSets" / ("Main" if task == "detection" else "Segmentation") if years else path
+    splits = {split: split for split in ("train", "val") if years and (lists / f"{split}.txt").is_file()}
+    return _openers(pascal_voc, path, splits, task=task, year=years[-1].name[3:] if years else "")
 
 
-def cifar_splits(path: Path, num_classes: int) -> dict[str, Callable[..., ImageDataset]]:
+def cifar_splits(path: Path, num_classes: int) -> dict[str, Opener]:
     """What opens each split of CIFAR, where it lies in a folder."""
-    folder = path / ("cifar-10-batches-py" if num_classes == 10 else "cifar-100-python")
-    splits = ("train", "test") if folder.is_dir() else ()
-    return {split: _fixed(cifar, path, split, num_classes=num_classes) for split in splits}
+    there = (path / ("cifar-10-batches-py" if num_classes == 10 else "cifar-100-python")).is_dir()
+    return _openers(cifar, path, {"train": "train", "test": "test"} if there else {}, num_classes=num_classes)
 
 
-def _fixed(open_set: Callable[..., ImageDataset], path: Path, split: str, **how: Any) -> Callable[..., ImageDataset]:
-    """Opens one split; the classes and groups of these sets are their own, whatever is asked for."""
-    return lambda **_: open_set(path, split, **how)
+def _openers(open_set: Opener, path: Path, splits: dict[str, str], **how: Any) -> dict[str, Opener]:
+    """The classes and groups of these sets are their own, whatever is asked for."""
+    return {name: lambda split=split, **_: open_set(path, split, **how) for name, split in splits.items()}
 
 
 def _opened(kind: Callable[..., Any], name: str, root: Path | str, files: str, **how: Any) -> Any:

@@ -1,0 +1,129 @@
+"""Class folders and loose pictures."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prockd._types import UNLABELLED
+from prockd.datasets import DatasetError, ImageFolder, pack, train_test_split
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def corners(image: np.ndarray) -> list[tuple[int, ...]]:
+    return [tuple(map(int, image[y, x])) for y in (0, -1) for x in (0, -1)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes, one of them with a nested folder, hidden files and a text file."""
+    root = tmp_path / "photos"
+    for name, color in {"cats/b.PNG": RED, "cats/more/a.png": GREEN, "dogs/a.jpeg": BLUE}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 10), color).save(root / name)
+    (root / "dogs" / "notes.txt").write_text("not a picture")
+    (root / "dogs" / ".thumbs").mkdir()
+    for hidden in ("dogs/.hidden.png", "dogs/.thumbs/a.png"):
+        Image.new("RGB", (12, 10)).save(root / hidden)
+    (root / ".ipynb_checkpoints").mkdir()
+    return root
+
+
+def test_sub_folders_are_classes_in_sorted_order(folder):
+    dataset = ImageFolder(folder)
+    assert dataset.classes == ("cats", "dogs")
+    assert dataset.ids == ("cats/b.PNG", "cats/more/a.png", "dogs/a.jpeg")
+    assert [(s.label, s.id) for s in dataset] == [(0, "cats/b.PNG"), (0, "cats/more/a.png"), (1, "dogs/a.jpeg")]
+    assert corners(dataset[1].image) == [GREEN] * 4
+    assert "3 images, 2 classes: cats, dogs" in repr(dataset)
+
+
+def test_classes_can_be_chosen_and_ordered(folder):
+    dataset = ImageFolder(folder, classes=["dogs"])
+    assert [(s.label, s.id) for s in dataset] == [(0, "dogs/a.jpeg")]
+    with pytest.raises(DatasetError, match=r"class folder .*birds"):
+        ImageFolder(folder, classes=["birds", "dogs"])
+
+
+def test_a_folder_without_sub_folders_is_unlabelled(folder):
+    dataset = ImageFolder(folder / "cats" / "more")
+    assert dataset.classes == ()
+    assert [(s.label, s.id) for s in dataset] == [(UNLABELLED, "a.png")]
+
+
+def test_a_hidden_parent_does_not_hide_the_pictures(tmp_path):
+    (tmp_path / ".data").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / ".data" / "x.png")
+    assert len(ImageFolder(tmp_path / ".data")) == 1
+
+
+def test_images_beside_class_folders_are_left_out_with_a_warning(folder):
+    Image.new("RGB", (8, 8)).save(folder / "loose.png")
+    with pytest.warns(UserWarning, match="1 images beside the class folders"):
+        assert len(ImageFolder(folder)) == 3
+
+
+def test_a_missing_an_empty_and_an_imageless_class_folder_are_refused(folder, tmp_path):
+    with pytest.raises(DatasetError, match="nowhere is not a folder"):
+        ImageFolder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty holds no images: looked for \.bmp \.jpeg .*sub-folders"):
+        ImageFolder(tmp_path / "empty")
+    (folder / "birds").mkdir()
+    with pytest.raises(DatasetError, match=r"class folder birds: holds no images"):
+        ImageFolder(folder)
+
+
+def test_the_group_of_an_image_is_found_in_its_path(folder):
+    dataset = ImageFolder(folder, group=r"^(\w+)/")
+    assert dataset.groups == ("cats", "cats", "dogs")
+    rest, first = train_test_split(dataset, 0.5, 0)
+    assert {s.id.split("/")[0] for s in first} & {s.id.split("/")[0] for s in rest} == set()
+    assert ImageFolder(folder).groups is None
+    with pytest.raises(DatasetError, match=r"group='video' finds nothing in 'cats/b\.PNG': every image needs a group"):
+        ImageFolder(folder, group="video")
+
+
+def test_links_that_lead_back_are_no_classes_and_links_elsewhere_are(folder, tmp_path):
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "cats" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "itself").symlink_to(folder / "itself")
+    assert ImageFolder(folder).ids == ("cats/b.PNG", "cats/more/a.png", "dogs/a.jpeg")
+    (folder / "linked").symlink_to(folder / "dogs", target_is_directory=True)
+    assert ImageFolder(folder).classes == ("cats", "dogs", "linked")
+
+
+def test_the_fingerprint_changes_with_any_file_and_not_by_itself(folder):
+    before = ImageFolder(folder).fingerprint
+    assert ImageFolder(folder).fingerprint == before
+    assert ImageFolder(folder, classes=["dogs", "cats"]).fingerprint != before
+    os.utime(folder / "dogs" / "a.jpeg", (1, 1))
+    assert ImageFolder(folder).fingerprint != before
+
+
+def test_packed_images_keep_their_groups_so_that_they_are_divided_alike(folder, tmp_path):
+    packed = pack(ImageFolder(folder, group=r"^(\w+)/"), 8, root=tmp_path / "cache", progress=False)
+    assert packed.groups == ("cats", "cats", "dogs")
+    assert packed.select([2, 0]).groups == ("dogs", "cats")
+    rest, first = train_test_split(packed, 0.5, 0)
+    assert not set(first.groups) & set(rest.groups)
+
+
+def test_an_unreadable_image_is_named_and_nothing_is_kept(folder, tmp_path):
+    (folder / "dogs" / "broken.jpg").write_bytes(b"not a picture")
+    with pytest.raises(DatasetError, match=r"broken\.jpg: cannot be read"):
+        pack(ImageFolder(folder), 16, root=tmp_path)
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PROCKD_REAL_DATA" not in os.environ, reason="PROCKD_REAL_DATA is not set")
+def test_real_photographs_are_packed(tmp_path):
+    real = Path(os.environ["PROCKD_REAL_DATA"])
+    insects = pack(ImageFolder(real / "ants_bees" / "val"), 64, root=tmp_path)
+    assert insects.classes == ("ants", "bees")
+    assert np.bincount(insects.labels).min() > 60
+    assert 60 < insects.pixels.mean() < 190

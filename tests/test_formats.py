@@ -1,0 +1,235 @@
+"""Every layout is known by its looks, and a new one is a file and a line."""
+
+import doctest
+import importlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prockd.datasets
+from prockd.datasets import (
+    DatasetError,
+    MaskFolder,
+    check_data,
+    formats,
+    open_data,
+    open_splits,
+    pack,
+)
+from prockd.datasets.files import FileDataset
+from prockd.datasets.formats import Format
+
+
+def put(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    W, H = size
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (H, W, 3), np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, value: int = 1, size: tuple[int, int] = (12, 10)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    W, H = size
+    levels = np.zeros((H, W), np.uint8)
+    levels[: H // 2] = value
+    Image.fromarray(levels).save(path)
+
+
+def xml(path: Path, *corners: int, name: str = "cat") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sides = "".join(f"<{s}>{v}</{s}>" for s, v in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=False))
+    inside = f"<object><name>{name}</name><bndbox>{sides}</bndbox></object>" if corners else ""
+    path.write_text(f"<annotation>{inside}</annotation>")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders with train and val, six different pictures, nothing wrong."""
+    for seed, name in enumerate(
+        ("train/cat/a b", "train/cat/ü", "train/dog/c", "train/dog/d", "val/cat/e", "val/dog/f")
+    ):
+        put(tmp_path / "pets" / f"{name}.png", seed)
+    return tmp_path / "pets"
+
+
+def said(report: object) -> list[str]:
+    return [line.strip() for line in repr(report).splitlines()[2:]]
+
+
+def test_subsets_share_the_classes_of_train(folder):
+    shutil.rmtree(folder / "val" / "cat")
+    subsets = open_splits(folder)
+    assert {name: tuple(dataset.classes) for name, dataset in subsets.items()} == dict.fromkeys(
+        ("train", "val"), ("cat", "dog")
+    )
+    assert [s.label for s in subsets["val"]] == [1]
+    assert open_data(folder, split="val").fingerprint == subsets["val"].fingerprint
+    with pytest.raises(DatasetError, match="has train, val: say split='train'"):
+        open_data(folder)
+    with pytest.raises(DatasetError, match="has train, val: there is no split 'test'"):
+        open_data(folder, split="test")
+
+
+def test_masks_beside_or_below_their_images_are_found(tmp_path):
+    for part in ("train", "val"):
+        put(tmp_path / "street" / part / "a.png")
+        mask(tmp_path / "street" / f"{part}annot" / "a.png", 5)
+        put(tmp_path / "land" / "images" / part / "a.png")
+        mask(tmp_path / "land" / "masks" / part / "a.png", 5)
+        put(tmp_path / "sea" / part / "images" / "a.png")
+        mask(tmp_path / "sea" / part / "masks" / "a.png", 5)
+    for name in ("street", "land", "sea"):
+        subsets = open_splits(tmp_path / name, task="segmentation")
+        assert list(subsets) == ["train", "val"]
+        val = subsets["val"]
+        assert isinstance(val, MaskFolder)
+        assert val.names == {0: "0", 5: "5", 255: "ignore"}
+        assert val[0].mask is not None
+
+
+def test_tables_and_coco_files_are_found_by_their_names_and_their_content(tmp_path):
+    for seed, name in enumerate("ab"):
+        put(tmp_path / "csv" / f"{name}.png", seed)
+        put(tmp_path / "coco" / "images" / f"{name}.png", seed)
+    (tmp_path / "csv" / "train.csv").write_text("path,label\na.png,x\n")
+    (tmp_path / "csv" / "val.csv").write_text("path,label\nb.png,x\n")
+    (tmp_path / "csv" / "parts.csv").write_text("frame,part,x_px,y_px\n")
+    subsets = open_splits(tmp_path / "csv")
+    assert [subsets[part][0].id for part in ("train", "val")] == ["a.png", "b.png"]
+    text = '{"images": [{"id": 4, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}'
+    (tmp_path / "coco" / "boxes.json").write_text(text)
+    (tmp_path / "coco" / "other.json").write_text("{}")
+    assert open_data(tmp_path / "coco").classes == ("x",)
+    assert len(open_data(tmp_path / "coco" / "boxes.json")) == 1
+    np.savez(tmp_path / "a.npz", images=np.zeros((1, 8, 8, 3), np.uint8), labels=[0])
+    assert open_data(tmp_path / "a.npz").classes == ("0",)
+
+
+def test_classes_may_be_called_train_and_test_tube(tmp_path):
+    for seed, name in enumerate(("bus", "test tube", "train")):
+        put(tmp_path / name / "a.png", seed)
+    assert tuple(open_data(tmp_path).classes) == ("bus", "test tube", "train")
+
+
+def test_files_that_are_there_for_something_else_do_not_matter(folder):
+    (folder / "notes.csv").write_bytes(b"\xff\xfe")
+    (folder / "other.npz").write_bytes(b"no arrays")
+    assert list(open_splits(folder)) == ["train", "val"]
+
+
+def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(folder, tmp_path):
+    said = (
+        r"(?s)for detection: it looks like class folders, for classification .*Layouts for detection.*PASCAL VOC.*COCO"
+    )
+    with pytest.raises(DatasetError, match=said):
+        open_data(folder, task="detection")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"(?s)empty holds no pictures\. Known layouts.*class folders"):
+        open_data(tmp_path / "empty")
+    with pytest.raises(DatasetError, match=r"ü\.png is one picture: name the folder that holds them, .*cat"):
+        open_data(folder / "train" / "cat" / "ü.png")
+    put(tmp_path / "dense" / "images" / "a.jpg")
+    mask(tmp_path / "dense" / "masks" / "a.png", 1, (12, 10))
+    with pytest.raises(
+        DatasetError, match="cannot be used for classification: it looks like images and masks, for seg"
+    ):
+        open_data(tmp_path / "dense", task="classification")
+    with pytest.raises(DatasetError, match="nowhere does not exist"):
+        open_data(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="task='drawing': must be one of classification, detection, segmentation"):
+        open_data(folder, task="drawing")
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"x\.zip is an archive: unpack it first"):
+        open_data(tmp_path / "x.zip")
+    for place in (tmp_path / "empty", tmp_path / "x.zip", tmp_path / "nowhere"):
+        report = check_data(place, progress=False)
+        assert not report.ok
+        assert "cannot be opened" in repr(report)
+
+
+def test_a_group_can_be_told_when_opening(folder):
+    dataset = open_data(folder, split="train", group=r"/(\w)")
+    assert getattr(dataset, "groups", None) == ("a", "ü", "c", "d")
+
+
+def test_opened_data_packs(folder, tmp_path):
+    assert len(pack(open_data(folder, split="train"), 8, root=tmp_path / "cache")) == 4
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PROCKD_REAL_DATA" not in os.environ, reason="PROCKD_REAL_DATA is not set")
+@pytest.mark.parametrize(
+    ("place", "looks", "counts"),
+    [
+        ("ants_bees", "class folders, for classification", {"train": 245, "val": 153}),
+        ("raccoon", "PASCAL VOC, for detection", {"all": 200}),
+        ("animals/cows/parts.csv", "key points", {"all": 21}),
+        ("camvid", "images and masks, for segmentation", {"train": 40, "val": 26}),
+        ("cifar10_small.npz", "arrays, for classification", {"train": 4000, "test": 1500}),
+    ],
+)
+def test_real_folders_are_recognised_and_nothing_is_wrong_with_them(place, looks, counts):
+    report = check_data(Path(os.environ["PROCKD_REAL_DATA"]) / place, progress=False)
+    assert f"looks like {looks}" in repr(report)
+    assert report.counts == counts
+    assert report.ok
+
+
+# A new format
+
+
+class LabelFile(FileDataset):
+    """One text file beside the images, with a line ``image<TAB>label`` for each."""
+
+    def __init__(self, path, *, classes=None, **options):
+        lines = [line.split("\t") for line in Path(path).read_text("utf-8").splitlines() if line]
+        names = list(classes or sorted({label for _, label in lines}))
+        paths = [Path(path).parent / name for name, _ in lines]
+        labels = [names.index(label) for _, label in lines]
+        super().__init__(Path(path).parent, paths, names, labels=labels, annotations=[Path(path)], **options)
+
+    @staticmethod
+    def matches(path):
+        return "\t" in path.read_text("utf-8").partition("\n")[0]
+
+
+LABEL_FILE = Format(
+    "label file", "classification", "labels.txt: image<TAB>label", LabelFile, LabelFile.matches, suffix=".txt"
+)
+
+
+def test_a_new_format_is_a_class_and_a_line_and_is_opened_divided_checked_and_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "FORMATS", (LABEL_FILE, *formats.FORMATS))
+    for seed, name in enumerate(("a", "b", "c")):
+        put(tmp_path / f"{name}.png", seed)
+    (tmp_path / "train.txt").write_text("a.png\tdog\nb.png\tcat\n")
+    (tmp_path / "readme.txt").write_text("photographs of pets\n")
+    assert [(s.id, s.label) for s in open_data(tmp_path)] == [("a.png", 1), ("b.png", 0)]
+    (tmp_path / "test.txt").write_text("c.png\tdog\n")
+    splits = open_splits(tmp_path, group=r"^(\w)")
+    assert {name: (len(d), tuple(d.classes)) for name, d in splits.items()} == {
+        "train": (2, ("cat", "dog")), "test": (1, ("cat", "dog"))
+    }  # fmt: skip
+    assert splits["train"].groups == ("a", "b")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    report = check_data(tmp_path, progress=False)
+    assert "looks like label file, for classification, 2 classes: cat, dog" in repr(report)
+    assert [row["file"] for row in report.rows()] == ["b.png"]
+    with pytest.raises(DatasetError, match=r"labels\.txt: image<TAB>label"):
+        open_data(tmp_path / "readme.txt")
+
+
+def test_the_documentation_lists_every_format_with_its_task_and_what_opens_it():
+    text = prockd.datasets.__doc__
+    for format in formats.FORMATS:
+        assert f"{format.task:<15} {format.name:<17} {format.looks} ({format.open.__name__})" in text
+
+
+@pytest.mark.parametrize("module", ["archives", "arrays", "check", "folder", "opening", "packing", "splits"])
+def test_the_examples_of_the_documentation_are_true(module):
+    done = doctest.testmod(importlib.import_module(f"prockd.datasets.{module}"))
+    assert (done.failed, done.attempted > 0) == (0, True)
