@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from prockd._extras import needs_extra
 from prockd.cache import ArrayWriter, cached_arrays
 
 
@@ -109,7 +110,8 @@ def principal(vectors: Float[np.ndarray, "P E"], count: int) -> Float32[np.ndarr
 def _umap(unit: Float32[np.ndarray, "P E"], seed: int, progress: bool) -> Float32[np.ndarray, "P 2"]:
     about = "UMAP: loading, about 15 s the first time"
     with tqdm(total=1, desc=about, bar_format="{desc}", disable=not progress) as bar:
-        from umap import UMAP  # compiles on import, so not before it is wanted
+        with needs_extra("lab", "UMAP"):
+            from umap import UMAP  # compiles on import, so not before it is wanted
 
         bar.set_description_str(f"UMAP: {len(unit):,} points, finding neighbours")
         mapper = UMAP(

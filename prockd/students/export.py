@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from prockd._extras import needs_extra
 from prockd.students.student import Student
 from prockd.tasks.task import ExportError
 
@@ -106,12 +107,10 @@ class Graph(nn.Module):
 
 def export_onnx(student: Student, folder: Path, opset: int) -> tuple[list[Path], dict[str, Any]]:
     """``student.onnx`` for any number of images, checked against PyTorch; what ``student.json`` says of it."""
-    try:
+    with needs_extra("export", "Export as ONNX"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{error.name} is not installed: pip install 'prockd[export]'") from error
     plain = copy.deepcopy(student).cpu().eval()
     plain.feature_augmentation = None  # z alone: no prototype enters the graph
     images = torch.rand(2, 3, plain.image_px, plain.image_px, generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prockd._extras import needs_extra
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_boxes
 from prockd.tasks.classification import binary_kl
@@ -94,7 +95,9 @@ class Detection(Task):
 
     def score(self, decoded: Sequence[Boxes], images: PackedImages) -> Score:
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""
-        from torchmetrics.detection import MeanAveragePrecision
+        with needs_extra("detection", "Mean average precision"):
+            import pycocotools  # noqa: F401 - torchmetrics counts with it
+            from torchmetrics.detection import MeanAveragePrecision
 
         def tensors(boxes: Sequence[Boxes]) -> list[dict[str, Tensor]]:
             return [{name: torch.tensor(value) for name, value in vars(one).items()} for one in boxes]

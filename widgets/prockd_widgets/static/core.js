@@ -1,16 +1,22 @@
 // Shared by the widgets: elements, colours and shapes, the sprite sheet, heat-maps, likeness. Plain text only, no HTML.
 const COLOURS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000'];
 const SHAPES = [
-	'M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z', 'M-3.6-3.6h7.2v7.2h-7.2z', 'M0-4.8L4.8 0 0 4.8-4.8 0z',
-	'M0-4.6L4.6 3.8h-9.2z', 'M0 4.6L4.6-3.8h-9.2z', 'M-1.6-4.6h3.2v3h3v3.2h-3v3h-3.2v-3h-3v-3.2h3z',
+	'M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z',
+	'M-3.6-3.6h7.2v7.2h-7.2z',
+	'M0-4.8L4.8 0 0 4.8-4.8 0z',
+	'M0-4.6L4.6 3.8h-9.2z',
+	'M0 4.6L4.6-3.8h-9.2z',
+	'M-1.6-4.6h3.2v3h3v3.2h-3v3h-3.2v-3h-3v-3.2h3z',
 	'M-4.4-2.4L-2.4-4.4 0-2 2.4-4.4 4.4-2.4 2 0 4.4 2.4 2.4 4.4 0 2-2.4 4.4-4.4 2.4-2 0z',
 	'M0-5L1.4-1.6 5-1.5 2.2.8 3.2 4.4 0 2.3-3.2 4.4-2.2.8-5-1.5-1.4-1.6z',
 ];
-const NOWHERE = 0xFFFF, HOVER_MS = 125;
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const styleOf = n => [n % 8, (n + Math.floor(n / 8)) % 8]; // 64 pairs, as in prockd.plots
 
-function el(what, props = {}, ...children) { // 'tag' or 'tag.class'
-	const [tag, name = ''] = what.split('.'), node = document.createElement(tag);
+// 'tag' or 'tag.class'
+function el(what, props = {}, ...children) {
+	const [tag, name = ''] = what.split('.');
+	const node = document.createElement(tag);
 	node.className = name;
 	for (const [key, value] of Object.entries(props)) {
 		if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
@@ -21,13 +27,21 @@ function el(what, props = {}, ...children) { // 'tag' or 'tag.class'
 	return node;
 }
 
-const button = (text, title, onclick) => // what is only a sign is read out by its title
+// what is only a sign is read out by its title
+const button = (text, title, onclick) =>
 	el('button', { type: 'button', title, onclick, ...(!text[1] && { 'aria-label': title }) }, text);
 
-function symbol(n, size = 12) { // a colour with its shape; the black one turns white on dark pages
-	const svg = document.createRange().createContextualFragment('<svg><path/></svg>').firstChild, path = svg.firstChild;
+// a colour with its shape; the black one turns white on dark pages
+function symbol(n, size = 12) {
+	const svg = document.createRange().createContextualFragment('<svg><path/></svg>').firstChild;
+	const path = svg.firstChild;
 	const [colour, shape] = styleOf(Math.max(0, n));
-	for (const [key, value] of [['viewBox', '-5 -5 10 10'], ['width', size], ['height', size], ['aria-hidden', 'true']])
+	for (const [key, value] of [
+		['viewBox', '-5 -5 10 10'],
+		['width', size],
+		['height', size],
+		['aria-hidden', 'true'],
+	])
 		svg.setAttribute(key, value);
 	path.setAttribute('d', SHAPES[shape]);
 	path.setAttribute('fill', n < 0 ? '#8A929A' : colour === 7 ? 'currentColor' : COLOURS[colour]);
@@ -35,47 +49,112 @@ function symbol(n, size = 12) { // a colour with its shape; the black one turns 
 	return svg;
 }
 
-const u8 = data => data ? new Uint8Array(data.buffer || data, data.byteOffset || 0, data.byteLength) : new Uint8Array();
+const u8 = data =>
+	data ? new Uint8Array(data.buffer || data, data.byteOffset || 0, data.byteLength) : new Uint8Array();
 const u16 = data => new Uint16Array(u8(data).slice().buffer);
 const u32 = data => new Uint32Array(u8(data).slice().buffer);
+const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const count = n => n.toLocaleString('en-US');
 const percent = x => `${Math.round(100 * x)} %`;
 const dark = node => {
-	const [r, g, b] = getComputedStyle(node).backgroundColor.match(/[\d.]+/g).map(Number);
+	const [r, g, b] = getComputedStyle(node)
+		.backgroundColor.match(/[\d.]+/g)
+		.map(Number);
 	return r + g + b < 384;
 };
 
 // Heat: from nothing over yellow to red, so that what is low leaves the grey image as it is.
 const HEAT = new Uint8ClampedArray(1024);
 for (let i = 0; i < 256; i++) {
-	const stops = [[255, 217, 51, 0], [255, 140, 0, 166], [230, 13, 77, 242]];
-	const t = i / 127.5, from = stops[t < 1 ? 0 : 1], to = stops[t < 1 ? 1 : 2], f = t < 1 ? t : t - 1;
+	const stops = [
+		[255, 217, 51, 0],
+		[255, 140, 0, 166],
+		[230, 13, 77, 242],
+	];
+	const t = i / 127.5;
+	const from = stops[t < 1 ? 0 : 1];
+	const to = stops[t < 1 ? 1 : 2];
+	const f = t < 1 ? t : t - 1;
 	for (let c = 0; c < 4; c++) HEAT[4 * i + c] = from[c] + f * (to[c] - from[c]);
 }
 
-class Sheet { // images in one picture; patches are cut from it
+const abgr = hex => {
+	const n = parseInt(hex.slice(1), 16);
+	return (0xff000000 | ((n & 255) << 16) | (n & 0xff00) | (n >> 16)) >>> 0;
+};
+const heatColour = v => {
+	const i = 4 * Math.round(255 * Math.min(1, v));
+	return (0xff000000 | (HEAT[i + 2] << 16) | (HEAT[i + 1] << 8) | HEAT[i]) >>> 0;
+};
+const stampCache = {};
+
+// the pixels of each shape at a size; the smallest are squares
+function shapesOf(size) {
+	stampCache[size] ||= SHAPES.map(path => {
+		const covered = [];
+		const all = [];
+		const ctx = new OffscreenCanvas(size, size).getContext('2d');
+		ctx.setTransform(size / 10, 0, 0, size / 10, size / 2, size / 2);
+		ctx.fill(new Path2D(path));
+		const { data } = ctx.getImageData(0, 0, size, size);
+		for (let i = 0; i < size * size; i++) {
+			all.push([i % size, Math.floor(i / size)]);
+			if (data[4 * i + 3] > 110) covered.push(all.at(-1));
+		}
+		return size < 4 ? all : covered;
+	});
+	return stampCache[size];
+}
+
+// images in one picture; patches are cut from it
+class Sheet {
 	constructor(bitmap, meta) {
 		Object.assign(this, meta.sheet, { bitmap, h: meta.grid[0], w: meta.grid[1] });
 		this.small = new OffscreenCanvas(this.w, this.h);
 	}
 	image(ctx, m, x, y, side) {
 		const { cell, columns } = this;
-		ctx.drawImage(this.bitmap, m % columns * cell, Math.floor(m / columns) * cell, cell, cell, x, y, side, side);
+		ctx.drawImage(this.bitmap, (m % columns) * cell, Math.floor(m / columns) * cell, cell, cell, x, y, side, side);
 	}
-	patch(ctx, p, x, y, side, context = 1.3) { // a patch with its surroundings, boxed
-		const { cell, columns, h, w } = this, N = h * w, m = Math.floor(p / N), n = p % N;
-		const size = Math.max(cell / h, cell / w), out = Math.min(cell, size * (1 + 2 * context));
-		const fit = (index, step) => Math.min(Math.max(0, (index + .5) * step - out / 2), cell - out);
-		const left = fit(n % w, cell / w), top = fit(Math.floor(n / w), cell / h), zoom = side / out;
+	// a patch with its surroundings, boxed
+	patch(ctx, p, x, y, side, context = 1.3) {
+		const { cell, columns, h, w } = this;
+		const N = h * w;
+		const m = Math.floor(p / N);
+		const n = p % N;
+		const size = Math.max(cell / h, cell / w);
+		const out = Math.min(cell, size * (1 + 2 * context));
+		const fit = (index, step) => clamp((index + 0.5) * step - out / 2, 0, cell - out);
+		const left = fit(n % w, cell / w);
+		const top = fit(Math.floor(n / w), cell / h);
+		const zoom = side / out;
 		ctx.imageSmoothingEnabled = true;
-		ctx.drawImage(this.bitmap, m % columns * cell + left, Math.floor(m / columns) * cell + top, out, out, x, y, side, side);
-		box(ctx, x + (n % w * cell / w - left) * zoom, y + (Math.floor(n / w) * cell / h - top) * zoom,
-			cell / w * zoom, cell / h * zoom, 1);
+		ctx.drawImage(
+			this.bitmap,
+			(m % columns) * cell + left,
+			Math.floor(m / columns) * cell + top,
+			out,
+			out,
+			x,
+			y,
+			side,
+			side,
+		);
+		box(
+			ctx,
+			x + (((n % w) * cell) / w - left) * zoom,
+			y + ((Math.floor(n / w) * cell) / h - top) * zoom,
+			(cell / w) * zoom,
+			(cell / h) * zoom,
+			1,
+		);
 	}
-	heat(ctx, values, side, { smooth, opacity, x = 0, y = 0 }) { // values 0..1 of one image's patches
-		const small = this.small.getContext('2d'), data = small.createImageData(this.w, this.h);
+	// values 0..1 of one image's patches
+	heat(ctx, values, side, { smooth, opacity, x = 0, y = 0 }) {
+		const small = this.small.getContext('2d');
+		const data = small.createImageData(this.w, this.h);
 		for (let n = 0; n < values.length; n++) {
-			const i = 4 * Math.round(255 * Math.min(1, Math.max(0, values[n])));
+			const i = 4 * Math.round(255 * clamp(values[n], 0, 1));
 			data.data.set(HEAT.subarray(i, i + 4), 4 * n);
 		}
 		small.putImageData(data, 0, 0);
@@ -92,8 +171,12 @@ async function openSheet(model) {
 	return new Sheet(await createImageBitmap(blob), model.get('meta'));
 }
 
-function outline(ctx, line, draw, outer = '#fff', inner = '#000') { // two lines, so that one is seen on any ground
-	for (const [strokeStyle, lineWidth] of [[outer, line + 1.5], [inner, line]]) {
+// two lines, so that one is seen on any ground
+function outline(ctx, line, draw, outer = '#fff', inner = '#000') {
+	for (const [strokeStyle, lineWidth] of [
+		[outer, line + 1.5],
+		[inner, line],
+	]) {
 		Object.assign(ctx, { strokeStyle, lineWidth });
 		ctx.beginPath();
 		draw();
@@ -102,18 +185,25 @@ function outline(ctx, line, draw, outer = '#fff', inner = '#000') { // two lines
 }
 const box = (ctx, x, y, w, h, line = 2) => outline(ctx, line, () => ctx.rect(x, y, w, h), '#000', '#fff');
 
-function colourBar(title) { // one scale for all images
-	const stops = [0, 64, 128, 192, 255].map(i => `rgba(${HEAT[4 * i]},${HEAT[4 * i + 1]},${HEAT[4 * i + 2]},${HEAT[4 * i + 3] / 255})`);
+// one scale for all images
+function colourBar(title) {
+	const stops = [0, 64, 128, 192, 255].map(
+		i => `rgba(${HEAT[4 * i]},${HEAT[4 * i + 1]},${HEAT[4 * i + 2]},${HEAT[4 * i + 3] / 255})`,
+	);
 	const strip = el('div.prk-strip', {});
 	strip.style.backgroundImage = `linear-gradient(to right, ${stops.join(',')})`;
 	const name = el('span.prk-soft', {}, title);
 	return [el('div.prk-colours', {}, name, el('span', {}, '0'), strip, el('span', {}, '1')), name];
 }
 
-class Codes { // two values of 4 bits a byte; a dot product is close to the cosine
+// two values of 4 bits a byte; a dot product is close to the cosine
+class Codes {
 	constructor(data, step, P) {
-		const packed = u8(data), D = step.length;
-		this.D = D; this.P = P; this.step = step;
+		const packed = u8(data);
+		const D = step.length;
+		this.D = D;
+		this.P = P;
+		this.step = step;
 		this.values = new Int8Array(P * D);
 		this.length = new Float32Array(P);
 		for (let i = 0; i < packed.length; i++) {
@@ -122,16 +212,27 @@ class Codes { // two values of 4 bits a byte; a dot product is close to the cosi
 		}
 		for (let i = 0; i < P * D; i++) this.length[Math.floor(i / D)] += (this.values[i] * step[i % D]) ** 2;
 	}
-	like(p) { // cosine of every patch to patch p
-		const { D, P, values, step, length } = this, query = step.map((s, d) => values[p * D + d] * s * s), found = new Float32Array(P);
+	// cosine of every patch to patch p
+	like(p) {
+		const { D, P, values, step, length } = this;
+		const query = step.map((s, d) => values[p * D + d] * s * s);
+		const cosine = new Float32Array(P);
 		for (let i = 0, at = 0; i < P; i++) {
 			let sum = 0;
 			for (let d = 0; d < D; d++, at++) sum += query[d] * values[at];
-			found[i] = sum / Math.sqrt(length[p] * length[i]);
+			cosine[i] = sum / Math.sqrt(length[p] * length[i]);
 		}
-		return found;
+		return cosine;
 	}
 }
+
+// the patch of each image that is most like the one asked for; images of N patches
+const bestOfEach = (like, N) =>
+	Array.from({ length: like.length / N }, (_, m) => {
+		let best = m * N;
+		for (let p = best; p < (m + 1) * N; p++) if (like[p] > like[best]) best = p;
+		return best;
+	});
 
 // A canvas with a second one above it for what moves. Sizes are CSS pixels; both scale with the screen.
 class Canvas {
@@ -141,11 +242,15 @@ class Canvas {
 		this.node = el('div.prk-canvas', {}, this.base, this.over);
 		this.width = this.height = 0;
 	}
-	fit(height) { // true where there is room to draw
-		const width = this.node.clientWidth, ratio = this.ratio = window.devicePixelRatio || 1;
+	// true where there is room to draw
+	fit(height) {
+		const width = this.node.clientWidth;
+		const ratio = window.devicePixelRatio || 1;
+		this.ratio = ratio;
 		height = height ?? width;
 		if (width !== this.width || height !== this.height || this.base.width !== Math.round(width * ratio)) {
-			this.width = width; this.height = height;
+			this.width = width;
+			this.height = height;
 			this.node.style.height = `${height}px`;
 			for (const canvas of [this.base, this.over]) {
 				canvas.width = Math.round(width * ratio);
@@ -168,24 +273,60 @@ function soon(f) {
 	return () => {
 		if (waiting) return;
 		waiting = true;
-		requestAnimationFrame(() => { waiting = false; f(); });
+		requestAnimationFrame(() => {
+			waiting = false;
+			f();
+		});
 	};
 }
 
-function watch(node, resized, themed) { // sizes (also of tabs that were hidden) and light or dark; returns the end of it
-	const sizes = new ResizeObserver(resized), theme = new MutationObserver(themed);
+// sizes (also of tabs that were hidden) and light or dark; returns the end of it
+function watch(node, resized, themed) {
+	const sizes = new ResizeObserver(resized);
+	const theme = new MutationObserver(themed);
 	const media = matchMedia('(prefers-color-scheme: dark)');
 	sizes.observe(node);
 	for (const root of [document.documentElement, document.body])
 		theme.observe(root, { attributes: true, attributeFilter: ['class', 'data-jp-theme-light', 'data-theme', 'style'] });
 	media.addEventListener('change', themed);
-	return () => { sizes.disconnect(); theme.disconnect(); media.removeEventListener('change', themed); };
+	return () => {
+		sizes.disconnect();
+		theme.disconnect();
+		media.removeEventListener('change', themed);
+	};
 }
 
-function segmented(label, options, chosen, pick) { // a row of buttons of which one is pressed
+// a row of buttons of which one is pressed
+function segmented(label, options, pressed, pick) {
 	const buttons = options.map(([value, text, title]) =>
-		el('button', { type: 'button', title: title || text, onclick: () => pick(value) }, text));
-	const show = value => buttons.forEach((button, i) => button.setAttribute('aria-pressed', options[i][0] === value));
-	show(chosen);
+		el('button', { type: 'button', title: title || text, onclick: () => pick(value) }, text),
+	);
+	const show = value => {
+		for (const [i, each] of buttons.entries()) each.setAttribute('aria-pressed', options[i][0] === value);
+	};
+	show(pressed);
 	return { node: el('div.prk-segments', { role: 'group', 'aria-label': label }, ...buttons), show };
+}
+
+function opacitySlider(changed) {
+	const about = 'Opacity of the heat-map';
+	const oninput = e => changed(+e.target.value);
+	const slider = el('input', { type: 'range', min: 0, max: 1, step: 0.05, title: about, oninput });
+	slider.setAttribute('aria-label', about);
+	return slider;
+}
+
+// earlier, which of how many, later: of a view that has a page and can be drawn again
+function pageButtons(view) {
+	const turn = by => () => {
+		view.page += by;
+		view.redraw();
+	};
+	return [button('‹', 'Earlier', turn(-1)), el('span.prk-soft', {}), button('›', 'Later', turn(1))];
+}
+
+function showPage([earlier, text, later], page, pages) {
+	earlier.disabled = page === 0;
+	later.disabled = page === pages - 1;
+	text.textContent = `${page + 1} / ${pages}`;
 }

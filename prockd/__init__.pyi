@@ -1,0 +1,45 @@
+# Every public name and where it is defined: type checkers and editors read it, and so does __init__.py to load lazily.
+from . import cache as cache
+from . import datasets as datasets
+from . import evaluation as evaluation
+from . import farmyard as farmyard
+from . import plots as plots
+from . import prototypes as prototypes
+from . import runs as runs
+from . import settings as settings
+from . import students as students
+from . import tasks as tasks
+from . import teachers as teachers
+from . import training as training
+from ._types import IGNORE as IGNORE
+from ._types import UNLABELLED as UNLABELLED
+from ._types import ImageDataset as ImageDataset
+from ._types import Sample as Sample
+from .datasets import Arrays as Arrays
+from .datasets import ImageFolder as ImageFolder
+from .datasets import PackedImages as PackedImages
+from .datasets import check_data as check_data
+from .datasets import open_data as open_data
+from .datasets import pack as pack
+from .evaluation.effects import PrototypeEffects as PrototypeEffects
+from .evaluation.effects import prototype_effects as prototype_effects
+from .evaluation.scores import Scores as Scores
+from .evaluation.scores import evaluate as evaluate
+from .evaluation.scores import predict as predict
+from .farmyard import Farmyard as Farmyard
+from .prototypes.bank import PrototypeBank as PrototypeBank
+from .prototypes.bank import nearest_patches as nearest_patches
+from .prototypes.discovery import discover as discover
+from .settings.method import DiscoverConfig as DiscoverConfig
+from .settings.method import DistillConfig as DistillConfig
+from .settings.method import FeatureAugmentationConfig as FeatureAugmentationConfig
+from .settings.method import best as best
+from .settings.method import paper as paper
+from .students.student import Student as Student
+from .teachers.features import PatchFeatures as PatchFeatures
+from .teachers.features import extract as extract
+from .teachers.teacher import Teacher as Teacher
+from .training.loop import History as History
+from .training.loop import distill as distill
+
+__version__: str
