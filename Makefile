@@ -1,10 +1,12 @@
-# `make lab` is the front door. Everything lives in .venv; a stamp there remembers what pyproject.toml asked for.
+# `make lab` is the front door. Everything lives in .venv; stamps there remember which extras pyproject.toml asked for.
 PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUIET := $(VENV)/share/jupyter/lab/settings/overrides.json
+BIOME := npx --yes @biomejs/biome@2.6
+WORKERS ?= 2
 
 ifeq ($(shell uname -s)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
 LAB_FLAGS += --no-browser
@@ -14,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test lint ablation notebooks clean
+.PHONY: help lab demo test quick lint format floors ablation notebooks clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,27 +35,43 @@ $(STAMP)-%: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install $(PIP_ARGS) -e '.[$*]'
 	@touch $@
 
-$(QUIET): | $(STAMP)  # Lab asks for no news: a class is often offline
+$(QUIET): | $(STAMP)-lab  # Lab asks for no news: a class is often offline
 	@mkdir -p $(@D)
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
 
-lab: $(STAMP) $(QUIET)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
+lab: $(STAMP)-lab $(QUIET)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
 	$(BIN)/jupyter lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 demo: $(STAMP)  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
 	$(BIN)/prockd demo
 
-test: $(STAMP)-test  ## every test, then every notebook from first cell to last
+test: $(STAMP)-test  ## every test and example, then every notebook from first cell to last; WORKERS=2 side by side
 	@status=0; \
-	$(BIN)/python -m pytest tests || status=1; \
-	$(BIN)/python -m pytest --nbmake notebooks/*.ipynb --nbmake-timeout=600 || status=1; \
+	$(BIN)/python -m pytest -n $(WORKERS) || status=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks/*.ipynb --nbmake-timeout=600 || status=1; \
 	exit $$status
 
-lint: $(STAMP)-test $(STAMP)-dev  ## ruff, mypy, import-linter
+quick: $(STAMP)-test  ## the tests that take less than ten seconds each, without notebooks
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+lint: $(STAMP)-dev  ## ruff, mypy, import-linter; biome for the scripts where node is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if $(BIOME) --version >/dev/null 2>&1; then $(BIOME) ci --error-on-warnings .; \
+	else echo 'no node, or it cannot fetch biome: the scripts in widgets/ and tests/js/ were not checked'; fi
+
+format: $(STAMP)-dev  ## what ruff and biome can put right themselves
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	@if $(BIOME) --version >/dev/null 2>&1; then $(BIOME) check --write .; fi
+
+floors:  ## the tests with the oldest versions that pyproject.toml allows, in .venv-floors
+	@$(MAKE) $(VENV)-floors/bin/pip VENV=$(VENV)-floors
+	$(PYTHON) tests/floors.py > $(VENV)-floors/constraints.txt
+	$(VENV)-floors/bin/pip install $(PIP_ARGS) -c $(VENV)-floors/constraints.txt -e '.[test]'
+	$(VENV)-floors/bin/python -m pytest -n $(WORKERS) -m 'not slow'
 
 ablation: $(STAMP)  ## train every arm of benchmarks/results/README.md that is missing (about an hour on 2 cores)
 	$(BIN)/python benchmarks/ablation.py
@@ -63,4 +81,4 @@ notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs an
 	$(BIN)/nbstripout --keep-output notebooks/*.ipynb
 
 clean:  ## remove what was built or run here, .venv included
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-floors build dist runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

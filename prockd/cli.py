@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import prockd
 from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, ExportConfig, class_names
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import read_config, set_values
@@ -37,13 +38,11 @@ class OneLineErrors(TyperGroup):
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether the message is meant for people: weights and losses have errors of their own, other RuntimeErrors not."""
-    if not isinstance(error, RuntimeError | FloatingPointError):
-        return True
-    from prockd.teachers.weights import WeightsError
-    from prockd.training.loop import NonFiniteLossError
+    """Whether the message is meant for people: prockd has RuntimeErrors of its own, others are faults.
 
-    return isinstance(error, WeightsError | NonFiniteLossError)
+    Told by the module's name, since importing those classes would load PyTorch for ``prockd distill --help``.
+    """
+    return not isinstance(error, RuntimeError | FloatingPointError) or type(error).__module__.startswith("prockd.")
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -104,13 +103,12 @@ def taught(config: ExperimentConfig) -> ExperimentConfig:
     return config
 
 
-def print_version(wanted: bool) -> None:
+def print_version(wanted: bool) -> bool:
     """The version, and nothing else."""
     if wanted:
-        import prockd
-
-        typer.echo(prockd.__version__)
+        typer.echo(f"prockd {prockd.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

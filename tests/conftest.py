@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 TINY = {"channels": (8, 16, 24, 32), "stem_width": 8}
 """timm options that make resnet10t a network of 34 k parameters."""
 
-torch.set_num_threads(1)  # these networks are so small that a second thread only adds waiting
-
 
 def draw_stripes(num_images: int = 12, side_px: int = 32, num_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Images whose class is the direction of their stripes; contrast, phase and colour are random."""

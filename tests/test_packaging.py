@@ -1,3 +1,6 @@
+import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -5,8 +8,11 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import grimp
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+
+import prockd
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -30,10 +36,70 @@ def built(version: str, folder: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(wheel)
 
 
-def test_importing_prockd_imports_neither_umap_nor_matplotlib():
-    code = "import prockd, sys; print([m for m in ('umap', 'matplotlib') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "[]"
+def run(code: str) -> list[str]:
+    """The lines that a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+SLOW = ("IPython", "accelerate", "matplotlib", "numpy", "scipy", "sklearn", "timm", "torch", "torchvision", "umap")
+
+
+@pytest.mark.parametrize("code", ["import prockd", "import prockd.settings", "import prockd_widgets"])
+def test_importing_a_package_imports_nothing_slow(code):
+    (loaded,) = run(f"import sys; {code}; print([m for m in {SLOW} if m in sys.modules])")
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["distill", "--help"]], ids=" ".join)
+def test_help_and_version_come_at_once(arguments):
+    code = f"""
+import resource, sys
+from prockd.cli import app
+app({arguments}, prog_name="prockd", standalone_mode=False)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print([m for m in {SLOW} if m in sys.modules])
+print(used.ru_utime + used.ru_stime)
+"""
+    *_, loaded, seconds = run(code)
+    assert loaded == "[]"
+    assert float(seconds) < 1.5
+
+
+def test_every_name_of_the_stub_is_there_and_the_same_as_where_it_is_defined():
+    tree = ast.parse((ROOT / "prockd" / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name: node.module for node in imports for alias in node.names}
+    assert set(names) == set(prockd.__all__)
+    for name, room in names.items():
+        where = f"prockd.{room}" if room else f"prockd.{name}"
+        module = importlib.import_module(where)
+        assert getattr(prockd, name) is (getattr(module, name) if room else module)
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        prockd.nothing_of_the_kind  # noqa: B018
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = grimp.build_graph("prockd", "prockd_widgets")
+    circles = {}
+    for name in sorted(graph.modules):
+        for imported in sorted(graph.find_modules_directly_imported_by(name)):
+            if chain := graph.find_shortest_chain(importer=imported, imported=name):
+                circles.setdefault(frozenset(chain), " -> ".join([name, *chain]))
+    assert list(circles.values()) == []
+
+
+def test_every_example_of_a_docstring_is_run():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    written, collected = {}, {}
+    for path in sorted((ROOT / "prockd").rglob("*.py")):
+        count = len(re.findall(r"^ *>>> ", path.read_text(encoding="utf-8"), re.MULTILINE))
+        if count:
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            written[name] = count
+            collected[name] = sum(len(test.examples) for test in finder.find(importlib.import_module(name)))
+    assert written
+    assert collected == written
 
 
 def test_a_wheel_holds_the_code_the_widgets_and_the_data(tmp_path):

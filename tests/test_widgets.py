@@ -459,7 +459,7 @@ def test_switching_a_prototype_off_measures_the_student_of_the_try(panel: Distil
     panel.run()
     panel.wait(60)
     assert panel.switched.value == 1
-    assert [value for _, value in panel.switches.chosen.options] == [0, 1, 2, 3]
+    assert [value for _, value in panel.switches.menu.options] == [0, 1, 2, 3]
     effects = panel.effects(0, 2)
     student = panel.tries[0].student
     again = prototype_effects(
@@ -494,12 +494,12 @@ def test_a_click_switches_off_what_is_chosen_and_says_what_is_wrong(panel: Disti
     panel.switches.each_button.click()
     panel.switches.wait(60)
     assert "ValueError: this student reads no prototypes" in panel.switches.error
-    assert 'role="alert"' in panel.switches._failed.value
+    assert 'role="alert"' in panel.switches._error_message.value
     panel.apply("best")
     panel.knobs["num_prototypes"].value = 4
     panel.run()
     panel.wait(60)
-    panel.switches.chosen.value = (1,)
+    panel.switches.menu.value = (1,)
     panel.switches.off_button.click()
     panel.switches.wait(60)
     assert panel.switches.error == ""
@@ -513,8 +513,8 @@ def test_names_of_prototypes_are_text_and_never_run(world: World, bank: Prototyp
     student = Student("resnet10t", world.task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
                       channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
     switches = PrototypeSwitches(student.eval(), world.images("val"))
-    switches.without(0)
-    shown = switches._table.value + switches._said.value + switches._failed.value
+    switches.switch_off(0)
+    shown = switches._table.value + switches._status_line.value + switches._error_message.value
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
 

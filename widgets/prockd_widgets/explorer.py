@@ -21,8 +21,10 @@ from prockd.farmyard import PARTS
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
+from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import BankEditor, state_of
 from prockd_widgets.html import offline_page
+from prockd_widgets.options import check_options
 from prockd_widgets.patches import (
     Model,
     Sent,
@@ -35,9 +37,8 @@ from prockd_widgets.patches import (
     read_patches,
     statistics,
 )
-from prockd_widgets.snapshot import explorer_picture, static_bundle
+from prockd_widgets.snapshot import ExplorerView, explorer_picture, static_bundle
 from prockd_widgets.sprites import sprite_sheet
-from prockd_widgets.squeeze import static_text
 
 BYTES_A_PATCH = 37
 
@@ -62,18 +63,20 @@ class PrototypeExplorer(BankEditor):
         other: a second model on the same images: a student, or a bank with its features.
         names: of the one or two models.
         images: needed where ``features`` is a student.
-        part_names: by part index; Farmyard's are known. Without part masks nothing is told about parts.
-        layout: ``"pca"`` at once, or ``"umap"``, which takes a minute or two the first time.
+        part_names: by part index; Farmyard's need not be given. Without part masks the widget says nothing of parts.
+        projection: of the map: ``"pca"`` at once, or ``"umap"``, which takes a minute or two the first time.
         seed: of the images drawn where all would be too many, and of UMAP.
         max_patches: more than this are not sent; the widget says so.
+        options: what every ipywidget takes, such as ``layout=``, and the widget's own traits, such as ``opacity=``.
 
     Raises:
+        TypeError: an option that no widget has.
         ValueError: bank and features do not belong together, features are not finite, an image cannot be read any
             more, or there is nothing to show; the message says which.
     """
 
-    _esm = static_text("explorer", "js")
-    _css = static_text("explorer", "css")
+    _esm = script("explorer")
+    _css = style_sheet("explorer")
     selection = traitlets.Tuple(help="Numbers of the selected patches.").tag(
         sync=True, to_json=_pack, from_json=_unpack
     )
@@ -104,12 +107,14 @@ class PrototypeExplorer(BankEditor):
         names: Sequence[str] = ("teacher", "student"),
         images: PackedImages | None = None,
         part_names: Sequence[str] | None = None,
-        layout: str = "pca",
+        projection: str = "pca",
         seed: int = 0,
         max_patches: int = 200_000,
+        **options: Any,
     ) -> None:
-        if layout not in ("pca", "umap"):
-            raise ValueError(f"layout={layout!r}: choose 'pca' or 'umap'")
+        check_options(type(self), options)
+        if projection not in ("pca", "umap"):
+            raise ValueError(f"projection={projection!r}: choose 'pca' or 'umap'")
         everything = features.images if isinstance(features, PatchFeatures) else images
         if everything is None:
             raise ValueError("a student alone has no pictures: pass images=")
@@ -122,22 +127,21 @@ class PrototypeExplorer(BankEditor):
             raise ValueError(f"{len(names)} names for {len(models)} models")
         self.grid, self.seed = features.grid, seed
         per_image = self.grid[0] * self.grid[1]
-        self.chosen = choose_images(len(everything), per_image, seed, max_patches)
-        self.images = everything.select(self.chosen)
+        indices = choose_images(len(everything), per_image, seed, max_patches)
+        self.images = everything.select(indices)
         self.models = [
-            read_patches(names[i], b, source, everything, self.chosen, self.grid)
-            for i, (b, source) in enumerate(models)
+            read_patches(names[i], b, source, everything, indices, self.grid) for i, (b, source) in enumerate(models)
         ]
         self._remember()
         self._part_names = _part_names(everything, part_names)
         self._umap = threading.Thread()
         self._steps: list[list[float]] = []
-        super().__init__()
+        super().__init__(**options)
         self._send_patches(len(everything))
-        if layout == "umap":
+        if projection == "umap":
             self._lay_out(progress=True)
         self.observe(lambda _: self._apply(), "banks")
-        self.on_msg(lambda _, content, __: self._asked(str(content.get("do"))))
+        self.on_msg(lambda _, content, __: self._on_button(str(content.get("do"))))
 
     # What is sent
 
@@ -153,14 +157,14 @@ class PrototypeExplorer(BankEditor):
         maps = [principal(m.unit.float().numpy(), 2) for m in self.models]
         self.xy = [pack_xy(xy, np.arange(P), P) for xy in maps]
         self.map_note = f"PCA of {P:,} patches"
-        known = self.images.parts is not None and bool(self._part_names)
-        if known:
+        has_parts = self.images.parts is not None and bool(self._part_names)
+        if has_parts:
             self._parts = patch_parts(np.asarray(self.images.parts), self.grid, len(self._part_names))
             self.parts = self._parts.astype(np.uint8).tobytes()
         self.banks = [state_of(b) for b in self._banks]
         self.meta = {
             **describe_images(self.images, self.grid, sheet, total, self.seed),
-            "parts": self._part_names if known else None,
+            "parts": self._part_names if has_parts else None,
             "count": self._count,
             "models": [
                 {"name": m.name, "bank": next(i for i, b in enumerate(self._banks) if b is m.bank), "steps": steps}
@@ -179,8 +183,8 @@ class PrototypeExplorer(BankEditor):
         if len(self.models) == 2:
             K, L = (m.bank.num_prototypes for m in self.models)
             same = self.models[0].bank is self.models[1].bank
-            found = list(range(K)) if same else match(self._label[0], self._label[1], K, L)
-            self.meta = {**self.meta, "match": found}
+            matched = list(range(K)) if same else match(self._label[0], self._label[1], K, L)
+            self.meta = {**self.meta, "match": matched}
 
     def label(self, model: int = 0) -> np.ndarray:
         """(P,) strongest prototype of each patch."""
@@ -193,17 +197,19 @@ class PrototypeExplorer(BankEditor):
     @property
     def bytes_sent(self) -> Sent:
         """How much the browser was given, and how much of it a patch without the sprite sheet."""
-        return Sent.of(self, ("xy", "top", "codes", "parts"), ("meta", "stats", "banks"))
+        return Sent.count(self, ("xy", "top", "codes", "parts"), ("meta", "stats", "banks"))
 
     # Selecting and taking along
 
     @traitlets.validate("selection")
     def _check_selection(self, proposal: Any) -> tuple[int, ...]:
-        chosen = sorted({int(p) for p in proposal["value"]})
+        selected = sorted({int(p) for p in proposal["value"]})
         P = len(self.models[0].unit)
-        if chosen and not 0 <= chosen[0] <= chosen[-1] < P:
-            raise traitlets.TraitError(f"patches are numbered 0..{P - 1}, and {chosen[0]}..{chosen[-1]} were selected")
-        return tuple(chosen)
+        if selected and not 0 <= selected[0] <= selected[-1] < P:
+            raise traitlets.TraitError(
+                f"patches are numbered 0..{P - 1}, and {selected[0]}..{selected[-1]} were selected"
+            )
+        return tuple(selected)
 
     def rows(self) -> list[dict[str, object]]:
         """One row a selected patch, all patches where none is selected."""
@@ -241,13 +247,13 @@ class PrototypeExplorer(BankEditor):
 
     def to_json(self, path: str | Path = "patches.json") -> Path:
         """Write names, switches and rows as JSON, with the seed and the hash of the data."""
-        told = {"seed": self.seed, "data": self.meta["data"], "banks": self.banks, "patches": self.rows()}
-        Path(path).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+        record = {"seed": self.seed, "data": self.meta["data"], "banks": self.banks, "patches": self.rows()}
+        Path(path).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         return Path(path)
 
     def to_png(self, path: str | Path = "explorer.png") -> Path:
         """Write the picture of :meth:`snapshot`."""
-        Path(path).write_bytes(explorer_picture(self))
+        Path(path).write_bytes(self._picture())
         return Path(path)
 
     def save_bank(self, path: str | Path = "prototypes.safetensors") -> Path:
@@ -261,18 +267,29 @@ class PrototypeExplorer(BankEditor):
 
     def snapshot(self) -> Image:
         """The state as an ordinary picture, for a saved notebook."""
-        return Image(explorer_picture(self), format="png")  # type: ignore[no-untyped-call]
+        return Image(self._picture(), format="png")  # type: ignore[no-untyped-call]
+
+    def _picture(self) -> bytes:
+        model = self.models[self.model]
+        return explorer_picture(
+            ExplorerView(
+                self.images, self.grid, model.bank.names, self.label(self.model), self.soft(self.model),
+                self.stats[self.model], np.frombuffer(self.xy[self.model], np.uint16).reshape(-1, 2), self.selection,
+                self.prototype, self.image, self.smooth, f"{self.map_note}, {len(self.selection):,} selected",
+                f"Prototype explorer, seed {self.seed}, data {self.meta['data'][:12]}",
+            )
+        )  # fmt: skip
 
     # Asked by the browser
 
-    def _asked(self, what: str) -> None:
-        """A button that needs the kernel was pressed; what goes wrong is told in ``status``."""
+    def _on_button(self, name: str) -> None:
+        """A button that needs the kernel was pressed; ``status`` says what was done or what went wrong."""
         try:
-            if what == "umap":
+            if name == "umap":
                 self.lay_out()
-            elif what == "bank":
+            elif name == "bank":
                 self.status = f"Saved {self.save_bank()} beside the notebook."
-            elif what == "html":
+            elif name == "html":
                 self.status = f"Saved {self.export_html()} beside the notebook: send it to anyone."
         except Exception as failure:
             self.status = f"{type(failure).__name__}: {failure}"
@@ -287,42 +304,42 @@ class PrototypeExplorer(BankEditor):
     def _lay_out(self, *, progress: bool = False) -> None:
         P, before, done = self.meta["patches"], self.map_note, threading.Event()
 
-        def tell() -> None:
+        def show_seconds() -> None:
             began = time.perf_counter()
             while not done.wait(1):
                 passed = time.perf_counter() - began
                 self.map_note = f"{before}; UMAP of {min(P, 20_000):,} since {passed:.0f} s"
 
-        ticker = threading.Thread(target=tell, daemon=True)
+        ticker = threading.Thread(target=show_seconds, daemon=True)
         ticker.start()
         try:
-            found = [embed_2d(m.unit.float().numpy(), seed=self.seed, progress=progress) for m in self.models]
-            self.xy = [pack_xy(e.xy, e.indices, P) for e in found]
-            note, told = found[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
+            maps = [embed_2d(m.unit.float().numpy(), seed=self.seed, progress=progress) for m in self.models]
+            self.xy = [pack_xy(e.xy, e.indices, P) for e in maps]
+            note, message = maps[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
         except Exception as failure:
-            note, told = before, f"{type(failure).__name__}: {failure}"
+            note, message = before, f"{type(failure).__name__}: {failure}"
         done.set()
         ticker.join()
-        self.map_note, self.status = note, told
+        self.map_note, self.status = note, message
 
     def __repr__(self) -> str:
-        shown = f"{self.meta['patches']:,} patches of {len(self.images):,} images"
-        about = " and ".join(f"{m.name} ({m.bank!r})" for m in self.models)
-        return f"PrototypeExplorer({shown}, {len(self.selection):,} selected): {about}"
+        size = f"{self.meta['patches']:,} patches of {len(self.images):,} images"
+        models = " and ".join(f"{m.name} ({m.bank!r})" for m in self.models)
+        return f"PrototypeExplorer({size}, {len(self.selection):,} selected): {models}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and for pages without a kernel its picture and its words."""
         return static_bundle(self, super()._repr_mimebundle_(**kwargs))
 
 
-def _part_names(images: PackedImages, given: Sequence[str] | None) -> list[str]:
-    """The names that were given, Farmyard's for its images, else numbers; none without masks."""
+def _part_names(images: PackedImages, names: Sequence[str] | None) -> list[str]:
+    """The names of the caller, Farmyard's for its images, else numbers; none without masks."""
     if images.parts is None:
         return []
     most = int(np.asarray(images.parts).max())
-    if given is None:
+    if names is None:
         farmyard = images.ids[0].startswith("farmyard/") and most < len(PARTS)
-        given = PARTS if farmyard else ["background", *(f"part {i}" for i in range(1, most + 1))]
-    if most >= len(given):
-        raise ValueError(f"{len(given)} part names, but the masks have part {most}")
-    return list(given)
+        names = PARTS if farmyard else ["background", *(f"part {i}" for i in range(1, most + 1))]
+    if most >= len(names):
+        raise ValueError(f"{len(names)} part names, but the masks have part {most}")
+    return list(names)

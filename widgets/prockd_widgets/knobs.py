@@ -7,6 +7,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from prockd_widgets.options import check_options
+
 REACH: dict[str, tuple[float, float, float | None]] = {
     "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment_weight": (0, 40, 1),
     "feature_weight": (0, 60, 1), "augmented_weight": (0, 4, 0.1), "consistency_weight": (0, 4, 0.1),
@@ -23,14 +25,19 @@ class Knob(widgets.VBox):  # type: ignore[misc]
     """One field of a configuration. ``value`` is read and set; moving the slider moves the number.
 
     Args:
-        field: a field made by ``prockd.settings.method.knob`` or ``choice``.
+        field: a field made by ``prockd.settings.knobs.knob`` or ``choice``.
+        options: what every ipywidget takes, such as ``layout=``.
+
+    Raises:
+        TypeError: an option that no widget has.
     """
 
-    def __init__(self, field: dataclasses.Field[object]) -> None:
+    def __init__(self, field: dataclasses.Field[object], **options: Any) -> None:
+        check_options(type(self), options)
         self.name, self.meta = field.name, field.metadata
         self.slider: Any = None
-        about, unit = str(self.meta["help"]), str(self.meta.get("unit", ""))
-        labelled = {"description": self.name, "style": {"description_width": _LABEL}, "tooltip": about}
+        sentence, unit = str(self.meta["help"]), str(self.meta.get("unit", ""))
+        labelled = {"description": self.name, "style": {"description_width": _LABEL}, "tooltip": sentence}
         if "options" in self.meta:
             wide = widgets.Layout(width=_MENU)
             self.number = widgets.Dropdown(options=self.meta["options"], value=field.default, layout=wide, **labelled)
@@ -44,7 +51,7 @@ class Knob(widgets.VBox):  # type: ignore[misc]
                 field.default, min=self.meta["low"], max=self.meta["high"], step=1 if whole else step or 0.001,
                 layout=widgets.Layout(width=_NUMBER), **labelled,
             )  # fmt: skip
-            shared = {"readout": False, "layout": widgets.Layout(width=_SLIDER), "tooltip": f"{self.name}: {about}"}
+            shared = {"readout": False, "layout": widgets.Layout(width=_SLIDER), "tooltip": f"{self.name}: {sentence}"}
             if step is None:
                 self.slider = widgets.FloatLogSlider(min=math.log10(low), max=math.log10(high), step=0.02, **shared)
             elif whole:
@@ -56,8 +63,9 @@ class Knob(widgets.VBox):  # type: ignore[misc]
             self.slider.observe(self._from_slider, "value")
             self.number.observe(self._from_number, "value")
             parts = [self.number, self.slider, widgets.HTML(f'<span class="prockd-soft">{escape(unit)}</span>')]
-        sentence = widgets.HTML(f'<div class="prockd-about">{escape(about)}</div>')
-        super().__init__([widgets.HBox(parts), sentence])
+        super().__init__(
+            [widgets.HBox(parts), widgets.HTML(f'<div class="prockd-about">{escape(sentence)}</div>')], **options
+        )
 
     @property
     def value(self) -> object:

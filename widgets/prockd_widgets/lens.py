@@ -15,11 +15,12 @@ from prockd.datasets import PackedImages
 from prockd.plots._draw import draw_box, overlay
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
+from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.html import offline_page
+from prockd_widgets.options import check_options
 from prockd_widgets.patches import Model, Sent, choose_images, describe_images, pack_codes, read_units
 from prockd_widgets.snapshot import save_figure, static_bundle
 from prockd_widgets.sprites import sprite_sheet
-from prockd_widgets.squeeze import static_text
 
 _BYTES_A_PATCH = 36
 
@@ -34,13 +35,15 @@ class PatchLens(anywidget.AnyWidget):
         images: needed where ``features`` is a student.
         seed: of the images drawn where all would be too many.
         max_patches: more than this are not sent; the widget says so.
+        options: what every ipywidget takes, such as ``layout=``, and the widget's own traits, such as ``smooth=``.
 
     Raises:
+        TypeError: an option that no widget has.
         ValueError: features are not finite, or there is nothing to show; the message says which.
     """
 
-    _esm = static_text("lens", "js")
-    _css = static_text("lens", "css")
+    _esm = script("lens")
+    _css = style_sheet("lens")
     patch = traitlets.Int(0, help="The patch that all are compared with, numbered image by image, row by row.").tag(
         sync=True
     )
@@ -60,7 +63,9 @@ class PatchLens(anywidget.AnyWidget):
         images: PackedImages | None = None,
         seed: int = 0,
         max_patches: int = 200_000,
+        **options: Any,
     ) -> None:
+        check_options(type(self), options)
         everything = features.images if isinstance(features, PatchFeatures) else images
         if everything is None:
             raise ValueError("a student alone has no pictures: pass images=")
@@ -68,13 +73,13 @@ class PatchLens(anywidget.AnyWidget):
             raise ValueError("nothing to show: there are no images")
         self.grid, self.seed = features.grid, seed
         per_image = self.grid[0] * self.grid[1]
-        chosen = choose_images(len(everything), per_image, seed, max_patches)
-        self.images = everything.select(chosen)
+        indices = choose_images(len(everything), per_image, seed, max_patches)
+        self.images = everything.select(indices)
         sources: list[Model] = [features] if student is None else [features, student]
         if len(names) < len(sources):
             raise ValueError(f"{len(names)} names for {len(sources)} models")
-        self.units = [read_units(names[i], s, everything, chosen, self.grid) for i, s in enumerate(sources)]
-        super().__init__()
+        self.units = [read_units(names[i], s, everything, indices, self.grid) for i, s in enumerate(sources)]
+        super().__init__(**options)
         packed = [pack_codes(u, _BYTES_A_PATCH // len(sources)) for u in self.units]
         picture = sprite_sheet(self.images)
         self.sheet, self.codes = picture.data, [data for data, _ in packed]
@@ -93,13 +98,13 @@ class PatchLens(anywidget.AnyWidget):
     @property
     def bytes_sent(self) -> Sent:
         """How much the browser was given, and how much of it a patch without the sprite sheet."""
-        return Sent.of(self, ("codes",), ("meta",))
+        return Sent.count(self, ("codes",), ("meta",))
 
     def likeness(self, model: int = 0) -> np.ndarray:
         """(images, rows, columns) cosine of every patch to ``patch``, exact."""
         unit = F.normalize(self.units[model].float(), dim=-1)
-        found: np.ndarray = (unit @ unit[self.patch]).reshape(-1, *self.grid).numpy()
-        return found
+        cosine: np.ndarray = (unit @ unit[self.patch]).reshape(-1, *self.grid).numpy()
+        return cosine
 
     def export_html(self, path: str | Path = "lens.html") -> Path:
         """Write one page that holds everything: it opens without network and without a kernel."""
@@ -115,13 +120,13 @@ class PatchLens(anywidget.AnyWidget):
         m, n = divmod(self.patch, self.grid[0] * self.grid[1])
         maps = [self.likeness(i) for i in range(len(self.units))]
         best = [int(i) for i in np.argsort(-maps[0].max((1, 2)), kind="stable") if i != m]
-        shown = [m, *best[: count - 1]]
+        indices = [m, *best[: count - 1]]
         figure = Figure(figsize=(11, 0.7 + 1.35 * len(maps)), dpi=84, layout="constrained")
         axes = figure.subplots(len(maps), count, squeeze=False)
         for row, values in enumerate(maps):
             for ax in axes[row]:
                 ax.set_axis_off()
-            for ax, image in zip(axes[row], shown, strict=False):
+            for ax, image in zip(axes[row], indices, strict=False):
                 heat = overlay(ax, np.asarray(self.images.pixels[image]), values[image], 0.0, 1.0)
             draw_box(axes[row, 0], n // self.grid[1], n % self.grid[1], self.grid, self.images.image_px)
             axes[row, 0].set_title(self.meta["models"][row]["name"], fontsize=9)
@@ -130,10 +135,10 @@ class PatchLens(anywidget.AnyWidget):
         return save_figure(figure)
 
     def __repr__(self) -> str:
-        about = " and ".join(m["name"] for m in self.meta["models"])
+        models = " and ".join(m["name"] for m in self.meta["models"])
         m, n = divmod(self.patch, self.grid[0] * self.grid[1])
         where = f"row {n // self.grid[1]}, column {n % self.grid[1]} of {self.images.ids[m]}"
-        return f"PatchLens({about}, {self.meta['patches']:,} patches of {len(self.images):,} images): {where}"
+        return f"PatchLens({models}, {self.meta['patches']:,} patches of {len(self.images):,} images): {where}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and for pages without a kernel its picture and its words."""

@@ -40,12 +40,12 @@ def waiting(text: str) -> bytes:
     return png(figure)
 
 
-def said(status: str) -> str:
-    """What is going on, read out by screen readers when it changes."""
+def status_line(status: str) -> str:
+    """A sentence that screen readers read out when it changes."""
     return f'<div role="status" aria-live="polite">{escape(status)}</div>'
 
 
-def failed(error: str, failure: Exception | None = None) -> str:
+def error_message(error: str, failure: Exception | None = None) -> str:
     """A message, and where it came from for those who want to know; empty where there is none."""
     trace = "".join(traceback.format_exception(failure)) if failure else ""
     more = f"<details><summary>where</summary><pre>{escape(trace)}</pre></details>" if trace else ""

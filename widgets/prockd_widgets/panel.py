@@ -20,7 +20,7 @@ from prockd.settings.knobs import Knobs, knob
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd_widgets.knobs import Knob
 from prockd_widgets.live import EVERY_TERM, curves, terms_of
-from prockd_widgets.look import COPY, STYLE, failed, said, table
+from prockd_widgets.look import COPY, STYLE, error_message, status_line, table
 from prockd_widgets.runner import TryRunner
 from prockd_widgets.settings import BUDGET, PRESETS, Settings, preset_configs
 from prockd_widgets.switches import PrototypeSwitches
@@ -289,7 +289,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
             ValueError: its student reads no prototypes.
         """
         self.switched.value = self.runner.find(len(self.tries) if number is None else number).number
-        return self.switches.without(*prototypes) if prototypes else self.switches.each()
+        return self.switches.switch_off(*prototypes) if prototypes else self.switches.switch_off_each()
 
     def snapshot(self) -> Image:
         """The curves as an ordinary picture, which stays in a saved notebook."""
@@ -321,9 +321,9 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         if not self.switched.value:
             return
         try:
-            self.switches.look_at(self.runner.find(self.switched.value).student)
+            self.switches.set_student(self.runner.find(self.switched.value).student)
         except Exception as failure:
-            self.switches.look_at(None)
+            self.switches.set_student(None)
             self.switches.error = f"{type(failure).__name__}: {failure}"
 
     def _offer(self) -> None:
@@ -347,7 +347,7 @@ class DistillationPanel(widgets.VBox):  # type: ignore[misc]
         self.run_button.disabled, self.stop_button.disabled = self.running, not self.running
         self._offer()
         self.resume_button.disabled = self.running or not any(one.stopped for one in self.tries)
-        self._said.value, self._failed.value = said(self.status), failed(self.error, self.runner.failure)
+        self._said.value, self._failed.value = status_line(self.status), error_message(self.error, self.runner.failure)
         count = len(self.world.images("val"))
         self._table.value = table(self.rows(), f"Every try, scored on {count} validation images")
 

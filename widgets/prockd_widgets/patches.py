@@ -43,7 +43,7 @@ class Sent:
     a_patch: float
 
     @classmethod
-    def of(cls, widget: Any, arrays: Sequence[str], words: Sequence[str]) -> "Sent":
+    def count(cls, widget: Any, arrays: Sequence[str], words: Sequence[str]) -> "Sent":
         """Count the binary and the textual traits of a widget."""
         binary = [part for name in arrays for part in _as_list(getattr(widget, name))]
         size = sum(map(len, binary)) + len(json.dumps([getattr(widget, name) for name in words]))
@@ -83,11 +83,11 @@ def read_patches(
     bank: PrototypeBank,
     source: Model,
     images: PackedImages,
-    chosen: Int[np.ndarray, " m"],
+    indices: Int[np.ndarray, " m"],
     grid: tuple[int, int],
 ) -> Patches:
     """Pass some images through a model and a bank; arguments and errors as in :func:`read_units`."""
-    unit = read_units(name, source, images, chosen, grid, bank)
+    unit = read_units(name, source, images, indices, grid, bank)
     device = bank.prototypes.device
     base = [torch.softmax(bank.assigner(u.float().to(device)), dim=-1).half().cpu() for u in torch.split(unit, 1 << 14)]
     return Patches(name, bank, unit, torch.cat(base))
@@ -98,7 +98,7 @@ def read_units(
     name: str,
     source: Model,
     images: PackedImages,
-    chosen: Int[np.ndarray, " m"],
+    indices: Int[np.ndarray, " m"],
     grid: tuple[int, int],
     bank: PrototypeBank | None = None,
 ) -> Float[Tensor, "P E"]:
@@ -108,7 +108,7 @@ def read_units(
         name: of the model, for messages.
         source: a teacher's features of all images, or a student that looks at them now.
         images: all images.
-        chosen: which of them are shown.
+        indices: which of them the widget shows.
         grid: rows and columns that the patches are laid on; another grid is resized to it.
         bank: where given, a teacher's patches are taken to the space of its prototypes.
 
@@ -124,14 +124,14 @@ def read_units(
     elif bank is not None and source.embed_dim != bank.embed_dim:
         raise ValueError(f"{name}: its features are {source.embed_dim} wide, the prototypes {bank.embed_dim}")
     units = []
-    for start in range(0, len(chosen), _CHUNK):
-        indices = chosen[start : start + _CHUNK]
+    for start in range(0, len(indices), _CHUNK):
+        chunk = indices[start : start + _CHUNK]
         if isinstance(source, PatchFeatures):
-            fused = source.fused(indices)
-            check_finite(fused, source, indices)
+            fused = source.fused(chunk)
+            check_finite(fused, source, chunk)
             u = bank.embed(fused.to(bank.prototypes.device)) if bank else fused.flatten(2).transpose(1, 2)
         else:
-            u = _look(source, images, indices)
+            u = _student_patches(source, images, chunk)
         if source.grid != grid:
             maps = u.transpose(1, 2).reshape(len(u), -1, *source.grid)
             u = F.interpolate(maps, grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
@@ -139,7 +139,7 @@ def read_units(
     return torch.cat(units)
 
 
-def _look(student: Student, images: PackedImages, indices: np.ndarray) -> Float[Tensor, "B N E"]:
+def _student_patches(student: Student, images: PackedImages, indices: np.ndarray) -> Float[Tensor, "B N E"]:
     """The student's patches of some images; it is left as it was, training or not."""
     try:
         pixels = torch.from_numpy(np.array(images.pixels[indices]))
@@ -168,10 +168,10 @@ def choose_images(num_images: int, num_patches: int, seed: int, limit: int = MAX
 def describe_images(
     images: PackedImages, grid: tuple[int, int], sheet: Sheet, total: int, seed: int
 ) -> dict[str, object]:
-    """What a widget tells its script about the images that are shown, of ``total``."""
+    """What a widget's script needs of its images, which are all or some of ``total``."""
     levels = zip(*(name.split("/")[:-1] for name in images.ids), strict=False)
     folder = "".join(f"{level[0]}/" for level in takewhile(lambda level: len(set(level)) == 1, levels))
-    few = f"{len(images):,} of {total:,} images are shown, drawn with seed {seed}"
+    note = "" if len(images) == total else f"{len(images):,} of {total:,} images are shown, drawn with seed {seed}"
     return {
         "grid": grid,
         "patches": len(images) * grid[0] * grid[1],
@@ -183,7 +183,7 @@ def describe_images(
         "seed": seed,
         "data": images.fingerprint[:20],
         "kernel": True,
-        "note": "" if len(images) == total else few,
+        "note": note,
     }
 
 
@@ -208,6 +208,9 @@ def pack_codes(unit: Float[Tensor, "P E"], num_bytes: int) -> tuple[bytes, list[
 
     The dot product of two codes, each value times its step, is close to the cosine of the patches.
     """
+    # The browser multiplies 25,000 vectors in a frame: it gets as many principal directions as bytes allow, each
+    # in 15 levels. A level is 2.5 standard deviations / 7, since what lies further out is rare and costs more
+    # cosine as a coarser step for all than as a clamped value for one.
     u = unit.float()
     axes = torch.linalg.eigh(u.T @ u)[1].flip(1)[:, : 2 * num_bytes]
     values = u @ axes
@@ -260,7 +263,7 @@ def match(first: Int[np.ndarray, " P"], second: Int[np.ndarray, " P"], K: int, L
 
     table = np.zeros((K, L), np.int64)
     np.add.at(table, (first, second), 1)
-    found = [-1] * L
+    partners = [-1] * L
     for k, other in zip(*linear_sum_assignment(-table), strict=True):
-        found[int(other)] = int(k)
-    return found
+        partners[int(other)] = int(k)
+    return partners

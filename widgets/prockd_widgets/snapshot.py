@@ -2,67 +2,81 @@
 
 import base64
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, UInt16
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
+from prockd.datasets import PackedImages
 from prockd.plots import plot_heatmap, style
 from prockd.plots._draw import draw_box
 from prockd_widgets.patches import NOWHERE
 
-if TYPE_CHECKING:
-    from prockd_widgets.explorer import PrototypeExplorer
-
 _GREY = "#CFD4D9"
-_SHOWN = 8
+_THUMBS = 8
 
 
-def explorer_picture(explorer: "PrototypeExplorer") -> bytes:
+@dataclass(frozen=True, eq=False)
+class ExplorerView:
+    """What an explorer shows of one model.
+
+    Attributes:
+        images: with ``grid`` patches each, numbered image by image, row by row.
+        grid: rows and columns of patches.
+        names: of the prototypes.
+        label: (P,) strongest prototype of each patch.
+        soft: (P, K) soft assignment.
+        stats: one row a prototype; ``near`` has its nearest patches with their distances.
+        xy: (P, 2) places on the map, ``NOWHERE`` for none.
+        selection: numbers of the selected patches.
+        prototype: the one in focus, -1 for none.
+        image: the image beside the map.
+        smooth: its heat-map smoothed, else raw.
+        map_title: above the map.
+        title: above everything.
+    """
+
+    images: PackedImages
+    grid: tuple[int, int]
+    names: Sequence[str]
+    label: Int[np.ndarray, " P"]
+    soft: Float[Tensor, "P K"]
+    stats: Sequence[Mapping[str, Any]]
+    xy: UInt16[np.ndarray, "P 2"]
+    selection: Sequence[int]
+    prototype: int
+    image: int
+    smooth: bool
+    map_title: str
+    title: str
+
+
+def explorer_picture(view: ExplorerView) -> bytes:
     """A PNG: the map with the selection, the image with its heat-map, and nearest patches of some prototypes."""
-    k = explorer.prototype
-    label, names = explorer.label(explorer.model), explorer.models[explorer.model].bank.names
     figure = Figure(figsize=(11, 6.0), dpi=84, layout="constrained")
-    rows = [k, *(i for i in np.argsort(-np.bincount(label, minlength=len(names)), kind="stable").tolist() if i != k)]
-    rows = [i for i in rows if i >= 0 and (label == i).any()][:3]
+    sizes = np.bincount(view.label, minlength=len(view.names))
+    order = [view.prototype, *np.argsort(-sizes, kind="stable").tolist()]
+    rows = [k for k in dict.fromkeys(order) if k >= 0 and sizes[k]][:3]
     grid = figure.add_gridspec(1 + len(rows), 1, height_ratios=[3.4, *(1.0,) * len(rows)])
     upper = grid[0].subgridspec(1, 2, width_ratios=(1.5, 1))
-    ax = figure.add_subplot(upper[0])
-    xy = np.frombuffer(explorer.xy[explorer.model], np.uint16).reshape(-1, 2).astype(float)
-    seen = xy[:, 0] != NOWHERE
-    chosen = np.zeros(len(xy), bool)
-    chosen[list(explorer.selection)] = True
-    if explorer.selection:
-        ax.scatter(xy[seen & ~chosen, 0], xy[seen & ~chosen, 1], s=2, c=_GREY, linewidths=0)
-    dot = 18 if 0 < len(explorer.selection) < 2000 else 5
-    for i in np.unique(label):
-        mine = seen & (label == i) & (chosen if explorer.selection else seen)
-        colour, marker = style(int(i))
-        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=marker, linewidths=0)
-    ax.set(xticks=[], yticks=[], title=f"{explorer.map_note}, {len(explorer.selection):,} selected")
-    ax.set_aspect("equal", "datalim")
-    ax = figure.add_subplot(upper[1])
-    m, (h, w) = explorer.image, explorer.grid
-    _picture(ax, explorer, m)
-    if k >= 0:
-        ax.clear()
-        soft = explorer.soft(explorer.model).reshape(-1, h * w, len(names))[[m]]
-        plot_heatmap(soft, explorer.images.select([m]), 0, k, smooth=explorer.smooth, name=_plain(names[k]),
-                     grid=(h, w), ax=ax)  # fmt: skip
-        ax.set_xlabel("")
-    ax.title.set_fontsize(9)
-    for row, i in enumerate(rows, 1):
-        line = grid[row].subgridspec(1, _SHOWN)
-        for column, (p, distance) in enumerate(explorer.stats[explorer.model][i]["near"][:_SHOWN]):
+    _draw_map(figure.add_subplot(upper[0]), view)
+    _draw_image(figure.add_subplot(upper[1]), view)
+    for row, k in enumerate(rows, 1):
+        line = grid[row].subgridspec(1, _THUMBS)
+        for column, (p, distance) in enumerate(view.stats[k]["near"][:_THUMBS]):
             ax = figure.add_subplot(line[column])
-            _picture(ax, explorer, p // (h * w), p % (h * w))
+            _draw_patch(ax, view, p)
             ax.set_xlabel(f"{distance:.2f}", fontsize=7, labelpad=2)
             if column == 0:
-                about = f"{_plain(names[i])}\n{(label == i).sum():,} patches"
-                ax.set_ylabel(about, fontsize=8, rotation=0, ha="right", va="center")
-    figure.suptitle(f"Prototype explorer, seed {explorer.seed}, data {explorer.meta['data'][:12]}", fontsize=9)
+                label = f"{_plain(view.names[k])}\n{sizes[k]:,} patches"
+                ax.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+    figure.suptitle(view.title, fontsize=9)
     return save_figure(figure)
 
 
@@ -70,15 +84,15 @@ def save_figure(figure: Figure) -> bytes:
     """A figure as PNG of 256 colours, a third of the bytes: notebooks keep many of them."""
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(256).save(file, "PNG", optimize=True)
+    Image.open(drawn, formats=["PNG"]).convert("RGB").quantize(256).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def static_bundle(widget: Any, live: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The live view of a widget, with its picture and its words for pages without a kernel."""
-    shown, metadata = live or ({}, {})
+    bundle, metadata = live or ({}, {})
     picture = base64.b64encode(widget.snapshot().data).decode()
-    return {**shown, "text/plain": repr(widget), "image/png": picture}, metadata
+    return {**bundle, "text/plain": repr(widget), "image/png": picture}, metadata
 
 
 def _plain(name: str) -> str:
@@ -87,16 +101,46 @@ def _plain(name: str) -> str:
     return short.replace("$", r"\$")
 
 
-def _picture(ax: Axes, explorer: "PrototypeExplorer", image: int, patch: int | None = None) -> None:
-    """An image, or a patch of it with its surroundings, boxed."""
-    pixels = np.asarray(explorer.images.pixels[image]).transpose(1, 2, 0)
+def _draw_map(ax: Axes, view: ExplorerView) -> None:
+    xy = view.xy.astype(float)
+    placed = view.xy[:, 0] != NOWHERE
+    selected = np.zeros(len(xy), bool)
+    selected[list(view.selection)] = True
+    if view.selection:
+        rest = placed & ~selected
+        ax.scatter(xy[rest, 0], xy[rest, 1], s=2, c=_GREY, linewidths=0)
+    dot = 18 if 0 < len(view.selection) < 2000 else 5
+    for k in np.unique(view.label):
+        mine = placed & (view.label == k) & (selected if view.selection else placed)
+        colour, marker = style(int(k))
+        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=marker, linewidths=0)
+    ax.set(xticks=[], yticks=[], title=view.map_title)
+    ax.set_aspect("equal", "datalim")
+
+
+def _draw_image(ax: Axes, view: ExplorerView) -> None:
+    k, m, (h, w) = view.prototype, view.image, view.grid
+    if k < 0:
+        ax.imshow(np.asarray(view.images.pixels[m]).transpose(1, 2, 0))
+        ax.set(xticks=[], yticks=[])
+        return
+    soft = view.soft.reshape(-1, h * w, len(view.names))[[m]]
+    plot_heatmap(
+        soft, view.images.select([m]), 0, k, smooth=view.smooth, name=_plain(view.names[k]), grid=(h, w), ax=ax
+    )
+    ax.set_xlabel("")
+    ax.title.set_fontsize(9)
+
+
+def _draw_patch(ax: Axes, view: ExplorerView, patch: int) -> None:
+    """A patch with its surroundings, boxed."""
+    h, w = view.grid
+    pixels = np.asarray(view.images.pixels[patch // (h * w)]).transpose(1, 2, 0)
     ax.imshow(pixels)
     ax.set(xticks=[], yticks=[])
-    if patch is None:
-        return
-    S, (h, w) = len(pixels), explorer.grid
-    draw_box(ax, patch // w, patch % w, (h, w), S)
+    S, (row, column) = len(pixels), divmod(patch % (h * w), w)
+    draw_box(ax, row, column, (h, w), S)
     side = min(S, 3.6 * max(S / h, S / w))
-    middle = ((patch % w + 0.5) * S / w, (patch // w + 0.5) * S / h)
+    middle = ((column + 0.5) * S / w, (row + 0.5) * S / h)
     left, top = (float(np.clip(at - side / 2, 0, S - side)) for at in middle)
     ax.set(xlim=(left - 0.5, left + side - 0.5), ylim=(top + side - 0.5, top - 0.5))

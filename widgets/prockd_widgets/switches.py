@@ -1,7 +1,8 @@
 """What does this prototype do? Switch prototypes off in a trained student, and see what changes for each class."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import traitlets
@@ -10,18 +11,23 @@ from prockd.datasets import PackedImages
 from prockd.evaluation.effects import PrototypeEffects, prototype_effects
 from prockd.plots import plot_class_effects, plot_prototype_effects
 from prockd.students.student import Student
-from prockd_widgets.look import STYLE, failed, picture, png, said, table, waiting
+from prockd_widgets.look import STYLE, error_message, picture, png, status_line, table, waiting
+from prockd_widgets.options import check_options
 
 
 class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
-    """Prototypes to choose from, and the change of every class without those chosen.
+    """Prototypes to choose from, and the change of every class when they are switched off.
 
-    Nothing is trained and the student stays as it is. Without a browser: ``switches.without(3, 7)``, or
-    ``switches.each()`` for every prototype alone.
+    Nothing is trained and the student stays as it is. Without a browser: ``switches.switch_off(3, 7)``, or
+    ``switches.switch_off_each()`` for every prototype alone.
 
     Args:
         student: a trained student; None until there is one.
         images: labelled images that it was not trained on.
+        options: what every ipywidget takes, such as ``layout=``.
+
+    Raises:
+        TypeError: an option that no widget has.
     """
 
     effects = traitlets.Instance(PrototypeEffects, allow_none=True, help="What was measured last.")
@@ -29,44 +35,45 @@ class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
     error = traitlets.Unicode("", help="Why the last measurement failed; empty when it did not.")
     running = traitlets.Bool(False, help="Something is being measured.")
 
-    def __init__(self, student: Student | None, images: PackedImages) -> None:
+    def __init__(self, student: Student | None, images: PackedImages, **options: Any) -> None:
+        check_options(type(self), options)
         self.images = images
         self._failure: Exception | None = None
         self._thread = threading.Thread()
-        about = "Several can be chosen with Shift or Ctrl; they are switched off together."
-        self.chosen = widgets.SelectMultiple(
-            description="Prototypes", rows=12, tooltip=about, style={"description_width": "80px"},
+        hint = "Several can be chosen with Shift or Ctrl; they are switched off together."
+        self.menu = widgets.SelectMultiple(
+            description="Prototypes", rows=12, tooltip=hint, style={"description_width": "80px"},
             layout=widgets.Layout(width="300px"),
         )  # fmt: skip
         self.off_button = widgets.Button(description="Switch off", icon="power-off", button_style="primary",
-                                         tooltip="What changes without the chosen prototypes?")  # fmt: skip
+                                         tooltip="What changes without these prototypes?")  # fmt: skip
         self.each_button = widgets.Button(description="Each alone", icon="th-list",
                                           tooltip="Remove every prototype, one at a time")  # fmt: skip
         self.picture = widgets.Image(value=waiting("what changes appears here"), format="png")
-        self._said, self._failed, self._table = (widgets.HTML() for _ in range(3))
-        self.off_button.on_click(lambda _: self._begin(lambda: self.without(*self.chosen.value)))
-        self.each_button.on_click(lambda _: self._begin(self.each))
+        self._status_line, self._error_message, self._table = (widgets.HTML() for _ in range(3))
+        self.off_button.on_click(lambda _: self._begin(lambda: self.switch_off(*self.menu.value)))
+        self.each_button.on_click(lambda _: self._begin(self.switch_off_each))
         self.observe(lambda _: self._show(), ["running", "status", "error"])
-        hint = widgets.HTML(f'<div class="prockd-soft">{about}</div>', layout=widgets.Layout(width="300px"))
+        below = widgets.HTML(f'<div class="prockd-soft">{hint}</div>', layout=widgets.Layout(width="300px"))
         buttons = widgets.HBox([self.off_button, self.each_button])
-        left = widgets.VBox([self.chosen, hint, buttons], layout=widgets.Layout(flex="0 0 320px"))
+        left = widgets.VBox([self.menu, below, buttons], layout=widgets.Layout(flex="0 0 320px"))
         right = widgets.VBox([self.picture], layout=widgets.Layout(flex="1 1 380px", min_width="340px"))
         columns = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
-        super().__init__([widgets.HTML(STYLE), self._said, self._failed, columns, self._table])
+        super().__init__([widgets.HTML(STYLE), self._status_line, self._error_message, columns, self._table], **options)
         self.add_class("prockd-panel")
-        self.look_at(student)
+        self.set_student(student)
 
-    def look_at(self, student: Student | None) -> None:
+    def set_student(self, student: Student | None) -> None:
         """Show another student's prototypes; what was measured of the one before is forgotten."""
         self.student, self.effects, self._failure, self.error = student, None, None, ""
         bank = None if student is None else student.bank
-        on = [] if bank is None else [k for k in range(bank.num_prototypes) if bank.enabled[k]]
-        self.chosen.value = ()
-        self.chosen.options = [(bank.names[k], k) for k in on] if bank is not None else []
+        self.menu.value = ()
+        names = [] if bank is None else [(name, k) for k, name in enumerate(bank.names) if bank.enabled[k]]
+        self.menu.options = names
         self.picture.value, self._table.value = waiting("what changes appears here"), ""
         self._show()
 
-    def without(self, *prototypes: int) -> PrototypeEffects:
+    def switch_off(self, *prototypes: int) -> PrototypeEffects:
         """Switch these prototypes off together and measure the change of each class.
 
         Raises:
@@ -82,7 +89,7 @@ class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
         plot_class_effects(effects, ax=figure.subplots())
         return self._keep(effects, png(figure))
 
-    def each(self) -> PrototypeEffects:
+    def switch_off_each(self) -> PrototypeEffects:
         """Remove every enabled prototype, one at a time.
 
         Raises:
@@ -119,9 +126,9 @@ class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
         )
         return effects
 
-    def _begin(self, measure: object) -> None:
+    def _begin(self, measure: Callable[[], object]) -> None:
         """A click measures in a thread of its own, and what goes wrong is shown."""
-        if self.running or not callable(measure):
+        if self.running:
             return
 
         def work() -> None:
@@ -144,7 +151,8 @@ class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
 
     def _show(self) -> None:
         self.off_button.disabled = self.each_button.disabled = self.running
-        self._said.value, self._failed.value = said(self.status), failed(self.error, self._failure)
+        self._status_line.value = status_line(self.status)
+        self._error_message.value = error_message(self.error, self._failure)
 
     def __repr__(self) -> str:
-        return f"PrototypeSwitches({len(self.chosen.options)} prototypes, {len(self.images)} images): {self.status}"
+        return f"PrototypeSwitches({len(self.menu.options)} prototypes, {len(self.images)} images): {self.status}"

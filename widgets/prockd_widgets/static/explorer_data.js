@@ -290,10 +290,11 @@ for (const name of [
 		},
 	});
 
-// some numbers below P, spread over all of them (steps of the golden ratio)
-const scattered = (P, most) => [
-	...new Set(Array.from({ length: Math.min(P, most) }, (_, n) => Math.floor(((n * 0.618034) % 1) * P))),
-];
+// all numbers below P, or some of them from all over (steps of the golden ratio)
+const scattered = (P, most) => {
+	if (P <= most) return Array.from({ length: P }, (_, n) => n);
+	return [...new Set(Array.from({ length: most }, (_, n) => Math.floor(((n * 0.618034) % 1) * P)))];
+};
 
 // rows with the same keys as CSV; what has a comma, a quote or a line break is quoted
 function csvOf(rows) {

@@ -1,0 +1,190 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { bytes, load, modelOf } from './load.mjs';
+
+const { ExplorerData, csvOf, nearest, neighbour, scattered, within } = await load(
+	['core', 'explorer_data'],
+	['csvOf', 'ExplorerData', 'nearest', 'neighbour', 'scattered', 'within'],
+);
+
+// Two images of 1 x 2 patches, three prototypes; the two strongest of each patch, then their shares in 1/255.
+const TOP = [
+	[0, 1],
+	[1, 0],
+	[2, 1],
+	[0, 2],
+	[200, 50],
+	[150, 100],
+	[255, 0],
+	[130, 125],
+].flat();
+
+function dataOf(changes = {}, bank = {}) {
+	const stats = [0, 1, 2].map(k => ({ entropy: k / 10, near: [[k, 0.1]], other: (k + 1) % 3, alike: k ? 0.5 : 0.97 }));
+	return new ExplorerData(
+		modelOf({
+			meta: {
+				grid: [1, 2],
+				patches: 4,
+				count: 2,
+				models: [{ name: 'teacher', bank: 0, steps: [0.5, 0.25] }],
+				parts: ['background', 'leg', 'tail'],
+				ids: ['a.png', 'b.png'],
+				folder: 'farm/',
+				labels: [0, -1],
+				classes: ['cow'],
+				seed: 3,
+				data: 'abc',
+			},
+			banks: [{ names: ['p10', 'p9', 'tail'], enabled: [true, true, true], merged: [0, 1, 2], ...bank }],
+			stats: [stats],
+			top: [bytes(TOP)],
+			codes: [bytes([0x9f, 0xf9, 0x71, 0x9f])],
+			xy: [bytes([0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0])],
+			parts: bytes([1, 1, 0, 2]),
+			selection: bytes([]),
+			prototype: -1,
+			patch: 0,
+			model: 0,
+			show: 'prototype',
+			colour_by: 'prototype',
+			...changes,
+		}),
+	);
+}
+
+test('a patch belongs to its strongest prototype', () => {
+	assert.deepEqual([...dataOf().soft[0].label], [0, 1, 2, 0]);
+});
+
+test('disabled prototypes pass their share on', () => {
+	const data = dataOf({}, { enabled: [false, true, true] });
+	assert.deepEqual([...data.soft[0].label], [1, 1, 2, 2]);
+	assert.equal(data.share(0, 0, 1), 50 / (255 - 200));
+	assert.equal(data.share(0, 3, 2), 1);
+	assert.equal(dataOf().share(0, 0, 1), 50 / 255);
+});
+
+test('the shares of merged prototypes count together', () => {
+	const data = dataOf({}, { merged: [0, 0, 2], enabled: [true, false, true] });
+	assert.deepEqual([...data.soft[0].label], [0, 0, 2, 0]);
+	assert.equal(data.share(0, 1, 0), 250 / 255);
+});
+
+test('a patch whose prototypes are all off belongs to none', () => {
+	const data = dataOf({}, { enabled: [false, false, true] });
+	assert.deepEqual([...data.soft[0].label], [0xffff, 0xffff, 2, 2]);
+	assert.equal(data.rows()[0].prototype, null);
+});
+
+test('the table counts patches, parts and marks, in the order asked for', () => {
+	const data = dataOf();
+	const rows = data.table(0);
+	assert.deepEqual(
+		rows.map(row => [row.k, row.size]),
+		[
+			[0, 2],
+			[1, 1],
+			[2, 1],
+		],
+	);
+	assert.deepEqual([rows[0].part, rows[0].purity, rows[0].marks], [1, 0.5, ['twin of p9']]);
+	data.sort = ['name', 1];
+	assert.deepEqual(
+		data.table(0).map(row => row.name),
+		['p9', 'p10', 'tail'],
+	);
+	const off = dataOf({}, { enabled: [false, true, true] }).table(0);
+	assert.deepEqual(off.at(-1).marks, ['off']);
+});
+
+test('the strongest patches of a prototype come first', () => {
+	assert.deepEqual(dataOf().strongest(0, 0), [0, 3]);
+	assert.deepEqual(dataOf({ selection: bytes([3, 0, 0, 0, 1, 0, 0, 0]) }).strongest(0, 0), [3, 1]);
+	assert.deepEqual(dataOf().strongest(0, -1).sort(), [0, 1, 2, 3]);
+});
+
+test('likeness goes to the boxed patch, and is kept until another is boxed', () => {
+	const data = dataOf();
+	assert.equal(data.like(0), data.like(0));
+	assert.ok(Math.abs(data.like(0)[3] - 1) < 1e-6);
+	assert.equal(dataOf({ patch: -1 }).like(0), null);
+	assert.equal(data.mostAlike(0)[0], 0);
+});
+
+test('colours are those of the prototype, the part or the class; -1 is grey', () => {
+	const colours = by => [0, 1, 2, 3].map(dataOf({ colour_by: by }).colouring(0).of);
+	assert.deepEqual(colours('prototype'), [0, 1, 2, 0]);
+	assert.deepEqual(colours('part'), [0, 0, -1, 1]);
+	assert.deepEqual(colours('class'), [0, 0, -1, -1]);
+});
+
+test('rows name image, place, part and class in full', () => {
+	const rows = dataOf({ selection: bytes([1, 0, 0, 0]) }).rows();
+	assert.deepEqual(rows, [
+		{
+			patch: 1,
+			image: 'farm/a.png',
+			row: 0,
+			column: 1,
+			prototype: 1,
+			name: 'p9',
+			assignment: 0.588,
+			part: 'leg',
+			class: 'cow',
+			seed: 3,
+			data: 'abc',
+		},
+	]);
+});
+
+test('CSV quotes commas, quotes and line breaks', () => {
+	const rows = [
+		{ a: 'x,"y"', b: null },
+		{ a: 'two\nlines', b: 0 },
+	];
+	assert.equal(csvOf(rows), 'a,b\r\n"x,""y""",\r\n"two\nlines",0');
+});
+
+const GRID = { n: 9, x: i => 10 * (i % 3), y: i => 10 * Math.floor(i / 3), patch: i => 100 + i };
+
+test('a lasso and a box hold the centres inside them', () => {
+	const triangle = [
+		[-5, -5],
+		[25, -5],
+		[-5, 25],
+	];
+	assert.deepEqual(within(triangle, 'lasso', GRID), [100, 101, 103]);
+	assert.deepEqual(
+		within(
+			[
+				[15, 15],
+				[-1, -1],
+			],
+			'box',
+			GRID,
+		),
+		[100, 101, 103, 104],
+	);
+	const circle = Array.from({ length: 1000 }, (_, i) => [10 + 12 * Math.cos(i / 159), 10 + 12 * Math.sin(i / 159)]);
+	assert.deepEqual(within(circle, 'lasso', GRID), [101, 103, 104, 105, 107]);
+});
+
+test('the pointer finds the nearest patch within reach', () => {
+	assert.equal(nearest([11, 8], 12, GRID), 104);
+	assert.equal(nearest([50, 50], 12, GRID), -1);
+});
+
+test('arrows go to the next patch in a direction and stay at the edge', () => {
+	assert.equal(neighbour(104, [1, 0], GRID), 5);
+	assert.equal(neighbour(104, [0, -1], GRID), 1);
+	assert.equal(neighbour(105, [1, 0], GRID), 5);
+	assert.equal(neighbour(-1, [1, 0], GRID), 1);
+});
+
+test('some patches from all over are different ones', () => {
+	const some = scattered(1000, 50);
+	assert.equal(new Set(some).size, 50);
+	assert.ok(Math.min(...some) < 50 && Math.max(...some) > 950);
+	assert.equal(scattered(3, 50).length, 3);
+});

@@ -1,0 +1,20 @@
+"""The scripts and style sheets of the widgets as the browser gets them: the files as written, one behind the other."""
+
+from pathlib import Path
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = {
+    "explorer": ("core", "explorer_data", "explorer_page", "explorer_drawing", "explorer"),
+    "lens": ("core", "lens"),
+}
+"""The files of each widget's one ES module, in their order: what a file uses at once stands before it."""
+
+
+def script(widget: str) -> str:
+    """The ES module of ``"explorer"`` or ``"lens"``."""
+    return "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS[widget])
+
+
+def style_sheet(widget: str) -> str:
+    """What all widgets share, then a widget's own."""
+    return "\n".join((STATIC / f"{name}.css").read_text(encoding="utf-8") for name in ("core", widget))
