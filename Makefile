@@ -71,7 +71,7 @@ floors:  ## the tests with the oldest versions that pyproject.toml allows, in .v
 	@$(MAKE) $(VENV)-floors/bin/pip VENV=$(VENV)-floors
 	$(PYTHON) tests/floors.py > $(VENV)-floors/constraints.txt
 	$(VENV)-floors/bin/pip install $(PIP_ARGS) -c $(VENV)-floors/constraints.txt -e '.[test]'
-	$(VENV)-floors/bin/python -m pytest -n $(WORKERS) -m 'not slow'
+	$(VENV)-floors/bin/python -m pytest -n $(WORKERS) -m 'not slow' -W default  # old versions warn of newer ones
 
 ablation: $(STAMP)  ## train every arm of benchmarks/results/README.md that is missing (about an hour on 2 cores)
 	$(BIN)/python benchmarks/ablation.py
