@@ -6,9 +6,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from torch.nn import functional as F
 
-from conftest import TINY
 from prockd.datasets import Arrays, PackedImages, pack
 from prockd.datasets.transforms import whole_images
 from prockd.prototypes.bank import PrototypeBank

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
-from conftest import TINY, draw_stripes
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images
 from prockd.evaluation.scores import evaluate, predict

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
 from conftest import TINY
+
 from prockd.datasets.transforms import cut_boxes
 from prockd.evaluation.scores import evaluate
 from prockd.settings.method import DistillConfig, FeatureAugmentationConfig

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from conftest import TINY
+
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images
 from prockd.evaluation.scores import evaluate, predict

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
-from conftest import TINY
 from prockd.datasets import ImageFolder, pack
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig

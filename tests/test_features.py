@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
-from conftest import TINY, draw_stripes
 from prockd.datasets import Arrays, pack
 from prockd.datasets.transforms import recolour, to_unit
 from prockd.teachers.features import PatchFeatures, extract, fuse_layers

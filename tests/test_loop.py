@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, draw_stripes
 from torch import multiprocessing
 
-from conftest import TINY, draw_stripes
 from prockd._types import UNLABELLED
 from prockd.datasets import Arrays, pack
 from prockd.evaluation.scores import evaluate

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from conftest import draw_stripes
 from PIL import Image
 from typer.testing import CliRunner
 
-from conftest import draw_stripes
 from prockd.cli import app
 from prockd.runs import RECIPES, World, open_world, run_experiment, task_settings
 from prockd.runs.folder import RunFolderError, start_run

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from torch.nn import functional as F
 
-from conftest import TINY
 from prockd._types import IGNORE
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images

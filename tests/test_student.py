@@ -10,9 +10,9 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
-from conftest import TINY, draw_stripes
 from prockd.datasets import Arrays, PackedImages, pack
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.prototypes.bank import PrototypeBank

@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from conftest import TINY
 from torch.nn import functional as F
 
-from conftest import TINY
 from prockd._data_path import data_path
 from prockd.datasets import read_image
 from prockd.farmyard import Farmyard
