@@ -11,10 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import traitlets
+from fake_device import fake_device
 from ipywidgets import Layout
 from prockd_widgets import PatchLens, PrototypeExplorer
 from prockd_widgets.assets import SCRIPTS, STATIC
-from widget_world import CLASSES, PART_NAMES, found, world
+from widget_world import CLASSES, PART_NAMES, discovered, world
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
 from prockd.evaluation.embed import Embedding
@@ -30,7 +31,7 @@ def features() -> PatchFeatures:
 
 @pytest.fixture
 def bank(features: PatchFeatures) -> PrototypeBank:
-    return found(features)
+    return discovered(features)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_likeness_of_what_is_sent_is_close_to_the_cosine(explorer, bank, feature
 
 def test_a_patch_costs_at_most_40_bytes_with_one_model_and_with_two():
     many = world(400)
-    bank = found(many)
+    bank = discovered(many)
     one = PrototypeExplorer(bank, many, part_names=PART_NAMES).bytes_sent
     two = PrototypeExplorer(bank, many, other=(bank, many), part_names=PART_NAMES).bytes_sent
     assert one.a_patch <= 40
@@ -113,7 +114,7 @@ def test_of_two_million_patches_only_those_that_are_shown_are_read(bank, feature
 
 def test_without_part_masks_nothing_is_said_about_parts():
     plain = world(parts=False)
-    explorer = PrototypeExplorer(found(plain), plain)
+    explorer = PrototypeExplorer(discovered(plain), plain)
     assert explorer.meta["parts"] is None
     assert explorer.parts == b""
     assert "part" not in explorer.rows()[0]
@@ -246,7 +247,7 @@ def test_the_map_may_be_a_umap_from_the_start(bank, features, monkeypatch):
 
 def test_a_second_bank_is_matched_to_the_first_one(features, bank):
     order = torch.tensor([3, 1, 4, 0, 2])
-    other = found(features)
+    other = discovered(features)
     with torch.no_grad():
         other.prototypes.copy_(bank.prototypes[order])
         other.assigner.weight.copy_(bank.assigner.weight[order])
@@ -337,11 +338,11 @@ def test_features_that_are_not_finite_are_refused_with_the_image(bank, features)
 
 
 def test_no_prototype_and_no_image_are_refused_one_of_each_is_shown(features):
-    empty = found(features, 1)
-    empty.prototypes = torch.nn.Parameter(torch.zeros(0, 12))
+    empty = discovered(features, 1)
+    empty.num_prototypes = 0
     with pytest.raises(ValueError, match="nothing to show: 12 images, 0 prototypes"):
         PrototypeExplorer(empty, features)
-    one = PrototypeExplorer(found(features, 1), features.select([2]))
+    one = PrototypeExplorer(discovered(features, 1), features.select([2]))
     assert one.meta["patches"] == N
     assert one.stats[0][0]["other"] == -1
     assert one.snapshot().data
@@ -392,3 +393,25 @@ def test_the_script_is_the_files_as_written_one_behind_the_other():
 def test_the_classes_of_the_world_are_told(explorer):
     assert explorer.meta["classes"] == list(CLASSES)
     assert explorer.meta["labels"][:4] == [0, 1, 2, 0]
+
+
+# Other devices
+
+
+def test_models_on_another_device_are_read_edited_and_left_there(features):
+    with fake_device() as device:
+        bank = discovered(features)
+        student = tiny_student(bank).to(device)
+        here = discovered(features)
+        explorer = PrototypeExplorer(bank, features, other=student, projection="pca", part_names=PART_NAMES)
+        assert explorer.models[0].base.device == explorer.soft(1).device == torch.device("cpu")
+        torch.testing.assert_close(explorer.soft(), PrototypeExplorer(here, features).soft())
+        explorer.merge(0, 4)
+        explorer.disable(2)
+        explorer.rename(1, "leg")
+        assert (bank.merged.tolist(), bank.enabled.tolist()) == ([0, 1, 2, 3, 0], [True, True, False, True, False])
+        assert explorer.snapshot().data.startswith(b"\x89PNG")
+        explorer.undo()
+        places = {p.device for p in [*bank.parameters(), *bank.buffers(), *student.parameters()]}
+        assert places == {device}
+        assert len(explorer.rows()) == 12 * N

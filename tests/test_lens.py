@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import traitlets
+from fake_device import fake_device
 from prockd_widgets import PatchLens
-from widget_world import found, world
+from widget_world import discovered, world
 
 from prockd import PatchFeatures, Student
 from prockd.tasks import Classification
@@ -39,7 +40,7 @@ def test_what_the_browser_computes_is_close_to_it(features):
 
 def test_a_student_stands_beside_the_teacher_on_the_same_patches(features):
     options = {"channels": (8, 8, 8, 8), "stem_width": 8}
-    student = Student("resnet10t", Classification(3), found(features), image_px=32, layers=(1, 2), **options)
+    student = Student("resnet10t", Classification(3), discovered(features), image_px=32, layers=(1, 2), **options)
     lens = PatchLens(features, student, names=("big", "small"))
     assert [m["name"] for m in lens.meta["models"]] == ["big", "small"]
     assert lens.likeness(1).shape == (12, 4, 4)
@@ -74,3 +75,13 @@ def test_a_patch_that_is_not_there_and_features_that_are_not_finite_are_refused(
         PatchLens(replace(features, maps=(maps,)))
     with pytest.raises(ValueError, match="there are no images"):
         PatchLens(features.select(np.arange(0)))
+
+
+def test_a_student_on_another_device_is_read_and_left_there(features):
+    options = {"channels": (8, 8, 8, 8), "stem_width": 8}
+    student = Student("resnet10t", Classification(3), discovered(features), image_px=32, layers=(1, 2), **options)
+    here = PatchLens(features, student).likeness(1)
+    with fake_device() as device:
+        away = PatchLens(features, student.to(device)).likeness(1)
+        assert {p.device for p in student.parameters()} == {device}
+    np.testing.assert_allclose(away, here, atol=1e-5)

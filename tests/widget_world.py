@@ -27,7 +27,7 @@ def world(count: int = 12, *, parts: bool = True, grid: int = GRID, seed: int = 
     return PatchFeatures((maps,), images, "teacher" + "0" * 13, (0,))
 
 
-def found(features: PatchFeatures, num_prototypes: int = 5) -> PrototypeBank:
+def discovered(features: PatchFeatures, num_prototypes: int = 5) -> PrototypeBank:
     """A bank of these features, without refinement."""
     config = DiscoverConfig(num_prototypes=num_prototypes, embed_dim=12, steps=0)
     return discover(features, config=config, progress=False)

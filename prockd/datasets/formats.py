@@ -110,7 +110,9 @@ TASKS = ("classification", "segmentation", "detection")
 
 def format_list(task: str | None = None, *, openers: bool = False) -> str:
     """Task, name and looks of each format, or of those for one task, one a line; and what opens it if asked for."""
-    rows = sorted((f for f in reversed(FORMATS) if task in (None, f.task)), key=lambda f: (*TASKS, "none").index(f.task))
+    rows = sorted(
+        (f for f in reversed(FORMATS) if task in (None, f.task)), key=lambda f: (*TASKS, "none").index(f.task)
+    )
     functions = [f" ({getattr(f.open, '__name__', '')})" if openers else "" for f in rows]
     return "\n".join(f"  {f.task:<15} {f.name:<17} {f.looks}{end}" for f, end in zip(rows, functions, strict=True))
 

@@ -15,7 +15,7 @@ import torch
 from chromium import browser as browser
 from prockd_widgets import PatchLens, PrototypeExplorer
 from prockd_widgets.patches import pack_xy
-from widget_world import PART_NAMES, found, world
+from widget_world import PART_NAMES, discovered, world
 
 pytestmark = pytest.mark.browser
 
@@ -50,7 +50,7 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def explorer() -> PrototypeExplorer:
     features = world(20)
-    explorer = PrototypeExplorer(found(features), features, part_names=PART_NAMES)
+    explorer = PrototypeExplorer(discovered(features), features, part_names=PART_NAMES)
     explorer.rename(1, EVIL)
     return explorer
 
@@ -59,16 +59,16 @@ def explorer() -> PrototypeExplorer:
 def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     features = world(20)
-    noisy = found(world(20, seed=5), 6)
+    noisy = discovered(world(20, seed=5), 6)
     two = PrototypeExplorer(explorer.models[0].bank, features, other=(noisy, features), part_names=PART_NAMES)
     plain = world(20, parts=False)
     made = {
         "one": explorer.export_html(folder / "one.html"),
         "two": two.export_html(folder / "two.html"),
-        "no parts": PrototypeExplorer(found(plain), plain).export_html(folder / "plain.html"),
+        "no parts": PrototypeExplorer(discovered(plain), plain).export_html(folder / "plain.html"),
         "lens": PatchLens(features).export_html(folder / "lens.html"),
     }
-    long, twins = found(features), features.select(range(20))
+    long, twins = discovered(features), features.select(range(20))
     with torch.no_grad():
         long.prototypes[1] = long.prototypes[0] + 0.02
         long.assigner.bias[2] = -99.0
@@ -80,9 +80,10 @@ def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory)
     marked.xy = [pack_xy(np.random.default_rng(0).normal(size=(80, 2)), half, 160)]
     made["marked"] = marked.export_html(folder / "marked.html")
     one = features.select([2])
-    made["least"] = PrototypeExplorer(found(features, 1), one, part_names=PART_NAMES).export_html(folder / "least.html")
+    least = PrototypeExplorer(discovered(features, 1), one, part_names=PART_NAMES)
+    made["least"] = least.export_html(folder / "least.html")
     big = world(400, grid=8)
-    made["big"] = PrototypeExplorer(found(big), big).export_html(folder / "big.html")
+    made["big"] = PrototypeExplorer(discovered(big), big).export_html(folder / "big.html")
     return made
 
 
@@ -287,6 +288,16 @@ def test_renaming_merging_and_undo(open_page, explorer):
     settle(page)
     assert state(page, "banks") == explorer.banks
     assert page.get_by_role("button", name="Undo").is_enabled()  # the page was saved with one edit
+
+
+def test_every_other_prototype_can_be_merged_into_whichever_is_in_focus(open_page):
+    page = open_page()
+    for k in (0, 3):
+        page.locator(f"tbody tr[data-k='{k}']").click()
+        settle(page)
+        options = page.locator(".prk-edit select option").all()
+        offered = [o.get_attribute("value") for o in options if not o.evaluate("option => option.hidden")]
+        assert offered == ["", *(str(other) for other in range(5) if other != k)]
 
 
 def test_the_last_prototype_cannot_be_switched_off(open_page):
