@@ -226,7 +226,7 @@ def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
 
 def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_the_teacher(features, bank):
     config = EVERYTHING.replace(unlabelled_batch=0, train_bank=True)
-    augment = FeatureAugmentationConfig(residual="relu")
+    augment = FeatureAugmentationConfig(residual="relu", detach=False)  # as the paper has it
     student = made(bank, augment)
     distiller = make_distiller(student, config, features.widths[-1])
     distiller.total(terms_of(distiller, *batch_of(features, student, config, bank))).backward()

@@ -126,7 +126,7 @@ class World:
         return self._features[name]
 
     def taught(self, name: str, config: DistillConfig) -> Teacher | PatchFeatures | PackedImages:
-        """What :func:`prockd.distill` reads of a set: features, or where nothing is stored the teacher and the images."""
+        """What :func:`prockd.distill` reads of a set: features, or with no store the teacher and the images."""
         if config.store == "maps" or self.teacher is None:
             return self.features(name)
         return self.teacher if name == "train" else self.images(self._serving(name))
