@@ -230,7 +230,7 @@ def distill(
     >>> import prockd as pk
     >>> images, teacher = pk.Farmyard("target", "train", 10), pk.Teacher("farmyard")
     >>> features = pk.extract(teacher, images, progress=False)
-    >>> bank = pk.discover(features, num_prototypes=4, progress=False)
+    >>> bank = pk.discover(features, config=pk.DiscoverConfig(num_prototypes=4, steps=0), progress=False)
     >>> student = pk.Student("test_efficientnet", pk.tasks.Classification(10), bank)
     >>> config = pk.DistillConfig(steps=2, batch_size=5)
     >>> history = pk.distill(student, images, features=features, config=config, val=images, progress=False)
