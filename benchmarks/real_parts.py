@@ -82,7 +82,7 @@ def features_of(
         image_px=image_px, pad_type="same", pretrained_cfg_overlay={"mean": (0.5,) * 3, "std": (0.5,) * 3},
     )  # fmt: skip
     return pk.extract(
-        teacher, animals(root, image_px, only, mirrored), views=1, batch_size=16, progress=sys.stderr.isatty()
+        teacher, animals(root, image_px, only, mirrored), views=("plain",), batch_size=16, progress=sys.stderr.isatty()
     )
 
 

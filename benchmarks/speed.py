@@ -66,7 +66,7 @@ def extraction(count: int = 384, rounds: int = 3) -> tuple[float, float]:
 
     def whole() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            pk.extract(teacher, images, views=1, root=Path(folder), progress=False)
+            pk.extract(teacher, images, views=("plain",), root=Path(folder), progress=False)
 
     rates = [(count / cpu_seconds(bare), count / cpu_seconds(whole)) for _ in range(rounds)]
     return statistics.median(r for r, _ in rates), statistics.median(r for _, r in rates)

@@ -188,7 +188,7 @@ def discover(
     "--student mobilenetv3_small_050 --run-dir runs/photos`\n\n"
     "`prockd distill --config runs/photos/config.toml --set distill.steps=2000 --run-dir runs/longer`\n\n"
     "`prockd distill --run-dir runs/longer --resume`  (after a stop)\n\n"
-    "`torchrun --nproc_per_node 2 -m prockd distill --run-dir runs/two`"
+    "`torchrun --standalone --nproc_per_node 2 -m prockd distill --run-dir runs/two`"
 )
 def distill(
     run_dir: Annotated[Path, typer.Option(help="Folder of the run: settings, weights, report.")] = RUN_DIR,
@@ -214,11 +214,10 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Train a student with a teacher's help, score it, and write a run folder with a report."""
-    from accelerate import PartialState
-
     from prockd.evaluation.tables import format_table
     from prockd.runs.folder import run_config
     from prockd.runs.run import run_experiment
+    from prockd.training.processes import connect
 
     named = {
         "data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights,
@@ -231,7 +230,7 @@ def distill(
         chosen, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
         progress=not quiet,
     )  # fmt: skip
-    if PartialState().is_main_process:
+    if connect(cpu=cpu).is_main:
         typer.echo(format_table(json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["students"]))
         typer.echo(f"\n{run_dir}: student.safetensors, results.json; open {run_dir / 'report.html'}")
 
@@ -327,7 +326,7 @@ def presets() -> None:
     first = {
         "name": "farmyard", "timm model": "(ships with prockd)", "input": f"{own.image_px} px",
         "layers": " ".join(map(str, own.layers)), "patches": " ".join(dict.fromkeys(f"{h}x{w}" for h, w in own.grids)),
-        "mean": "own", "about": "Knows drawn animals; needs no download.",
+        "mean": "own", "description": "Knows drawn animals; needs no download.",
     }  # fmt: skip
     typer.echo(format_table([first, *preset_rows()]))
     typer.echo(

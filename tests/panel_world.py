@@ -21,7 +21,7 @@ def images(count: int, name: str, seed: int) -> PackedImages:
 def features(count: int, name: str, seed: int) -> PatchFeatures:
     packed, rng = images(count, name, seed), np.random.default_rng(seed)
     maps = tuple(rng.normal(size=(count, 2, d, n, n)).astype(np.float16) for d, n in ((6, 4), (8, 2)))
-    return PatchFeatures(maps, packed, "teacher", (2, 3))
+    return PatchFeatures(maps, packed, "teacher", (2, 3), ("plain", "mirrored"))
 
 
 def tiny_world() -> World:

@@ -151,15 +151,15 @@ def test_assignments_cover_every_patch_of_every_image_in_order(features, bank):
     assert a.shape == (12, 64, 6)
     torch.testing.assert_close(a.sum(-1), torch.ones(12, 64), atol=5e-3, rtol=0)
     with torch.no_grad():
-        direct = bank.assign(bank.embed(features.fused([7], view=0)))
+        direct = bank.assign(bank.embed(features.fused([7])))
     torch.testing.assert_close(a[7], direct[0], atol=2e-3, rtol=0)
 
 
 def test_assignments_of_the_mirror_image_are_those_of_the_second_view(features, bank):
     with torch.no_grad():
-        direct = bank.assign(bank.embed(features.fused([3], view=1)))
-    torch.testing.assert_close(bank.assignments(features, view=1)[3], direct[0], atol=2e-3, rtol=0)
-    assert (bank.assignments(features, view=1) - bank.assignments(features)).abs().max() > 0.01
+        direct = bank.assign(bank.embed(features.fused([3], view="mirrored")))
+    torch.testing.assert_close(bank.assignments(features, view="mirrored")[3], direct[0], atol=2e-3, rtol=0)
+    assert (bank.assignments(features, view="mirrored") - bank.assignments(features)).abs().max() > 0.01
 
 
 def test_assignments_of_features_that_are_not_finite_are_refused_with_the_image(features, bank):

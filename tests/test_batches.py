@@ -1,8 +1,5 @@
 """What a training step reads: the same places of images, teacher maps and targets."""
 
-from dataclasses import replace
-from itertools import islice
-
 import numpy as np
 import pytest
 import torch
@@ -10,17 +7,14 @@ from conftest import TINY
 from torch.nn import functional as F
 
 from prockd.datasets import Arrays, PackedImages, pack
-from prockd.datasets.transforms import whole_images
+from prockd.datasets.transforms import cut_maps, whole_images
 from prockd.prototypes.bank import PrototypeBank
-from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.tasks import Classification
-from prockd.teachers.features import PatchFeatures
+from prockd.teachers.features import PatchFeatures, fuse_layers
 from prockd.training.batches import Source, embed_all, shuffled
 
 TASK = Classification(2, ("upright", "level"))
-PLAIN = DistillConfig(steps=6, batch_size=4, assignment_weight=0.0, feature_weight=0.0)
-BASE = DistillConfig(steps=6, batch_size=4)
 
 
 def made(bank: PrototypeBank | None = None, image_px: int = 32) -> Student:
@@ -32,7 +26,7 @@ def pooled_pixels(packed: PackedImages, grid: int = 16) -> PatchFeatures:
     pixels = torch.from_numpy(np.array(packed.pixels)).float() / 255
     views = torch.stack([pixels, pixels.flip(3)], 1)  # (M, 2, 3, S, S)
     pooled = F.adaptive_avg_pool2d(views.flatten(0, 1), grid).unflatten(0, (len(packed), 2))
-    return PatchFeatures((pooled.half().numpy(),), packed, "pooled pixels", (0,))
+    return PatchFeatures((pooled.half().numpy(),), packed, "pooled pixels", (0,), ("plain", "mirrored"))
 
 
 @pytest.fixture
@@ -48,9 +42,8 @@ def smooth(tmp_path) -> PackedImages:
 
 
 def test_crops_of_images_and_of_teacher_maps_are_of_the_same_place_mirrored_views_too(smooth):
-    features, config = pooled_pixels(smooth), PLAIN.replace(hint_weight=1.0, min_crop=0.2)
-    student = made(image_px=64)
-    source = Source(smooth, features, None, config)
+    features, student = pooled_pixels(smooth), made(image_px=64)
+    source = Source(smooth, features, min_crop=0.2, wants_last=True)
     indices = np.arange(8).repeat(8)
     crops = source.crops(64, torch.Generator().manual_seed(0))
     assert 20 < crops.mirrored.sum() < 44
@@ -74,8 +67,8 @@ def test_crops_of_embedded_features_are_of_the_same_place_too(smooth):
         bank.fuse.bias.zero_()
     student, generator = made(bank, image_px=64), torch.Generator()
     batches = []
-    for train_bank in (False, True):  # embedded once before training, or in each step
-        source = Source(smooth, features, bank, BASE.replace(train_bank=train_bank))
+    for embeds in (bank, None):  # embedded once before training, or left for each step
+        source = Source(smooth, features, embeds)
         crops = source.crops(8, generator.manual_seed(1))
         batches.append(source.batch(np.arange(8), crops, student, torch.device("cpu")))
     torch.testing.assert_close(batches[0].teacher, batches[1].teacher, atol=2e-3, rtol=0)
@@ -87,39 +80,69 @@ def test_embedded_features_are_those_of_the_bank_for_both_views(features, bank):
     embedded = embed_all(bank, features, chunk=5)
     assert embedded.shape == (12, 2, 16, 8, 8)
     with torch.no_grad():
-        u = bank.embed(features.fused([7], view=1))[0]
-    torch.testing.assert_close(embedded[7, 1].float().flatten(1).T, u, atol=5e-3, rtol=5e-3)
+        u = bank.embed(features.fused([7], view="mirrored"))[0]
+    np.testing.assert_allclose(embedded[7, 1].reshape(16, -1).T, u, atol=5e-3, rtol=5e-3)
 
 
 def test_a_crop_of_everything_without_mirroring_is_the_image_itself(packed):
-    source = Source(packed, None, None, PLAIN.replace(min_crop=1.0, flip=False), TASK)
-    assert not source.crops(12, torch.Generator().manual_seed(0)).mirrored.any()
-    batch = source.batch(np.arange(12), whole_images(12), made(), torch.device("cpu"))
+    source = Source(packed, task=TASK, min_crop=1.0, flip=False)
+    crops = source.crops(12, torch.Generator().manual_seed(0))
+    assert not crops.mirrored.any()
+    batch = source.batch(np.arange(12), crops, made(), torch.device("cpu"))
     torch.testing.assert_close(batch.images, torch.from_numpy(np.array(packed.pixels)) / 255)
-    assert batch.targets.tolist() == packed.labels.tolist()
+    assert source.targets(np.arange(12), crops, made(), torch.device("cpu")).tolist() == packed.labels.tolist()
+    assert batch.labelled == 12
     assert batch.teacher is None
 
 
-def test_images_are_mirrored_only_where_the_teacher_saw_the_mirror_image(features):
-    single = replace(features, maps=tuple(m[:, :1] for m in features.maps))
-    for source, mirrors in ((features, True), (single, False), (None, True)):
-        crops = Source(features.images, source, None, PLAIN).crops(50, torch.Generator().manual_seed(0))
-        assert bool(crops.mirrored.any()) is mirrors
-    still = Source(features.images, features, None, PLAIN.replace(flip=False))
-    assert not still.crops(50, torch.Generator()).mirrored.any()
+@pytest.mark.parametrize("flip", [False, True])
+def test_half_of_the_images_are_mirrored_or_none(features, flip):
+    for teacher in (features, None):
+        crops = Source(features.images, teacher, flip=flip).crops(50, torch.Generator().manual_seed(0))
+        assert bool(15 < crops.mirrored.sum() < 35) is flip
+        assert flip or not crops.mirrored.any()
+
+
+def test_the_teacher_itself_sees_the_very_crops(teacher, packed):
+    source, student = Source(packed, teacher, min_crop=0.3, wants_last=True), made()
+    crops = source.crops(12, torch.Generator().manual_seed(0))
+    batch = source.batch(np.arange(12), crops, student, torch.device("cpu"))
+    maps = teacher(batch.images)  # teacher and student read images of the same size here
+    patches = fuse_layers(maps, teacher.grid)
+    patches = cut_maps(patches, whole_images(12).regions, student.grid)
+    torch.testing.assert_close(batch.teacher, patches, atol=1e-5, rtol=1e-4)
+    last = cut_maps(maps[-1], whole_images(12).regions, student.last_grid)
+    torch.testing.assert_close(batch.last, last, atol=1e-5, rtol=1e-4)
+
+
+def test_the_teacher_itself_and_its_features_say_the_same_of_whole_images(teacher, packed, features, bank):
+    student = made(bank)
+    for embeds in (None, bank):
+        sources = [Source(packed, t, embeds, min_crop=1.0, wants_last=True) for t in (teacher, features)]
+        crops = sources[0].crops(12, torch.Generator().manual_seed(0))
+        assert crops.mirrored.any()
+        exact, replayed = (s.batch(np.arange(12), crops, student, torch.device("cpu")) for s in sources)
+        torch.testing.assert_close(exact.teacher, replayed.teacher, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(exact.last, replayed.last, atol=5e-3, rtol=5e-3)
+
+
+def test_a_student_gets_its_images_in_the_memory_format_that_it_asks_for(packed):
+    for form in (torch.channels_last, torch.contiguous_format):
+        student = made()
+        student.memory_format = form
+        batch = Source(packed).batch(np.arange(4), whole_images(4), student, torch.device("cpu"))
+        assert batch.images.is_contiguous(memory_format=form)
 
 
 @pytest.mark.parametrize(("total", "batch"), [(10, 4), (10, 5), (3, 8), (7, 7), (1, 2)])
 def test_every_image_comes_once_an_epoch(total, batch):
-    steps = list(islice(shuffled(total, batch, 0), 3 * total))
+    steps = [shuffled(total, batch, 0, step) for step in range(3 * total)]
     assert all(len(indices) == batch for indices in steps)
     epochs = np.concatenate(steps).reshape(-1, total)
     assert all(sorted(epoch.tolist()) == list(range(total)) for epoch in epochs)
     assert total < 7 or len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
 
 
-def test_the_order_can_start_at_any_step_and_depends_on_the_seed():
-    whole = list(islice(shuffled(10, 4, 3), 20))
-    for start in (1, 7, 19):
-        assert next(shuffled(10, 4, 3, start)).tolist() == whole[start].tolist()
-    assert [a.tolist() for a in islice(shuffled(10, 4, 4), 20)] != [a.tolist() for a in whole]
+def test_the_order_depends_on_the_seed():
+    orders = [[shuffled(10, 4, seed, step).tolist() for step in range(20)] for seed in (3, 3, 4)]
+    assert orders[0] == orders[1] != orders[2]

@@ -83,7 +83,7 @@ def test_patches_of_known_kinds_are_told_apart(features):
 def test_training_makes_a_patch_and_its_mirror_image_foretell_each_others_prototype(features):
     @torch.no_grad()
     def surprise(bank: PrototypeBank) -> float:
-        unit = [F.normalize(bank.embed(features.fused(np.arange(12), view)), dim=-1) for view in (0, 1)]
+        unit = [F.normalize(bank.embed(features.fused(np.arange(12), view)), dim=-1) for view in ("plain", "mirrored")]
         there, back = bank.assigner(unit[0]), bank.assigner(unit[1].unflatten(1, (8, 8)).flip(2).flatten(1, 2))
         return float(-(balanced(back.flatten(0, 1)) * there.flatten(0, 1).log_softmax(-1)).sum(-1).mean())
 
@@ -125,7 +125,7 @@ def test_bars_beside_a_padded_picture_are_never_sampled(tmp_path):
     teacher = Teacher("resnet10t", image_px=32, channels=(8, 8, 8, 8), stem_width=8)
     padded = pack(Wide(), 32, fit="pad", root=tmp_path, progress=False)
     np.testing.assert_allclose(padded.pictured, np.tile([0, 0.25, 1, 0.75], (3, 1)))
-    features = extract(teacher, padded, views=1, root=tmp_path, progress=False)
+    features = extract(teacher, padded, views=("plain",), root=tmp_path, progress=False)
     h, w = features.grid
     patches, where, owners = sample_patches(features, 10_000, 0)
     assert patches.shape[1] == len(where) == len(owners) == 3 * h * w // 2
@@ -172,7 +172,7 @@ def test_discovery_needs_no_labels(features):
 
 
 def test_features_without_mirror_images_are_enough(features):
-    single = replace(features, maps=tuple(m[:, :1] for m in features.maps))
+    single = replace(features, maps=tuple(m[:, :1] for m in features.maps), views=("plain",))
     assert discovered(single).assignments(single).shape == (12, 64, 6)
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, draw_stripes
+from fake_device import accelerator, fake_device
 from torch.nn import functional as F
 
 from prockd.datasets import Arrays, pack
-from prockd.datasets.transforms import recolour, to_unit
-from prockd.teachers.features import PatchFeatures, extract, fuse_layers
+from prockd.datasets.transforms import to_unit
+from prockd.teachers.features import VIEWS, PatchFeatures, extract, fuse_layers, seen
 from prockd.teachers.teacher import Teacher
 
 
@@ -73,26 +74,107 @@ def test_features_do_not_depend_on_the_batch_size(teacher, packed, features, tmp
 
 
 def test_one_view_is_enough_where_nothing_is_mirrored(teacher, packed, features, tmp_path):
-    single = read(teacher, packed, tmp_path, views=1)
-    assert single.num_views == 1
+    single = read(teacher, packed, tmp_path, views=("plain",))
+    assert single.views == ("plain",)
     for a, b in zip(single.maps, features.maps, strict=True):
         np.testing.assert_allclose(a[:, 0], b[:, 0], atol=2e-3, rtol=2e-3)
 
 
 def test_a_third_view_shows_the_teacher_the_same_shapes_in_other_colours(teacher, packed, features, tmp_path):
-    recoloured = read(teacher, packed, tmp_path, views=3)
-    assert recoloured.num_views == 3
-    images = to_unit(torch.from_numpy(np.array(packed.pixels)))
-    for a, b, said in zip(recoloured.maps, features.maps, teacher(recolour(images)), strict=True):
+    recoloured = read(teacher, packed, tmp_path, views=("recoloured", "mirrored"))
+    assert recoloured.views == ("plain", "mirrored", "recoloured")
+    images = seen(to_unit(torch.from_numpy(np.array(packed.pixels))), packed.pixels, "recoloured")
+    for a, b, said in zip(recoloured.maps, features.maps, teacher(images), strict=True):
         np.testing.assert_allclose(a[:, :2], b, atol=2e-3, rtol=2e-3)
         np.testing.assert_allclose(a[:, 2], said.numpy(), atol=2e-3, rtol=2e-3)
         assert np.abs(a[:, 2] - a[:, 0]).max() > 0.01
 
 
-@pytest.mark.parametrize("views", [0, 4, -1])
-def test_views_other_than_one_to_three_are_refused(teacher, packed, tmp_path, views):
-    with pytest.raises(ValueError, match=f"views={views}"):
+def test_the_colours_of_an_image_depend_on_that_image_alone(teacher, packed, tmp_path):
+    whole = read(teacher, packed, tmp_path, views=("recoloured",))
+    part = read(teacher, packed.select([7, 3]), tmp_path, views=("recoloured",), batch_size=1)
+    for a, b in zip(whole.maps, part.maps, strict=True):
+        np.testing.assert_allclose(a[[7, 3], 1], b[:, 1], atol=2e-3, rtol=2e-3)
+    assert np.abs(whole.maps[0][7, 1] - whole.maps[0][3, 1]).max() > 0.01
+
+
+def test_the_batch_size_makes_no_entry_of_its_own(teacher, packed, tmp_path):
+    for batch_size in (5, 64):
+        read(teacher, packed, tmp_path, views=("recoloured",), batch_size=batch_size)
+    assert len(entries(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("views", [("plain", "mirorred"), ("upside down",), "mirrored"])
+def test_views_that_there_are_not_are_refused_with_those_there_are(teacher, packed, tmp_path, views):
+    with pytest.raises(ValueError, match=r"views=.*choose some of \('plain', 'mirrored', 'recoloured'\)"):
         read(teacher, packed, tmp_path, views=views)
+
+
+def test_a_view_that_the_teacher_has_not_seen_is_told_with_what_to_do(features):
+    with pytest.raises(ValueError, match=r"no view 'recoloured', only .*views=\('plain', 'mirrored', 'recoloured'\)"):
+        features.fused([0], "recoloured")
+
+
+def test_features_and_their_names_of_views_belong_together(features):
+    with pytest.raises(ValueError, match=r"maps have \[2, 2, 2\] views"):
+        replace(features, views=("plain",))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_another_entry_and_nearly_the_same_features(teacher, vit, packed, tmp_path, precision):
+    for number, network in enumerate((teacher, vit), 1):
+        whole, half = (read(network, packed, tmp_path, precision=p) for p in ("fp32", precision))
+        assert len(entries(tmp_path)) == 2 * number
+        cosine = F.cosine_similarity(whole.fused(range(12)), half.fused(range(12)), dim=1)
+        assert not np.array_equal(whole.maps[-1], half.maps[-1])
+        assert cosine.mean() > 0.999
+        assert cosine.min() > 0.99
+
+
+def test_an_unknown_precision_is_refused_with_those_there_are(teacher, packed, tmp_path):
+    with pytest.raises(ValueError, match=r"precision='fp8': choose one of .*bf16"):
+        read(teacher, packed, tmp_path, precision="fp8")
+
+
+def test_extraction_leaves_the_random_numbers_that_follow_alone(teacher, packed, tmp_path):
+    draws = []
+    for extracted in (False, True):
+        torch.manual_seed(3)
+        if extracted:
+            read(teacher, packed, tmp_path, views=VIEWS)
+        draws.append(torch.rand(3))
+    assert torch.equal(*draws)
+
+
+# Devices
+
+
+def test_a_teacher_on_the_cpu_is_moved_for_the_passes_and_comes_back(teacher, packed, features, tmp_path):
+    with fake_device() as away, accelerator(away):
+        moved = extract(teacher, packed, root=tmp_path, progress=False)
+        assert {p.device.type for p in teacher.parameters()} == {"cpu"}
+    for a, b in zip(moved.maps, features.maps, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3, rtol=2e-3)
+
+
+def test_a_teacher_that_fails_on_the_device_comes_back_too(teacher, packed, tmp_path, monkeypatch):
+    def end():
+        assert teacher.mean.device.type == "meta"
+        raise RuntimeError("out of memory")
+
+    with fake_device() as away, accelerator(away):
+        monkeypatch.setattr(teacher, "forward", broken_after(teacher, 1, end))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            extract(teacher, packed, root=tmp_path, progress=False)
+    assert {p.device.type for p in (*teacher.parameters(), *teacher.buffers())} == {"cpu"}
+
+
+def test_a_teacher_stays_on_the_device_it_was_put_on(packed, tmp_path):
+    with fake_device() as away:
+        torch.manual_seed(0)
+        teacher = Teacher("resnet10t", image_px=32, layers=(1, 2, 3), **TINY).to(away)
+        extract(teacher, packed, root=tmp_path, progress=False)
+        assert {p.device.type for p in teacher.parameters()} == {"meta"}
 
 
 def test_images_are_resized_to_the_teachers_input(teacher, tmp_path):
@@ -152,7 +234,7 @@ def test_another_teacher_has_another_cache_entry(teacher, packed, tmp_path, chan
 def test_other_images_views_and_sizes_have_their_own_entries(teacher, stripes, packed, tmp_path):
     read(teacher, packed, tmp_path)
     read(teacher, packed.select([0, 1, 2]), tmp_path)
-    read(teacher, packed, tmp_path, views=1)
+    read(teacher, packed, tmp_path, views=("plain",))
     read(teacher, stripes, tmp_path, image_px=48)
     assert len(entries(tmp_path)) == 4
 
@@ -191,8 +273,8 @@ def test_fused_features_lie_on_the_finest_grid_with_unit_length_in_each_layer(fe
 
 def test_each_fused_layer_points_where_the_teacher_said(features):
     first = torch.from_numpy(np.array(features.maps[0][[4], 1])).float()
-    torch.testing.assert_close(features.fused([4], view=1)[:, :8], F.normalize(first, dim=1))
-    corners = features.fused([4], view=1)[:, 8:24, [0, 0, -1, -1], [0, -1, 0, -1]]
+    torch.testing.assert_close(features.fused([4], view="mirrored")[:, :8], F.normalize(first, dim=1))
+    corners = features.fused([4], view="mirrored")[:, 8:24, [0, 0, -1, -1], [0, -1, 0, -1]]
     second = torch.from_numpy(np.array(features.maps[1][[4], 1])).float()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     torch.testing.assert_close(corners, F.normalize(second, dim=1))
 
@@ -215,19 +297,8 @@ def test_select_keeps_images_labels_and_maps_together(features):
 
 def test_repr_tells_images_views_patches_and_teacher(features):
     text = repr(features)
-    assert "12 images, 2 views" in text
+    assert "12 images, plain + mirrored;" in text
     assert "layer 2: 4x4 patches of 16" in text
     assert features.teacher[:8] in text
-    assert "1 views" in repr(replace(features, maps=tuple(m[:, :1] for m in features.maps)))
-
-
-def test_recolouring_keeps_shapes_and_is_the_same_on_every_run():
-    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    again = recolour(images)
-    assert torch.equal(again, recolour(images))
-    assert again.min() >= 0
-    assert again.max() <= 1
-    flat = torch.full((4, 3, 16, 16), 0.5)
-    flat[:, :, :8] = 0.2
-    edges = recolour(flat).diff(dim=2).abs().sum((1, 3))  # (4, 15): the only edge stays where it was
-    assert (edges.argmax(1) == 7).all()
+    single = replace(features, maps=tuple(m[:, :1] for m in features.maps), views=("plain",))
+    assert "12 images, plain;" in repr(single)

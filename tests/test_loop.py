@@ -1,31 +1,38 @@
 import json
 import math
 import os
+import re
 import socket
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, draw_stripes
+from fake_device import accelerator, fake_device
 from torch import multiprocessing
 
-from prockd._types import UNLABELLED
-from prockd.datasets import Arrays, pack
+from prockd._types import IGNORE, UNLABELLED
+from prockd.datasets import Arrays, PackedImages, pack
 from prockd.evaluation.scores import evaluate
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
-from prockd.tasks import Classification, Segmentation
+from prockd.tasks import Classification, Detection, Segmentation
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
-from prockd.training import losses
-from prockd.training.batches import Batch, Source, joined, shuffled
-from prockd.training.loop import Distiller, NonFiniteLossError, distill, learning_rate, total_loss
+from prockd.training import loop, losses
+from prockd.training.batches import Batch, Source, shuffled
+from prockd.training.distiller import Distiller
+from prockd.training.loop import NonFiniteLossError, distill, learning_rate, make_distiller
 
 TASK = Classification(2, ("upright", "level"))
 PLAIN = DistillConfig(steps=6, batch_size=4, assignment_weight=0.0, feature_weight=0.0)
@@ -35,7 +42,10 @@ EVERYTHING = BASE.replace(teacher_branch_weight=0.5, consistency_weight=1.0, hin
 
 def made(bank: PrototypeBank | None = None, augment: FeatureAugmentationConfig | None = None, **changes) -> Student:
     options = {"image_px": 32, "embed_dim": 16, **TINY, **changes}
-    return Student(options.pop("backbone", "resnet10t"), TASK, bank, feature_augmentation=augment, **options)
+    backbone, task = options.pop("backbone", "resnet10t"), options.pop("task", TASK)
+    if backbone != "resnet10t":
+        options = {key: value for key, value in options.items() if key not in TINY}
+    return Student(backbone, task, bank, feature_augmentation=augment, **options)
 
 
 def run(student: Student, dataset, config: DistillConfig, **options):
@@ -68,7 +78,7 @@ def fresh_bank(bank: PrototypeBank):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def unlabelled(features: PatchFeatures) -> PatchFeatures:
     """The same teacher's features of 7 images whose labels are nobody's business."""
     part = features.select(np.arange(7))
@@ -77,10 +87,18 @@ def unlabelled(features: PatchFeatures) -> PatchFeatures:
 
 def batch_of(
     features: PatchFeatures, student: Student, config: DistillConfig, bank: PrototypeBank | None, first: int = 0
-) -> Batch:
-    source = Source(features.images, features, bank, config, TASK)
+) -> tuple[Batch, torch.Tensor]:
+    """Four images and their labels."""
+    source = Source(
+        features.images, features, None if config.train_bank else bank, task=TASK, wants_last=config.hint_weight > 0
+    )
+    rows, cpu = np.arange(first, first + 4), torch.device("cpu")
     crops = source.crops(4, torch.Generator().manual_seed(0))
-    return source.batch(np.arange(first, first + 4), crops, student, torch.device("cpu"))
+    return source.batch(rows, crops, student, cpu), torch.from_numpy(features.images.labels[rows])
+
+
+def terms_of(distiller: Distiller, batch: Batch, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    return distiller.terms(distiller(batch), targets)
 
 
 # Learning
@@ -127,6 +145,17 @@ def test_training_leaves_no_trace_of_the_random_numbers_drawn_before_it(packed):
     assert differing(*ends) == []
 
 
+def test_the_random_numbers_that_follow_a_run_are_those_that_would_have_come_without_it(packed):
+    draws = []
+    for trained in (False, True):
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        if trained:
+            run(made(drop_path_rate=0.3), packed, PLAIN.replace(recoloured=0.5), val=packed)
+        draws.append((torch.rand(3).tolist(), np.random.rand(3).tolist()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
 def test_training_never_calls_the_teacher(features, bank, monkeypatch):
     monkeypatch.setattr(Teacher, "forward", lambda *_: pytest.fail("the teacher ran"))
     assert (
@@ -165,32 +194,31 @@ def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
     }
     assert weights["task"] == 1.0
     assert row["loss"] == pytest.approx(sum(weight * row[name] for name, weight in weights.items()), rel=1e-5)
-    assert (
-        total_loss({"task": torch.tensor(2.0), "hint": torch.tensor(3.0)}, config).item() == 2 + 3 * config.hint_weight
-    )
+    terms = {"task": torch.tensor(2.0), "hint": torch.tensor(3.0)}
+    assert make_distiller(made(), config).total(terms).item() == 2 + 3 * config.hint_weight
 
 
 @pytest.mark.parametrize("augment", [None, FeatureAugmentationConfig(residual="relu")], ids=["plain", "augmented"])
 def test_the_teacher_branch_reads_the_modules_output_or_the_patches_as_the_student_is_read(features, bank, augment):
     student = made(bank, augment).eval()
-    batch = batch_of(features, student, BASE, bank)
+    batch, labels = batch_of(features, student, BASE, bank)
     u = batch.teacher.flatten(2).transpose(1, 2)
     for reads, g in (("module", bank(u)), ("patches", u)):
         config = BASE.replace(teacher_branch_weight=1.0, teacher_reads=reads)
-        expected = TASK.loss(student.head(student.augmented(g) if augment else g), batch.targets)
-        torch.testing.assert_close(Distiller(student, config, None)(batch, False)["teacher_branch"], expected)
+        expected = TASK.loss(student.head(student.augmented(g) if augment else g), labels)
+        torch.testing.assert_close(terms_of(make_distiller(student, config), batch, labels)["teacher_branch"], expected)
 
 
 def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
     student = made(bank).eval()
-    distiller, batch = Distiller(student, BASE, None), batch_of(features, student, BASE, bank)
+    distiller, seen = make_distiller(student, BASE), batch_of(features, student, BASE, bank)
     bank.enabled[1] = False
-    before = distiller(batch, False)["assignment"]
+    before = terms_of(distiller, *seen)["assignment"]
     with torch.no_grad():
         bank.prototypes[1] = 5 * bank.prototypes[0] + 1
-    assert torch.equal(distiller(batch, False)["assignment"], before)
+    assert torch.equal(terms_of(distiller, *seen)["assignment"], before)
     bank.enabled[1] = True
-    assert not torch.equal(distiller(batch, False)["assignment"], before)
+    assert not torch.equal(terms_of(distiller, *seen)["assignment"], before)
 
 
 # Who gets a gradient
@@ -198,11 +226,10 @@ def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
 
 def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_the_teacher(features, bank):
     config = EVERYTHING.replace(unlabelled_batch=0, train_bank=True)
-    augment = FeatureAugmentationConfig(residual="relu")
+    augment = FeatureAugmentationConfig(residual="relu", detach=False)  # as the paper has it
     student = made(bank, augment)
-    distiller = Distiller(student, config, features.maps[-1].shape[2])
-    batch = batch_of(features, student, config, bank)
-    total_loss(distiller(batch, False), config).backward()
+    distiller = make_distiller(student, config, features.widths[-1])
+    distiller.total(terms_of(distiller, *batch_of(features, student, config, bank))).backward()
     modules = {
         "backbone": student.backbone, "adapter": student.adapter, "head": student.head,
         "feature_augmentation": student.feature_augmentation,
@@ -218,12 +245,12 @@ def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_th
 def test_a_transfer_term_alone_reaches_the_student_and_never_the_teachers_features(features, bank, term):
     config = PLAIN.replace(**{f"{term}_weight": 1.0})
     student = made(bank)
-    distiller = Distiller(student, config, features.maps[-1].shape[2] if term == "hint" else None)
-    batch = batch_of(features, student, config, bank)
+    distiller = make_distiller(student, config, features.widths[-1])
+    batch, labels = batch_of(features, student, config, bank)
     batch.teacher.requires_grad_()
     if batch.last is not None:
         batch.last.requires_grad_()
-    distiller(batch, True)[term].backward()
+    terms_of(distiller, replace(batch, labelled=0), labels)[term].backward()
     assert batch.teacher.grad is None
     assert batch.last is None or batch.last.grad is None
     assert student.backbone.conv1[0].weight.grad.abs().sum() > 0
@@ -268,13 +295,13 @@ def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(
     student = made(
         bank, FeatureAugmentationConfig(residual="relu")
     ).eval()  # in eval mode images do not touch one another
-    distiller = Distiller(student, config, features.maps[-1].shape[2])
-    alone = batch_of(features, student, config, bank)
-    extra = batch_of(unlabelled, student, config, bank, first=3)
-    apart, together = distiller(alone, False), distiller(joined(alone, extra), False)
+    distiller = make_distiller(student, config, features.widths[-1])
+    alone, labels = batch_of(features, student, config, bank)
+    extra, _ = batch_of(unlabelled, student, config, bank, first=3)
+    apart, together = (terms_of(distiller, batch, labels) for batch in (alone, alone.joined(extra)))
     for term in ("task", "augmented", "teacher_branch", "consistency"):
         torch.testing.assert_close(together[term], apart[term])
-    of_extra = distiller(replace(extra, targets=alone.targets), False)
+    of_extra = terms_of(distiller, extra, labels)
     for term in ("assignment", "feature"):
         torch.testing.assert_close(together[term], (apart[term] + of_extra[term]) / 2)
         assert (together[term] - apart[term]).abs() > 1e-4
@@ -309,6 +336,114 @@ def test_label_free_steps_have_no_task_term_and_leave_the_head_alone(features, u
         assert {"assignment", "feature", "hint"} <= row.keys()
     assert differing(heads[0], heads[2]) == []
     assert differing(heads[2], heads[4])
+
+
+# The teacher itself
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_teacher_in_place_of_features_is_extracted_with_the_unlabelled_images(
+    teacher, stripes, packed, features, fresh_bank, cache
+):
+    config, ends = BASE.replace(unlabelled_batch=3), []
+    for given in ({"features": features, "unlabelled": features}, {"features": teacher, "unlabelled": stripes}):
+        student = made(fresh_bank())
+        run(student, stripes if given["features"] is teacher else packed, config, **given)
+        ends.append(copy_of(student))
+    assert differing(*ends) == []
+    assert len(list((cache / "features").iterdir())) == 1
+
+
+def test_with_no_store_the_teacher_sees_every_crop_and_nothing_is_cached(teacher, packed, fresh_bank, cache):
+    config, seen = BASE.replace(store="none", unlabelled_batch=3, hint_weight=1.0, steps=30), []
+    student, inner = made(fresh_bank()), Source.look
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "look", lambda self, images: seen.append(len(images)) or inner(self, images))
+        history = run(student, packed, config, features=teacher, unlabelled=packed)
+    assert seen == [4, 3] * 30
+    assert not cache.exists()
+    values = history.curve("feature")[1]
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
+
+
+def test_a_run_without_store_can_be_resumed_and_differs_from_one_with_it(teacher, features, fresh_bank, tmp_path):
+    config, images = BASE.replace(store="none", min_crop=0.3), features.images
+    whole, resumed, replayed = (made(fresh_bank()) for _ in range(3))
+    run(whole, images, config, features=teacher)
+    interrupted(made(fresh_bank()), teacher, config, tmp_path, 3, images, checkpoint_every=2)
+    run(resumed, images, config, features=teacher, run_dir=tmp_path, resume=True)
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+    run(replayed, images, config.replace(store="maps"), features=features)
+    assert differing(copy_of(whole), copy_of(replayed))
+
+
+def test_what_only_a_teacher_can_do_is_refused_without_one(teacher, packed, features, bank):
+    with pytest.raises(ValueError, match=r"store='none' keeps no features: pass the teacher itself"):
+        run(made(bank), packed, BASE.replace(store="none"), features=features)
+    with pytest.raises(ValueError, match=r"features=Teacher\(...\), or unlabelled=extract\(teacher, images\)"):
+        run(made(bank), packed, BASE.replace(unlabelled_batch=2), features=features, unlabelled=packed)
+    bank.teacher = "f" * 20
+    with pytest.raises(ValueError, match="the bank was learned from teacher ffffffff, not from Teacher"):
+        run(made(bank), packed, BASE.replace(store="none"), features=teacher)
+
+
+def test_flips_without_the_mirrored_view_are_refused_with_both_ways_out(features, bank):
+    single = replace(features, maps=tuple(m[:, :1] for m in features.maps), views=("plain",))
+    with pytest.raises(ValueError, match=r"saw them plain only: extract.*'mirrored'.*or DistillConfig\(flip=False\)"):
+        run(made(bank), features.images, BASE, features=single)
+    with pytest.raises(ValueError, match=r"flip mirrors"):
+        run(made(bank), features.images, BASE.replace(unlabelled_batch=2), features=features, unlabelled=single)
+    assert run(made(bank), features.images, BASE.replace(flip=False, steps=1), features=single).step == 1
+
+
+# Devices
+
+
+def homes(*modules: torch.nn.Module) -> set[str]:
+    return {t.device.type for m in modules for t in (*m.parameters(), *m.buffers())}
+
+
+@pytest.mark.parametrize("store", ["maps", "none"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_student_bank_and_teacher_are_moved_for_the_run_and_come_back(teacher, features, bank, cache, store, dense):
+    images = annotated(features.images)
+    task = Segmentation(2, width=8) if dense else TASK
+    student = made(bank, FeatureAugmentationConfig(), task=task)
+    config = EVERYTHING.replace(steps=2, train_bank=dense, store=store, recoloured=0.5)
+    where = []
+    with fake_device() as away, accelerator(away):
+        history = run(
+            student, images, config, cpu=False, features=teacher, unlabelled=images, val=images,
+            callbacks=(lambda step, row: where.append(homes(student, bank)),),
+        )  # fmt: skip
+        assert homes(student, bank, teacher) == {"cpu"}
+    assert where == [{"meta"}] * 2
+    assert history.scores.augmented is not None
+
+
+def test_everything_comes_back_after_an_exception_too(teacher, packed, bank):
+    student = made(bank)
+
+    def fail(step: int, row: dict[str, float]) -> None:
+        assert homes(student, bank, teacher) == {"meta"}
+        raise KeyboardInterrupt
+
+    with fake_device() as away, accelerator(away), pytest.raises(KeyboardInterrupt):
+        run(student, packed, BASE.replace(store="none"), cpu=False, features=teacher, callbacks=(fail,))
+    assert homes(student, bank, teacher) == {"cpu"}
+
+
+def test_a_run_that_was_told_to_stay_on_the_cpu_stays_there(features, bank):
+    student, where = made(bank), []
+    with fake_device() as away, accelerator(away):
+        run(student, features.images, BASE.replace(steps=1), features=features, val=features.images,
+            callbacks=(lambda step, row: where.append(homes(student)),))  # fmt: skip
+    assert where == [{"cpu"}]
 
 
 # Bad input
@@ -396,7 +531,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_terms_and_images_and_keeps_th
     with pytest.raises(NonFiniteLossError, match=message) as told:
         run(student, features.images, BASE, features=features, run_dir=tmp_path, checkpoint_every=1)
     text = str(told.value)
-    batch = next(shuffled(12, 4, 0, start=4))
+    batch = shuffled(12, 4, 0, 4)
     assert ", ".join(features.images.ids[i] for i in batch) in text
     assert "task " in text
     assert str(tmp_path) in text
@@ -417,15 +552,16 @@ def test_images_that_are_not_finite_after_a_broken_backbone_are_told_in_a_plain_
 # Stopping and going on
 
 
-def interrupted(student: Student, features: PatchFeatures, config: DistillConfig, folder: Path, at: int, **options):
+def interrupted(student: Student, features: Any, config: DistillConfig, folder: Path, at: int, images=None, **options):
     """A run that is killed after some steps."""
 
     def kill(step: int, row: dict[str, float]) -> None:
         if step == at:
             raise KeyboardInterrupt
 
+    given = {"features": features, "run_dir": folder, "callbacks": (kill,), **options}
     with pytest.raises(KeyboardInterrupt):
-        run(student, features.images, config, features=features, run_dir=folder, callbacks=(kill,), **options)
+        run(student, images or features.images, config, **given)
 
 
 @pytest.mark.parametrize(
@@ -603,6 +739,36 @@ def test_the_scheduled_rate_is_the_one_that_is_used(packed):
 # Precision and processes
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_half_precision_resumed_after_a_kill_ends_in_the_very_weights_too(
+    features, fresh_bank, tmp_path, precision, monkeypatch
+):
+    small = partial(torch.amp.GradScaler, init_scale=64.0, growth_interval=2)  # it changes within the run
+    monkeypatch.setattr(torch.amp, "GradScaler", small)
+    config, whole, resumed = BASE.replace(mixed_precision=precision, steps=8), made(fresh_bank()), made(fresh_bank())
+    expected = run(whole, features.images, config, features=features)
+    interrupted(made(fresh_bank()), features, config, tmp_path, 5, checkpoint_every=3)
+    scaler = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["scaler"]
+    assert (scaler.get("scale"), scaler.get("_growth_tracker")) == ((128, 1) if precision == "fp16" else (None, None))
+    history = run(resumed, features.images, config, features=features, run_dir=tmp_path, resume=True)
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+    assert curves(history) == curves(expected)
+
+
+def test_long_gradients_are_cut_and_with_0_they_are_left(packed):
+    lengths = {}
+    for most in (0.0, 0.01, 1e6):
+        student = made()
+
+        def measure(step: int, row: dict[str, float], student=student, most=most) -> None:
+            grads = [p.grad for p in student.parameters() if p.grad is not None]
+            lengths[most] = torch.nn.utils.get_total_norm(grads).item()
+
+        run(student, packed, PLAIN.replace(steps=1, clip_grad_norm=most), callbacks=(measure,))
+    assert lengths[0.01] == pytest.approx(0.01, rel=1e-3)
+    assert lengths[0.0] == lengths[1e6] > 0.1
+
+
 def test_runs_of_different_precision_follow_one_another_in_one_process(features, fresh_bank):
     ends = {}
     for precision in ("no", "bf16", "no"):
@@ -616,6 +782,44 @@ def test_runs_of_different_precision_follow_one_another_in_one_process(features,
     assert differing(ends["no"][0], ends["bf16"][0])  # the flag does something
 
 
+def gradients(images: PackedImages, task: str, batch_size: int, **options) -> tuple[dict[str, torch.Tensor], dict]:
+    """The gradient of one step of a student without batch norms, and its losses."""
+    tasks = {"segmentation": Segmentation(2, width=8), "detection": Detection(2, width=32, dropout=0.0)}
+    bank = PrototypeBank(6, 48, 16, teacher=options["features"].teacher) if "features" in options else None
+    torch.manual_seed(0)
+    if bank is not None:
+        torch.nn.init.normal_(bank.prototypes)
+    augment = FeatureAugmentationConfig(residual="relu", detach=False)
+    student = made(bank, augment, backbone="test_vit", task=tasks.get(task, TASK), patch_size=4)
+    config = PLAIN if bank is None else EVERYTHING.replace(train_bank=True, unlabelled_batch=3)
+    config = config.replace(steps=1, batch_size=batch_size, clip_grad_norm=0.0)
+    found = {}
+
+    def note(step: int, row: dict[str, float]) -> None:
+        found.update({name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None})
+
+    history = run(student, images, config, callbacks=(note,), **options)
+    return found, curves(history)[0]
+
+
+def annotated(images: PackedImages) -> PackedImages:
+    """The images with masks of which one is ignored but for a corner, and with boxes: three here, none there."""
+    masks = (np.asarray(images.pixels).mean(1) > 128).astype(np.uint8)
+    masks[::3, 4:, 4:] = IGNORE
+    counts = np.arange(len(images)) % 4
+    boxes = tuple(np.array([[2, 2, 12, 14], [10, 8, 30, 28], [16, 4, 28, 12]], np.float32)[:n] for n in counts)
+    return replace(images, masks=masks, boxes=boxes, box_labels=tuple(np.arange(n) % 2 for n in counts))
+
+
+EVERY_TERM = "classification with all terms"
+CASES = [("classification", 3), ("segmentation", 3), ("segmentation", 4), ("detection", 3), (EVERY_TERM, 3)]
+
+
+def cases(features: PatchFeatures, unlabelled: PatchFeatures) -> list:
+    images, transfer = annotated(features.images), {"features": features, "unlabelled": unlabelled}
+    return [gradients(images, task, size, **(transfer if task == EVERY_TERM else {})) for task, size in CASES]
+
+
 def one_of_two(
     rank: int, port: int, folder: str, features: PatchFeatures, unlabelled: PatchFeatures, state: dict
 ) -> None:
@@ -623,34 +827,94 @@ def one_of_two(
     warnings.simplefilter("ignore")  # of torch, about the start of process groups
     torch.set_num_threads(1)
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in names.items()} | {"ACCELERATE_USE_CPU": "true"}
+    os.environ |= {name: str(value) for name, value in names.items()}
     bank = PrototypeBank(6, 48, 16, teacher=features.teacher)
     bank.load_state_dict(state)
     student = made(bank, FeatureAugmentationConfig())
+    seen, scored, inner = [], [], Source.batch
+
+    def batch(self, rows, *rest):
+        seen.append(rows.tolist())
+        return inner(self, rows, *rest)
+
+    Source.batch = batch
+    loop.evaluate = lambda *words, **options: scored.append(rank) or evaluate(*words, **options)
     for precision in ("no", "bf16"):  # the second run finds the processes connected
         config = EVERYTHING.replace(mixed_precision=precision, train_bank=True, batch_size=6, unlabelled_batch=4)
         history = run(
             student, features.images, config, features=features, unlabelled=unlabelled, val=features.images,
             run_dir=f"{folder}/{precision}",
         )  # fmt: skip
-    result = {"weights": copy_of(student), "rows": curves(history), "predictions": history.scores.predictions.tolist()}
+    with pytest.raises(ValueError, match="batch_size=1 for 2 processes: each needs an image"):
+        run(student, features.images, BASE.replace(batch_size=1), features=features)
+    stopped = run(student, features.images, BASE, features=features, callbacks=(lambda step, row: step == rank,))
+    result = {
+        "weights": copy_of(student), "rows": curves(history), "predictions": history.scores.predictions.tolist(),
+        "seen": seen[: 2 * EVERYTHING.steps], "scored": scored, "stopped": stopped.step,
+        "gradients": cases(features, unlabelled),
+    }  # fmt: skip
     torch.save(result, f"{folder}/rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_share_each_step_and_end_in_identical_weights(features, unlabelled, bank, tmp_path):
+@pytest.fixture(scope="module")
+def two_processes(features, unlabelled, tmp_path_factory) -> tuple[Path, list[dict]]:
+    """What two processes made of the same calls."""
+    folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = (port, str(tmp_path), features, unlabelled, copy_of(bank))
+    config = DiscoverConfig(num_prototypes=6, embed_dim=16, steps=4, batch_size=4)
+    state = discover(features, config=config, progress=False).state_dict()
+    arguments = (port, str(folder), features, unlabelled, state)
     multiprocessing.start_processes(one_of_two, arguments, nprocs=2, start_method="spawn")  # a fork may hang on threads
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    return folder, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_two_processes_share_each_step_and_end_in_identical_weights(two_processes, bank):
+    folder, (first, second) = two_processes
     assert differing(first["weights"], second["weights"]) == []
     assert first["predictions"] == second["predictions"]
-    assert [row["loss"] for row in first["rows"]] != [row["loss"] for row in second["rows"]]  # each had its own images
+    assert first["rows"] == second["rows"]  # the loss is that of the whole batch
+    for labelled, more in zip(range(0, 12, 2), range(1, 12, 2), strict=True):
+        assert [len(r["seen"][labelled]) for r in (first, second)] == [3, 3]
+        assert [len(r["seen"][more]) for r in (first, second)] == [2, 2]
+        assert first["seen"][labelled] != second["seen"][labelled]
     assert differing(first["weights"], copy_of(made(bank, FeatureAugmentationConfig())))
-    kept = torch.load(tmp_path / "bf16" / "checkpoint.pt", weights_only=True)
+    kept = torch.load(folder / "bf16" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 6
+
+
+def test_two_processes_score_once_and_stop_together(two_processes):
+    _, (first, second) = two_processes
+    assert (first["scored"], second["scored"]) == ([0, 0], [])
+    assert first["stopped"] == second["stopped"] == 1
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{task}, batch {size}" for task, size in CASES])
+def test_the_gradient_of_two_processes_is_that_of_one_with_the_whole_batch(two_processes, features, unlabelled, number):
+    task, size = CASES[number]
+    images, transfer = annotated(features.images), {"features": features, "unlabelled": unlabelled}
+    whole, losses_of_one = gradients(images, task, size, **(transfer if task == EVERY_TERM else {}))
+    for result in two_processes[1]:
+        shared, losses_of_two = result["gradients"][number]
+        assert whole.keys() == shared.keys()
+        assert losses_of_two == pytest.approx(losses_of_one, rel=1e-4)
+        difference = sum((whole[k] - shared[k]).square().sum() for k in whole).sqrt()
+        assert difference < 1e-4 * sum(g.square().sum() for g in whole.values()).sqrt()
+
+
+def test_the_line_of_the_readme_starts_two_processes_on_a_machine_without_a_gpu(tmp_path):
+    (line,) = re.findall(r"`(torchrun .*?)-m prockd distill", Path("README.md").read_text())
+    script = tmp_path / "count.py"
+    script.write_text(
+        "from prockd.training.processes import connect\n"
+        "processes = connect(cpu=True)\n"
+        "print(processes.once(lambda: 'counted'), processes.rank, 'of', processes.count)\n"
+    )
+    words = ["-m", "torch.distributed.run", *line.split()[1:], str(script)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert sorted(re.findall(r"counted . of .", done.stdout)) == ["counted 0 of 2", "counted 1 of 2"], done.stderr
 
 
 # Any network teaches any other

@@ -60,7 +60,7 @@ def assignments() -> torch.Tensor:
 def features(images: PackedImages) -> PatchFeatures:
     rng = np.random.default_rng(1)
     maps = tuple(rng.normal(size=(M, 2, D, h, h)).astype(np.float16) for D, h in ((6, 3), (8, 2)))
-    return PatchFeatures(maps, images, "teacher", (2, 3))
+    return PatchFeatures(maps, images, "teacher", (2, 3), ("plain", "mirrored"))
 
 
 def arrays_of(ax: Axes) -> list[np.ndarray]:
@@ -231,7 +231,7 @@ def test_similarity_takes_any_patch_vectors_with_their_images(images, features):
 def test_teacher_maps_colour_equal_patches_equally(features):
     maps = tuple(np.array(m) for m in features.maps)
     maps[0][3, 0, :, 1, 1] = maps[0][0, 0, :, 0, 2]
-    changed = PatchFeatures(maps, features.images, "t", (2, 3))
+    changed = PatchFeatures(maps, features.images, "t", (2, 3), features.views)
     figure = plots.plot_teacher_maps(changed, [0, 3])
     rows = panels_of(figure, 3)
     np.testing.assert_array_equal(arrays_of(rows[0, 1])[0], as_shown(features.images.pixels[3]))

@@ -111,4 +111,4 @@ def test_a_wrong_name_is_answered_with_presets_too():
 def test_the_table_names_every_teacher_there_is():
     rows = preset_rows()
     assert [row["name"] for row in rows] == list(TEACHER_PRESETS)
-    assert all(row["about"] for row in rows)
+    assert all(row["description"] for row in rows)

@@ -41,7 +41,7 @@ def test_the_strength_of_a_probe_is_chosen_on_its_training_images_alone():
 
 
 def test_pooled_joins_the_mean_of_every_layer(features):
-    joined = pooled(features.maps, view=1)
+    joined = pooled(features, view="mirrored")
     assert joined.shape == (12, 8 + 16 + 24)
     np.testing.assert_allclose(joined[3, 8:24], features.maps[1][3, 1].astype(np.float64).mean((1, 2)), rtol=1e-4)
 

@@ -223,7 +223,7 @@ def test_the_commands_train_score_and_export_as_the_library_does(folders, tmp_pa
 
 def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path):
     words = ["--data", folders["classification"], "--cpu", "-q", *(w for change in SMALL for w in ("--set", change))]
-    assert "12 images, 3 views" in prockd("extract", *words).output
+    assert "12 images, plain + mirrored + recoloured" in prockd("extract", *words).output
     done = prockd("discover", *words, "--num-prototypes", "5", "--out", str(tmp_path / "bank.safetensors"))
     assert "5 prototypes" in done.output
     assert (tmp_path / "bank.png").is_file()
@@ -324,10 +324,9 @@ def test_the_table_of_presets_names_the_teacher_that_ships_and_the_others():
 
 
 @pytest.mark.slow
-def test_two_processes_started_by_accelerate_write_one_run(folders, tmp_path):
+def test_two_processes_started_by_torchrun_write_one_run(folders, tmp_path):
     sets = [word for change in SMALL for word in ("--set", change)]
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0 -m prockd distill"
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m prockd distill"
     words = ["--data", folders["classification"], "--run-dir", str(tmp_path), "--cpu", "-q", *sets]
     done = subprocess.run(
         [sys.executable, *launch.split(), *words], capture_output=True, text=True, timeout=500, check=False

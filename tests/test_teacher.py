@@ -123,6 +123,20 @@ def test_layers_outside_the_model_are_refused_with_those_there_are(layers):
         tiny(layers=layers)
 
 
+def test_layers_in_any_order_are_the_same_teacher_with_maps_in_ascending_order(images):
+    shuffled, sorted_ = tiny(layers=(3, -4, 2)), tiny(layers=(1, 2, 3))
+    assert shuffled.layers == (1, 2, 3)
+    assert (shuffled.widths, shuffled.fingerprint) == (sorted_.widths, sorted_.fingerprint)
+    for a, b in zip(shuffled(images), sorted_(images), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("layers", [(1, 1), (3, 1, 3), (4, -1)])
+def test_a_layer_that_is_named_twice_is_refused(layers):
+    with pytest.raises(ValueError, match=r"name one of layers 0\.\.4 twice"):
+        tiny(layers=layers)
+
+
 # Normalisation
 
 
@@ -315,7 +329,6 @@ def test_the_fingerprint_is_the_same_for_the_same_teacher_and_changes_with_all_t
     teachers = {
         "same": tiny(),
         "layers": tiny(layers=(1, 2)),
-        "order of layers": tiny(layers=(2, 1, 3)),
         "image_px": tiny(image_px=64),
         "padding": tiny(output_stride=16),
         "activation": tiny(act_layer="silu"),

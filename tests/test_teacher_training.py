@@ -7,7 +7,8 @@ from prockd.farmyard import Farmyard
 from prockd.runs.teacher_training import PLACES, SPECIES, SpeciesAndPlaces, places_of, soft_bins, train_teacher
 from prockd.students.student import Student
 from prockd.teachers.teacher import Teacher
-from prockd.training.loop import distill, recolour_some
+from prockd.training.distiller import recolour_some
+from prockd.training.loop import distill
 
 
 def test_a_teacher_is_trained_in_two_stages_resumed_and_read_back(tmp_path, monkeypatch):

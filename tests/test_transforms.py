@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prockd.datasets.transforms import Crops, cut_boxes, cut_maps, cut_masks, random_crops, whole_images
+from prockd.datasets.transforms import Crops, cut_boxes, cut_maps, cut_masks, random_crops, recolour, whole_images
 
 
 def test_a_whole_region_is_the_map_itself_and_half_a_region_its_half():
@@ -26,11 +26,33 @@ def test_regions_lie_inside_the_image_and_keep_the_part_that_was_asked():
     assert boxes.max() <= 1 + 1e-6
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     area = width * height
-    assert 0.22 < area.min() < 0.35  # a side that would be too long is cut off
+    assert 0.3 - 1e-6 < area.min() < 0.31
     assert area.max() > 0.95
     assert (width / height).min() > 0.7
     assert (width / height).max() < 1.4
     assert views.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("least", [0.05, 0.5, 0.9, 0.999, 1.0])
+def test_a_crop_never_keeps_less_than_was_asked_and_with_1_it_keeps_the_whole_image(least):
+    crops = random_crops(500, torch.Generator().manual_seed(0), min_area=least, flip=False)
+    width, height = (crops.regions[:, 2:] - crops.regions[:, :2]).unbind(1)
+    assert (width * height).min() > least - 1e-5
+    if least == 1:
+        torch.testing.assert_close(crops.regions, whole_images(500).regions)
+
+
+def test_recolouring_keeps_shapes_and_depends_on_the_seed_of_each_image_alone():
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    again = recolour(images, range(6))
+    assert torch.equal(again[[4, 1]], recolour(images[[4, 1]], [4, 1]))
+    assert not torch.equal(again[:1], recolour(images[:1], [9]))
+    assert again.min() >= 0
+    assert again.max() <= 1
+    flat = torch.full((4, 3, 16, 16), 0.5)
+    flat[:, :, :8] = 0.2
+    edges = recolour(flat, range(4)).diff(dim=2).abs().sum((1, 3))  # (4, 15): the only edge stays where it was
+    assert (edges.argmax(1) == 7).all()
 
 
 def drawn(box: list[int], side_px: int = 64) -> np.ndarray:

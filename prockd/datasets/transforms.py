@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 from torchvision.ops import roi_align
@@ -29,14 +30,18 @@ class Crops:
     def __len__(self) -> int:
         return len(self.mirrored)
 
-    def __getitem__(self, rows: slice) -> "Crops":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Crops":
         return Crops(self.regions[rows], self.mirrored[rows])
 
 
 def random_crops(count: int, generator: torch.Generator, *, min_area: float, flip: bool) -> Crops:
-    """Draw crops that keep at least ``min_area`` of the image, a little wide or high, half of them mirrored."""
+    """Draw crops that keep at least ``min_area`` of the image, up to a third wider or higher, half of them mirrored.
+
+    A crop of nearly everything can hardly be wide: its sides end at the image's, so 1.0 keeps the whole image.
+    """
     area = torch.empty(count).uniform_(min_area, 1, generator=generator)
-    ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
+    most = (-area.log()).clamp(max=math.log(4 / 3))
+    ratio = (torch.empty(count).uniform_(-1, 1, generator=generator) * most).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     x, y = torch.rand(2, count, generator=generator)
     x, y = x * (1 - width), y * (1 - height)
@@ -52,7 +57,7 @@ def whole_images(count: int) -> Crops:
 def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size: tuple[int, int]) -> Tensor:
     """Cut the region (0..1) out of each map and resample it to ``size``, averaging where it shrinks."""
     height, width = maps.shape[2:]
-    scale = regions.new_tensor([width, height, width, height])
+    scale = torch.tensor([width, height, width, height]).to(regions)
     index = torch.arange(len(regions), device=regions.device, dtype=regions.dtype)[:, None]
     cut: Tensor = roi_align(maps, torch.cat([index, regions * scale], 1), size, aligned=True)
     return cut
@@ -107,20 +112,29 @@ def mirrored(boxes: Float32[Tensor, "n 4"]) -> Float32[Tensor, "n 4"]:
     return torch.stack([1 - x1, y0, 1 - x0, y1], 1)
 
 
-def recolour(images: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None) -> Float[Tensor, "B 3 H W"]:
+def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Tensor, "B 3 H W"]:
     """The same shapes in other colours: channels in another order, some negatives, other contrast and brightness.
 
-    Without a generator, what is done to an image depends on its place in the batch alone, so that a cached view is the
-    same on every run.
+    Args:
+        images: RGB in 0..1.
+        seeds: one an image; it alone decides what is done to it, whatever else is in the batch.
     """
-    generator = generator or torch.Generator().manual_seed(len(images))
-    order = torch.stack([torch.randperm(3, generator=generator) for _ in images]).to(images.device)
-    draw = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device)
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    order = torch.from_numpy(np.stack([g.permutation(3) for g in generators])).to(images.device)
+    draw = torch.from_numpy(np.stack([g.random(3, np.float32) for g in generators], 1)).to(images.device)
+    negative, contrast, brightness = draw[:, :, None, None, None]
     images = images.gather(1, order[:, :, None, None].expand_as(images))
-    images = torch.where(draw[0] < 0.3, 1 - images, images)
-    return ((images - 0.5) * (0.5 + draw[1]) + 0.25 + 0.5 * draw[2]).clamp(0, 1)
+    images = torch.where(negative < 0.3, 1 - images, images)
+    return ((images - 0.5) * (0.5 + contrast) + 0.25 + 0.5 * brightness).clamp(0, 1)
 
 
-def to_unit(pixels: Tensor) -> Float[Tensor, "B 3 H W"]:
-    """Pixels 0..255 as floats 0..1, in channels-last memory, which convolutions on a CPU prefer."""
-    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+def to_unit(pixels: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Float[Tensor, "B 3 H W"]:
+    """Pixels 0..255 as floats 0..1; most convolutions on a CPU are fastest in channels-last memory."""
+    return (pixels.float() / 255).contiguous(memory_format=memory_format)
+
+
+def resize(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:
+    """Square images of another size, antialiased; those that have it come back as they are."""
+    if images.shape[-1] == side_px:
+        return images
+    return F.interpolate(images, (side_px, side_px), mode="bilinear", antialias=True, align_corners=False)

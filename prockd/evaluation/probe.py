@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from prockd.teachers.features import PatchFeatures
+
 
 def linear_probe(
     train: Float[np.ndarray, "M F"] | Float[Tensor, "M F"],
@@ -46,6 +48,8 @@ def linear_probe(
     return float(fit(strength, np.ones(len(labels), dtype=bool)).score(x_test, labels_test))
 
 
-def pooled(maps: Sequence[np.ndarray], view: int = 0) -> Float[np.ndarray, "M D"]:
+def pooled(features: PatchFeatures, view: str = "plain") -> Float[np.ndarray, "M D"]:
     """Each layer averaged over its patches and all layers joined: what a linear probe on the teacher reads."""
-    return np.concatenate([torch.from_numpy(np.array(m[:, view])).float().mean((2, 3)).numpy() for m in maps], axis=1)
+    v = features.views.index(view)
+    means = [torch.from_numpy(np.array(m[:, v])).float().mean((2, 3)).numpy() for m in features.maps]
+    return np.concatenate(means, axis=1)

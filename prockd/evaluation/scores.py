@@ -1,15 +1,16 @@
 """What a student predicts, and how good both of its predictions are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from prockd.datasets import PackedImages
-from prockd.datasets.transforms import to_unit
+from prockd._types import ImageDataset
+from prockd.datasets import PackedImages, pack
+from prockd.datasets.transforms import resize, to_unit
+from prockd.devices import device_for, on_device
 from prockd.students.student import Student, StudentOutput
 from prockd.tasks.task import Decoded
 
@@ -45,88 +46,118 @@ class Scores:
     class_metric: str = "recall"
 
     def __repr__(self) -> str:
-        what = "" if self.metric == "accuracy" else f"{self.metric}: "
+        metric = "" if self.metric == "accuracy" else f"{self.metric}: "
         plus = "" if self.augmented is None else f", augmented z+ {self.augmented:.1%}"
-        return f"Scores({what}plain z {self.plain:.1%}{plus}, {len(self.labels)} images)"
+        return f"Scores({metric}plain z {self.plain:.1%}{plus}, {len(self.labels)} images)"
 
 
-@torch.no_grad()
-def evaluate(student: Student, images: PackedImages, *, batch_size: int = 128) -> Scores:
+def evaluate(
+    student: Student,
+    dataset: ImageDataset | PackedImages,
+    *,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+) -> Scores:
     """Score both predictions on labelled images.
+
+    >>> import prockd as pk
+    >>> images = pk.Farmyard("target", "test", 10)
+    >>> scores = pk.evaluate(pk.Student("test_efficientnet", pk.tasks.Classification(10)), images)
+    >>> scores.metric, len(scores.predictions), scores.per_class.shape
+    ('accuracy', 10, (10,))
+
+    Args:
+        student: who predicts; it stays on its device and in its mode.
+        dataset: labelled images; packed at the student's size when they are not packed yet.
+        batch_size: images in a pass.
+        device: where the student runs; None is where it is, or from the CPU the GPU if there is one.
 
     Raises:
         ValueError: images without what the task learns from, or labels outside its classes.
+        DatasetError: an image cannot be read.
     """
-    task = student.task
+    task, images = student.task, packed_for(student, dataset)
     task.check(images)
-    plain, augmented = _predictions(student, images, batch_size)
-    z = task.score(plain, images)
-    z_plus = None if augmented is None else task.score(augmented, images)
+    decoded = decode_all(student, images, batch_size, device)
+    z, *z_plus = (task.score(predictions, images) for predictions in decoded)
+    plus = z_plus[0] if z_plus else None
     return Scores(
-        z.value,
-        None if z_plus is None else z_plus.value,
-        plain,
-        augmented,
-        task.truth(images),
-        task.metric,
-        z.per_class,
-        None if z_plus is None else z_plus.per_class,
-        z.details,
-        {} if z_plus is None else z_plus.details,
-        task.class_metric,
-    )
+        z.value, plus and plus.value, decoded[0], decoded[1] if plus else None, task.truth(images), task.metric,
+        z.per_class, plus and plus.per_class, z.details, plus.details if plus else {}, task.class_metric,
+    )  # fmt: skip
 
 
-@torch.no_grad()
-def predict(student: Student, images: PackedImages, *, augmented: bool = False, batch_size: int = 128) -> Decoded:
+def predict(
+    student: Student,
+    dataset: ImageDataset | PackedImages,
+    *,
+    augmented: bool = False,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+) -> Decoded:
     """Predictions in the form that people read, one an image; the images need no labels.
 
+    >>> import prockd as pk
+    >>> images = pk.Farmyard("target", "test", 3)
+    >>> pk.predict(pk.Student("test_efficientnet", pk.tasks.Segmentation(9)), images).shape
+    (3, 96, 96)
+
     Args:
-        student: who predicts.
-        images: packed at any size; masks and boxes are in pixels of these images.
+        student: who predicts; it stays on its device and in its mode.
+        dataset: images; packed at the student's size when they are not packed yet. Masks and boxes are in pixels of
+            the packed images.
         augmented: give z+ rather than z.
         batch_size: images in a pass.
+        device: where the student runs; None is where it is, or from the CPU the GPU if there is one.
 
     Returns:
         See :data:`prockd.tasks.task.Decoded`.
 
     Raises:
         ValueError: z+ is asked of a student without augmentation.
+        DatasetError: an image cannot be read.
     """
-    z, z_plus = _predictions(student, images, batch_size)
-    if not augmented:
-        return z
-    if z_plus is None:
+    decoded = decode_all(student, packed_for(student, dataset), batch_size, device)
+    if augmented and len(decoded) < 2:
         raise ValueError(f"{student!r} has no augmentation: pass bank= and feature_augmentation= to Student")
-    return z_plus
+    return decoded[augmented]
 
 
-def _predictions(student: Student, images: PackedImages, batch_size: int) -> tuple[Decoded, Decoded | None]:
-    task, plain, augmented = student.task, [], []
-    for output in outputs(student, images, batch_size=batch_size):
-        plain.append(task.decode(output.logits, images.image_px))
-        if output.augmented_logits is not None:
-            augmented.append(task.decode(output.augmented_logits, images.image_px))
+def packed_for(student: Student, dataset: ImageDataset | PackedImages) -> PackedImages:
+    """Images that are packed, at the student's size when they were not."""
+    return dataset if isinstance(dataset, PackedImages) else pack(dataset, student.image_px)
 
-    def joined(batches: list[Any]) -> Decoded:
-        if isinstance(batches[0], np.ndarray):
-            return np.concatenate(batches)
-        return [one for batch in batches for one in batch]
 
-    return joined(plain), joined(augmented) if augmented else None
+def decode_all(
+    student: Student, images: PackedImages, batch_size: int, device: str | torch.device | None
+) -> tuple[Decoded, ...]:
+    """What z predicts and, with augmentation, what z+ predicts."""
+    batches = [
+        [
+            student.task.decode(logits, images.image_px)
+            for logits in (out.logits, out.augmented_logits)
+            if logits is not None
+        ]
+        for out in outputs(student, images, batch_size=batch_size, device=device)
+    ]
+
+    def joined(parts: Sequence[Any]) -> Decoded:
+        return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [one for part in parts for one in part]
+
+    return tuple(map(joined, zip(*batches, strict=True)))
 
 
 @torch.no_grad()
-def outputs(student: Student, images: PackedImages, *, batch_size: int = 128) -> Iterator[StudentOutput]:
-    """Run a student over images of any size, in eval mode; afterwards it is in the mode it was in before."""
-    was_training, device = student.training, next(student.parameters()).device
+def outputs(
+    student: Student, images: PackedImages, *, batch_size: int = 128, device: str | torch.device | None = None
+) -> Iterator[StudentOutput]:
+    """Run a student over images of any size, in eval mode; afterwards it is in the mode and where it was before."""
+    was_training, device = student.training, device_for(student, device)
     student.eval()
     try:
-        for start in range(0, len(images), batch_size):
-            batch = to_unit(torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device))
-            if images.image_px != student.image_px:
-                size = (student.image_px, student.image_px)
-                batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
-            yield student(batch)
+        with on_device(device, student):
+            for start in range(0, len(images), batch_size):
+                pixels = torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device)
+                yield student(resize(to_unit(pixels), student.image_px))
     finally:
         student.train(was_training)

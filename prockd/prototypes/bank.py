@@ -111,7 +111,7 @@ class PrototypeBank(nn.Module):
         return g
 
     @torch.no_grad()
-    def assignments(self, features: PatchFeatures, *, view: int = 0, chunk: int = 256) -> Float[Tensor, "M N K"]:
+    def assignments(self, features: PatchFeatures, *, view: str = "plain", chunk: int = 256) -> Float[Tensor, "M N K"]:
         """Soft assignment of every patch of a data set, rounded to half precision, on the CPU.
 
         Raises:

@@ -102,10 +102,10 @@ def sample_patches(features: PatchFeatures, count: int, seed: int) -> tuple[Tens
         indices = np.arange(start, min(start + CHUNK, M))
         inside = sampled[(sampled >= start * N) & (sampled < (indices[-1] + 1) * N)] - start * N
         views = []
-        for view in range(features.num_views):
+        for view in features.views:
             fused = features.fused(indices, view)
             check_finite(fused, features, indices)
-            fused = fused.flip(3) if view == 1 else fused  # the mirrored view, laid back over the image
+            fused = fused.flip(3) if view == "mirrored" else fused  # the mirrored view, laid back over the image
             views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[inside])
         patches.append(torch.stack(views))
     return torch.cat(patches, 1), torch.from_numpy(zone[sampled]), torch.from_numpy(sampled // N)

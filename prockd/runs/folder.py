@@ -19,7 +19,7 @@ WRITTEN = (
     "config.toml", "versions.json", "bank.safetensors", "metrics.jsonl", "checkpoint.pt", "checkpoint.new",
     "student.safetensors", "report.html", "results.json",
 )  # fmt: skip
-PACKAGES = ("prockd", "torch", "torchvision", "timm", "accelerate", "torchmetrics", "numpy")
+PACKAGES = ("prockd", "torch", "torchvision", "timm", "torchmetrics", "numpy")
 
 
 class RunFolderError(ValueError):

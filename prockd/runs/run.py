@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from prockd.datasets import DatasetError, PackedImages, checked, pack
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.prototypes.bank import PrototypeBank
@@ -17,6 +15,7 @@ from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
 from prockd.tasks import TASKS
 from prockd.training.loop import Callback, History
+from prockd.training.processes import connect
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,26 +75,26 @@ def run_experiment(
         DatasetError: images that cannot be used.
         WeightsError: weights that cannot be found or do not fit.
     """
-    folder, state = Path(run_dir), PartialState(cpu=cpu)
+    folder, processes = Path(run_dir), connect(cpu=cpu)
     kept = folder / "bank.safetensors"
-    with state.main_process_first():  # the others find images, features and prototypes made
-        if state.is_main_process:
+    with processes.main_first():  # the others find images, features and prototypes made
+        if processes.is_main:
             start_run(folder, config, resume=resume, overwrite=overwrite)
         world = open_world(config, cpu=cpu, progress=progress)
         found = None
         if world.teacher is not None:
-            read = bank if state.is_main_process and not (resume and kept.is_file()) else kept
+            read = bank if processes.is_main and not (resume and kept.is_file()) else kept
             found = find_prototypes(world, read, progress=progress)
-            if state.is_main_process:
+            if processes.is_main:
                 found.save(kept)
             for name in ("train", *(["unlabelled"] if config.distill.unlabelled_batch else [])):
-                world.features(name)
+                world.taught(name, config.distill)
     student, history = train_student(
         world, found, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
         checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
     )  # fmt: skip
     run = Run(world, found, student, history)
-    if state.is_main_process and not history.stopped:
+    if processes.is_main and not history.stopped:
         student.save(folder / "student.safetensors")
         finish_run(run, folder)
     return run
@@ -130,9 +129,9 @@ def scored(
     """
     config = run_config(Path(run_dir))
     student = Student.load(student_file(Path(run_dir)))
-    student.to(PartialState(cpu=cpu).device)
     world = open_world(config, cpu=cpu, progress=progress)
-    return student, evaluate(student, world.images("test") if data is None else other_images(world, student, data))
+    images = world.images("test") if data is None else other_images(world, student, data)
+    return student, evaluate(student, images, device="cpu" if cpu else None)
 
 
 def other_images(world: World, student: Student, path: str) -> PackedImages:

@@ -120,9 +120,16 @@ class World:
                 raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
             views = VIEWS["source" if name == self._serving("source") else name]
             self._features[name] = extract(
-                self.teacher, self.images(name), views=views, device="cpu" if self.cpu else None, progress=self.progress
-            )
+                self.teacher, self.images(name), views=views, precision=self.config.teacher.precision,
+                device="cpu" if self.cpu else None, progress=self.progress,
+            )  # fmt: skip
         return self._features[name]
+
+    def taught(self, name: str, config: DistillConfig) -> Teacher | PatchFeatures | PackedImages:
+        """What :func:`prockd.distill` reads of a set: features, or with no store the teacher and the images."""
+        if config.store == "maps" or self.teacher is None:
+            return self.features(name)
+        return self.teacher if name == "train" else self.images(self._serving(name))
 
     def _serving(self, name: str) -> str:
         """The set whose features serve for this one: the labelled images where there are no others."""
@@ -172,7 +179,7 @@ class World:
     def probe(self, on: str = "test") -> float:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
         other = self.features(on)
-        return linear_probe(pooled(self.train.maps), self.train.images.labels, pooled(other.maps), other.images.labels)
+        return linear_probe(pooled(self.train), self.train.images.labels, pooled(other), other.images.labels)
 
     def __repr__(self) -> str:
         teacher = "labels alone" if self.teacher is None else f"taught by {self.teacher.name!r}"
@@ -225,7 +232,11 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
     """The teacher of the settings; None for labels alone. One without weights is random, and always the same."""
     if settings.name == NO_TEACHER:
         return None
-    knobs = {f.name: getattr(settings, f.name) or None for f in fields(settings) if f.name not in ("name", "options")}
+    knobs = {
+        f.name: getattr(settings, f.name) or None
+        for f in fields(settings)
+        if f.name not in ("name", "precision", "options")
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         teacher = Teacher(settings.name, **knobs | {"pretrained": settings.pretrained}, **settings.options)
@@ -283,8 +294,8 @@ def teach(
     config = config or (world.config.distill if teacher else recipe_of(world.config.task.kind).alone)
     return distill(
         student, world.images("train"), config=config, val=world.images(on), cpu=world.cpu, progress=progress,
-        features=world.train if teacher else None,
-        unlabelled=world.unlabelled if teacher and config.unlabelled_batch else None, **options,
+        features=world.taught("train", config) if teacher else None,
+        unlabelled=world.taught("unlabelled", config) if teacher and config.unlabelled_batch else None, **options,
     )  # fmt: skip
 
 

@@ -64,8 +64,12 @@ class DistillConfig(Knobs):
     hint_weight: float = knob(0.0, 0, 100, "FitNets hint (rival): squared error to the teacher's last map.")
     temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are transferred.")
     train_bank: bool = plain(False, "Let the task losses move the prototypes too.")
+    store: str = choice(
+        "maps", ("maps", "none"), "Cut the teacher's cached maps like the images, or show it every crop (slow, exact)."
+    )
+    clip_grad_norm: float = knob(5.0, 0, 1e6, "Longer gradients are cut to this length; 0 leaves them.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of the data order, the crops and the flips.")
-    mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "accelerate's mixed precision.")
+    mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "Half precision in the student's passes.")
 
 
 def paper() -> tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]:

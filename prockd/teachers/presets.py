@@ -25,7 +25,7 @@ class TeacherPreset:
         layers: timm's intermediate features that are read.
         grids: rows and columns of patches of each layer at that size.
         widths: values of a patch of each layer.
-        about: what it was trained for, and what that is good for here.
+        description: what it was trained for, and what that is good for here.
         normalisation: mean and standard deviation of the RGB channels, of images in 0..1.
         timm_kwargs: passed on to ``timm.create_model``.
     """
@@ -35,19 +35,21 @@ class TeacherPreset:
     layers: tuple[int, ...]
     grids: tuple[tuple[int, int], ...]
     widths: tuple[int, ...]
-    about: str
+    description: str
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _even(model: str, side: int, width: int, image_px: int, about: str, **more: Any) -> TeacherPreset:
+def _even(model: str, side: int, width: int, image_px: int, description: str, **more: Any) -> TeacherPreset:
     """A transformer of twelve blocks with one grid."""
-    return TeacherPreset(model, image_px, SECOND_HALF, ((side, side),) * 3, (width,) * 3, about, **more)
+    return TeacherPreset(model, image_px, SECOND_HALF, ((side, side),) * 3, (width,) * 3, description, **more)
 
 
-def _pyramid(model: str, first: int, widths: tuple[int, ...], about: str, **more: Any) -> TeacherPreset:
+def _pyramid(model: str, first: int, widths: tuple[int, ...], description: str, **more: Any) -> TeacherPreset:
     """The last three stages of a pyramid, at 224 px."""
-    return TeacherPreset(model, 224, (first, first + 1, first + 2), ((28, 28), (14, 14), (7, 7)), widths, about, **more)
+    return TeacherPreset(
+        model, 224, (first, first + 1, first + 2), ((28, 28), (14, 14), (7, 7)), widths, description, **more
+    )
 
 
 TEACHER_PRESETS: Mapping[str, TeacherPreset] = {
@@ -94,7 +96,7 @@ def preset_rows() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name, preset in TEACHER_PRESETS.items():
         grids = dict.fromkeys(f"{h}x{w}" for h, w in preset.grids)
-        words: dict[object, str] = {IMAGENET: "ImageNet", CLIP: "CLIP", HALF: "0.5"}
+        means: dict[object, str] = {IMAGENET: "ImageNet", CLIP: "CLIP", HALF: "0.5"}
         rows.append(
             {
                 "name": name,
@@ -102,8 +104,8 @@ def preset_rows() -> list[dict[str, object]]:
                 "input": f"{preset.image_px} px",
                 "layers": " ".join(map(str, preset.layers)),
                 "patches": " ".join(grids),
-                "mean": words[preset.normalisation],
-                "about": preset.about,
+                "mean": means[preset.normalisation],
+                "description": preset.description,
             }
         )
     return rows

@@ -18,13 +18,20 @@ from prockd.teachers.weights import choose_layers, create_backbone, load_weights
 class Teacher(nn.Module):
     """A frozen timm backbone, always in eval mode.
 
+    >>> import torch, prockd as pk
+    >>> teacher = pk.Teacher("resnet10t", image_px=64, layers=(2, 3))  # no weights are passed, so they are random
+    >>> teacher
+    Teacher('resnet10t', 4.9 M parameters, frozen, 64 px; layer 2: 8x8 patches of 128, layer 3: 4x4 patches of 256)
+    >>> [tuple(m.shape) for m in teacher(torch.rand(5, 3, 64, 64))]
+    [(5, 128, 8, 8), (5, 256, 4, 4)]
+
     Args:
         name: ``"farmyard"`` (the teacher that ships with prockd), a known-good recipe such as ``"dinov2_small"`` (see
             :mod:`prockd.teachers.presets`), or any timm model name.
         weights: local state dict (safetensors preferred; ``.pth`` is read with ``weights_only=True``).
         pretrained: fetch timm's weights from the hub (needs a network or a filled hub cache).
-        layers: indices of timm's intermediate features; the default is the last three stages of a pyramid, or three
-            blocks spread over the second half of a transformer.
+        layers: indices of timm's intermediate features, in any order; the default is the last three stages of a
+            pyramid, or three blocks spread over the second half of a transformer.
         image_px: side of the square input; the default is the model's own.
         mean: of the RGB channels of images in 0..1, where the weights want another normalisation than timm's.
         std: standard deviation of the same.
@@ -32,7 +39,7 @@ class Teacher(nn.Module):
 
     Raises:
         WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
-        ValueError: layers outside the model, or a mean or std that is not three numbers.
+        ValueError: layers outside the model or named twice, or a mean or std that is not three numbers.
     """
 
     mean: Tensor
@@ -52,35 +59,36 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
-        about: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
         if (preset := TEACHER_PRESETS.get(name)) is not None:
-            about = {"architecture": preset.model, "layers": preset.layers, "image_px": preset.image_px}
-            about |= {"mean": preset.normalisation[0], "std": preset.normalisation[1]}
+            defaults = {"architecture": preset.model, "layers": preset.layers, "image_px": preset.image_px}
+            defaults |= {"mean": preset.normalisation[0], "std": preset.normalisation[1]}
             timm_kwargs = {**preset.timm_kwargs, **timm_kwargs}
         if name == "farmyard":
             weights = Path(weights or data_path("farmyard", "teacher.safetensors"))
-            about = read_metadata(weights)
-            timm_kwargs = about["timm_kwargs"] | timm_kwargs
-        architecture = about.get("architecture", name)
-        image_px = image_px or about.get("image_px")
+            defaults = read_metadata(weights)
+            timm_kwargs = defaults["timm_kwargs"] | timm_kwargs
+        architecture = defaults.get("architecture", name)
+        image_px = image_px or defaults.get("image_px")
         self.backbone: Any = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
-        self._made_as = json.dumps([architecture, timm_kwargs], sort_keys=True, default=repr)
+        self._recipe = json.dumps([architecture, timm_kwargs], sort_keys=True, default=repr)
         if weights is not None:
             load_weights(self.backbone, Path(weights))
         config = self.backbone.pretrained_cfg
-        for what, given in (("mean", mean), ("std", std)):
-            values = tuple(given or about.get(what, config[what]))
-            if len(values) != 3 or (what == "std" and min(values) <= 0):
-                raise ValueError(f"{what}={values}: give three numbers, one a colour channel, of images in 0..1")
-            self.register_buffer(what, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        for key, given in (("mean", mean), ("std", std)):
+            values = tuple(given or defaults.get(key, config[key]))
+            if len(values) != 3 or (key == "std" and min(values) <= 0):
+                raise ValueError(f"{key}={values}: give three numbers, one a colour channel, of images in 0..1")
+            self.register_buffer(key, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.image_px = int(image_px or config["input_size"][-1])
-        self.layers = choose_layers(self.backbone, layers if layers is not None else about.get("layers"))
+        self.layers = choose_layers(self.backbone, layers if layers is not None else defaults.get("layers"))
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
         self.eval()
         probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
         self.widths = tuple(m.shape[1] for m in probe)
         self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)
+        self.grid = finest(self.grids)
 
     def train(self, mode: bool = True) -> "Teacher":
         """A teacher stays in eval mode, whatever is asked."""
@@ -94,7 +102,7 @@ class Teacher(nn.Module):
             images: RGB in 0..1; the model's own normalisation is applied here.
 
         Returns:
-            One (B, D_l, h_l, w_l) map a layer, in the order of ``layers``.
+            One (B, D_l, h_l, w_l) map a layer, first layers first.
         """
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         maps: list[Tensor] = self.backbone.forward_intermediates(
@@ -108,7 +116,7 @@ class Teacher(nn.Module):
 
         timm's options count too: the same weights with another padding or activation give other features.
         """
-        facts = (self._made_as, self.layers, self.image_px, self.mean.tolist(), self.std.tolist())
+        facts = (self._recipe, self.layers, self.image_px, self.mean.tolist(), self.std.tolist())
         digest = hashlib.sha256(repr(facts).encode())
         for key, value in self.backbone.state_dict().items():
             digest.update(key.encode())
@@ -122,3 +130,8 @@ class Teacher(nn.Module):
             for layer, (h, w), width in zip(self.layers, self.grids, self.widths, strict=True)
         )
         return f"Teacher({self.name!r}, {millions:.1f} M parameters, frozen, {self.image_px} px; {maps})"
+
+
+def finest(grids: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Rows and columns of the grid with the most patches."""
+    return max(grids, key=lambda grid: grid[0] * grid[1])

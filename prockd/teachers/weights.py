@@ -59,7 +59,11 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
 
 
 def choose_layers(backbone: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """Resolve layer indices (negative ones count from the end) against the backbone's intermediate features."""
+    """Layer indices of the backbone's intermediate features in ascending order, which is how timm returns the maps.
+
+    Raises:
+        ValueError: a layer is not there or named twice; negative ones count from the end.
+    """
     total = len(backbone.feature_info)
     if layers is None:
         strides = [info["reduction"] for info in backbone.feature_info]
@@ -68,17 +72,19 @@ def choose_layers(backbone: Any, layers: Sequence[int] | None) -> tuple[int, ...
     resolved = tuple(layer + total if layer < 0 else layer for layer in layers)
     if not resolved or any(not 0 <= layer < total for layer in resolved):
         raise ValueError(f"layers={tuple(layers)} do not exist: the model has layers 0..{total - 1}")
-    return resolved
+    if len(set(resolved)) < len(resolved):
+        raise ValueError(f"layers={tuple(layers)} name one of layers 0..{total - 1} twice: name each once")
+    return tuple(sorted(resolved))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The JSON that prockd writes beside the tensors of its own safetensors files."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})["prockd"])
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})["prockd"])
     except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} is not a file that prockd wrote ({type(error).__name__}: {error})") from error
-    return about
+    return metadata
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -94,7 +100,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state: Any = safetensors.torch.load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a pickle's protocol: what cannot be read is told below
+                warnings.simplefilter("ignore")  # of a pickle's protocol: what cannot be read is reported below
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(
@@ -134,9 +140,9 @@ def load_weights(backbone: Any, path: Path) -> None:
         ],
     }
     if any(problems.values()):
-        told = "; ".join(f"{len(names)} {what}, such as {names[0]}" for what, names in problems.items() if names)
+        counts = "; ".join(f"{len(names)} {kind}, such as {names[0]}" for kind, names in problems.items() if names)
         raise WeightsError(
-            f"{path} does not fit the model ({told}). Was it made for another model, or with other timm options?"
+            f"{path} does not fit the model ({counts}). Was it made for another model, or with other timm options?"
         )
     backbone.load_state_dict(state)
 
@@ -145,7 +151,7 @@ def converted(state: dict[str, Tensor], backbone: Any) -> dict[str, Tensor]:
     """The state dict as timm itself would read it: the authors' own names, positions of another input size.
 
     DINOv2's weights belong to 518 px, for one; timm resamples their positions to the size of this backbone. What timm
-    cannot read comes back as it is, and what does not fit is told later.
+    cannot read comes back as it is, and :func:`load_weights` reports what does not fit.
     """
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     try:

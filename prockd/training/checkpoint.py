@@ -1,40 +1,37 @@
 """What an interrupted run goes on from."""
 
-import dataclasses
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from prockd.settings.method import DistillConfig
+Rows = list[dict[str, float]]
 
 
 def save_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    config: DistillConfig,
-    rows: list[dict[str, float]],
-    step: int,
+    folder: Path, parts: Mapping[str, Any], settings: Mapping[str, object], rows: Rows, step: int
 ) -> None:
-    """Write everything a resumed run needs, in one rename, and the rows of its history as JSON lines."""
+    """Write everything a resumed run needs, in one rename, and the rows of its history as JSON lines.
+
+    Args:
+        folder: made when missing.
+        parts: "model", and what else has a ``state_dict``.
+        settings: what must be the same when the run goes on.
+        rows: of the history.
+        step: steps done.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step,
-        "config": dataclasses.asdict(config), "rows": rows,
-    }  # fmt: skip
+    state = {name: part.state_dict() for name, part in parts.items()}
     fresh = folder / "checkpoint.new"
-    torch.save(state, fresh)
+    torch.save(state | {"step": step, "config": dict(settings), "rows": rows}, fresh)
     fresh.replace(folder / "checkpoint.pt")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def load_checkpoint(
-    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: DistillConfig
-) -> tuple[list[dict[str, float]], int]:
+def load_checkpoint(folder: Path, parts: Mapping[str, Any], settings: Mapping[str, object]) -> tuple[Rows, int]:
     """Load the last checkpoint of a run, if there is one; returns the rows of its history and the steps done.
 
     Raises:
@@ -47,13 +44,13 @@ def load_checkpoint(
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); remove it to start the run again") from error
-    changed = {k: (v, getattr(config, k)) for k, v in state["config"].items() if v != getattr(config, k)}
+    changed = {k: (v, settings.get(k)) for k, v in state["config"].items() if v != settings.get(k)}
     if changed:
-        what = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())
-        raise ValueError(f"{path} was made with other settings ({what}); use the same ones or another run_dir")
+        changes = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())
+        raise ValueError(f"{path} was made with other settings ({changes}); use the same ones or another run_dir")
     try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} belongs to another student; use the same one or another run_dir") from error
-    optimiser.load_state_dict(state["optimiser"])
     return state["rows"], int(state["step"])

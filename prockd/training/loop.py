@@ -2,27 +2,29 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from prockd._types import ImageDataset
-from prockd.datasets import PackedImages, pack
-from prockd.datasets.transforms import recolour
+from prockd.datasets import PackedImages
+from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
-from prockd.training import losses
-from prockd.training.batches import Batch, Source, check_sources, joined, shuffled
-from prockd.training.checkpoint import load_checkpoint, save_checkpoint
+from prockd.teachers.teacher import Teacher
+from prockd.training.batches import Source, shuffled
+from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
+from prockd.training.distiller import TERMS, Distiller, Outputs
+from prockd.training.inputs import Inputs, check_inputs, open_inputs
+from prockd.training.processes import Processes, connect, norm_statistics
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -41,7 +43,7 @@ class History:
         seconds_per_step: mean wall time.
     """
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: Rows = field(default_factory=list)
     scores: Scores | None = None
     step: int = 0
     stopped: bool = False
@@ -61,63 +63,132 @@ Callback = Callable[[int, dict[str, float]], bool | None]
 """Called with the step and the latest row; returning True stops the run and keeps the result so far."""
 
 
-class Distiller(nn.Module):
-    """Student, projector and bank in one module, so that one forward pass gives every term of the loss."""
+class Trainer:
+    """One optimiser step after another. What a step reads and draws depends on its number alone, wherever a run begins.
 
-    def __init__(self, student: Student, config: DistillConfig, teacher_last_width: int | None) -> None:
-        super().__init__()
-        self.student, self.config = student, config
-        self.projector = nn.Conv2d(student.last_width, teacher_last_width, 1) if teacher_last_width else None
-        if student.bank is not None:
-            student.bank.requires_grad_(config.train_bank)
+    Args:
+        distiller: what learns; on its device already.
+        inputs: checked images and teacher.
+        config: every knob.
+        processes: who shares each batch.
+        folder: where checkpoints are written; None for nowhere.
+    """
 
-    def forward(self, batch: Batch, label_free: bool) -> dict[str, Tensor]:
-        """Unweighted terms of the loss, by the name of their weight in :class:`DistillConfig`."""
-        config, student, bank, task = self.config, self.student, self.student.bank, self.student.task
-        labelled = 0 if label_free else len(batch.targets)
-        output = student(recolour_some(batch.images, config.recoloured), labelled)
-        terms: dict[str, Tensor] = {}
-        if batch.teacher is not None and bank is not None:
-            teacher = batch.teacher
-            u = bank.embed(teacher) if config.train_bank else teacher.flatten(2).transpose(1, 2)  # (B, N, E)
-            u = u.contiguous()  # in the student's order of memory, or backward through its maps is slow
-            if config.assignment_weight:
-                terms["assignment"] = losses.assignment_transfer(
-                    output.features, u, bank.prototypes[bank.enabled], config.temperature
-                )
-            if config.feature_weight:
-                terms["feature"] = losses.feature_transfer(output.features, u)
-            if config.teacher_branch_weight and labelled:
-                g = bank(u[:labelled]) if config.teacher_reads == "module" else u[:labelled]
-                g_plus = student.augmented(g)
-                read = g if g_plus is None else g_plus
-                terms["teacher_branch"] = task.loss(student.head(read), batch.targets, config.label_smoothing)
-        if batch.last is not None and self.projector is not None:
-            terms["hint"] = losses.hint(self.projector(output.last), batch.last)
-        if labelled:
-            terms["task"] = task.loss(output.logits, batch.targets, config.label_smoothing)
-            if output.augmented_logits is not None:
-                if config.augmented_weight:
-                    terms["augmented"] = task.loss(output.augmented_logits, batch.targets, config.label_smoothing)
-                if config.consistency_weight:
-                    terms["consistency"] = task.consistency(output.logits, output.augmented_logits)
-        return terms
+    def __init__(
+        self,
+        distiller: Distiller,
+        inputs: Inputs,
+        config: DistillConfig,
+        processes: Processes,
+        folder: Path | None = None,
+    ) -> None:
+        self.distiller, self.student, self.config, self.processes = distiller, distiller.student, config, processes
+        self.folder = folder
+        bank = None if config.train_bank else self.student.bank
+        crops: dict[str, Any] = {"min_crop": config.min_crop, "flip": config.flip}
+        crops["wants_last"] = config.hint_weight > 0
+        self.labelled = Source(inputs.images, inputs.teacher, bank, task=self.student.task, **crops)
+        self.more = None
+        if inputs.more_images is not None:
+            self.more = Source(inputs.more_images, inputs.more_teacher, bank, **crops)
+        self.parameters = [p for p in distiller.parameters() if p.requires_grad]
+        matrices, others = [p for p in self.parameters if p.ndim > 1], [p for p in self.parameters if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        )
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.mixed_precision == "fp16")
+        self.parts = {"model": distiller, "optimiser": self.optimiser, "scaler": self.scaler}
 
+    def run(
+        self, history: History, callbacks: Sequence[Callback], *, log_every: int, checkpoint_every: int, progress: bool
+    ) -> None:
+        """All steps from where the history ends; the history is changed in place."""
+        steps, first, began = self.config.steps, history.step, time.perf_counter()
+        spent = history.rows[-1]["seconds"] if history.rows else 0.0
+        hidden = not progress or not self.processes.is_main
+        bar = tqdm(range(first, steps), initial=first, total=steps, desc="student", unit="step", disable=hidden)
+        for step in bar:
+            values = self.step(step)
+            history.step = step + 1
+            last = history.step == steps
+            if step % log_every == 0 or last:
+                seconds = spent + time.perf_counter() - began
+                row = {"step": float(step), "lr": learning_rate(step, self.config), "seconds": seconds}
+                row |= {name: float(value) for name, value in values.items()}
+                history.rows.append(row)
+                bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "task") if key in row})
+                history.stopped = self.processes.any(any([callback(step, row) for callback in callbacks]))
+            if last or history.stopped or (self.folder and history.step % checkpoint_every == 0):
+                self.processes.average(norm_statistics(self.distiller))
+                if self.folder and self.processes.is_main:
+                    save_checkpoint(self.folder, self.parts, asdict(self.config), history.rows, history.step)
+            if history.stopped:
+                break
+        bar.close()
+        history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
 
-def recolour_some(images: Float[Tensor, "B 3 H W"], share: float) -> Float[Tensor, "B 3 H W"]:
-    """Random images of the batch in other colours; drawn from torch's own generator, which the step has seeded."""
-    if not share:
-        return images
-    generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-    chosen = (torch.rand(len(images), generator=generator) < share).to(images.device)
-    return torch.where(chosen[:, None, None, None], recolour(images, generator), images)
+    def step(self, step: int) -> dict[str, Tensor]:
+        """Learn from one batch; returns the loss and its terms.
 
+        Raises:
+            NonFiniteLossError: loss or gradient are not finite; with fp16 the scaler skips such a gradient.
+        """
+        rate, most = learning_rate(step, self.config), self.config.clip_grad_norm
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        rows, terms = self.terms(step)
+        loss = self.distiller.total(terms)
+        values = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
+        problem = "" if loss.isfinite() else f"the loss is {float(values['loss'])}"
+        if not problem:
+            self.optimiser.zero_grad()
+            self.scaler.scale(loss).backward()
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            self.processes.average(gradients)
+            self.scaler.unscale_(self.optimiser)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if most:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
+            if not self.scaler.is_enabled() and not norm.isfinite():
+                problem = f"the loss is {float(values['loss']):.3g} and its gradient {float(norm)}"
+        if problem:
+            each = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
+            kept = f" The last good checkpoint is in {self.folder}." if self.folder else ""
+            raise NonFiniteLossError(
+                f"{problem} at step {step} ({each}); lower lr (now {rate:.2g}) or look at the images of this batch: "
+                f"{', '.join(self.labelled.images.ids[row] for row in rows)}.{kept}"
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return values
 
-def total_loss(terms: dict[str, Tensor], config: DistillConfig) -> Tensor:
-    """L = task + w1 augmented + w2 teacher_branch + w3 consistency + w4 transfer (METHOD part 3)."""
-    return torch.stack(
-        [term * (1.0 if name == "task" else getattr(config, f"{name}_weight")) for name, term in terms.items()]
-    ).sum()
+    def terms(self, step: int) -> tuple[np.ndarray, dict[str, Tensor]]:
+        """The labelled rows of a step, and the terms of the loss of its whole batch, of which each has seen a share."""
+        config, processes, device = self.config, self.processes, self.processes.device
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        rows = shuffled(len(self.labelled.images), config.batch_size, config.seed, step)
+        crops, mine, total = self.labelled.crops(len(rows), generator), processes.share(len(rows)), len(rows)
+        batch = self.labelled.batch(rows[mine], crops[mine], self.student, device)
+        everything = mine
+        if self.more is not None:
+            more = shuffled(len(self.more.images), config.unlabelled_batch, config.seed + 1, step)
+            cut, share = self.more.crops(len(more), generator), processes.share(len(more))
+            batch = batch.joined(self.more.batch(more[share], cut[share], self.student, device))
+            everything, total = np.concatenate([mine, len(rows) + share]), len(rows) + len(more)
+        if step < config.label_free_steps:
+            batch = replace(batch, labelled=0)
+        # what the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
+        draw = int(torch.randint(2**62, (), generator=generator))
+        seed_global(draw + processes.rank, device)
+        with autocast(device, config.mixed_precision):
+            outputs = self.distiller(batch)
+        outputs = Outputs(
+            map_tensors(lambda t: processes.gather(t.float(), mine, len(rows)), outputs.predictions),
+            map_tensors(lambda t: processes.gather(t.float(), everything, total), outputs.maps),
+        )
+        seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
+        targets = self.labelled.targets(rows, crops, self.student, device) if batch.labelled else None
+        return rows, self.distiller.terms(outputs, targets)
 
 
 def learning_rate(step: int, config: DistillConfig) -> float:
@@ -128,143 +199,87 @@ def learning_rate(step: int, config: DistillConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
 
 
+def make_distiller(student: Student, config: DistillConfig, hint_width: int = 0) -> Distiller:
+    """The module of these knobs; ``hint_width`` is the width of the teacher's last map."""
+    weights = {name: getattr(config, f"{name}_weight", 1.0) for name in TERMS}
+    return Distiller(
+        student, weights, hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
+        temperature=config.temperature, teacher_reads=config.teacher_reads, label_smoothing=config.label_smoothing,
+        recoloured=config.recoloured,
+    )  # fmt: skip
+
+
 def distill(
     student: Student,
     dataset: ImageDataset | PackedImages,
     *,
-    features: PatchFeatures | None = None,
-    unlabelled: PatchFeatures | None = None,
+    features: PatchFeatures | Teacher | None = None,
+    unlabelled: PatchFeatures | ImageDataset | PackedImages | None = None,
     config: DistillConfig | None = None,
     val: ImageDataset | PackedImages | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
-    callbacks: tuple[Callback, ...] = (),
+    callbacks: Sequence[Callback] = (),
     log_every: int = 10,
     checkpoint_every: int = 200,
     cpu: bool = False,
     progress: bool = True,
 ) -> History:
-    """Train a student on its task, with or without a teacher; the student is changed in place.
+    """Train a student on its task, with or without a teacher; the student is changed in place, and stays where it was.
+
+    >>> import prockd as pk
+    >>> images, teacher = pk.Farmyard("target", "train", 10), pk.Teacher("farmyard")
+    >>> features = pk.extract(teacher, images, progress=False)
+    >>> bank = pk.discover(features, config=pk.DiscoverConfig(num_prototypes=4, steps=0), progress=False)
+    >>> student = pk.Student("test_efficientnet", pk.tasks.Classification(10), bank)
+    >>> config = pk.DistillConfig(steps=2, batch_size=5)
+    >>> history = pk.distill(student, images, features=features, config=config, val=images, progress=False)
+    >>> history.step, list(history.rows[-1])
+    (2, ['step', 'lr', 'seconds', 'loss', 'task', 'assignment', 'feature'])
+
+    Several processes (``torchrun --nproc_per_node 2``) share each batch. The loss is taken over the whole batch, so
+    gradients are those of one process whatever the task, but for two things: batch norms count the images of each
+    process for themselves, and dropout draws other numbers.
 
     Args:
         student: what to train. Its bank is frozen unless ``config.train_bank``.
         dataset: labelled images of the task.
-        features: a teacher's, of the same images in the same order; without them the student learns from labels alone.
-        unlabelled: features of more images, used for transfer only.
+        features: a teacher's, of the same images in the same order, or the teacher itself, which is then extracted, or
+            with ``config.store="none"`` sees every crop itself (slow, exact; see
+            :class:`prockd.training.batches.Source`). None to learn from labels alone.
+        unlabelled: features of more images, used for transfer only; with a teacher also the images themselves.
         config: every knob.
         val: images scored once, after the last step.
         run_dir: where config, metrics and checkpoints are written.
         resume: go on from the last checkpoint in ``run_dir``; ends in the same weights as an uninterrupted run.
-        callbacks: called at each logged step.
+        callbacks: called at each logged step, in every process.
         log_every: steps between rows of the history.
         checkpoint_every: steps between checkpoints.
         cpu: stay on the CPU even where there is a GPU.
         progress: show a progress bar.
 
     Raises:
-        ValueError: labels outside the task, teacher features of other images, or terms that need a missing bank.
+        ValueError: labels outside the task, teacher features of other images or without the views that flips need,
+            terms that need a missing bank, or a batch smaller than the number of processes.
         NonFiniteLossError: the loss is not finite; the last good checkpoint is kept.
     """
-    config = config or DistillConfig()
-    size = features.images.image_px if features is not None else student.image_px
-    images = dataset if isinstance(dataset, PackedImages) else pack(dataset, size, progress=progress)
-    check_sources(student, images, features, unlabelled, config)
-    accelerator = fresh_accelerator(config.mixed_precision, cpu=cpu)
-    torch.manual_seed(config.seed)
-    device = accelerator.device
-    bank = student.bank
-    labelled_source = Source(images, features, bank, config, student.task)
-    extra_source = (
-        Source(unlabelled.images, unlabelled, bank, config) if unlabelled and config.unlabelled_batch else None
-    )
-    hint_width = features.maps[-1].shape[2] if features and config.hint_weight else None
-    distiller = Distiller(student, config, hint_width)
-    parameters = [p for p in distiller.parameters() if p.requires_grad]
-    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=config.lr
-    )
-    model, optimiser = accelerator.prepare(distiller, optimiser)
-    folder = Path(run_dir) if run_dir is not None else None
-    history = History()
-    if folder and resume:
-        history.rows, history.step = load_checkpoint(folder, distiller, optimiser, config)
-    first = history.step
-    student.train()
-    began, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
-    labelled_order = shuffled(len(images), config.batch_size, config.seed, first)
-    extra_order = shuffled(len(unlabelled or ()) or 1, max(1, config.unlabelled_batch), config.seed + 1, first)
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="student", unit="step",
-               disable=not progress or not accelerator.is_local_main_process)  # fmt: skip
-    for step in bar:
-        indices, extra = next(labelled_order), next(extra_order)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        share = slice(accelerator.process_index, None, accelerator.num_processes)
-        crops = labelled_source.crops(len(indices), generator)
-        batch = labelled_source.batch(indices[share], crops[share], student, device)
-        if extra_source is not None:
-            crops = extra_source.crops(len(extra), generator)
-            batch = joined(batch, extra_source.batch(extra[share], crops[share], student, device))
-        # whatever the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + accelerator.process_index)
-        rate = learning_rate(step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        terms = model(batch, step < config.label_free_steps)
-        loss = total_loss(terms, config)
-        bad = None if torch.isfinite(loss) else f"the loss is {float(loss.detach())}"
-        if bad is None:
-            optimiser.zero_grad()
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(parameters, 5.0)
-            if config.mixed_precision != "fp16" and not torch.isfinite(norm):  # with fp16 the scaler skips such a step
-                bad = f"the loss is {float(loss.detach()):.3g} and its gradient {float(norm)}"
-        if bad is not None:
-            told = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
-            kept = f" The last good checkpoint is in {folder}." if folder else ""
-            raise NonFiniteLossError(
-                f"{bad} at step {step} ({told}); lower lr (now {rate:.2g}) or look at the images "
-                f"of this batch: {', '.join(images.ids[i] for i in indices)}.{kept}"
-            )
-        optimiser.step()
-        history.step = step + 1
-        last = history.step == config.steps
-        if step % log_every == 0 or last:
-            row = {
-                "step": float(step),
-                "lr": rate,
-                "seconds": spent + time.perf_counter() - began,
-                "loss": float(loss.detach()),
-            }
-            row |= {name: float(term.detach()) for name, term in terms.items()}
-            history.rows.append(row)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k in ("loss", "task")})
-            history.stopped = any([callback(step, row) for callback in callbacks])
-        if folder and accelerator.is_main_process and (history.step % checkpoint_every == 0 or last or history.stopped):
-            save_checkpoint(folder, distiller, optimiser, config, history.rows, history.step)
-        if history.stopped:
-            break
-    bar.close()
-    history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
-    accelerator.wait_for_everyone()
-    if accelerator.num_processes > 1:  # each process counted its own images in its batch norms
-        for buffer in distiller.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-    if val is not None:
-        history.scores = evaluate(student, val if isinstance(val, PackedImages) else pack(val, student.image_px))
-    student.eval()
+    config, folder = config or DistillConfig(), None if run_dir is None else Path(run_dir)
+    processes = connect(cpu=cpu)
+    device, progress = processes.device, progress and processes.is_main
+    with processes.main_first():
+        inputs = open_inputs(dataset, features, unlabelled, config, student.image_px, device=device, progress=progress)
+    check_inputs(student, inputs, config, processes.count)
+    teacher, history = inputs.teacher, History()
+    with random_state_kept(device):
+        seed_global(config.seed, device)
+        distiller = make_distiller(student, config, 0 if teacher is None else teacher.widths[-1])
+        with on_device(device, distiller, *([teacher] if isinstance(teacher, Teacher) else [])):
+            trainer = Trainer(distiller, inputs, config, processes, folder)
+            if folder and resume:
+                history.rows, history.step = load_checkpoint(folder, trainer.parts, asdict(config))
+            student.train()
+            trainer.run(history, callbacks, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress)
+            student.eval()
+            if val is not None:
+                history.scores = processes.once(lambda: evaluate(student, val, device=device))
     return history
-
-
-def fresh_accelerator(mixed_precision: str, *, cpu: bool) -> Accelerator:
-    """An Accelerator of these settings, whatever an earlier run of the same process used.
-
-    accelerate keeps the settings of the first one for the whole process and refuses others, which no notebook could
-    live with. Processes that are connected stay so.
-    """
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(
-        mixed_precision=mixed_precision,
-        cpu=cpu,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )

@@ -1,0 +1,82 @@
+"""Where things are computed: one default device, modules that come back from it, random states left alone."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What ``torch.autocast`` computes in, by the names of the knobs."""
+
+
+def default_device(*, cpu: bool = False) -> torch.device:
+    """The accelerator, cuda (of several processes each its own GPU) or mps; the CPU without one, or with ``cpu``."""
+    device = None if cpu else torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return torch.device("cpu")
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return device
+
+
+def device_for(module: nn.Module, device: str | torch.device | None = None) -> torch.device:
+    """Where to run a module: as asked, else where it is if that is an accelerator, else on the default device."""
+    if device is not None:
+        return torch.device(device)
+    home = next(module.parameters()).device
+    return default_device() if home.type == "cpu" else home
+
+
+@contextmanager
+def on_device(device: torch.device, *modules: nn.Module) -> Iterator[None]:
+    """Modules are on a device inside, and afterwards each part of them where it was, whatever happened."""
+    homes: dict[nn.Module, torch.device] = {}
+    for part in (part for module in modules for part in module.modules()):
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+            homes[part] = tensor.device
+    try:
+        for module in modules:
+            module.to(device)
+        yield
+    finally:
+        for part, home in homes.items():  # parents come before their children, which may live elsewhere
+            part.to(home)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Passes inside compute in "bf16" or "fp16"; with "fp32" or "no" as they are."""
+    kind = PRECISIONS.get(precision, torch.float32)
+    return nullcontext() if kind == torch.float32 else torch.autocast(device.type, kind)
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Torch's global generators, of the CPU and of this device, are afterwards as they were found."""
+    own = [] if device.type in ("cpu", "meta") else [torch.accelerator.current_device_index()]
+    with torch.random.fork_rng(own, device_type=device.type if own else "cuda"):
+        yield
+
+
+def seed_global(seed: int, device: torch.device) -> None:
+    """Seed what :func:`random_state_kept` keeps; ``torch.manual_seed`` would seed all other GPUs too."""
+    torch.default_generator.manual_seed(seed)
+    if device.type not in ("cpu", "meta"):
+        torch.get_device_module(device).manual_seed(seed)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to every tensor in lists, tuples, dictionaries and dataclasses; the rest stays as it is."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(function, one) for one in value)
+    if isinstance(value, dict):
+        return {name: map_tensors(function, one) for name, one in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **map_tensors(function, fields))
+    return value
