@@ -167,7 +167,7 @@ def discover(
     """Find prototypes in a teacher's features, without labels; write them and a gallery of their patches."""
     from prockd.runs.html import save_png
     from prockd.runs.report import prototype_section
-    from prockd.runs.run import find_prototypes
+    from prockd.runs.students import find_prototypes
     from prockd.runs.world import open_world
 
     if out.exists() and not overwrite:

@@ -537,8 +537,8 @@ def test_students_and_banks_of_another_device_are_drawn_and_stay_there(images, a
 
 def test_class_scores_put_the_largest_gain_on_top_and_name_the_metric_of_one_class():
     truth = np.array([0, 1, 2])
-    before = Scores(0.5, None, truth, None, truth, "mAP", np.array([0.5, 0.2, 0.4]))
-    after = Scores(0.6, None, truth, None, truth, "mAP", np.array([0.5, 0.6, 0.3]))
+    before = Scores(0.5, None, truth, None, truth, "mAP", np.array([0.5, 0.2, 0.4]), class_metric="AP")
+    after = Scores(0.6, None, truth, None, truth, "mAP", np.array([0.5, 0.6, 0.3]), class_metric="AP")
     ax = plots.plot_class_scores({"before": before, "after": after}, ("cow", "pig", "yak"))
     assert [t.get_text() for t in ax.get_yticklabels()] == ["yak", "cow", "pig"]
     assert legend_of(ax) == ["before", "after"]

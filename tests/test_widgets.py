@@ -409,7 +409,7 @@ def test_tries_that_do_not_belong_in_the_table_are_told(world: World, bank: Prot
     assert len(reopened.tries) == 1
     assert "try-007" in reopened.error
     assert "JSONDecodeError" in reopened._failed.value
-    other = DistillationPanel(dataclasses.replace(world, val=features(6, "new", 9)), bank, folder=tmp_path)
+    other = DistillationPanel(World(world.config, world.sets | {"val": features(6, "new", 9)}), bank, folder=tmp_path)
     assert other.tries == ()
     assert "scored on other validation images" in other.error
 
@@ -445,7 +445,7 @@ def test_chosen_tries_are_drawn_over_one_another(panel: DistillationPanel, monke
 
 
 def test_curves_draw_each_run_and_its_score() -> None:
-    rows = [{"step": float(i), "task": 2.0 - i, "hint_weight": 1.0, "z": 0.5} for i in range(2)]
+    rows = [{"step": float(i), "task": 2.0 - i, "hint": 1.0, "z": 0.5} for i in range(2)]
     histories = {"try 1": History(rows, step=2), "try 2": History(rows[:1], step=1)}
     assert terms_of(histories) == ["task", "hint"]
     with_scores = curves(histories, "accuracy", "task")

@@ -17,8 +17,8 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, write_report
 from prockd.runs.report import figure_of, teacher_section
-from prockd.runs.run import find_prototypes
-from prockd.runs.world import World, open_world, train_student
+from prockd.runs.students import find_prototypes, train_student
+from prockd.runs.world import World, open_world
 from prockd.students.student import Student
 from prockd.training.loop import History
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from prockd import plots
 from prockd.evaluation.scores import Scores
 from prockd.prototypes.bank import PrototypeBank, bank_health
-from prockd.runs.html import Section, save_png
-from prockd.runs.run import Run
+from prockd.runs.folder import write_json
+from prockd.runs.html import Section, save_png, write_report
+from prockd.runs.students import Run
 from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
@@ -26,6 +27,14 @@ MOST_CLASSES = 30
 """Of a confusion matrix that can be read."""
 MOST_ROWS = 40
 """Of a table of classes in the report; results.json has all."""
+
+
+def finish_run(run: Run, folder: Path) -> None:
+    """Write figures, the report, and last the results."""
+    config, sections = run.world.config, report_sections(run)
+    save_figures(sections, folder / "figures")
+    write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
+    write_json(folder / "results.json", results(run))
 
 
 def results(run: Run) -> dict[str, Any]:
@@ -157,7 +166,7 @@ def _predictions(run: Run) -> Section:
     assert run.scores is not None
     scores, task, images = run.scores, run.world.task, run.world.images("test")
     figures = [(plots.plot_predictions(scores, images, task), "Truth and predictions on test images")]
-    one_an_image = np.ndim(scores.labels) == 1 and np.issubdtype(np.asarray(scores.labels).dtype, np.integer)
+    one_an_image = isinstance(scores.labels, np.ndarray) and scores.labels.ndim == 1
     if one_an_image and len(task.classes) in range(2, MOST_CLASSES + 1):
         figures.append((figure_of(plots.plot_confusion(scores, task.classes)), "True by predicted classes"))
     augmentation = run.student.feature_augmentation

@@ -1,43 +1,19 @@
 """One run from its settings, with a folder that keeps what it gave."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prockd.datasets import DatasetError, PackedImages, checked, pack
 from prockd.evaluation.scores import Scores, evaluate
-from prockd.prototypes.bank import PrototypeBank
-from prockd.prototypes.discovery import discover
-from prockd.runs.folder import run_config, start_run, student_file, write_json
+from prockd.runs.folder import run_config, start_run, student_file
 from prockd.runs.sets import classes_of, opened, to_score_on
-from prockd.runs.world import World, open_world, train_student
+from prockd.runs.students import Run, find_prototypes, train_student
+from prockd.runs.world import World, open_world
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
 from prockd.tasks import TASKS
-from prockd.training.loop import Callback, History
+from prockd.training.loop import Callback
 from prockd.training.processes import connect
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a run has made.
-
-    Attributes:
-        world: its settings, images, task and features.
-        bank: prototypes; None without a teacher.
-        student: trained.
-        history: of the training; its scores are of the test images.
-    """
-
-    world: World
-    bank: PrototypeBank | None
-    student: Student
-    history: History
-
-    @property
-    def scores(self) -> Scores | None:
-        """On the test images, after the last step; None where a callback stopped it."""
-        return self.history.scores
 
 
 def run_experiment(
@@ -96,26 +72,10 @@ def run_experiment(
     run = Run(world, found, student, history)
     if processes.is_main and not history.stopped:
         student.save(folder / "student.safetensors")
+        from prockd.runs.report import finish_run  # it loads matplotlib, which only the main process needs
+
         finish_run(run, folder)
     return run
-
-
-def find_prototypes(world: World, bank: str | Path | None = None, *, progress: bool = True) -> PrototypeBank:
-    """The prototypes of a file, or those that the world's settings find now."""
-    if bank is not None:
-        return PrototypeBank.load(bank)
-    return discover(world.source, config=world.config.discover, progress=progress)
-
-
-def finish_run(run: Run, folder: Path) -> None:
-    """Write figures, the report, and last the results."""
-    from prockd.runs.html import write_report  # matplotlib, which a run needs at its end only
-    from prockd.runs.report import report_sections, results, save_figures
-
-    config, sections = run.world.config, report_sections(run)
-    save_figures(sections, folder / "figures")
-    write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
-    write_json(folder / "results.json", results(run))
 
 
 def scored(

@@ -11,16 +11,13 @@ import torch
 from prockd._types import ImageDataset
 from prockd.datasets import DatasetError, PackedImages, pack
 from prockd.evaluation.probe import linear_probe, pooled
-from prockd.prototypes.bank import PrototypeBank
 from prockd.runs.recipes import recipe_of, task_settings
 from prockd.runs.sets import farmyard_sets, own_sets
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig, TaskConfig, TeacherConfig
-from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
-from prockd.students.student import Student
+from prockd.settings.method import DistillConfig
 from prockd.tasks import TASKS, Task
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
-from prockd.training.loop import History, distill
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"),
@@ -188,7 +185,7 @@ class World:
 
 def few(images: PackedImages, per_class: int, seed: int) -> PackedImages:
     """This many images of each class; where they have no single label, as many in all."""
-    if len(images.classes) and (images.labels >= 0).all() and images.boxes is None:
+    if (images.labels >= 0).all():
         return images.per_class(per_class, seed=seed)
     return images.sample(per_class * max(1, len(images.classes)), seed=seed)
 
@@ -251,75 +248,3 @@ def make_task(settings: TaskConfig, images: PackedImages) -> Task:
     kind = TASKS[settings.kind]
     knobs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in kind.knobs() - {"options"}}
     return kind.for_images(images, **knobs | dict(settings.options))
-
-
-def make_student(
-    world: World,
-    bank: PrototypeBank | None,
-    feature_augmentation: FeatureAugmentationConfig | None = None,
-    *,
-    seed: int = 0,
-) -> Student:
-    """A new student of the world's settings; without a bank it has no augmentation."""
-    s = world.config.student
-    return Student(
-        s.backbone, world.task, bank, feature_augmentation=feature_augmentation if bank is not None else None,
-        layers=s.layers or None, grid=s.grid or None, image_px=s.image_px, weights=s.weights or None, seed=seed,
-        **s.options,
-    )  # fmt: skip
-
-
-def teach(
-    world: World,
-    student: Student,
-    config: DistillConfig | None = None,
-    *,
-    teacher: bool = True,
-    on: str = "test",
-    progress: bool = False,
-    **options: Any,
-) -> History:
-    """Train a student on the world's labelled images, with the teacher's features or without, and score it.
-
-    Args:
-        world: images, features and task.
-        student: changed in place.
-        config: None is the settings' own, with a teacher or without.
-        teacher: False learns from labels alone.
-        on: "val" while tuning, "test" once at the end.
-        progress: show a progress bar.
-        options: passed on to :func:`prockd.distill`: ``run_dir``, ``resume``, ``callbacks``, ...
-    """
-    teacher = teacher and world.is_taught
-    config = config or (world.config.distill if teacher else recipe_of(world.config.task.kind).alone)
-    return distill(
-        student, world.images("train"), config=config, val=world.images(on), cpu=world.cpu, progress=progress,
-        features=world.taught("train", config) if teacher else None,
-        unlabelled=world.taught("unlabelled", config) if teacher and config.unlabelled_batch else None, **options,
-    )  # fmt: skip
-
-
-def train_student(
-    world: World,
-    bank: PrototypeBank | None = None,
-    feature_augmentation: FeatureAugmentationConfig | None = None,
-    config: DistillConfig | None = None,
-    *,
-    start: Mapping[str, torch.Tensor] | None = None,
-    **options: Any,
-) -> tuple[Student, History]:
-    """Make a student of the world's settings and teach it: :func:`make_student`, then :func:`teach`.
-
-    Args:
-        world: images, features and task.
-        bank: prototypes; None for rivals that use none.
-        feature_augmentation: None trains the plain prediction only.
-        config: its seed is also that of the initial weights.
-        start: weights to start from, such as those of a label-free first stage.
-        options: see :func:`teach`.
-    """
-    student = make_student(world, bank, feature_augmentation, seed=0 if config is None else config.seed)
-    if start is not None:
-        kept = {k: v for k, v in start.items() if k.startswith(("backbone.", "adapter."))}
-        student.load_state_dict(student.state_dict() | kept)
-    return student, teach(world, student, config, **options)

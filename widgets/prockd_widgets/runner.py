@@ -13,7 +13,8 @@ import traitlets
 
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover
-from prockd.runs.world import World, make_student, teach
+from prockd.runs.students import make_student, teach
+from prockd.runs.world import World
 from prockd.settings.method import DiscoverConfig
 from prockd.students.student import Student
 from prockd.training.loop import History

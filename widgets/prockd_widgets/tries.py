@@ -90,8 +90,9 @@ def read_try(path: Path) -> Try:
         about = json.loads(path.read_text(encoding="utf-8"))
         told = about["settings"]
         settings = Settings(
-            told["preset"], DiscoverConfig(**told["discover"]), FeatureAugmentationConfig(**told["feature_augmentation"]),
-            DistillConfig(**told["distill"]), told["labels_per_class"], told["task"],
+            told["preset"], DiscoverConfig(**told["discover"]),
+            FeatureAugmentationConfig(**told["feature_augmentation"]), DistillConfig(**told["distill"]),
+            told["labels_per_class"], told["task"],
         )  # fmt: skip
         history = History(about["rows"], step=about["step"], stopped=about["stopped"])
         return Try(
