@@ -1,7 +1,5 @@
 """Every layout is known by its looks, and a new one is a file and a line."""
 
-import doctest
-import importlib
 import os
 import shutil
 from pathlib import Path
@@ -227,9 +225,3 @@ def test_the_documentation_lists_every_format_with_its_task_and_what_opens_it():
     text = prockd.datasets.__doc__
     for format in formats.FORMATS:
         assert f"{format.task:<15} {format.name:<17} {format.looks} ({format.open.__name__})" in text
-
-
-@pytest.mark.parametrize("module", ["archives", "arrays", "check", "folder", "opening", "packing", "splits"])
-def test_the_examples_of_the_documentation_are_true(module):
-    done = doctest.testmod(importlib.import_module(f"prockd.datasets.{module}"))
-    assert (done.failed, done.attempted > 0) == (0, True)

@@ -6,12 +6,12 @@ from typing import Any
 
 from accelerate import PartialState
 
-from prockd.datasets import DatasetError, PackedImages, checked, pack
+from prockd.datasets import DatasetError, PackedImages, checked, classes_of, pack
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover
 from prockd.runs.folder import run_config, start_run, student_file, write_json
-from prockd.runs.sets import classes_of, opened, to_score_on
+from prockd.runs.sets import opened, to_score_on
 from prockd.runs.world import World, open_world, train_student
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
