@@ -44,4 +44,4 @@ from prockd.datasets.torchvision_sets import cifar as cifar
 from prockd.datasets.torchvision_sets import oxford_pet as oxford_pet
 from prockd.datasets.torchvision_sets import pascal_voc as pascal_voc
 
-__doc__ += f"{format_list(openers=True)}\n"
+__doc__ = f"{__doc__}{format_list(openers=True)}\n"

@@ -52,7 +52,7 @@ class Format:
     def openers(self, path: Path) -> dict[str, Opener]:
         """What opens each split of a folder or file, ``train`` first; empty where it does not have this form."""
         if path.is_file():
-            return self._at(path) if path.suffix.lower() == self.suffix else {}
+            return self._at(path) if self.suffix and path.suffix.lower() == self.suffix else {}
         if not self.suffix:
             below = by_split(sub_folders(path), whole_name=True)
             divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
