@@ -36,7 +36,7 @@ def test_arrays_of_a_wrong_kind_are_refused(images, labels, said):
         Arrays(images, labels, ["a", "b"])
 
 
-def test_arrays_of_each_subset_are_opened(tmp_path):
+def test_arrays_of_each_split_are_opened(tmp_path):
     images = np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
     names = np.array(["cat", "dog"])
     np.savez(tmp_path / "a.npz", train_images=images, train_labels=[0, 1, 0], test_images=images[:1], test_labels=[1],

@@ -163,12 +163,12 @@ def test_boxes_are_checked_and_images_without_objects_are_notes(tmp_path):
 
 def test_classes_that_train_lacks_are_told(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
-    subsets = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "val": Arrays(images[4:], [0, 2], "abc")}
-    report = check_data(subsets, progress=False)
+    splits = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "val": Arrays(images[4:], [0, 2], "abc")}
+    report = check_data(splits, progress=False)
     assert [(row["kind"], row["file"], row["problem"]) for row in report.rows()] == [
         ("error", "val", "has class 'c' in 1 image, and train has none: give train some, or leave these out")
     ]
-    assert report.bad[subsets["val"].fingerprint] == (1,)
+    assert report.bad[splits["val"].fingerprint] == (1,)
     for part, name in (("train", "cat"), ("val", "dog")):
         put(tmp_path / part / "images" / "a.jpg", len(name + part))
         xml(tmp_path / part / "annotations" / "a.xml", 1, 1, 5, 5, name=name)
@@ -228,23 +228,23 @@ def test_one_picture_in_two_classes_is_an_error_and_neither_is_used(folder):
         assert len(skip_bad(dataset, report)) == 3
 
 
-def test_subsets_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remembered(folder, monkeypatch, tmp_path):
+def test_splits_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remembered(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
     copy = folder / "val" / "cat" / "copy.png"
     copy.write_bytes((folder / "train" / "cat" / "ü.png").read_bytes())
     put(folder / "val" / "dog" / "small.png", 9, (5, 5))
     (folder / "train" / "cat" / "again.png").write_bytes((folder / "train" / "cat" / "ü.png").read_bytes())
-    subsets = open_splits(folder)
+    splits = open_splits(folder)
     with pytest.raises(
         DatasetError, match=r"(?s)2 bad entries.*copy\.png: is the same file as .* in train.*small\.png"
     ):
-        checked(subsets, progress=False)
+        checked(splits, progress=False)
     with pytest.warns(UserWarning, match="2 of 4 images are skipped: cat/copy.png, dog/small.png"):
-        good = checked(subsets, on_bad="skip", progress=False)
+        good = checked(splits, on_bad="skip", progress=False)
     assert {name: len(dataset) for name, dataset in good.items()} == {"train": 5, "val": 2}
     monkeypatch.setattr("prockd.datasets.opening.check_data", None)  # nothing is read a second time
     with pytest.warns(UserWarning, match="images are") as told:
-        once = checked(subsets, on_bad="skip", once=True, progress=False)
+        once = checked(splits, on_bad="skip", once=True, progress=False)
     assert "1 of 5 images are there twice and used once: cat/ü.png" in [str(warning.message) for warning in told]
     assert [s.id for s in once["train"]] == ["cat/a b.png", "cat/again.png", "dog/c.png", "dog/d.png"]
 
@@ -252,11 +252,11 @@ def test_subsets_are_refused_or_what_is_bad_is_left_out_and_the_reading_is_remem
 def test_images_of_a_class_that_train_lacks_are_left_out_when_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
     images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
-    subsets = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "test": Arrays(images[4:], [0, 2, 1], "abc")}
+    splits = {"train": Arrays(images[:4], [0, 0, 1, 1], "abc"), "test": Arrays(images[4:], [0, 2, 1], "abc")}
     with pytest.raises(DatasetError, match="test: has class 'c' in 1 image, and train has none: give train some"):
-        checked(subsets, progress=False)
+        checked(splits, progress=False)
     with pytest.warns(UserWarning, match="1 of 3 images are skipped: 1"):
-        good = checked(subsets, on_bad="skip", progress=False)
+        good = checked(splits, on_bad="skip", progress=False)
     assert [s.label for s in good["test"]] == [0, 1]
 
 

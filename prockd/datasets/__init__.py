@@ -14,6 +14,7 @@ Formats: the task, the name, how it looks, and what opens it::
 from prockd.datasets.archives import unpack as unpack
 from prockd.datasets.arrays import Arrays as Arrays
 from prockd.datasets.arrays import open_npz as open_npz
+from prockd.datasets.boxes import VocFolder as VocFolder
 from prockd.datasets.check import DataCheck as DataCheck
 from prockd.datasets.check import check_data as check_data
 from prockd.datasets.coco import CocoFile as CocoFile
@@ -42,6 +43,5 @@ from prockd.datasets.table import ImageTable as ImageTable
 from prockd.datasets.torchvision_sets import cifar as cifar
 from prockd.datasets.torchvision_sets import oxford_pet as oxford_pet
 from prockd.datasets.torchvision_sets import pascal_voc as pascal_voc
-from prockd.datasets.voc import VocFolder as VocFolder
 
-__doc__ += f"{format_list(openers=True)}\n"
+__doc__ = f"{__doc__}{format_list(openers=True)}\n"

@@ -1,14 +1,20 @@
-"""Pictures with boxes: what detection learns, from PASCAL VOC or COCO files."""
+"""Pictures with boxes: what detection learns, here from PASCAL VOC's XML files, one beside each image."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
+from xml.etree import ElementTree
 
 import numpy as np
 
-from prockd.datasets.files import FileDataset
-from prockd.datasets.problems import Problem, box_flaw
+from prockd.datasets.files import FileDataset, FormatOptions, pair_by_stem
+from prockd.datasets.problems import DatasetError, Problem, box_flaw
+from prockd.datasets.read import pictures
+
+_IMAGES = ("images", "JPEGImages")
+_XML = ("annotations", "Annotations")
 
 
 @dataclass(frozen=True)
@@ -70,3 +76,86 @@ class BoxDataset(FileDataset):
         corners = np.array([box.corners for box in annotation.boxes], np.float32).reshape(-1, 4)
         labels = np.array([self.classes.index(box.name) for box in annotation.boxes], np.int64)
         return {"boxes": corners.clip(0, np.array([W, H, W, H], np.float32)), "box_labels": labels}, problems
+
+
+class VocFolder(BoxDataset):
+    """Pictures in one folder and a PASCAL VOC XML file of the same name each in another: detection.
+
+    The pixels of a VOC file are counted from 1 and its last column and row belong to the box, so that the box
+    ``xmin=1, xmax=3`` covers x from 0 to 3. An image without objects has a file without ``<object>``.
+
+    Args:
+        root: the folder that holds ``images`` or ``JPEGImages`` and ``annotations`` or ``Annotations``, or both
+            kinds of files side by side.
+        classes: class names in label order; None for the sorted names of all objects.
+        first_px: number of the first pixel, 1 as VOC has it, or 0.
+        options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
+
+    Raises:
+        DatasetError: a folder is missing or empty, or partners are missing (with ``"refuse"``).
+    """
+
+    def __init__(
+        self, root: Path | str, *, classes: Sequence[str] | None = None, first_px: int = 1,
+        **options: Unpack[FormatOptions],
+    ) -> None:  # fmt: skip
+        root = Path(root)
+        if not root.is_dir():
+            raise DatasetError(f"{root} is not a folder")
+        images = next((root / name for name in _IMAGES if (root / name).is_dir()), root)
+        folder = next((root / name for name in _XML if (root / name).is_dir()), root)
+        files = sorted(p for p in folder.rglob("*.xml") if p.is_file() and not p.name.startswith("."))
+        pairs, flaws = pair_by_stem(pictures(images), images, files, folder, "XML file")
+        annotations = [read_voc(path, first_px) for _, path in pairs]
+        paths = [image for image, _ in pairs]
+        super().__init__(root, paths, annotations, classes, flaws=flaws, key=first_px, **options)
+
+
+def is_voc(path: Path) -> bool:
+    """Whether a folder has pictures and XML files where :class:`VocFolder` looks for them."""
+    has_xml = any(path.glob("*.xml")) or any(any((path / name).rglob("*.xml")) for name in _XML)
+    return has_xml and (any((path / name).is_dir() for name in _IMAGES) or bool(pictures(path, "*")))
+
+
+def read_voc(path: Path, first_px: int = 1) -> Annotation:
+    """Read one XML file; what it lacks is among the problems of the annotation."""
+    annotation = Annotation(path)
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        reason = str(error).partition(": line")[0]
+        annotation.add_problem(f"line {line}", f"is not well-formed XML at column {column}: {reason}")
+        return annotation
+    except (OSError, ValueError, LookupError) as error:
+        annotation.add_problem("", f"cannot be read: {error}")
+        return annotation
+    if root.tag != "annotation":
+        annotation.add_problem("", f"is a <{root.tag}>, not a VOC <annotation>")
+    for number, element in enumerate(root.iter("object"), 1):
+        entry, name = f"object {number}", (element.findtext("name") or "").strip()
+        texts = {side: element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")}
+        edges = {side: _number(text) for side, text in texts.items()}
+        missing = ["<name>"] * (not name) + [f"<bndbox><{side}>" for side, text in texts.items() if text is None]
+        odd = [side for side, edge in edges.items() if not math.isfinite(edge)]
+        if missing:
+            annotation.add_problem(entry, f"lacks {', '.join(missing)}")
+        elif odd:
+            annotation.add_problem(entry, f"<{odd[0]}> is {texts[odd[0]]!r}, not a number")
+        else:
+            x0, y0, x1, y1 = (edge - first_px for edge in edges.values())
+            # The last pixel belongs to the box, so that its far edge is one further. Not so where both edges have one
+            # number: that is a box without area, to be refused, and would become one of a single pixel.
+            corners = (x0, y0, x1 + (x1 > x0), y1 + (y1 > y0))
+            text = "box " + ", ".join(f"{side} {edge:g}" for side, edge in edges.items())
+            annotation.boxes.append(Box(entry, name, corners, text))
+    H, W = (_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
+    annotation.size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
+    return annotation
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan

@@ -72,10 +72,11 @@ class FileDataset:
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)
         self.groups = None if groups is None else tuple(groups)
         if pattern := options.get("group"):
-            matches = {id: re.search(pattern, id) for id in self.ids}
-            if none := [id for id, match in matches.items() if match is None]:
-                raise DatasetError(f"group={pattern!r} finds nothing in {none[0]!r}: every image needs a group")
-            self.groups = tuple(match[1] if match.re.groups else match[0] for match in matches.values() if match)
+            matches = [re.search(pattern, id) for id in self.ids]
+            if None in matches:
+                id = self.ids[matches.index(None)]
+                raise DatasetError(f"group={pattern!r} finds nothing in {id!r}: every image needs a group")
+            self.groups = tuple(match[1] if match.re.groups else match[0] for match in matches if match)
         dates = [_date(path) for path in (*self.paths, *annotations)]
         self.fingerprint = digest([type(self).__name__, self._classes, self.labels.tolist(), self.ids, dates, key])
 

@@ -13,6 +13,7 @@ from typing import Unpack, cast
 
 from prockd._types import ImageDataset
 from prockd.datasets.arrays import npz_splits, open_npz
+from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
 from prockd.datasets.files import WHOLE, FormatOptions, by_split, sub_folders
 from prockd.datasets.folder import ImageFolder, has_class_folders
@@ -21,7 +22,6 @@ from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
 from prockd.datasets.torchvision_sets import cifar, cifar_splits, oxford_pet, pascal_voc, pet_splits, voc_splits
-from prockd.datasets.voc import VocFolder, is_voc
 
 Opener = Callable[..., ImageDataset]
 """Makes a data set; takes ``classes`` and :class:`~prockd.datasets.files.FormatOptions`."""
@@ -52,7 +52,7 @@ class Format:
     def openers(self, path: Path) -> dict[str, Opener]:
         """What opens each split of a folder or file, ``train`` first; empty where it does not have this form."""
         if path.is_file():
-            return self._at(path) if path.suffix.lower() == self.suffix else {}
+            return self._at(path) if self.suffix and path.suffix.lower() == self.suffix else {}
         if not self.suffix:
             below = by_split(sub_folders(path), whole_name=True)
             divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
@@ -110,9 +110,7 @@ TASKS = ("classification", "segmentation", "detection")
 
 def format_list(task: str | None = None, *, openers: bool = False) -> str:
     """Task, name and looks of each format, or of those for one task, one a line; and what opens it if asked for."""
-    rows = sorted(
-        (f for f in reversed(FORMATS) if task in (None, f.task)), key=lambda f: (*TASKS, "none").index(f.task)
-    )
+    rows = [f for wanted in (*TASKS, "none") for f in reversed(FORMATS) if f.task == wanted and task in (None, wanted)]
     functions = [f" ({getattr(f.open, '__name__', '')})" if openers else "" for f in rows]
     return "\n".join(f"  {f.task:<15} {f.name:<17} {f.looks}{end}" for f, end in zip(rows, functions, strict=True))
 

@@ -25,15 +25,7 @@ _BESIDE = ("labels", "masks", "_labels", "_mask", "_masks", "_annot", "annot")  
 
 
 class MaskDataset(FileDataset):
-    """Pictures with a mask each, wherever they lie.
-
-    Args:
-        root: the folder that ids are relative to.
-        paths: M image files.
-        masks: M mask files.
-        classes: class names by the value that stands for them in the masks, see :class:`MaskFolder`.
-        options: what :class:`~prockd.datasets.files.FileDataset` takes: groups, flaws, ...
-    """
+    """Pictures with a mask each, wherever they lie: M ``paths`` and M ``masks``, with :class:`MaskFolder`'s classes."""
 
     task = "segmentation"
 

@@ -29,16 +29,10 @@ FITS = ("crop", "pad", "stretch")
 
 @dataclass(frozen=True)
 class Fit:
-    """Which part of a picture goes to which part of a square; both are top, left, height, width in pixels.
-
-    Attributes:
-        source: part of the picture.
-        target: part of the square; the rest of it is bars.
-        side_px: side of the square.
-    """
+    """Which part of a picture goes to which part of a square; both are top, left, height, width in pixels."""
 
     source: tuple[int, int, int, int]
-    target: tuple[int, int, int, int]
+    target: tuple[int, int, int, int]  # the rest of the square is bars
     side_px: int
 
     @property

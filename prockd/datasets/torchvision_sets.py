@@ -8,11 +8,10 @@ import numpy as np
 
 from prockd._types import ImageDataset
 from prockd.datasets.arrays import Arrays
-from prockd.datasets.boxes import BoxDataset
+from prockd.datasets.boxes import BoxDataset, read_voc
 from prockd.datasets.files import FileDataset
 from prockd.datasets.masks import MaskDataset
 from prockd.datasets.problems import DatasetError
-from prockd.datasets.voc import read_voc
 
 Opener = Callable[..., ImageDataset]
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from prockd.datasets import DatasetError, PackedImages, checked, pack
+from prockd.datasets import DatasetError, PackedImages, checked, classes_of, pack
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.runs.folder import run_config, start_run, student_file
-from prockd.runs.sets import classes_of, opened, to_score_on
+from prockd.runs.sets import opened, to_score_on
 from prockd.runs.students import Run, find_prototypes, train_student
 from prockd.runs.world import World, open_world
 from prockd.settings.experiment import FARMYARD, ExperimentConfig

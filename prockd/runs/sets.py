@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prockd._types import ImageDataset
-from prockd.datasets import MaskDataset, checked, open_splits, train_test_split
+from prockd.datasets import checked, classes_of, open_splits, train_test_split
 from prockd.farmyard import Farmyard
 from prockd.runs.recipes import recipe_of
 from prockd.settings.experiment import DataConfig, ExperimentConfig, class_names
@@ -44,9 +44,9 @@ def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, Im
         sets["val"] = splits["val"]
     sets = checked(sets, task=layout, once="test" not in sets, **how)
     if "test" not in sets:
-        sets["test"], sets["train"] = train_test_split(sets["train"], data.test_part, data.seed)
+        sets["train"], sets["test"] = train_test_split(sets["train"], data.test_part, data.seed)
     if "val" not in sets and data.val_part:
-        sets["val"], sets["train"] = train_test_split(sets["train"], data.val_part, data.seed)
+        sets["train"], sets["val"] = train_test_split(sets["train"], data.val_part, data.seed)
     if data.unlabelled:
         more = next(iter(opened(data, data.unlabelled, None).values()))
         sets["source"] = sets["unlabelled"] = checked({"unlabelled": more}, **how)["unlabelled"]
@@ -67,8 +67,3 @@ def opened(
 def to_score_on(splits: Mapping[str, ImageDataset]) -> ImageDataset:
     """The test part, else the validation part, else what there is."""
     return splits.get("test", splits.get("val", next(iter(splits.values()))))
-
-
-def classes_of(dataset: ImageDataset) -> Sequence[str] | Mapping[int, str]:
-    """Class names as another folder is opened with them: of masks with the values that stand for them."""
-    return dataset.names if isinstance(dataset, MaskDataset) else tuple(dataset.classes)
