@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from prockd._extras import needs_extra
-from prockd.datasets import Arrays, pack
 from prockd.evaluation.embed import embed_2d
 from prockd.tasks import Detection
 
@@ -51,11 +50,10 @@ def test_umap_names_the_extra_lab(block, tmp_path):
         embed_2d(vectors, root=tmp_path, progress=False)
 
 
-def test_a_detector_names_the_extra_detection_before_it_is_trained(block):
+def test_a_detector_names_the_extra_detection_before_it_is_trained(block, packed):
     block("pycocotools")
-    images = Arrays(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64))
     with pytest.raises(ImportError, match=r"precision needs pycocotools, .*: pip install 'prockd\[detection\]'"):
-        Detection(2).check(pack(images, 8, progress=False))
+        Detection(2).check(packed)
 
 
 def test_a_fault_inside_prockd_is_no_missing_extra():
