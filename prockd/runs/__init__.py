@@ -3,7 +3,7 @@
 from prockd.runs.recipes import RECIPES as RECIPES
 from prockd.runs.recipes import Recipe as Recipe
 from prockd.runs.recipes import task_settings as task_settings
-from prockd.runs.run import Run as Run
+from prockd.runs.result import Run as Run
 from prockd.runs.run import run_experiment as run_experiment
 from prockd.runs.world import World as World
 from prockd.runs.world import make_student as make_student

@@ -15,7 +15,7 @@ from prockd import plots
 from prockd.evaluation.scores import Scores
 from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.runs.html import Section, save_png
-from prockd.runs.run import Run
+from prockd.runs.result import Run
 from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line

@@ -1,6 +1,5 @@
 """One run from its settings, with a folder that keeps what it gave."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,14 @@ from prockd.evaluation.scores import Scores, evaluate
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover
 from prockd.runs.folder import run_config, start_run, student_file, write_json
+from prockd.runs.result import Run
 from prockd.runs.sets import classes_of, opened, to_score_on
 from prockd.runs.world import World, open_world, train_student
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
 from prockd.tasks import TASKS
-from prockd.training.loop import Callback, History
+from prockd.training.loop import Callback
 from prockd.training.processes import connect
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a run has made.
-
-    Attributes:
-        world: its settings, images, task and features.
-        bank: prototypes; None without a teacher.
-        student: trained.
-        history: of the training; its scores are of the test images.
-    """
-
-    world: World
-    bank: PrototypeBank | None
-    student: Student
-    history: History
-
-    @property
-    def scores(self) -> Scores | None:
-        """On the test images, after the last step; None where a callback stopped it."""
-        return self.history.scores
 
 
 def run_experiment(
