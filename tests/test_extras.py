@@ -9,6 +9,7 @@ import pytest
 
 from prockd._extras import needs_extra
 from prockd.evaluation.embed import embed_2d
+from prockd.tasks import Detection
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("IPython", "anywidget", "beartype", "ipywidgets", "jupyterlab", "numba", "onnx", "onnxruntime", "onnxscript",
@@ -47,6 +48,12 @@ def test_umap_names_the_extra_lab(block, tmp_path):
     vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     with pytest.raises(ImportError, match=r"UMAP needs umap, which is not installed: pip install 'prockd\[lab\]'"):
         embed_2d(vectors, root=tmp_path, progress=False)
+
+
+def test_a_detector_names_the_extra_detection_before_it_is_trained(block, packed):
+    block("pycocotools")
+    with pytest.raises(ImportError, match=r"precision needs pycocotools, .*: pip install 'prockd\[detection\]'"):
+        Detection(2).check(packed)
 
 
 def test_a_fault_inside_prockd_is_no_missing_extra():

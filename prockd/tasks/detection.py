@@ -95,9 +95,7 @@ class Detection(Task):
 
     def score(self, decoded: Sequence[Boxes], images: PackedImages) -> Score:
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""
-        with needs_extra("detection", "Mean average precision"):
-            import pycocotools  # noqa: F401 - torchmetrics counts with it
-            from torchmetrics.detection import MeanAveragePrecision
+        from torchmetrics.detection import MeanAveragePrecision
 
         def tensors(boxes: Sequence[Boxes]) -> list[dict[str, Tensor]]:
             return [{name: torch.tensor(value) for name, value in vars(one).items()} for one in boxes]
@@ -121,7 +119,10 @@ class Detection(Task):
 
         Raises:
             ValueError: names the image, the label and the range.
+            ImportError: what counts the score is not installed; before a night of training, not after it.
         """
+        with needs_extra("detection", "Mean average precision"):
+            import pycocotools  # noqa: F401 - for torchmetrics
         _, labels = self.annotations(images)
         for name, mine in zip(images.ids, labels, strict=True):
             wrong = mine[(mine < 0) | (mine >= self.num_classes)]
