@@ -127,16 +127,15 @@ def prototype_effects(
             leaves no prototype.
         IndexError: a group names a prototype that is not there.
 
-    Examples:
-        >>> import prockd as pk
-        >>> bank = pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
-        >>> options = {"feature_augmentation": pk.FeatureAugmentationConfig(), "image_px": 32}
-        >>> student = pk.Student("test_convnext", pk.tasks.Classification(2), bank, **options)
-        >>> noise = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32), np.uint8)
-        >>> images = pk.PackedImages(noise, np.array([0, 1, 0, 1]), tuple("abcd"), ("cat", "dog"), "noise")
-        >>> effects = pk.prototype_effects(student, bank, images, progress=False)
-        >>> effects.removed, effects.change.shape  # each prototype; all classes and each class
-        (('p00', 'p01', 'p02'), (3, 3))
+    >>> import prockd as pk
+    >>> bank = pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
+    >>> options = {"feature_augmentation": pk.FeatureAugmentationConfig(), "image_px": 32}
+    >>> student = pk.Student("test_convnext", pk.tasks.Classification(2), bank, **options)
+    >>> noise = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32), np.uint8)
+    >>> images = pk.PackedImages(noise, np.array([0, 1, 0, 1]), tuple("abcd"), ("cat", "dog"), "noise")
+    >>> effects = pk.prototype_effects(student, bank, images, progress=False)
+    >>> effects.removed, effects.change.shape  # each prototype; all classes and each class
+    (('p00', 'p01', 'p02'), (3, 3))
     """
     own, task = checked_bank(student, bank), student.task
     task.check(images)
