@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, draw_stripes
 from PIL import Image
 from typer.testing import CliRunner
 
-from conftest import TINY, draw_stripes
 from prockd import tasks
 from prockd.cli import app
 from prockd.datasets import formats, open_data
