@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_device import fake_device
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.effects import bootstrap, jackknife, prototype_effects
@@ -88,6 +89,15 @@ def test_removals_measure_what_evaluate_measures_with_the_prototype_disabled(stu
         student.bank.enabled[k] = True
 
 
+def test_effects_do_not_depend_on_the_batch_size(one_sided, images):
+    whole, small = (
+        prototype_effects(one_sided, one_sided.bank, images, groups={"horn": [1]}, batch_size=size, progress=False)
+        for size in (64, 7)
+    )
+    np.testing.assert_array_equal(small.before, whole.before)
+    np.testing.assert_array_equal(small.change, whole.change)
+
+
 def test_the_backbone_sees_each_image_once_however_many_prototypes_there_are(student, images):
     seen = []
     student.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
@@ -109,13 +119,31 @@ def test_the_student_is_left_as_it_was_even_after_an_error(student, images, monk
     assert student.bank.enabled.tolist() == [True, True, False, True]
 
 
-def test_a_student_on_another_device_stays_there_even_after_an_error(student, images):
-    bank = copy.deepcopy(student.bank)
-    away = student.to("meta").train()
-    with pytest.raises((NotImplementedError, RuntimeError)):  # there are no numbers on that device
-        prototype_effects(away, bank, images, progress=False)
-    assert {t.device.type for t in away.state_dict().values()} == {"meta"}
-    assert away.training
+def test_effects_are_the_same_on_another_device_and_the_student_stays_where_it_is(student, images):
+    bank, wanted = copy.deepcopy(student.bank), prototype_effects(student, student.bank, images, progress=False)
+    student.train()
+    with fake_device() as device:
+        effects = prototype_effects(student, bank, images, device=device, progress=False)
+        np.testing.assert_allclose(effects.change, wanted.change)
+        assert {t.device.type for t in student.state_dict().values()} == {"cpu"}
+        student.to(device)
+        again = prototype_effects(student, bank, images, progress=False)
+        np.testing.assert_allclose(again.change, wanted.change)
+        assert {t.device for t in student.state_dict().values()} == {device}
+        assert student.training
+
+
+def test_after_an_error_on_another_device_the_student_is_back_at_once(student, images, monkeypatch):
+    monkeypatch.setattr("prockd.tasks.classification.class_counts", None)
+    student.bank.enabled[2] = False
+    student.train()
+    with fake_device() as device:
+        with pytest.raises(TypeError) as error:
+            prototype_effects(student, student.bank, images, device=device, progress=False)
+        assert error.value.__traceback__ is not None  # which keeps all frames alive
+        assert {t.device.type for t in student.state_dict().values()} == {"cpu"}
+        assert student.training
+        assert student.bank.enabled.tolist() == [True, True, False, True]
 
 
 def test_names_and_switches_are_those_of_the_bank(student, images):

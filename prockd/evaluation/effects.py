@@ -6,7 +6,7 @@ leaves its share to the prototypes that stay: compare with the removal of as man
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from scipy.stats import t
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
-from prockd.evaluation.scores import outputs
+from prockd.evaluation.scores import outputs, packed_for
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd.tasks.task import Task
@@ -99,12 +100,13 @@ class PrototypeEffects:
 def prototype_effects(
     student: Student,
     bank: PrototypeBank,
-    images: PackedImages,
+    dataset: ImageDataset | PackedImages,
     *,
     groups: Mapping[str, Sequence[int]] | None = None,
     resamples: int = 2000,
     seed: int = 0,
     batch_size: int = 64,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> PrototypeEffects:
     """Remove each prototype from the augmentation of a trained student, one at a time, and measure what changes.
@@ -115,11 +117,13 @@ def prototype_effects(
     Args:
         student: a trained student of any task that reads prototypes; it is left as and where it is.
         bank: the bank it was trained with, whose names and switches are used; those of the student stay as they are.
-        images: labelled images of the task, at best ones that were not trained on.
+        dataset: labelled images of the task, at best ones that were not trained on; packed at the student's size when
+            they are not packed yet.
         groups: prototypes to be removed together, by a name of your own; None removes each enabled one alone.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         batch_size: images in a pass.
+        device: where the student runs; None is where it is, or from the CPU the GPU if there is one.
         progress: show a progress bar.
 
     Raises:
@@ -127,37 +131,42 @@ def prototype_effects(
             leaves no prototype.
         IndexError: a group names a prototype that is not there.
 
-    Examples:
-        >>> import prockd as pk
-        >>> bank = pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
-        >>> options = {"feature_augmentation": pk.FeatureAugmentationConfig(), "image_px": 32}
-        >>> student = pk.Student("test_convnext", pk.tasks.Classification(2), bank, **options)
-        >>> noise = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32), np.uint8)
-        >>> images = pk.PackedImages(noise, np.array([0, 1, 0, 1]), tuple("abcd"), ("cat", "dog"), "noise")
-        >>> effects = pk.prototype_effects(student, bank, images, progress=False)
-        >>> effects.removed, effects.change.shape  # each prototype; all classes and each class
-        (('p00', 'p01', 'p02'), (3, 3))
+    >>> import prockd as pk
+    >>> bank = pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
+    >>> options = {"feature_augmentation": pk.FeatureAugmentationConfig(), "image_px": 32}
+    >>> student = pk.Student("test_convnext", pk.tasks.Classification(2), bank, **options)
+    >>> noise = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32), np.uint8)
+    >>> images = pk.PackedImages(noise, np.array([0, 1, 0, 1]), tuple("abcd"), ("cat", "dog"), "noise")
+    >>> effects = pk.prototype_effects(student, bank, images, progress=False)
+    >>> effects.removed, effects.change.shape  # each prototype; all classes and each class
+    (('p00', 'p01', 'p02'), (3, 3))
     """
-    own, task = checked_bank(student, bank), student.task
+    own, task, images = checked_bank(student, bank), student.task, packed_for(student, dataset)
     task.check(images)
     alone = [(bank.names[k], (k,)) for k in torch.nonzero(bank.enabled).flatten().tolist()]
     removals = alone if groups is None else [(name, tuple(map(int, members))) for name, members in groups.items()]
     if not removals:
         raise ValueError("there is nothing to remove: no prototype is enabled, or groups is empty")
-    switches = [bank.enabled, *(switched_off(bank.enabled, *removal) for removal in removals)]
+    enabled = bank.enabled.clone()  # it may be the student's own bank, whose switches change below
+    switches = [enabled, *(switched_off(enabled, *removal) for removal in removals)]
     results: list[list[Any]] = [[] for _ in switches]
     truth, start = task.truth(images), 0
-    with switches_kept(own), tqdm(total=len(images), desc="effects", unit="image", disable=not progress) as bar:
-        for output in outputs(student, images, batch_size=batch_size):
+    # closed at once also after an error: until then the student is in eval mode and may be on another device
+    with (
+        switches_kept(own),
+        closing(outputs(student, images, batch_size=batch_size, device=device)) as passes,
+        tqdm(total=len(images), desc="effects", unit="image", disable=not progress) as bar,
+    ):
+        for output in passes:
             stop = start + len(output.features)
-            for row, enabled in enumerate(switches):
-                own.enabled.copy_(enabled)
-                predicted = task.decode(student.head(student.augmented(output.features)), images.image_px)
-                counted = task.counts(predicted, truth[start:stop])
-                results[row].extend(predicted if counted is None else counted)  # counts need the least memory
+            for result, switch in zip(results, switches, strict=True):
+                own.enabled.copy_(switch)
+                decoded = task.decode(student.head(student.augmented(output.features)), images.image_px)
+                counts = task.counts(decoded, truth[start:stop])
+                result.extend(decoded if counts is None else counts)  # counts need the least memory
             bar.update(stop - start)
             start = stop
-    if counted is None:
+    if counts is None:
         measured = jackknife(task, results, images)
     else:
         measured = bootstrap(task, np.array(results), resamples, seed)

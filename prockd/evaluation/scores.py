@@ -1,6 +1,6 @@
 """What a student predicts, and how good both of its predictions are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,7 +150,7 @@ def decode_all(
 @torch.no_grad()
 def outputs(
     student: Student, images: PackedImages, *, batch_size: int = 128, device: str | torch.device | None = None
-) -> Iterator[StudentOutput]:
+) -> Generator[StudentOutput, None, None]:
     """Run a student over images of any size, in eval mode; afterwards it is in the mode and where it was before."""
     was_training, device = student.training, device_for(student, device)
     student.eval()

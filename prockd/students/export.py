@@ -49,12 +49,11 @@ def export_student(
             else than PyTorch.
         ImportError: onnx is not installed; the message names the extra.
 
-    Examples:
-        >>> import tempfile
-        >>> from prockd.tasks import Classification
-        >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
-        >>> [path.name for path in export_student(student, tempfile.mkdtemp())][:2]
-        ['backbone.safetensors', 'head.safetensors']
+    >>> import tempfile
+    >>> from prockd.tasks import Classification
+    >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
+    >>> [path.name for path in export_student(student, tempfile.mkdtemp())][:2]
+    ['backbone.safetensors', 'head.safetensors']
     """
     if format not in FORMATS:
         raise ExportError(f"format={format!r}: choose {', '.join(FORMATS)}")

@@ -68,12 +68,11 @@ class Student(nn.Module):
         seed: seed of the initial weights; backbone, adapter and head start the same with and without a bank.
         timm_kwargs: passed on to ``timm.create_model``.
 
-    Examples:
-        >>> import torch
-        >>> from prockd.tasks import Classification
-        >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
-        >>> student.eval()(torch.rand(3, 3, 32, 32)).logits.shape
-        torch.Size([3, 2])
+    >>> import torch
+    >>> from prockd.tasks import Classification
+    >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
+    >>> student.eval()(torch.rand(3, 3, 32, 32)).logits.shape
+    torch.Size([3, 2])
     """
 
     mean: Tensor
@@ -198,28 +197,21 @@ class Student(nn.Module):
         Returns:
             The path.
 
-        Examples:
-            >>> import tempfile
-            >>> from prockd.tasks import Classification
-            >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
-            >>> Student.load(student.save(tempfile.mkdtemp() + "/student.safetensors")).task.classes
-            ('cat', 'dog')
+        >>> import tempfile
+        >>> from prockd.tasks import Classification
+        >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
+        >>> Student.load(student.save(tempfile.mkdtemp() + "/student.safetensors")).task.classes
+        ('cat', 'dog')
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        bank = None
-        if self.bank is not None:
-            bank = {
-                "num_prototypes": self.bank.num_prototypes, "feature_dim": self.bank.fuse.in_features,
-                "embed_dim": self.embed_dim, "teacher": self.bank.teacher, "rectify": self.bank.rectify,
-                "rank": self.bank.reduce.out_features, "names": self.bank.names,
-            }  # fmt: skip
         kinds = {task: kind for kind, task in TASKS.items()}
         metadata = {
             "kind": "student", "backbone": self.name, "timm_kwargs": self.timm_kwargs, "layers": self.layers,
             "grid": self.grid[0], "image_px": self.image_px, "embed_dim": self.embed_dim,
             "task": {"kind": kinds.get(type(self.task), type(self.task).__name__), "fields": asdict(self.task)},
-            "feature_augmentation": self.feature_augmentation_options, "bank": bank,
+            "feature_augmentation": self.feature_augmentation_options,
+            "bank": None if self.bank is None else {"options": self.bank.options, "names": self.bank.names},
         }  # fmt: skip
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
         safetensors.torch.save_file(state, path, {"prockd": json.dumps(metadata)})
@@ -253,9 +245,8 @@ class Student(nn.Module):
             task = TASKS[kind](**fields)
         bank = None
         if metadata["bank"] is not None:
-            names = metadata["bank"].pop("names")
-            bank = PrototypeBank(**metadata["bank"])
-            bank.names = names
+            bank = PrototypeBank(**metadata["bank"]["options"])
+            bank.names = metadata["bank"]["names"]
         options = {name: metadata[name] for name in ("feature_augmentation", "embed_dim", "layers", "grid", "image_px")}
         student = cls(metadata["backbone"], task, bank, **options, **metadata["timm_kwargs"])
         try:

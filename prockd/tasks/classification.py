@@ -28,14 +28,13 @@ class Classification(Task):
         class_weights: C factors of the loss of each class, of its yes with ``multi_label``; empty for none. See
             :meth:`balanced`.
 
-    Examples:
-        >>> import torch
-        >>> task = Classification(2, ("cat", "dog"))
-        >>> scores = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-        >>> task.decode(scores, image_px=32).tolist()
-        [0, 1]
-        >>> round(float(task.loss(scores, torch.tensor([0, 1]))), 3)
-        0.22
+    >>> import torch
+    >>> task = Classification(2, ("cat", "dog"))
+    >>> scores = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    >>> task.decode(scores, image_px=32).tolist()
+    [0, 1]
+    >>> round(float(task.loss(scores, torch.tensor([0, 1]))), 3)
+    0.22
     """
 
     multi_label: bool = False

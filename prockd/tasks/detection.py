@@ -31,13 +31,12 @@ class Detection(Task):
         dropout: share of the features' channels, 0..1, that the detector does without in each training step: with few
             boxes it otherwise learns them by heart.
 
-    Examples:
-        >>> import torch
-        >>> task = Detection(2, ("cat", "dog"), detector="fcos", width=32, num_levels=2)
-        >>> head = task.head(8, (4, 4), image_px=32).eval()  # reads 4 x 4 patches of 8 values
-        >>> boxes = task.decode(head(torch.zeros(1, 16, 8)), image_px=64)[0]
-        >>> len(boxes.above(0.5))  # nothing learned, nothing detected
-        0
+    >>> import torch
+    >>> task = Detection(2, ("cat", "dog"), detector="fcos", width=32, num_levels=2)
+    >>> head = task.head(8, (4, 4), image_px=32).eval()  # reads 4 x 4 patches of 8 values
+    >>> boxes = task.decode(head(torch.zeros(1, 16, 8)), image_px=64)[0]
+    >>> len(boxes.above(0.5))  # nothing learned, nothing detected
+    0
     """
 
     detector: str = "fcos"

@@ -25,16 +25,17 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: np.ndarray) -> "Boxes":
+    def select(self, rows: np.ndarray) -> "Boxes":
+        """Some of them, by index or by True and False."""
         return Boxes(self.boxes[rows], self.labels[rows], self.scores[rows])
 
     def above(self, score: float) -> "Boxes":
         """Those with at least this score."""
-        return self[self.scores >= score]
+        return self.select(self.scores >= score)
 
     def distinct(self, iou: float = 0.5) -> "Boxes":
         """The best of each place, whatever its class: those that overlap no better one by more than this IoU."""
-        return self[nms(torch.tensor(self.boxes), torch.tensor(self.scores), iou).numpy()]
+        return self.select(nms(torch.tensor(self.boxes), torch.tensor(self.scores), iou).numpy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,12 +27,11 @@ class Segmentation(Task):
         dice_weight: weight of the Dice loss beside the cross-entropy.
         class_weights: C factors of the cross-entropy of each class; empty for none.
 
-    Examples:
-        >>> import torch
-        >>> task = Segmentation(3, ("background", "leg", "tail"), width=16)
-        >>> scores = task.head(8, (4, 4), image_px=32)(torch.zeros(2, 16, 8))  # features of 4 x 4 patches
-        >>> task.decode(scores, image_px=64).shape
-        (2, 64, 64)
+    >>> import torch
+    >>> task = Segmentation(3, ("background", "leg", "tail"), width=16)
+    >>> scores = task.head(8, (4, 4), image_px=32)(torch.zeros(2, 16, 8))  # features of 4 x 4 patches
+    >>> task.decode(scores, image_px=64).shape
+    (2, 64, 64)
     """
 
     width: int = 64

@@ -1,7 +1,7 @@
 """Student, projector and bank as one module, and the terms of the loss on what it gives."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -46,12 +46,27 @@ TERMS: Mapping[str, Term] = {
 """The outputs that a term reads and its value, by the name that has a knob ``<name>_weight`` (task: always 1)."""
 
 
+def term_of(name: str) -> Term:
+    """A term of ``TERMS``, or else the transfer that :mod:`prockd.training.losses` has by this name."""
+
+    def transfer(d: "Distiller", out: dict[str, Any], _: Any) -> Tensor:
+        value: Tensor = getattr(losses, name)(out["features"], out["u"], d.prototypes, d.temperature)
+        return value
+
+    return TERMS.get(name, (("features", "u"), transfer))
+
+
+def term_names(config: Any) -> list[str]:
+    """The terms that have a knob ``<name>_weight`` in a configuration, and the task's."""
+    return ["task", *(f.name.removesuffix("_weight") for f in fields(config) if f.name.endswith("_weight"))]
+
+
 class Distiller(nn.Module):
     """Student, projector and bank in one module, so that one forward pass gives all that the loss compares.
 
     Args:
         student: the student with its bank.
-        weights: of each term of ``TERMS``; those of weight 0 are not computed.
+        weights: of each term by name, see :func:`term_of`; those of weight 0 are not computed.
         hint_width: values of a patch of the teacher's last map, which the projector gives for the hint; 0 for none.
         train_bank: whether the prototypes learn too.
         temperature: of the assignments.
@@ -111,8 +126,8 @@ class Distiller(nn.Module):
         out = outputs.predictions | outputs.maps
         return {
             name: value(self, out, targets)
-            for name, (reads, value) in TERMS.items()
-            if self.weights[name] and all(key in out for key in reads)
+            for name, (reads, value) in ((name, term_of(name)) for name, weight in self.weights.items() if weight)
+            if all(key in out for key in reads)
         }
 
     def task_loss(self, prediction: Any, targets: Any) -> Float[Tensor, ""]:

@@ -11,8 +11,7 @@ from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
-
-TRANSFER = ("assignment_weight", "feature_weight")
+from prockd.training.distiller import term_names, term_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,8 @@ def check_inputs(student: Student, inputs: Inputs, config: DistillConfig, num_pr
             "teacher features belong to other images than the labelled ones: "
             "extract() the same images in the same order"
         )
-    wants_bank = [name for name in (*TRANSFER, "teacher_branch_weight") if getattr(config, name)]
+    transfers = [f"{name}_weight" for name in term_names(config) if "u" in term_of(name)[0]]
+    wants_bank = [name for name in (*transfers, "teacher_branch_weight") if getattr(config, name)]
     if teacher is not None and bank is None and wants_bank:
         raise ValueError(
             f"{', '.join(wants_bank)} > 0 need prototypes: pass bank=pk.discover(features) to Student, or set them to 0"
@@ -101,7 +101,7 @@ def check_inputs(student: Student, inputs: Inputs, config: DistillConfig, num_pr
         )
     if inputs.more_images is not None and not config.unlabelled_batch:
         raise ValueError("unlabelled images are given, but unlabelled_batch is 0: say how many to add to each step")
-    if config.label_free_steps and not config.hint_weight and not (bank and any(getattr(config, w) for w in TRANSFER)):
+    if config.label_free_steps and not config.hint_weight and not (bank and any(getattr(config, w) for w in transfers)):
         raise ValueError(
             "label_free_steps learn from transfer alone: "
             "set assignment_weight or feature_weight (with prototypes) or hint_weight above 0"

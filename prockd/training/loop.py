@@ -22,7 +22,7 @@ from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
 from prockd.training.batches import Source, shuffled
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
-from prockd.training.distiller import TERMS, Distiller, Outputs
+from prockd.training.distiller import Distiller, Outputs, term_names
 from prockd.training.inputs import Inputs, check_inputs, open_inputs
 from prockd.training.processes import Processes, connect, norm_statistics
 
@@ -201,7 +201,7 @@ def learning_rate(step: int, config: DistillConfig) -> float:
 
 def make_distiller(student: Student, config: DistillConfig, hint_width: int = 0) -> Distiller:
     """The module of these knobs; ``hint_width`` is the width of the teacher's last map."""
-    weights = {name: getattr(config, f"{name}_weight", 1.0) for name in TERMS}
+    weights = {name: getattr(config, f"{name}_weight", 1.0) for name in term_names(config)}
     return Distiller(
         student, weights, hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
         temperature=config.temperature, teacher_reads=config.teacher_reads, label_smoothing=config.label_smoothing,

@@ -1,4 +1,8 @@
-"""Losses as free functions. Student first, teacher second; every value is a mean over patches or images."""
+"""Losses as free functions. Student first, teacher second; every value is a mean over patches or images.
+
+A knob ``<name>_weight`` whose term is not in :data:`prockd.training.distiller.TERMS` weighs the function ``<name>`` of
+this file, called as ``name(student, teacher, prototypes, temperature)``: patches (B, N, E), prototypes (K, E).
+"""
 
 import torch
 import torch.nn.functional as F
