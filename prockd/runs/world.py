@@ -229,14 +229,11 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
     """The teacher of the settings; None for labels alone. One without weights is random, and always the same."""
     if settings.name == NO_TEACHER:
         return None
-    knobs = {
-        f.name: getattr(settings, f.name) or None
-        for f in fields(settings)
-        if f.name not in ("name", "precision", "options")
-    }
+    own = [f.name for f in fields(settings) if f.name not in ("name", "precision", "pretrained", "options")]
+    knobs: dict[str, Any] = {name: getattr(settings, name) or None for name in own}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        teacher = Teacher(settings.name, **knobs | {"pretrained": settings.pretrained}, **settings.options)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would move the generators of GPUs too
+        teacher = Teacher(settings.name, pretrained=settings.pretrained, **knobs, **settings.options)
     if settings.name != FARMYARD and not settings.weights and not settings.pretrained:
         remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
         warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
