@@ -60,6 +60,9 @@ class Distiller(nn.Module):
         recoloured: share of the images that the student sees in other colours.
     """
 
+    student: Student
+    temperature: float
+
     def __init__(
         self,
         student: Student,
