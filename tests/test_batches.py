@@ -126,14 +126,6 @@ def test_the_teacher_itself_and_its_features_say_the_same_of_whole_images(teache
         torch.testing.assert_close(exact.last, replayed.last, atol=5e-3, rtol=5e-3)
 
 
-def test_a_student_gets_its_images_in_the_memory_format_that_it_asks_for(packed):
-    for form in (torch.channels_last, torch.contiguous_format):
-        student = made()
-        student.memory_format = form
-        batch = Source(packed).batch(np.arange(4), whole_images(4), student, torch.device("cpu"))
-        assert batch.images.is_contiguous(memory_format=form)
-
-
 @pytest.mark.parametrize(("total", "batch"), [(10, 4), (10, 5), (3, 8), (7, 7), (1, 2)])
 def test_every_image_comes_once_an_epoch(total, batch):
     steps = [shuffled(total, batch, 0, step) for step in range(3 * total)]

@@ -122,19 +122,20 @@ def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Te
     generators = [np.random.default_rng(seed) for seed in seeds]
     order = torch.from_numpy(np.stack([g.permutation(3) for g in generators])).to(images.device)
     draw = torch.from_numpy(np.stack([g.random(3, np.float32) for g in generators], 1)).to(images.device)
-    negative, contrast, brightness = draw[:, :, None, None, None]
+    draw = draw[:, :, None, None, None]
     images = images.gather(1, order[:, :, None, None].expand_as(images))
-    images = torch.where(negative < 0.3, 1 - images, images)
-    return ((images - 0.5) * (0.5 + contrast) + 0.25 + 0.5 * brightness).clamp(0, 1)
+    images = torch.where(draw[0] < 0.3, 1 - images, images)
+    return ((images - 0.5) * (0.5 + draw[1]) + 0.25 + 0.5 * draw[2]).clamp(0, 1)
 
 
-def to_unit(pixels: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Float[Tensor, "B 3 H W"]:
-    """Pixels 0..255 as floats 0..1; most convolutions on a CPU are fastest in channels-last memory."""
-    return (pixels.float() / 255).contiguous(memory_format=memory_format)
+def to_unit(pixels: Tensor) -> Float[Tensor, "B 3 H W"]:
+    """Pixels 0..255 as floats 0..1, in channels-last memory, which most convolutions on a CPU prefer."""
+    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 def resize(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:
     """Square images of another size, antialiased; those that have it come back as they are."""
     if images.shape[-1] == side_px:
         return images
-    return F.interpolate(images, (side_px, side_px), mode="bilinear", antialias=True, align_corners=False)
+    resized: Tensor = F.interpolate(images, (side_px, side_px), mode="bilinear", antialias=True, align_corners=False)
+    return resized

@@ -79,11 +79,12 @@ def evaluate(
     task, images = student.task, packed_for(student, dataset)
     task.check(images)
     decoded = decode_all(student, images, batch_size, device)
-    z, *z_plus = (task.score(predictions, images) for predictions in decoded)
-    plus = z_plus[0] if z_plus else None
+    z, z_plus = [*(task.score(predictions, images) for predictions in decoded), None][:2]
+    assert z is not None
     return Scores(
-        z.value, plus and plus.value, decoded[0], decoded[1] if plus else None, task.truth(images), task.metric,
-        z.per_class, plus and plus.per_class, z.details, plus.details if plus else {}, task.class_metric,
+        z.value, None if z_plus is None else z_plus.value, decoded[0], None if z_plus is None else decoded[1],
+        task.truth(images), task.metric, z.per_class, None if z_plus is None else z_plus.per_class, z.details,
+        {} if z_plus is None else z_plus.details, task.class_metric,
     )  # fmt: skip
 
 
@@ -103,12 +104,11 @@ def predict(
     (3, 96, 96)
 
     Args:
-        student: who predicts; it stays on its device and in its mode.
-        dataset: images; packed at the student's size when they are not packed yet. Masks and boxes are in pixels of
-            the packed images.
+        student: who predicts.
+        dataset: images, packed as :func:`evaluate` does; masks and boxes are in pixels of the packed images.
         augmented: give z+ rather than z.
         batch_size: images in a pass.
-        device: where the student runs; None is where it is, or from the CPU the GPU if there is one.
+        device: as of :func:`evaluate`.
 
     Returns:
         See :data:`prockd.tasks.task.Decoded`.

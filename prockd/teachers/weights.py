@@ -6,6 +6,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,18 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
     """
     plain = name.split("/")[-1].split(".")[0]
     if not timm.is_model(plain):
-        near = [
-            *difflib.get_close_matches(plain, TEACHER_PRESETS, n=2),
-            *timm.list_models(f"*{plain}*")[:5],
-            *difflib.get_close_matches(plain, timm.list_models(), n=5),
-        ]
-        raise WeightsError(
-            f"timm has no model {name!r}" + (f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else "")
-        )
-    sized: dict[str, Any] = (
-        {"img_size": image_px} if image_px is not None else {}
-    )  # transformers must know it, others refuse it
+        near = [*difflib.get_close_matches(plain, TEACHER_PRESETS, n=2), *timm.list_models(f"*{plain}*")[:5]]
+        near += difflib.get_close_matches(plain, timm.list_models(), n=5)
+        hint = f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else ""
+        raise WeightsError(f"timm has no model {name!r}{hint}")
+    make = partial(timm.create_model, name, pretrained=pretrained, num_classes=0, **timm_kwargs)
     try:
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sized, **timm_kwargs)
-        except TypeError as error:
+            return make() if image_px is None else make(img_size=image_px)
+        except TypeError as error:  # transformers must know their size, others refuse it
             if "img_size" not in str(error):
                 raise
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **timm_kwargs)
+            return make()
     except Exception as error:
         if not pretrained:
             raise
@@ -121,23 +116,17 @@ def load_weights(backbone: Any, path: Path) -> None:
     Raises:
         WeightsError: names missing or unexpected, or shapes that differ.
     """
-    state = read_weights(path)
-    classifier = backbone.pretrained_cfg.get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    own = backbone.state_dict()
+    own, state = backbone.state_dict(), read_weights(path)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
         state = converted(state, backbone)
-    state = {
-        k: v for k, v in state.items() if k in own or k.split(".")[0] not in {head.split(".")[0] for head in heads}
-    }
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    heads = {head.split(".")[0] for head in ((classifier,) if isinstance(classifier, str) else classifier)}
+    state = {k: v for k, v in state.items() if k in own or k.split(".")[0] not in heads}
+    shapes = [(k, tuple(state[k].shape), tuple(v.shape)) for k, v in own.items() if k in state]
     problems = {
         "missing": sorted(own.keys() - state.keys()),
         "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{k}: {tuple(state[k].shape)}, needed {tuple(own[k].shape)}"
-            for k in own
-            if k in state and state[k].shape != own[k].shape
-        ],
+        "of another shape": [f"{k}: {given}, needed {needed}" for k, given, needed in shapes if given != needed],
     }
     if any(problems.values()):
         counts = "; ".join(f"{len(names)} {kind}, such as {names[0]}" for kind, names in problems.items() if names)

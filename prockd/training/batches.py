@@ -91,8 +91,7 @@ class Source:
         pixels = torch.from_numpy(np.array(self.images.pixels[rows])).to(device).float()
         pixels = torch.where(crops.mirrored.to(device)[:, None, None, None], pixels.flip(3), pixels)
         regions = crops.regions.to(device)
-        cropped = cut_maps(pixels, regions, (student.image_px, student.image_px))
-        images = to_unit(cropped, getattr(student, "memory_format", torch.channels_last))
+        images = to_unit(cut_maps(pixels, regions, (student.image_px, student.image_px)))
         labelled = 0 if self.task is None else len(rows)
         if self.teacher is None:
             return Batch(images, labelled)
@@ -102,16 +101,16 @@ class Source:
             regions = whole_images(len(rows)).regions.to(device)
         else:
             patches, last = self.replay(self.teacher, rows, crops.mirrored, device)
-        last = cut_maps(last, regions, student.last_grid) if last is not None and self.wants_last else None
-        return Batch(images, labelled, cut_maps(patches, regions, student.grid), last)
+        cut_last = None if last is None else cut_maps(last, regions, student.last_grid)
+        return Batch(images, labelled, cut_maps(patches, regions, student.grid), cut_last)
 
     @torch.no_grad()
-    def look(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tensor, Tensor]:
-        """The teacher's patches and last map of the crops themselves."""
+    def look(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tensor, Tensor | None]:
+        """The teacher's patches and, where it is wanted, last map of the crops themselves."""
         assert isinstance(self.teacher, Teacher)
         maps = self.teacher(images)
         patches = fuse_layers(maps, self.teacher.grid)
-        return patches if self.bank is None else embedded(self.bank, patches), maps[-1]
+        return patches if self.bank is None else embedded(self.bank, patches), maps[-1] if self.wants_last else None
 
     def replay(
         self, features: PatchFeatures, rows: np.ndarray, mirrored: Tensor, device: torch.device
@@ -125,7 +124,7 @@ class Source:
         if self.embedded is not None:
             return read(self.embedded), read(features.maps[-1]) if self.wants_last else None
         maps = [read(m) for m in features.maps]
-        return fuse_layers(maps, features.grid), maps[-1]
+        return fuse_layers(maps, features.grid), maps[-1] if self.wants_last else None
 
 
 @torch.no_grad()
@@ -143,7 +142,8 @@ def embed_all(bank: PrototypeBank, features: PatchFeatures, *, chunk: int = 128)
 
 def embedded(bank: PrototypeBank, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B E h w"]:
     """U as maps."""
-    return bank.embed(fused).transpose(1, 2).unflatten(2, fused.shape[2:])
+    u = bank.embed(fused)  # (B, N, E)
+    return u.transpose(1, 2).reshape(len(u), -1, *fused.shape[2:])
 
 
 def shuffled(total: int, batch: int, seed: int, step: int) -> np.ndarray:

@@ -75,6 +75,9 @@ class Distiller(nn.Module):
         recoloured: share of the images that the student sees in other colours.
     """
 
+    student: Student
+    temperature: float
+
     def __init__(
         self,
         student: Student,

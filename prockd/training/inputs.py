@@ -1,6 +1,4 @@
-"""What :func:`prockd.distill` is given, as images and what a teacher says of them; what does not fit is refused."""
-
-from dataclasses import dataclass
+"""What :func:`prockd.distill` is given, as packed images and the teacher's part; what does not fit is refused."""
 
 import numpy as np
 import torch
@@ -13,22 +11,8 @@ from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
 from prockd.training.distiller import term_names, term_of
 
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Images and the teacher's part, or the teacher itself, for the labelled and for more images.
-
-    Attributes:
-        images: labelled.
-        teacher: of the labelled images; None to learn from labels alone.
-        more_images: for transfer only; None without.
-        more_teacher: of those.
-    """
-
-    images: PackedImages
-    teacher: PatchFeatures | Teacher | None = None
-    more_images: PackedImages | None = None
-    more_teacher: PatchFeatures | Teacher | None = None
+Taught = tuple[PackedImages, PatchFeatures | Teacher | None]
+"""Images, and a teacher's features of them or the teacher itself; None to learn from labels alone."""
 
 
 def open_inputs(
@@ -40,89 +24,86 @@ def open_inputs(
     *,
     device: torch.device,
     progress: bool = True,
-) -> Inputs:
-    """Pack images and, with ``config.store == "maps"``, pass them through a teacher that is given itself.
+) -> tuple[Taught, Taught | None]:
+    """The labelled images and the unlabelled ones, packed; with a store, a teacher itself becomes its features.
 
     Raises:
         ValueError: features where the teacher is needed, or images where features are.
     """
-    size = image_px
-    if features is not None:
-        size = features.image_px if isinstance(features, Teacher) else features.images.image_px
-
-    def packed(images: ImageDataset | PackedImages) -> PackedImages:
-        return images if isinstance(images, PackedImages) else pack(images, size, progress=progress)
-
-    def seen(images: PackedImages | None) -> PatchFeatures | Teacher | None:
-        if images is None or not isinstance(features, Teacher) or config.store == "none":
-            return features if images is not None else None
-        views = ("plain", "mirrored") if config.flip else ("plain",)
-        return extract(features, images, views=views, device=device, progress=progress)
-
     if config.store == "none" and isinstance(features, PatchFeatures):
         raise ValueError("store='none' keeps no features: pass the teacher itself, features=Teacher(...)")
-    images = packed(dataset)
+    if isinstance(features, PatchFeatures) and not isinstance(unlabelled, PatchFeatures | None):
+        message = "features=Teacher(...), or unlabelled=extract(teacher, images)"
+        raise ValueError(f"unlabelled images need a teacher: {message}")
+    sized = features.images if isinstance(features, PatchFeatures) else features
+    size = image_px if sized is None else sized.image_px
+    views = ("plain", "mirrored") if config.flip else ("plain",)
+
+    def taught(given: ImageDataset | PackedImages, seen: PatchFeatures | Teacher | None) -> Taught:
+        images = given if isinstance(given, PackedImages) else pack(given, size, progress=progress)
+        if isinstance(seen, Teacher) and config.store == "maps":
+            seen = extract(seen, images, views=views, device=device, progress=progress)
+        return images, seen
+
+    if unlabelled is None:
+        return taught(dataset, features), None
     if isinstance(unlabelled, PatchFeatures):
-        more = unlabelled.images
-        return Inputs(images, seen(images), more, seen(more) if config.store == "none" else unlabelled)
-    if unlabelled is not None and isinstance(features, PatchFeatures):
-        raise ValueError(
-            "unlabelled images need a teacher: features=Teacher(...), or unlabelled=extract(teacher, images)"
-        )
-    more = None if unlabelled is None else packed(unlabelled)
-    return Inputs(images, seen(images), more, seen(more))
+        return taught(dataset, features), (unlabelled.images, unlabelled if config.store == "maps" else features)
+    return taught(dataset, features), taught(unlabelled, features)
 
 
-def check_inputs(student: Student, inputs: Inputs, config: DistillConfig, num_processes: int = 1) -> None:
+def check_inputs(
+    student: Student, labelled: Taught, more: Taught | None, config: DistillConfig, num_processes: int = 1
+) -> None:
     """Refuse combinations that would silently train something else than was asked.
 
     Raises:
         ValueError: says which argument does not fit and what to pass.
     """
-    student.task.check(inputs.images)
-    for name, size in (("batch_size", config.batch_size), ("unlabelled_batch", config.unlabelled_batch)):
-        if 0 < size < num_processes:
-            raise ValueError(f"{name}={size} for {num_processes} processes: each needs an image in every step")
-    teacher, bank = inputs.teacher, student.bank
-    if isinstance(teacher, PatchFeatures) and not same_images(teacher.images, inputs.images):
-        raise ValueError(
-            "teacher features belong to other images than the labelled ones: "
-            "extract() the same images in the same order"
-        )
+    (images, teacher), bank = labelled, student.bank
+    student.task.check(images)
     transfers = [f"{name}_weight" for name in term_names(config) if "u" in term_of(name)[0]]
-    wants_bank = [name for name in (*transfers, "teacher_branch_weight") if getattr(config, name)]
-    if teacher is not None and bank is None and wants_bank:
-        raise ValueError(
-            f"{', '.join(wants_bank)} > 0 need prototypes: pass bank=pk.discover(features) to Student, or set them to 0"
-        )
-    if teacher is None and (config.label_free_steps or inputs.more_images is not None):
-        raise ValueError(
-            "unlabelled images and label_free_steps are for transfer: pass features= of the labelled images too"
-        )
-    if inputs.more_images is not None and not config.unlabelled_batch:
-        raise ValueError("unlabelled images are given, but unlabelled_batch is 0: say how many to add to each step")
-    if config.label_free_steps and not config.hint_weight and not (bank and any(getattr(config, w) for w in transfers)):
-        raise ValueError(
-            "label_free_steps learn from transfer alone: "
-            "set assignment_weight or feature_weight (with prototypes) or hint_weight above 0"
-        )
-    for features in (teacher, inputs.more_teacher):
-        if isinstance(features, PatchFeatures) and config.flip and "mirrored" not in features.views:
-            raise ValueError(
-                f"flip mirrors half of the images, but the teacher saw them {' and '.join(features.views)} only: "
-                "extract(..., views=('plain', 'mirrored')), or DistillConfig(flip=False)"
-            )
-        if isinstance(features, PatchFeatures) and bank is not None:
-            bank.check(features)
-    if isinstance(teacher, Teacher) and bank is not None and bank.teacher not in ("", teacher.fingerprint):
-        raise ValueError(f"the bank was learned from teacher {bank.teacher[:8]}, not from {teacher!r}: pass that one")
+    transfer = [name for name in transfers if getattr(config, name)]
+    need_bank = transfer + (["teacher_branch_weight"] if config.teacher_branch_weight else [])
+    small = [
+        f"{n}={getattr(config, n)}"
+        for n in ("batch_size", "unlabelled_batch")
+        if 0 < getattr(config, n) < num_processes
+    ]
+    other_images = isinstance(teacher, PatchFeatures) and not same_images(teacher.images, images)
+    other_teacher = isinstance(teacher, Teacher) and bank is not None and bank.teacher not in ("", teacher.fingerprint)
+    problems = {
+        f"{' and '.join(small)} for {num_processes} processes: each needs an image in every step": bool(small),
+        "teacher features belong to other images than the labelled ones: extract() the same images in the same order":
+            other_images,
+        f"{', '.join(need_bank)} > 0 need prototypes: pass bank=pk.discover(features) to Student, or set them to 0":
+            teacher is not None and bank is None and bool(need_bank),
+        "unlabelled images and label_free_steps are for transfer: pass features= of the labelled images too":
+            teacher is None and (config.label_free_steps > 0 or more is not None),
+        "unlabelled images are given, but unlabelled_batch is 0: say how many to add to each step":
+            more is not None and not config.unlabelled_batch,
+        "label_free_steps learn from transfer alone: set assignment_weight or feature_weight (with prototypes) or "
+        "hint_weight above 0":
+            config.label_free_steps > 0 and not config.hint_weight and not (bank and transfer),
+        f"the bank was learned from another teacher than {teacher!r}: pass that one": other_teacher,
+    }  # fmt: skip
+    for message, is_so in problems.items():
+        if is_so:
+            raise ValueError(message)
+    for features in (teacher, more and more[1]):
+        if isinstance(features, PatchFeatures):
+            if config.flip and "mirrored" not in features.views:
+                raise ValueError(
+                    f"flip mirrors half of the images, but the teacher saw them {' and '.join(features.views)} only: "
+                    "extract(..., views=('plain', 'mirrored')), or DistillConfig(flip=False)"
+                )
+            if bank is not None:
+                bank.check(features)
 
 
 def same_images(first: PackedImages, second: PackedImages) -> bool:
     """Whether two packs hold the same images in the same order; where their sizes allow it, some are compared."""
-    if first.ids != second.ids:
-        return False
-    if first.fingerprint == second.fingerprint or first.image_px != second.image_px:
-        return True
+    if first.ids != second.ids or first.fingerprint == second.fingerprint or first.image_px != second.image_px:
+        return first.ids == second.ids
     some = slice(None, None, max(1, len(first) // 8))
     return bool(np.array_equal(first.pixels[some], second.pixels[some]))

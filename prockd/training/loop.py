@@ -4,8 +4,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from prockd.teachers.teacher import Teacher
 from prockd.training.batches import Source, shuffled
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
 from prockd.training.distiller import Distiller, Outputs, term_names
-from prockd.training.inputs import Inputs, check_inputs, open_inputs
-from prockd.training.processes import Processes, connect, norm_statistics
+from prockd.training.inputs import Taught, check_inputs, open_inputs
+from prockd.training.processes import Processes, connect
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -68,7 +68,8 @@ class Trainer:
 
     Args:
         distiller: what learns; on its device already.
-        inputs: checked images and teacher.
+        labelled: images and teacher, checked.
+        more: the same of unlabelled images.
         config: every knob.
         processes: who shares each batch.
         folder: where checkpoints are written; None for nowhere.
@@ -77,20 +78,20 @@ class Trainer:
     def __init__(
         self,
         distiller: Distiller,
-        inputs: Inputs,
+        labelled: Taught,
+        more: Taught | None,
         config: DistillConfig,
         processes: Processes,
         folder: Path | None = None,
     ) -> None:
-        self.distiller, self.student, self.config, self.processes = distiller, distiller.student, config, processes
-        self.folder = folder
-        bank = None if config.train_bank else self.student.bank
-        crops: dict[str, Any] = {"min_crop": config.min_crop, "flip": config.flip}
-        crops["wants_last"] = config.hint_weight > 0
-        self.labelled = Source(inputs.images, inputs.teacher, bank, task=self.student.task, **crops)
-        self.more = None
-        if inputs.more_images is not None:
-            self.more = Source(inputs.more_images, inputs.more_teacher, bank, **crops)
+        self.distiller, self.config, self.processes, self.folder = distiller, config, processes, folder
+        student = distiller.student
+        source = partial(
+            Source, bank=None if config.train_bank else student.bank, min_crop=config.min_crop, flip=config.flip,
+            wants_last=config.hint_weight > 0,
+        )  # fmt: skip
+        self.labelled = source(*labelled, task=student.task)
+        self.more = None if more is None else source(*more)
         self.parameters = [p for p in distiller.parameters() if p.requires_grad]
         matrices, others = [p for p in self.parameters if p.ndim > 1], [p for p in self.parameters if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
@@ -103,10 +104,9 @@ class Trainer:
         self, history: History, callbacks: Sequence[Callback], *, log_every: int, checkpoint_every: int, progress: bool
     ) -> None:
         """All steps from where the history ends; the history is changed in place."""
-        steps, first, began = self.config.steps, history.step, time.perf_counter()
+        steps, first, began, processes = self.config.steps, history.step, time.perf_counter(), self.processes
         spent = history.rows[-1]["seconds"] if history.rows else 0.0
-        hidden = not progress or not self.processes.is_main
-        bar = tqdm(range(first, steps), initial=first, total=steps, desc="student", unit="step", disable=hidden)
+        bar = tqdm(range(first, steps), initial=first, total=steps, desc="student", unit="step", disable=not progress)
         for step in bar:
             values = self.step(step)
             history.step = step + 1
@@ -117,10 +117,11 @@ class Trainer:
                 row |= {name: float(value) for name, value in values.items()}
                 history.rows.append(row)
                 bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "task") if key in row})
-                history.stopped = self.processes.any(any([callback(step, row) for callback in callbacks]))
+                history.stopped = processes.once(lambda: any([bool(call(step, row)) for call in callbacks]))  # noqa: B023
             if last or history.stopped or (self.folder and history.step % checkpoint_every == 0):
-                self.processes.average(norm_statistics(self.distiller))
-                if self.folder and self.processes.is_main:
+                # each process counted its own images in its batch norms
+                processes.average([b for name, b in self.distiller.named_buffers() if "running_" in name])
+                if self.folder and processes.is_main:
                     save_checkpoint(self.folder, self.parts, asdict(self.config), history.rows, history.step)
             if history.stopped:
                 break
@@ -133,26 +134,26 @@ class Trainer:
         Raises:
             NonFiniteLossError: loss or gradient are not finite; with fp16 the scaler skips such a gradient.
         """
-        rate, most = learning_rate(step, self.config), self.config.clip_grad_norm
+        rate, longest = learning_rate(step, self.config), self.config.clip_grad_norm
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         rows, terms = self.terms(step)
         loss = self.distiller.total(terms)
-        values = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
+        values = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
         problem = "" if loss.isfinite() else f"the loss is {float(values['loss'])}"
         if not problem:
             self.optimiser.zero_grad()
-            self.scaler.scale(loss).backward()
+            torch.autograd.backward(self.scaler.scale(loss))
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             self.processes.average(gradients)
             self.scaler.unscale_(self.optimiser)
             norm = torch.nn.utils.get_total_norm(gradients)
-            if most:
-                torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
+            if longest:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, longest, norm)
             if not self.scaler.is_enabled() and not norm.isfinite():
                 problem = f"the loss is {float(values['loss']):.3g} and its gradient {float(norm)}"
         if problem:
-            each = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
+            each = ", ".join(f"{name} {float(values[name]):.3g}" for name in terms)
             kept = f" The last good checkpoint is in {self.folder}." if self.folder else ""
             raise NonFiniteLossError(
                 f"{problem} at step {step} ({each}); lower lr (now {rate:.2g}) or look at the images of this batch: "
@@ -164,17 +165,17 @@ class Trainer:
 
     def terms(self, step: int) -> tuple[np.ndarray, dict[str, Tensor]]:
         """The labelled rows of a step, and the terms of the loss of its whole batch, of which each has seen a share."""
-        config, processes, device = self.config, self.processes, self.processes.device
+        config, processes, student = self.config, self.processes, self.distiller.student
+        device, share = processes.device, slice(processes.rank, None, processes.count)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = shuffled(len(self.labelled.images), config.batch_size, config.seed, step)
-        crops, mine, total = self.labelled.crops(len(rows), generator), processes.share(len(rows)), len(rows)
-        batch = self.labelled.batch(rows[mine], crops[mine], self.student, device)
-        everything = mine
+        crops, sizes = self.labelled.crops(len(rows), generator), [len(rows)]
+        batch = self.labelled.batch(rows[share], crops[share], student, device)
         if self.more is not None:
-            more = shuffled(len(self.more.images), config.unlabelled_batch, config.seed + 1, step)
-            cut, share = self.more.crops(len(more), generator), processes.share(len(more))
-            batch = batch.joined(self.more.batch(more[share], cut[share], self.student, device))
-            everything, total = np.concatenate([mine, len(rows) + share]), len(rows) + len(more)
+            others = shuffled(len(self.more.images), config.unlabelled_batch, config.seed + 1, step)
+            cut = self.more.crops(len(others), generator)
+            batch = batch.joined(self.more.batch(others[share], cut[share], student, device))
+            sizes.append(len(others))
         if step < config.label_free_steps:
             batch = replace(batch, labelled=0)
         # what the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
@@ -183,11 +184,11 @@ class Trainer:
         with autocast(device, config.mixed_precision):
             outputs = self.distiller(batch)
         outputs = Outputs(
-            map_tensors(lambda t: processes.gather(t.float(), mine, len(rows)), outputs.predictions),
-            map_tensors(lambda t: processes.gather(t.float(), everything, total), outputs.maps),
+            map_tensors(lambda t: processes.gather(t.float(), len(rows)), outputs.predictions),
+            map_tensors(lambda t: processes.gather(t.float(), *sizes), outputs.maps),
         )
         seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
-        targets = self.labelled.targets(rows, crops, self.student, device) if batch.labelled else None
+        targets = self.labelled.targets(rows, crops, student, device) if batch.labelled else None
         return rows, self.distiller.terms(outputs, targets)
 
 
@@ -252,7 +253,7 @@ def distill(
         val: images scored once, after the last step.
         run_dir: where config, metrics and checkpoints are written.
         resume: go on from the last checkpoint in ``run_dir``; ends in the same weights as an uninterrupted run.
-        callbacks: called at each logged step, in every process.
+        callbacks: called at each logged step, in the main process.
         log_every: steps between rows of the history.
         checkpoint_every: steps between checkpoints.
         cpu: stay on the CPU even where there is a GPU.
@@ -267,14 +268,16 @@ def distill(
     processes = connect(cpu=cpu)
     device, progress = processes.device, progress and processes.is_main
     with processes.main_first():
-        inputs = open_inputs(dataset, features, unlabelled, config, student.image_px, device=device, progress=progress)
-    check_inputs(student, inputs, config, processes.count)
-    teacher, history = inputs.teacher, History()
+        labelled, more = open_inputs(
+            dataset, features, unlabelled, config, student.image_px, device=device, progress=progress
+        )
+    check_inputs(student, labelled, more, config, processes.count)
+    teacher, history = labelled[1], History()
     with random_state_kept(device):
         seed_global(config.seed, device)
         distiller = make_distiller(student, config, 0 if teacher is None else teacher.widths[-1])
         with on_device(device, distiller, *([teacher] if isinstance(teacher, Teacher) else [])):
-            trainer = Trainer(distiller, inputs, config, processes, folder)
+            trainer = Trainer(distiller, labelled, more, config, processes, folder)
             if folder and resume:
                 history.rows, history.step = load_checkpoint(folder, trainer.parts, asdict(config))
             student.train()
