@@ -202,7 +202,8 @@ class Student(nn.Module):
             "feature_augmentation": self.feature_augmentation_options,
             "bank": None if self.bank is None else {"options": self.bank.options, "names": self.bank.names},
         }  # fmt: skip
-        state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        # copies: CoaT and others use one weight in several places, which safetensors refuses to write
+        state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.state_dict().items()}
         safetensors.torch.save_file(state, path, {"prockd": json.dumps(metadata)})
         return path
 
