@@ -76,7 +76,7 @@ def measure(name: str, steps: int) -> dict[str, object]:
         except Exception as error:
             row |= {
                 "ok": False,
-                "error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else repr(error),
+                "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             }
     return row | {"seconds": round(time.perf_counter() - began, 1)}
 

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,22 +157,37 @@ def test_the_example_makes_squares_as_training_did(exported, fit, tmp_path):
     np.testing.assert_allclose(frame, packed.frames[0], atol=1)
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
-@pytest.mark.parametrize("task", ["classification", "segmentation", "fcos", "retinanet"])
-def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, tmp_path, picture):
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory, picture) -> Path:
+    """A student of each task as a graph, whose script has run in one fresh process that can import no torch."""
     pytest.importorskip("onnxruntime")
-    student = made(task)
-    export_student(student, tmp_path, format="onnx")
+    root = tmp_path_factory.mktemp("graphs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
+        for task in ("classification", "segmentation", "fcos", "retinanet"):
+            student = made(task)
+            export_student(student, root / task, format="onnx")
+            assert student.feature_augmentation is not None  # the student is as it was
     script = f"""
-import runpy, sys
+import contextlib, io, pathlib, runpy, sys
 sys.modules["prockd"] = sys.modules["torch"] = None
-sys.argv = ["load_student.py", {picture!r}]
-sys.path.insert(0, {str(tmp_path)!r})
-runpy.run_path({str(tmp_path / "load_student.py")!r}, run_name="__main__")
+sys.path.insert(0, "")
+for path in pathlib.Path({str(root)!r}).glob("*/load_student.py"):
+    sys.path[0], sys.argv = str(path.parent), [str(path), {picture!r}]
+    sys.modules.pop("picture", None)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        runpy.run_path(str(path), run_name="__main__")
+    path.with_name("shown.txt").write_text(shown.getvalue())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    return root
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation", "fcos", "retinanet"])
+def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, graphs, picture):
+    student = made(task)
+    lines = [line.split("  ") for line in (graphs / task / "shown.txt").read_text().splitlines()]
     with torch.no_grad():
         said = student(read(picture)).logits
     if task in ("fcos", "retinanet"):
@@ -191,24 +207,21 @@ runpy.run_path({str(tmp_path / "load_student.py")!r}, run_name="__main__")
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
 @pytest.mark.parametrize("task", ["classification", "fcos"])
-def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task, tmp_path):
+def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task, graphs):
     onnxruntime = pytest.importorskip("onnxruntime")
-    student = made(task)
-    export_student(student, tmp_path, format="onnx")
-    about = json.loads((tmp_path / "student.json").read_text())
-    assert max(about["largest_difference_from_pytorch"].values()) < 1e-4
-    session = onnxruntime.InferenceSession(tmp_path / "student.onnx", providers=["CPUExecutionProvider"])
+    student, folder = made(task), graphs / task
+    facts = json.loads((folder / "student.json").read_text())
+    assert max(facts["largest_difference_from_pytorch"].values()) < 1e-4
+    session = onnxruntime.InferenceSession(folder / "student.onnx", providers=["CPUExecutionProvider"])
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         logits = student(images).logits
     wanted = logits.outputs if task == "fcos" else {"logits": logits}
     for name, got in zip(wanted, session.run(list(wanted), {"images": images.numpy()}), strict=True):
         np.testing.assert_allclose(got, wanted[name].numpy(), rtol=1e-3, atol=1e-4)
-    assert student.feature_augmentation is not None  # the student is as it was
     if task == "fcos":
-        assert np.load(tmp_path / "anchors.npy").shape == (wanted["cls_logits"].shape[1], 4)
+        assert np.load(folder / "anchors.npy").shape == (wanted["cls_logits"].shape[1], 4)
 
 
 def test_an_onnx_graph_that_computes_something_else_is_refused(tmp_path):

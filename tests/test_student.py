@@ -308,6 +308,15 @@ def test_a_loaded_student_is_the_saved_one_whatever_its_task(bank, images, tmp_p
                 assert np.array_equal(a.boxes if hasattr(a, "boxes") else a, b.boxes if hasattr(b, "boxes") else b)
 
 
+def test_a_backbone_that_uses_one_weight_in_several_places_is_saved_and_loaded(images, tmp_path):
+    student = made().eval()
+    block = student.backbone.layer1[0]
+    block.bn1.weight = block.bn2.weight
+    torch.nn.init.normal_(block.bn1.weight)
+    loaded = Student.load(student.save(tmp_path / "student.safetensors"))
+    assert torch.equal(loaded(images).logits, student(images).logits)
+
+
 def test_a_student_without_a_bank_is_loaded_too(images, tmp_path):
     student = made(embed_dim=24, layers=(2, 3)).eval()
     loaded = Student.load(student.save(tmp_path / "plain.safetensors"))

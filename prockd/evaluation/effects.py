@@ -98,17 +98,10 @@ class PrototypeEffects:
 
 @torch.no_grad()
 def prototype_effects(
-    student: Student,
-    bank: PrototypeBank,
-    dataset: ImageDataset | PackedImages,
-    *,
-    groups: Mapping[str, Sequence[int]] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int = 64,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-) -> PrototypeEffects:
+    student: Student, bank: PrototypeBank, dataset: ImageDataset | PackedImages, *,
+    groups: Mapping[str, Sequence[int]] | None = None, resamples: int = 2000, seed: int = 0, batch_size: int = 64,
+    device: str | torch.device | None = None, progress: bool = True,
+) -> PrototypeEffects:  # fmt: skip
     """Remove each prototype from the augmentation of a trained student, one at a time, and measure what changes.
 
     A metric that follows from counts, as accuracy and IoU do, gets a paired bootstrap over images. Average precision
@@ -166,10 +159,8 @@ def prototype_effects(
                 result.extend(decoded if counts is None else counts)  # counts need the least memory
             bar.update(stop - start)
             start = stop
-    if counts is None:
-        measured = jackknife(task, results, images)
-    else:
-        measured = bootstrap(task, np.array(results), resamples, seed)
+    uncounted = counts is None
+    measured = jackknife(task, results, images) if uncounted else bootstrap(task, np.array(results), resamples, seed)
     names, members = zip(*removals, strict=True)
     return PrototypeEffects(task.metric, (ALL, *task.names), names, members, *measured, len(images))
 
@@ -246,9 +237,8 @@ def jackknife(task: Task, decoded: Sequence[Sequence[Any]], images: PackedImages
 
     def scored(predictions: Sequence[Any], rows: np.ndarray) -> np.ndarray:
         part = [predictions[m] for m in rows]
-        score = task.score(
-            np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part, images.select(rows)
-        )
+        joined = np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part
+        score = task.score(joined, images.select(rows))
         return np.array([score.value, *score.per_class])
 
     every, folds = np.arange(len(images)), min(folds, len(images))

@@ -86,7 +86,9 @@ def export_weights(student: Student, folder: Path) -> tuple[list[Path], dict[str
     written = []
     for name, state in (("backbone", student.backbone.state_dict()), ("head", heads)):
         written.append(folder / f"{name}.safetensors")
-        safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in state.items()}, written[-1])
+        safetensors.torch.save_file(
+            {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}, written[-1]
+        )
     kind = type(student.head)
     head = {"module": Path(inspect.getfile(kind)).stem, "class": kind.__name__, "arguments": student.head.arguments}
     return written, {"head": head}

@@ -79,20 +79,11 @@ class Student(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        backbone: str,
-        task: Task,
-        bank: PrototypeBank | None = None,
-        *,
-        feature_augmentation: Mapping[str, Any] | Any | None = None,
-        embed_dim: int = 96,
-        layers: Sequence[int] | None = None,
-        grid: int | None = None,
-        image_px: int = 96,
-        weights: str | Path | None = None,
-        seed: int = 0,
-        **timm_kwargs: Any,
-    ) -> None:
+        self, backbone: str, task: Task, bank: PrototypeBank | None = None, *,
+        feature_augmentation: Mapping[str, Any] | Any | None = None, embed_dim: int = 96,
+        layers: Sequence[int] | None = None, grid: int | None = None, image_px: int = 96,
+        weights: str | Path | None = None, seed: int = 0, **timm_kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.name, self.task, self.image_px, self.timm_kwargs = backbone, task, image_px, timm_kwargs
         self.embed_dim = bank.embed_dim if bank else embed_dim
@@ -134,11 +125,9 @@ class Student(nn.Module):
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         images = (images.to(self.mean.device) - self.mean) / self.std
+        images = images.contiguous(memory_format=self.memory_format)
         maps: list[Tensor] = self.backbone.forward_intermediates(
-            images.contiguous(memory_format=self.memory_format),
-            indices=list(self.layers),
-            output_fmt="NCHW",
-            intermediates_only=True,
+            images, indices=list(self.layers), output_fmt="NCHW", intermediates_only=True
         )
         return maps
 
@@ -213,7 +202,8 @@ class Student(nn.Module):
             "feature_augmentation": self.feature_augmentation_options,
             "bank": None if self.bank is None else {"options": self.bank.options, "names": self.bank.names},
         }  # fmt: skip
-        state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        # copies: CoaT and others use one weight in several places, which safetensors refuses to write
+        state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.state_dict().items()}
         safetensors.torch.save_file(state, path, {"prockd": json.dumps(metadata)})
         return path
 
@@ -270,12 +260,8 @@ class Student(nn.Module):
 def layers_down_to(backbone: Any, stride: int) -> tuple[int, ...]:
     """The layers a teacher would read too, and in a pyramid the finer ones down to this stride."""
     strides = [info["reduction"] for info in backbone.feature_info]
-    usual = choose_layers(backbone, None)
-    return (
-        usual
-        if strides[0] == strides[-1]
-        else tuple(sorted({*usual, *(i for i, s in enumerate(strides) if s >= stride)}))
-    )
+    finer = () if strides[0] == strides[-1] else (i for i, s in enumerate(strides) if s >= stride)
+    return tuple(sorted({*choose_layers(backbone, None), *finer}))
 
 
 def memory_format_of(backbone: nn.Module) -> torch.memory_format:

@@ -18,7 +18,6 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 
@@ -88,16 +87,9 @@ class DetectionHead(nn.Module):
     """
 
     def __init__(
-        self,
-        kind: str,
-        embed_dim: int,
-        width: int,
-        num_levels: int,
-        num_classes: int,
-        grid: tuple[int, int],
-        image_px: int,
-        dropout: float = 0.0,
-    ) -> None:
+        self, kind: str, embed_dim: int, width: int, num_levels: int, num_classes: int, grid: tuple[int, int],
+        image_px: int, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.arguments = {"kind": kind, "embed_dim": embed_dim, "width": width, "num_levels": num_levels,
                           "num_classes": num_classes, "grid": grid, "image_px": image_px}  # fmt: skip
@@ -120,13 +112,15 @@ class DetectionHead(nn.Module):
         # with mixed precision boxes would be rounded to whole pixels
         return RawBoxes(self, [m.float() for m in levels], {name: value.float() for name, value in outputs.items()})
 
+    def images(self, raw: RawBoxes) -> ImageList:
+        """Images without channels: torchvision's parts read their size and number alone."""
+        side = self.image_px
+        return ImageList(raw.levels[0].new_empty(len(raw), 0, side, side), [(side, side)] * len(raw))
+
     def anchors(self, raw: RawBoxes) -> list[Tensor]:
         """(A, 4) anchors of each image, level after level."""
-        side = self.image_px
-        # the generator reads the size and the number of images alone, so images without channels do
-        images = ImageList(raw.levels[0].new_empty(len(raw), 0, side, side), [(side, side)] * len(raw))
         generator = self.detector.rpn.anchor_generator if self.kind == "fasterrcnn" else self.detector.anchor_generator
-        anchors: list[Tensor] = generator(images, raw.levels)
+        anchors: list[Tensor] = generator(self.images(raw), raw.levels)
         return anchors
 
     def counts(self, raw: RawBoxes) -> list[int]:
@@ -136,51 +130,35 @@ class DetectionHead(nn.Module):
 
     def losses(self, raw: RawBoxes, targets: Targets) -> dict[str, Tensor]:
         """The detector's own losses."""
-        anchors, det = self.anchors(raw), self.detector
-        if self.kind != "fasterrcnn":
-            counts = [self.counts(raw)] if self.kind == "fcos" else []
-            losses: dict[str, Tensor] = det.compute_loss(targets, raw.outputs, anchors, *counts)
-            return losses
-        labels, boxes = det.rpn.assign_targets_to_anchors(anchors, targets)
-        logits, deltas = (raw.outputs[name].flatten(0, 1) for name in ("cls_logits", "bbox_regression"))
-        objectness, moved = det.rpn.compute_loss(logits, deltas, labels, det.rpn.box_coder.encode(boxes, anchors))
-        shifted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]  # its class 0 is the background
-        rois, _, labels, boxes = det.roi_heads.select_training_samples(self.proposals(raw, anchors), shifted)
-        classified, placed = fastrcnn_loss(*self.second_stage(raw, rois), labels, boxes)
-        return {"objectness": objectness, "proposal": moved, "classification": classified, "bbox_regression": placed}
+        if self.kind == "fasterrcnn":
+            return self.second_stage(raw, targets)[1]
+        counts = [self.counts(raw)] if self.kind == "fcos" else []
+        losses: dict[str, Tensor] = self.detector.compute_loss(targets, raw.outputs, self.anchors(raw), *counts)
+        return losses
 
     @torch.no_grad()
     def detect(self, raw: RawBoxes) -> Targets:
         """Boxes in pixels of the image, with ``labels`` and ``scores``, best first."""
-        sizes = [(self.image_px, self.image_px)] * len(raw)
-        anchors = self.anchors(raw)
         if self.kind == "fasterrcnn":
-            rois = self.proposals(raw, anchors)
-            boxes, scores, labels = self.detector.roi_heads.postprocess_detections(
-                *self.second_stage(raw, rois), rois, sizes
-            )
-            return [{"boxes": b, "scores": s, "labels": c - 1} for b, s, c in zip(boxes, scores, labels, strict=True)]
-        counts = self.counts(raw)
+            return [{**one, "labels": one["labels"] - 1} for one in self.second_stage(raw)[0]]
+        counts, sizes = self.counts(raw), self.images(raw).image_sizes
         outputs = {name: list(torch.split(value, counts, 1)) for name, value in raw.outputs.items()}
-        detections: Targets = self.detector.postprocess_detections(
-            outputs, [list(torch.split(a, counts)) for a in anchors], sizes
-        )
+        anchors = [list(torch.split(a, counts)) for a in self.anchors(raw)]
+        detections: Targets = self.detector.postprocess_detections(outputs, anchors, sizes)
         return detections
 
-    def proposals(self, raw: RawBoxes, anchors: list[Tensor]) -> list[Tensor]:
-        """Faster R-CNN: (n, 4) places of each image that the second stage looks at."""
-        rpn, sizes = self.detector.rpn, [(self.image_px, self.image_px)] * len(raw)
-        logits, deltas = raw.outputs["cls_logits"], raw.outputs["bbox_regression"].detach()
-        boxes = rpn.box_coder.decode(deltas.flatten(0, 1), anchors).view(len(raw), -1, 4)
-        kept: list[Tensor] = rpn.filter_proposals(boxes, logits, sizes, self.counts(raw))[0]
-        return kept
-
-    def second_stage(self, raw: RawBoxes, rois: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Faster R-CNN: class logits and box deltas of each place."""
-        heads, sizes = self.detector.roi_heads, [(self.image_px, self.image_px)] * len(raw)
+    def second_stage(self, raw: RawBoxes, targets: Targets | None = None) -> tuple[Targets, dict[str, Tensor]]:
+        """Faster R-CNN on the pyramid: boxes, or with targets the losses of both stages; its class 0 is background."""
+        rpn, heads, images = self.detector.rpn, self.detector.roi_heads, self.images(raw)
+        rpn.training = heads.training = (
+            targets is not None
+        )  # it decides what they give, in whatever mode the student is
+        shifted = None if targets is None else [{**t, "labels": t["labels"] + 1} for t in targets]
         maps = OrderedDict((str(i), level) for i, level in enumerate(raw.levels))
-        logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, rois, sizes)))
-        return logits.float(), deltas.float()
+        with torch.autocast(raw.levels[0].device.type, enabled=False):  # boxes would be rounded to whole pixels
+            proposals, losses = rpn(images, maps, shifted)
+            boxes, more = heads(maps, proposals, images.image_sizes, shifted)
+        return boxes, losses | more
 
 
 def make_fcos(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
