@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from prockd._types import IGNORE, UNLABELLED, ImageDataset, Sample
+from prockd._types import IGNORE, UNLABELLED, ImageDataset
 from prockd.datasets.files import WHOLE, FileDataset
 from prockd.datasets.formats import find_format, open_splits
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
@@ -132,19 +132,19 @@ def check_data(
                 problems += check_keypoints(table)[1]
     else:
         splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
-        name, first = (repr(data) if len(splits) == 1 else ", ".join(splits)), next(iter(splits.values()))
-        task = str(task or getattr(first, "task", None) or _task_of(first))
-        layout = f"data set for {task}"
+        name, layout = repr(data) if len(splits) == 1 else ", ".join(splits), ""
     samples: dict[str, list[_Read]] = {split: [] for split in splits}
     places = [(split, m) for split, dataset in splits.items() for m in range(len(dataset))]
     for split, m in tqdm(places, desc="checking", unit="image", disable=not progress):
-        samples[split].append(_read(split, splits[split], m, task))
+        samples[split].append(_read(split, splits[split], m))
+    first, tasks = next(iter(splits.values())), next((read.tasks for reads in samples.values() for read in reads), ())
+    task = str(task or getattr(first, "task", None) or next(iter(tasks), "classification"))
+    layout = layout or f"data set for {task}"
     _compare_files([read for reads in samples.values() for read in reads])
     for split, dataset in splits.items():
         problems += [*getattr(dataset, "flaws", ()), *(problem for read in samples[split] for problem in read.problems)]
         problems += _unlabelled(split, samples[split], task)
     problems += _lacking_in_train(samples)
-    first = next(iter(splits.values()))
     if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
         text = f"there is one class, {first.classes[0]!r}: classification needs two"
         problems.append(Problem("", "", text, note=True))
@@ -166,7 +166,7 @@ class _Read:
     problems: list[Problem]
     content: str = ""  # digest; empty when it cannot be read
     labels: dict[int, str] = field(default_factory=dict)
-    annotated: bool = False
+    tasks: tuple[str, ...] = ()  # that it has the annotation for
     is_twin: bool = False
     contradicted: bool = False
 
@@ -175,9 +175,15 @@ class _Read:
         return self.contradicted or any(not problem.note for problem in self.problems)
 
 
-def _read(split: str, dataset: ImageDataset, index: int, task: str) -> _Read:
-    sample, problems = _sample(dataset, index)
-    name = str(dataset.paths[index]) if isinstance(dataset, FileDataset) else id_of(dataset, index)
+def _read(split: str, dataset: ImageDataset, index: int) -> _Read:
+    if isinstance(dataset, FileDataset):
+        name, (sample, problems) = str(dataset.paths[index]), dataset.read(index)
+    else:
+        name, sample, problems = id_of(dataset, index), None, []
+        try:
+            sample = dataset[index]
+        except DatasetError as error:
+            problems = [Problem(name, "", str(error))]
     if sample is None:
         return _Read(split, name, problems)
     if isinstance(dataset, FileDataset):
@@ -191,30 +197,13 @@ def _read(split: str, dataset: ImageDataset, index: int, task: str) -> _Read:
     labels |= set() if sample.tags is None else set(np.flatnonzero(sample.tags).tolist())
     names = dict(enumerate(dataset.classes))
     class_names = {label: names.get(label, f"class {label}") for label in sorted(labels - {UNLABELLED})}
-    return _Read(split, name, problems, content, class_names, _annotations(sample).get(task, True))
-
-
-def _sample(dataset: ImageDataset, index: int) -> tuple[Sample | None, list[Problem]]:
-    if isinstance(dataset, FileDataset):
-        return dataset.read(index)
-    try:
-        return dataset[index], []
-    except DatasetError as error:
-        return None, [Problem(id_of(dataset, index), "", str(error))]
-
-
-def _annotations(sample: Sample) -> dict[str, bool]:
-    """For which tasks a sample can be used."""
     labelled = sample.label != UNLABELLED or sample.tags is not None
-    return {
-        "segmentation": sample.mask is not None, "classification": labelled, "detection": sample.boxes is not None
-    }  # fmt: skip
-
-
-def _task_of(dataset: ImageDataset) -> str:
-    sample, _ = _sample(dataset, 0)
-    tasks = {} if sample is None else _annotations(sample)
-    return next((task for task, annotated in tasks.items() if annotated), "classification")
+    usable = {
+        "segmentation": sample.mask is not None,
+        "classification": labelled,
+        "detection": sample.boxes is not None,
+    }
+    return _Read(split, name, problems, content, class_names, tuple(task for task, is_so in usable.items() if is_so))
 
 
 def _compare_files(reads: Sequence[_Read]) -> None:
@@ -236,7 +225,7 @@ def _compare_files(reads: Sequence[_Read]) -> None:
 
 def _unlabelled(split: str, reads: Sequence[_Read], task: str) -> list[Problem]:
     readable = [read for read in reads if read.content]
-    unlabelled = [read for read in readable if not read.annotated]
+    unlabelled = [read for read in readable if task in _NEEDED and task not in read.tasks]
     if unlabelled and len(unlabelled) == len(readable):
         text = f"no image has {_NEEDED[task]} (unlabelled: can be used for transfer, never for the task)"
         return [Problem(split, "", text, note=task == "classification")]

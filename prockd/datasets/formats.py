@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Unpack, cast
 
 from prockd._types import ImageDataset
+from prockd.datasets import torchvision_sets as sets
 from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
@@ -21,7 +22,7 @@ from prockd.datasets.masks import MaskFolder, mask_splits
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
-from prockd.datasets.torchvision_sets import cifar, cifar_splits, oxford_pet, pascal_voc, pet_splits, voc_splits
+from prockd.datasets.torchvision_sets import cifar, oxford_pet, pascal_voc
 
 Opener = Callable[..., ImageDataset]
 """Makes a data set; takes ``classes`` and :class:`~prockd.datasets.files.FormatOptions`."""
@@ -75,18 +76,12 @@ class Format:
 
 
 FORMATS = (
-    Format("Oxford-IIIT Pet", "classification", "oxford-iiit-pet, as torchvision lays it out", oxford_pet,
-           splits=partial(pet_splits, task="classification")),
-    Format("Oxford-IIIT Pet", "segmentation", "oxford-iiit-pet, as torchvision lays it out", oxford_pet,
-           splits=partial(pet_splits, task="segmentation")),
-    Format("PASCAL VOC", "detection", "VOCdevkit, as torchvision lays it out", pascal_voc,
-           splits=partial(voc_splits, task="detection")),
-    Format("PASCAL VOC", "segmentation", "VOCdevkit, as torchvision lays it out", pascal_voc,
-           splits=partial(voc_splits, task="segmentation")),
-    Format("CIFAR-10", "classification", "cifar-10-batches-py, as torchvision lays it out", cifar,
-           splits=partial(cifar_splits, num_classes=10)),
-    Format("CIFAR-100", "classification", "cifar-100-python, as torchvision lays it out", cifar,
-           splits=partial(cifar_splits, num_classes=100)),
+    *(Format("Oxford-IIIT Pet", task, "oxford-iiit-pet, as torchvision lays it out", oxford_pet,
+             splits=partial(sets.pet_splits, task=task)) for task in ("classification", "segmentation")),
+    *(Format("PASCAL VOC", task, "VOCdevkit, as torchvision lays it out", pascal_voc,
+             splits=partial(sets.voc_splits, task=task)) for task in ("detection", "segmentation")),
+    *(Format(f"CIFAR-{count}", "classification", f"{folder}, as torchvision lays it out", cifar,
+             splits=partial(sets.cifar_splits, num_classes=count)) for count, folder in sets.CIFAR_FOLDERS.items()),
     Format("COCO", "detection", "annotations/instances.json, or any .json with images, annotations, categories",
            CocoFile, is_coco, suffix=".json"),
     Format("image list", "classification",

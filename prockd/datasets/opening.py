@@ -102,8 +102,8 @@ def checked(
     for name, dataset in splits.items():
         good[name] = skip_bad(dataset, check) if on_bad == "skip" else dataset
         if once:
-            bad = set(check.bad[prints[name]]) if on_bad == "skip" else set()
-            left = [m for m in range(len(dataset)) if m not in bad]
+            bad = check.bad[prints[name]] if on_bad == "skip" else ()
+            left = sorted(set(range(len(dataset))) - set(bad))
             again = [place for place, m in enumerate(left) if m in check.twins[prints[name]]]
             good[name] = _leave_out(good[name], again, "there twice and used once")
     return good

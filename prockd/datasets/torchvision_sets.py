@@ -20,6 +20,9 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
+CIFAR_FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
+"""By the number of classes."""
+
 TRIMAP = {1: "pet", 2: "background", 3: "ignore"}
 """What the values of a trimap of Oxford-IIIT Pet mean; the border is not scored."""
 
@@ -97,8 +100,8 @@ def cifar(root: Path | str, split: str = "train", *, num_classes: int = 10, down
     from torchvision.datasets import CIFAR10, CIFAR100
 
     _one_of("split", split, ("train", "test"))
-    _one_of("num_classes", num_classes, (10, 100))
-    kind, files = (CIFAR10, "cifar-10-batches-py/*") if num_classes == 10 else (CIFAR100, "cifar-100-python/*")
+    _one_of("num_classes", num_classes, CIFAR_FOLDERS)
+    kind, files = CIFAR10 if num_classes == 10 else CIFAR100, f"{CIFAR_FOLDERS[num_classes]}/*"
     source = _opened(kind, f"CIFAR-{num_classes}", root, files, train=split == "train", download=download)
     return Arrays(np.asarray(source.data), source.targets, source.classes)
 
@@ -119,7 +122,7 @@ def voc_splits(path: Path, task: str) -> dict[str, Opener]:
 
 def cifar_splits(path: Path, num_classes: int) -> dict[str, Opener]:
     """What opens each split of CIFAR, where it lies in a folder."""
-    there = (path / ("cifar-10-batches-py" if num_classes == 10 else "cifar-100-python")).is_dir()
+    there = (path / CIFAR_FOLDERS[num_classes]).is_dir()
     return _openers(cifar, path, {"train": "train", "test": "test"} if there else {}, num_classes=num_classes)
 
 
