@@ -1,17 +1,11 @@
-"""Farmyard: drawn quadrupeds with known parts, the built-in world of prockd.
-
->>> from prockd.farmyard import PARTS, Farmyard
->>> sample = Farmyard("target", "train", 300)[0]
->>> PARTS[sample.parts[48, 48]]  # of the pixel in the middle
-'torso'
-"""
+"""Farmyard: drawn quadrupeds with known parts, the built-in world of prockd."""
 
 from prockd._data_path import data_path as data_path
 from prockd.farmyard.backdrop import BACKGROUNDS as BACKGROUNDS
+from prockd.farmyard.body import KEYPOINTS as KEYPOINTS
+from prockd.farmyard.body import PARTS as PARTS
 from prockd.farmyard.dataset import RENDERER_VERSION as RENDERER_VERSION
 from prockd.farmyard.dataset import Farmyard as Farmyard
-from prockd.farmyard.parts import KEYPOINTS as KEYPOINTS
-from prockd.farmyard.parts import PARTS as PARTS
 from prockd.farmyard.scene import render as render
 from prockd.farmyard.sheet import overlay_parts as overlay_parts
 from prockd.farmyard.sheet import part_palette as part_palette

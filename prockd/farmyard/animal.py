@@ -2,10 +2,9 @@
 
 import math
 
-from prockd.farmyard.body import FAR_SHADE, Body, Pose
+from prockd.farmyard.body import FAR_SHADE, FOOT, LEG, NECK, TAIL, TORSO, Body, Pose
 from prockd.farmyard.curves import Frame, Point, arc, ellipse, ribbon, smooth
 from prockd.farmyard.head import draw_ear, draw_head, draw_horns
-from prockd.farmyard.parts import FOOT, LEG, NECK, TAIL, TORSO
 from prockd.farmyard.species import Species
 
 _TAILS = {
@@ -26,14 +25,13 @@ def build(species: Species, pose: Pose) -> Body:
     neck = Frame((0.33, withers - 0.38 * s.chest), s.neck_angle + pose.neck)
     head = Frame(neck.at(s.neck + 0.08, 0.0), 0.55 * pose.neck - s.head_angle - pose.head, s.head, s.head_depth)
     body.points |= {"withers": (0.22, withers - 0.04), "neck_base": neck.at(0.1 + 0.3 * s.neck, 0.0)}
-
     draw_horns(body, s, head, far=True)
     draw_ear(body, s, head, far=True)
     _leg(body, s, pose, hind=True, far=True)
     _leg(body, s, pose, hind=False, far=True)
     _tail(body, s, pose)
-    pair = [_torso, _neck] if neck.angle >= 5.0 else [_neck, _torso]  # a lowered neck comes out from behind the chest
-    for draw in pair:
+    # A lowered neck comes out from behind the chest.
+    for draw in [_torso, _neck] if neck.angle >= 5.0 else [_neck, _torso]:
         draw(body, s, neck, head)
     _mane(body, s, neck, head)
     draw_head(body, s, head)

@@ -22,14 +22,7 @@ _HUES = {
 
 
 def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.ndarray:
-    """Return (H, W, 3) uint16 pixels of a background with clutter.
-
-    Args:
-        family: one of ``BACKGROUNDS``.
-        image_px: width and height.
-        horizon: height of the horizon, from the top, as a share of the picture.
-        u: source of randomness.
-    """
+    """Return (H, W, 3) uint16 pixels of a background with clutter; ``horizon`` is a share of the height, from above."""
     if family == "shifted":
         return _wall(image_px, u)
     hues = _HUES["odd field" if family == "field" and u(0, 1) < 0.35 else family]
@@ -43,24 +36,15 @@ def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.
     layer = Layer(image_px)
     draw_things(layer, int(u(2, 8)), u, low=horizon, ground=ground)
     _grass(layer, int(u(0, 26)), horizon, ground, u)
-    strength = int(u(30, 150))
-    step = int(u(100, 420)) * 96 // image_px
+    strength, step = int(u(30, 150)), int(u(100, 420)) * 96 // image_px
     cloud = crop(cloud_tile(int(u(0, 4))), (int(u(0, TILE)), int(u(0, TILE))), image_px, step).astype(np.int32)
     factor: np.ndarray = 256 - strength // 2 + cloud * strength // 256
-    textured: np.ndarray = np.minimum(over(base, *layer.flatten()).astype(np.int32) * factor[:, :, None] // 256, 255)
-    return textured.astype(np.uint16)
+    textured = over(base, *layer.flatten()).astype(np.int32) * factor[:, :, None] // 256
+    return np.minimum(textured, 255).astype(np.uint16)
 
 
 def draw_things(layer: Layer, count: int, u: Uniform, *, low: float, ground: RGB | None = None) -> None:
-    """Fill bushes, rocks and posts, some in the colours of coats.
-
-    Args:
-        layer: where to fill them.
-        count: how many things.
-        u: source of randomness.
-        low: height from the top, as a share of the picture, around and below which they stand.
-        ground: colour of the ground, which some things resemble.
-    """
+    """Fill bushes, rocks and posts below ``low``, a share of the height, some in colours of coats or of the ground."""
     side = layer.image_px
     for _ in range(count):
         x, y, size = u(0, side), u(low - 0.05, 1.05) * side, u(0.05, 0.2) * side
@@ -96,16 +80,13 @@ def _grass(layer: Layer, count: int, horizon: float, ground: RGB, u: Uniform) ->
 def _wall(image_px: int, u: Uniform) -> np.ndarray:
     """Return tiles, bricks or diagonal stripes of saturated colours."""
     y, x = np.mgrid[0:image_px, 0:image_px]
-    period = max(2, int(u(0.08, 0.2) * image_px))
-    kind = int(u(0, 3))
+    period, kind = max(2, int(u(0.08, 0.2) * image_px)), int(u(0, 3))
     which = [(x // period + y // period) % 2, ((x + y // period % 2 * period // 2) // period + y // period) % 3 % 2,
              (x + y) // period % 2][kind]  # fmt: skip
     hue = u(0, 1)
     pair = np.array([hsv(hue, u(0.6, 1), u(0.5, 1)), hsv(hue + u(0.3, 0.7), u(0.6, 1), u(0.5, 1))], dtype=np.uint16)
-    wall: np.ndarray = pair[which]
-    return wall
+    return np.take(pair, which, axis=0)
 
 
 def _ramp(a: RGB, b: RGB, fade: np.ndarray) -> np.ndarray:
-    ramp: np.ndarray = (np.array(a) * (256 - fade) + np.array(b) * fade) // 256
-    return ramp
+    return np.floor_divide(np.array(a) * (256 - fade) + np.array(b) * fade, 256)

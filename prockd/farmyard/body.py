@@ -1,4 +1,4 @@
-"""A pose, and the filled outlines and named points that an animal is made of.
+"""A pose, and the filled outlines, parts and named points that an animal is made of.
 
 Body coordinates: x forward, y up, in body lengths; the ground is y = 0.
 """
@@ -12,33 +12,42 @@ import numpy as np
 from prockd.farmyard.curves import Pairs, Point, Points
 from prockd.farmyard.paint import Uniform
 
+PARTS = ("background", "torso", "head", "neck", "ear", "horn", "leg", "foot", "tail")
+"""Part names by their number in ``Sample.parts``.
+
+Muzzle, eye, beard and trunk are head; a mane is neck; a hump is torso; antlers and tusks are horn; a foot is the hoof
+or paw with its fetlock.
+"""
+
+BACKGROUND, TORSO, HEAD, NECK, EAR, HORN, LEG, FOOT, TAIL = range(9)
+
+KEYPOINT_PARTS = {
+    "withers": (TORSO, NECK, LEG), "neck_base": (NECK, TORSO), "head_top": (HEAD, EAR, HORN, NECK), "eye": (HEAD,),
+    "muzzle": (HEAD,), "ear_tip": (EAR,), "horn_tip": (HORN,), "tail_base": (TAIL, TORSO), "tail_tip": (TAIL,),
+    "front_knee_near": (LEG, FOOT), "front_knee_far": (LEG, FOOT), "hock_near": (LEG, FOOT), "hock_far": (LEG, FOOT),
+    "front_foot_near": (FOOT,), "front_foot_far": (FOOT,), "hind_foot_near": (FOOT,), "hind_foot_far": (FOOT,),
+}  # fmt: skip
+"""For each key point, the parts one of which is seen there when it is visible."""
+
+KEYPOINTS = tuple(KEYPOINT_PARTS)
+"""Names of the rows of ``Sample.keypoints``; near is the side turned to the camera."""
+
 FAR_SHADE = 0.7
 """Brightness of what is on the far side of the animal."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How an animal stands; angles in degrees.
+    """How an animal stands; angles in degrees."""
 
-    Attributes:
-        phase: position in the walking cycle, 0..1.
-        stride: swing of the legs.
-        neck: added to the neck's elevation.
-        head: added to the head's downward angle.
-        tail: swing of the tail.
-        tilt: rotation of the whole body.
-        squeeze: foreshortening, width seen / width, 0.8..1.
-        left: whether the animal faces left.
-    """
-
-    phase: float = 0.84
-    stride: float = 15.0
-    neck: float = 0.0
-    head: float = 0.0
-    tail: float = 0.0
-    tilt: float = 0.0
-    squeeze: float = 1.0
-    left: bool = False
+    phase: float = 0.84  # position in the walking cycle, 0..1
+    stride: float = 15.0  # swing of the legs
+    neck: float = 0.0  # added to the neck's elevation
+    head: float = 0.0  # added to the head's downward angle
+    tail: float = 0.0  # swing of the tail
+    tilt: float = 0.0  # rotation of the whole body
+    squeeze: float = 1.0  # foreshortening, width seen / width, 0.8..1
+    left: bool = False  # whether the animal faces left
 
 
 def random_pose(u: Uniform) -> Pose:
@@ -49,17 +58,11 @@ def random_pose(u: Uniform) -> Pose:
 
 @dataclass
 class Body:
-    """Filled outlines from back to front, and named points.
-
-    Attributes:
-        outlines: closed curves in body coordinates.
-        paints: for each, the name of its paint, its part and its brightness.
-        points: positions by name, see ``KEYPOINTS``.
-    """
+    """Filled outlines from back to front, and named points."""
 
     outlines: list[Points] = field(default_factory=list)
-    paints: list[tuple[str, int, float]] = field(default_factory=list)
-    points: dict[str, Point] = field(default_factory=dict)
+    paints: list[tuple[str, int, float]] = field(default_factory=list)  # of each: name of its paint, part, brightness
+    points: dict[str, Point] = field(default_factory=dict)  # by name, see KEYPOINTS
 
     def add(self, outline: Pairs, part: int, paint: str = "coat", shade: float = 1.0) -> None:
         """Put an outline in front of those there are."""
@@ -74,10 +77,7 @@ class Body:
         return Body(outlines, self.paints, named)
 
     def posed(self, pose: Pose, span: float) -> "Body":
-        """Return the body turned to its pose and scaled so that its longer side is ``span``.
-
-        Its bounding box begins at (0, 0), and y points down.
-        """
+        """Return the body turned to its pose, its longer side ``span`` and its bounding box from (0, 0), y down."""
         cos, sin = math.cos(math.radians(pose.tilt)), math.sin(math.radians(pose.tilt))
         stretch = -pose.squeeze if pose.left else pose.squeeze
 
@@ -85,8 +85,7 @@ class Body:
             x, y = points[:, 0] * stretch, points[:, 1]
             turned = np.stack((x * cos - y * sin, -(x * sin + y * cos)), axis=1)
             low = turned.min(axis=0)
-            scaled: np.ndarray = (turned - low) * (span / float((turned.max(axis=0) - low).max()))
-            return scaled
+            return np.multiply(turned - low, span / float((turned.max(axis=0) - low).max()))
 
         return self.mapped(turn)
 

@@ -30,8 +30,7 @@ def smooth(points: Pairs, steps: int = 4) -> Points:
     """Return a closed Catmull-Rom curve through ``points``, with ``steps`` points per span."""
     neighbours, (a, b, c, d) = _catmull_rom(len(points), steps)
     near = np.asarray(points, dtype=np.float64)[neighbours][:, :, None]
-    curve: np.ndarray = a * near[:, 0] + b * near[:, 1] + c * near[:, 2] + d * near[:, 3]
-    return curve.reshape(-1, 2)
+    return np.reshape(a * near[:, 0] + b * near[:, 1] + c * near[:, 2] + d * near[:, 3], (-1, 2))
 
 
 def ribbon(spine: Pairs, widths: Sequence[Real]) -> Points:

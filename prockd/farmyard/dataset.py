@@ -11,7 +11,7 @@ import numpy as np
 from prockd._data_path import data_path
 from prockd._types import UNLABELLED, Sample
 from prockd.farmyard.backdrop import BACKGROUNDS
-from prockd.farmyard.parts import PARTS
+from prockd.farmyard.body import PARTS
 from prockd.farmyard.scene import render
 from prockd.farmyard.species import SpeciesError, load_species
 

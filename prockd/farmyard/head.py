@@ -1,8 +1,7 @@
 """Head, ears, horns, antlers and tusks of an animal."""
 
-from prockd.farmyard.body import FAR_SHADE, Body
+from prockd.farmyard.body import EAR, FAR_SHADE, HEAD, HORN, Body
 from prockd.farmyard.curves import Frame, Point, Real, arc, ellipse, ribbon, smooth
-from prockd.farmyard.parts import EAR, HEAD, HORN
 from prockd.farmyard.species import Species
 
 _EARS: dict[str, tuple[float, float, Point, list[Point]]] = {

@@ -10,9 +10,8 @@ from PIL import ImageFilter
 from prockd._types import UNLABELLED, Sample
 from prockd.farmyard.animal import build
 from prockd.farmyard.backdrop import draw_backdrop, draw_things
-from prockd.farmyard.body import Body, random_pose
-from prockd.farmyard.paint import BLACK, RGB, SUPERSAMPLING, Layer, Uniform, over, random_paints, shaded, uniform_of
-from prockd.farmyard.parts import KEYPOINT_PARTS
+from prockd.farmyard.body import KEYPOINT_PARTS, Body, random_pose
+from prockd.farmyard.paint import BLACK, SUPERSAMPLING, Layer, Uniform, over, random_paints, shaded, uniform_of
 from prockd.farmyard.species import Species
 from prockd.farmyard.texture import PATTERNS, TILE, crop, noise_tile, pattern_tile
 
@@ -27,36 +26,23 @@ _MARKED = 128
 def paint_animal(
     canvas: np.ndarray, body: Body, pattern: str, span: float, u: Uniform, light: tuple[float, float]
 ) -> tuple[np.ndarray, UInt8[np.ndarray, "H W"]]:
-    """Paint an animal in a coat drawn from ``u`` over a canvas.
+    """Return the (H, W, 3) uint16 canvas with an animal ``span`` pixels long, and its part in each pixel, 0 for none.
 
-    Args:
-        canvas: (H, W, 3) uint16 pixels.
-        body: in image pixels.
-        pattern: one of ``PATTERNS``.
-        span: longer side of the animal in pixels.
-        u: source of randomness.
-        light: where it comes from, x to the right and y down, -1..1.
-
-    Returns:
-        The canvas with the animal, and the part seen in each pixel, 0 where there is none.
+    ``light`` (x to the right, y down, -1..1) is where light comes from.
     """
     image_px, paints = len(canvas), random_paints(u)
     layer = Layer(image_px)
-    patterned, parts = [0], [0]
-    marked: list[RGB] = []
-    for outline, (paint, part, shade) in zip(body.outlines, body.paints, strict=True):
+    for outline, (paint, _, shade) in zip(body.outlines, body.paints, strict=True):
         layer.fill(outline, shaded(paints[paint], shade))
-        patterned.append(_MARKED if paint == "coat" else 0)
-        parts.append(part)
-        marked.append(shaded(paints["marking"], shade))
-    fills, seen = layer.fills(), np.array(parts, dtype=np.uint8)[layer.centres()]
+    fills, seen = layer.fills(), np.array([0, *(part for _, part, _ in body.paints)], dtype=np.uint8)[layer.centres()]
     if pattern != "plain":
         window = int(256 * TILE / (SUPERSAMPLING * span))
         tile = crop(pattern_tile(pattern), (int(u(0, TILE)), int(u(0, TILE))), image_px * SUPERSAMPLING, window)
+        patterned = [0, *(_MARKED * (paint == "coat") for paint, _, _ in body.paints)]
         fills = fills + tile * np.array(patterned, dtype=np.uint8)[fills]
+        marked = [shaded(paints["marking"], shade) for _, _, shade in body.paints]
         layer.colours += [BLACK] * (_MARKED + 1 - len(layer.colours)) + marked
     colour, covered = layer.flatten(fills)
-
     # Light: the blurred outline moved towards the light, minus the same moved away, is bright on the lit side of every
     # limb and dark on the other, as if they were round. A slope over the whole picture and fur come on top.
     reach = max(1, int(span) // 20)
@@ -104,8 +90,10 @@ def render(
         pose = random_pose(u)
         body = build(species, pose).posed(pose, share * image_px)
         width, height = body.size()
-        if single:
-            x, y = (_offset(u, image_px, side) for side in (width, height))
+        if single:  # near the middle, at most 5 % of a side beyond an edge
+            rooms = [(side, 0.5 * (image_px - side)) for side in (width, height)]
+            reaches = [(room, min(room + 0.05 * side, 0.1 * image_px)) for side, room in rooms]
+            x, y = (room + u(-reach, reach) for room, reach in reaches)
         else:
             x = u(-0.1 * width, image_px - 0.9 * width)
             y = min(image_px * (min(horizon, 0.5) + 0.1 + 0.75 * share + u(0, 0.1)), 1.05 * image_px) - height
@@ -115,7 +103,6 @@ def render(
         canvas, seen = paint_animal(canvas, bodies[-1], pattern, share * image_px, u, light)
         parts[seen > 0] = seen[seen > 0]
         owners[seen > 0] = number
-
     if u(0, 1) < 0.35:
         front = Layer(image_px)
         draw_things(front, int(u(1, 3)), u, low=0.55)
@@ -126,22 +113,14 @@ def render(
     return _labelled(_exposed(canvas, background, rng, u), parts, owners, bodies)
 
 
-def _offset(u: Uniform, image_px: int, side: float) -> float:
-    """Return where an animal starts so that it is near the middle and loses at most 5 % of its side at an edge."""
-    room = 0.5 * (image_px - side)
-    reach = min(room + 0.05 * side, 0.1 * image_px)
-    return room + u(-reach, reach)
-
-
 def _exposed(canvas: np.ndarray, background: str, rng: np.random.Generator, u: Uniform) -> UInt8[np.ndarray, "H W 3"]:
     """Return the picture as a camera sees it: gain and tint, contrast, noise."""
     gain = u(0.75, 1.2) * (0.8 if background == "night" else 1.0)
     gains = np.array([int(256 * gain * u(0.92, 1.08)) for _ in range(3)], dtype=np.int32)
     contrast, lift, sensor = int(u(190, 290)), int(u(-14, 14)), int(u(2, 22))
     noise = rng.integers(-128, 128, canvas.shape, dtype=np.int8).astype(np.int32) * sensor // 128
-    exposed: np.ndarray = ((canvas.astype(np.int32) * gains // 256 - 118) * contrast // 256) + 118 + lift + noise
-    clipped: np.ndarray = np.clip(exposed, 0, 255)
-    return clipped.astype(np.uint8)
+    exposed = ((canvas.astype(np.int32) * gains // 256 - 118) * contrast // 256) + 118 + lift + noise
+    return np.clip(exposed, 0, 255).astype(np.uint8)
 
 
 def _labelled(image: np.ndarray, parts: np.ndarray, owners: np.ndarray, bodies: list[Body]) -> Sample:
@@ -157,20 +136,17 @@ def _labelled(image: np.ndarray, parts: np.ndarray, owners: np.ndarray, bodies: 
         boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
         seen.append(k)
         instances[mine] = len(seen)
-        keypoints.append([_keypoint(body, name, parts, mine) for name in KEYPOINT_PARTS])
+        keypoints.append([(0.0, 0.0, 0.0)] * len(KEYPOINT_PARTS))  # where the animal has no such point
+        for number, (name, there) in enumerate(KEYPOINT_PARTS.items()):
+            if name in body.points:
+                x, y = (math.floor(16 * value + 0.5) / 16 for value in body.points[name])  # rounded to 1/16 pixel
+                row, column = math.floor(y), math.floor(x)
+                inside = 0 <= row < len(parts) and 0 <= column < len(parts)
+                visible = inside and bool(mine[row, column]) and int(parts[row, column]) in there
+                keypoints[-1][number] = (x, y, float(visible))
     return Sample(
         image, UNLABELLED, "", parts, instances,
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
         box_labels=np.array(seen, dtype=np.int64),
         keypoints=np.array(keypoints, dtype=np.float32).reshape(-1, len(KEYPOINT_PARTS), 3),
     )  # fmt: skip
-
-
-def _keypoint(body: Body, name: str, parts: np.ndarray, mine: np.ndarray) -> tuple[float, float, float]:
-    """Return x, y rounded to 1/16 pixel and whether one of the key point's parts is seen there; (0, 0, 0) if absent."""
-    if name not in body.points:
-        return 0.0, 0.0, 0.0
-    x, y = (math.floor(16 * value + 0.5) / 16 for value in body.points[name])
-    column, row = math.floor(x), math.floor(y)
-    inside = 0 <= row < len(parts) and 0 <= column < len(parts)
-    return x, y, float(inside and bool(mine[row, column]) and int(parts[row, column]) in KEYPOINT_PARTS[name])

@@ -30,9 +30,6 @@ def species_sheet(
         seed: draws coats.
         columns: pictures in a row.
         species: what to draw; None for all that ship with the package.
-
-    >>> species_sheet(32, columns=14).size  # 28 species in two rows, 14 pixels for each line of names
-    (448, 92)
     """
     animals = list((load_species() if species is None else species).values())
     line = max(14, image_px // 9)
@@ -61,5 +58,4 @@ def overlay_parts(sample: Sample) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"{sample.id} has no part mask")
     grey = sample.image.astype(np.uint16).sum(axis=2, dtype=np.uint16)[:, :, None] // 3
     tint = np.array(part_palette, dtype=np.uint16)[sample.parts]
-    blended: np.ndarray = np.where(sample.parts[:, :, None] > 0, (2 * grey + 3 * tint) // 5, grey)
-    return blended.astype(np.uint8)
+    return np.where(sample.parts[:, :, None] > 0, (2 * grey + 3 * tint) // 5, grey).astype(np.uint8)

@@ -21,8 +21,8 @@ def noise_tile(cell: int, seed: int) -> UInt8[np.ndarray, "256 256"]:
 
     def stretch(values: np.ndarray) -> np.ndarray:
         following = values[(np.arange(n) + 1) % n]
-        mixed: np.ndarray = values[:, None] * (unit - ease)[None, :, None] + following[:, None] * ease[None, :, None]
-        return (mixed // unit).reshape(TILE, -1)
+        mixed = values[:, None] * (unit - ease)[None, :, None] + following[:, None] * ease[None, :, None]
+        return np.reshape(mixed // unit, (TILE, -1))
 
     return stretch(stretch(grid).T).T.astype(np.uint8)
 
@@ -32,8 +32,7 @@ def cloud_tile(seed: int) -> UInt8[np.ndarray, "256 256"]:
     """Return seamless noise of several scales, 0..255."""
     layers = [(4, 64), (3, 32), (2, 16), (2, 8), (2, 4), (1, 2)]
     total = sum((weight * (noise_tile(cell, seed).astype(np.int64) - 128) for weight, cell in layers), np.array(0))
-    cloud: np.ndarray = np.clip(total * 2 // 14 + 128, 0, 255)
-    return cloud.astype(np.uint8)
+    return np.clip(total * 2 // 14 + 128, 0, 255).astype(np.uint8)
 
 
 @cache
