@@ -42,7 +42,7 @@ $(QUIET): | $(STAMP)-lab  # Lab asks for no news: a class is often offline
 lab: $(STAMP)-lab $(QUIET)  ## open JupyterLab on the quickstart notebook (prints the address where there is no browser)
 	$(BIN)/jupyter lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
-demo: $(STAMP)  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
+demo: $(STAMP)-lab  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
 	$(BIN)/prockd demo
 
 test: $(STAMP)-test  ## every test and example, then every notebook from first cell to last; WORKERS=2 side by side
@@ -77,7 +77,8 @@ ablation: $(STAMP)  ## train every arm of benchmarks/results/README.md that is m
 	$(BIN)/python benchmarks/ablation.py
 
 notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs and dropping widget state
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	printf '%s\n' notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -P $(WORKERS) -n 1 \
+		$(BIN)/jupyter nbconvert --to notebook --execute --inplace
 	$(BIN)/nbstripout --keep-output notebooks/*.ipynb
 
 clean:  ## remove what was built or run here, .venv included

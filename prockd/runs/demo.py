@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def demo_sections(
     vectors = bank.embed(test.fused(some)).detach().flatten(0, 1).cpu()
     truth = patch_parts(np.asarray(test.images.parts), test.grid, len(PARTS))[some].ravel()
     front = np.flatnonzero(truth > 0)
-    embedding = embed_2d(vectors[front])
+    embedding = embed_2d(vectors[front], method="umap" if find_spec("umap") else "pca")
     labels = (truth[front] - 1)[embedding.indices]
     scatter = plots.plot_embedding(embedding, labels, names=PARTS[1:], title="Patches of unseen species, by part")
     return [
@@ -131,8 +132,8 @@ def demo_sections(
         ),
         Section(
             "Prototypes",
-            f"{bank.num_prototypes} prototypes were found without any label. On species the teacher never saw they "
-            "agree with true parts better than shuffled assignments or raw pixels do.",
+            f"{bank.num_prototypes} prototypes were found without any label. How far they agree with true parts, on "
+            "species the teacher never saw, beside shuffled assignments and raw pixels:",
             [
                 (
                     plots.plot_gallery(assignments, test.images, prototypes=clearest, part_names=PARTS),
