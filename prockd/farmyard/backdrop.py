@@ -40,7 +40,7 @@ def draw_backdrop(family: str, image_px: int, horizon: float, u: Uniform) -> np.
     cloud = crop(cloud_tile(int(u(0, 4))), (int(u(0, TILE)), int(u(0, TILE))), image_px, step).astype(np.int32)
     factor: np.ndarray = 256 - strength // 2 + cloud * strength // 256
     textured = over(base, *layer.flatten()).astype(np.int32) * factor[:, :, None] // 256
-    return np.minimum(textured, 255).astype(np.uint16)
+    return np.asarray(np.minimum(textured, 255), np.uint16)
 
 
 def draw_things(layer: Layer, count: int, u: Uniform, *, low: float, ground: RGB | None = None) -> None:
@@ -85,8 +85,8 @@ def _wall(image_px: int, u: Uniform) -> np.ndarray:
              (x + y) // period % 2][kind]  # fmt: skip
     hue = u(0, 1)
     pair = np.array([hsv(hue, u(0.6, 1), u(0.5, 1)), hsv(hue + u(0.3, 0.7), u(0.6, 1), u(0.5, 1))], dtype=np.uint16)
-    return np.take(pair, which, axis=0)
+    return np.asarray(pair[which])
 
 
 def _ramp(a: RGB, b: RGB, fade: np.ndarray) -> np.ndarray:
-    return np.floor_divide(np.array(a) * (256 - fade) + np.array(b) * fade, 256)
+    return np.asarray((np.array(a) * (256 - fade) + np.array(b) * fade) // 256)

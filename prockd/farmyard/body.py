@@ -85,7 +85,7 @@ class Body:
             x, y = points[:, 0] * stretch, points[:, 1]
             turned = np.stack((x * cos - y * sin, -(x * sin + y * cos)), axis=1)
             low = turned.min(axis=0)
-            return np.multiply(turned - low, span / float((turned.max(axis=0) - low).max()))
+            return np.asarray((turned - low) * (span / float((turned.max(axis=0) - low).max())))
 
         return self.mapped(turn)
 

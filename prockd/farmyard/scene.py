@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.random import Generator
 from PIL import ImageFilter
 
 from prockd._types import UNLABELLED, Sample
@@ -59,12 +60,7 @@ def paint_animal(
 
 
 def render(
-    herd: Sequence[Species],
-    rng: np.random.Generator,
-    *,
-    image_px: int = 96,
-    background: str = "field",
-    single: bool = True,
+    herd: Sequence[Species], rng: Generator, *, image_px: int = 96, background: str = "field", single: bool = True
 ) -> Sample:
     """Render animals into a picture; the same generator state gives the same pixels on every machine.
 
@@ -113,14 +109,14 @@ def render(
     return _labelled(_exposed(canvas, background, rng, u), parts, owners, bodies)
 
 
-def _exposed(canvas: np.ndarray, background: str, rng: np.random.Generator, u: Uniform) -> UInt8[np.ndarray, "H W 3"]:
+def _exposed(canvas: np.ndarray, background: str, rng: Generator, u: Uniform) -> UInt8[np.ndarray, "H W 3"]:
     """Return the picture as a camera sees it: gain and tint, contrast, noise."""
     gain = u(0.75, 1.2) * (0.8 if background == "night" else 1.0)
     gains = np.array([int(256 * gain * u(0.92, 1.08)) for _ in range(3)], dtype=np.int32)
     contrast, lift, sensor = int(u(190, 290)), int(u(-14, 14)), int(u(2, 22))
     noise = rng.integers(-128, 128, canvas.shape, dtype=np.int8).astype(np.int32) * sensor // 128
     exposed = ((canvas.astype(np.int32) * gains // 256 - 118) * contrast // 256) + 118 + lift + noise
-    return np.clip(exposed, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(exposed, 0, 255), np.uint8)
 
 
 def _labelled(image: np.ndarray, parts: np.ndarray, owners: np.ndarray, bodies: list[Body]) -> Sample:

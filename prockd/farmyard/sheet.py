@@ -58,4 +58,4 @@ def overlay_parts(sample: Sample) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"{sample.id} has no part mask")
     grey = sample.image.astype(np.uint16).sum(axis=2, dtype=np.uint16)[:, :, None] // 3
     tint = np.array(part_palette, dtype=np.uint16)[sample.parts]
-    return np.where(sample.parts[:, :, None] > 0, (2 * grey + 3 * tint) // 5, grey).astype(np.uint8)
+    return np.asarray(np.where(sample.parts[:, :, None] > 0, (2 * grey + 3 * tint) // 5, grey), np.uint8)

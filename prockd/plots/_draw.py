@@ -104,9 +104,9 @@ def draw_box(
 ) -> None:
     """The outline of a patch on an image, or on the part of it that begins at ``left``, ``top`` pixels."""
     height, width = image_px / grid[0], image_px / grid[1]
-    corner = (column * width - left - 0.5, row * height - top - 0.5)
-    ax.add_patch(Rectangle(corner, width, height, fill=False, ec="black", lw=2.4))
-    ax.add_patch(Rectangle(corner, width, height, fill=False, ec="white", lw=1.2))
+    for colour, thick in (("black", 2.4), ("white", 1.2)):
+        corner = (column * width - left - 0.5, row * height - top - 0.5)
+        ax.add_patch(Rectangle(corner, width, height, fill=False, ec=colour, lw=thick))
 
 
 def colour_bar(heat: AxesImage, ax: Axes | list[Axes], label: str, **kwargs: Any) -> None:
@@ -136,11 +136,9 @@ def legend(where: Axes | Figure, handles: Sequence[Any] | None = None, *, above:
 def heat_table(
     ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, **options: Any
 ) -> None:
-    """A table in colours with its names and scale: shares of 1 unless the options, those of imshow, say otherwise.
-
-    More options: ``every`` writes one name in so many, ``above`` puts those of columns there, turned by so many
-    degrees, ``pad`` is the room before the scale and ``form`` writes the numbers at it.
-    """
+    """A table in colours with its names and scale: shares of 1 unless the options, those of imshow, say otherwise."""
+    # Not of imshow: one name in so many is written, those of columns above, turned by so many degrees; and of the scale
+    # the room before it and the format of its numbers.
     every, above = options.pop("every", 1), options.pop("above", None)
     bar = {"pad": options.pop("pad", 0.03), "format": options.pop("form", PercentFormatter(1, decimals=0))}
     kwargs: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "aspect": "auto", "interpolation": "nearest"} | options
@@ -151,21 +149,6 @@ def heat_table(
     ax.tick_params(length=0, top=up, labeltop=up, bottom=not up, labelbottom=not up)
     ax.tick_params("x", labelrotation=above if up else 90)
     colour_bar(heat, ax, label, fraction=0.04, **bar)
-
-
-def share_table(table: np.ndarray, names: Sequence[str], across: str, down: str, ax: Axes | None) -> Axes:
-    """A square table of counts as row shares, with percents where they can be read."""
-    K = len(table)
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    side = float(np.clip(0.36 * K, 3.2, 5.6))
-    ax = own_or_new(ax, side + 1.6, side + 1.5)
-    heat_table(ax, shares, names, names, "share of the row", every=-(-K // 24), vmax=1, aspect="equal")
-    for i, j in np.argwhere(shares >= 0.005) if K <= 12 else ():
-        colour = "black" if shares[i, j] > 0.55 else "white"
-        ax.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
-    ax.set_xlabel(across, fontsize=SMALL)
-    ax.set_ylabel(down, fontsize=SMALL)
-    return ax
 
 
 def row_axis(ax: Axes, places: Sequence[Any] | np.ndarray, names: Sequence[str], measured: str) -> None:
@@ -202,7 +185,7 @@ def checked_indices(indices: Sequence[int] | np.ndarray, length: int, what: str)
     for index in indices:
         if not 0 <= index < length:
             raise IndexError(f"{what} {index} is not there: {length} are numbered 0..{length - 1}")
-    return [int(index) for index in indices]
+    return list(map(int, indices))
 
 
 def grid_of(patches: Tensor, images: PackedImages, grid: tuple[int, int] | None) -> tuple[int, int]:

@@ -11,10 +11,7 @@ from prockd.plots import _draw as draw
 def plot_prototype_effects(effects: PrototypeEffects, *, top: int = 24, ax: Axes | None = None) -> Axes:
     """Removals by classes: the change in points, the most harmful first, bold where the interval leaves out zero.
 
-    Args:
-        effects: what :func:`prockd.prototype_effects` returned.
-        top: removals to draw, those that change most.
-        ax: where to draw.
+    Of the removals those ``top`` are drawn that change most.
 
     Raises:
         ValueError: ``top`` below 1.
@@ -76,6 +73,6 @@ def plot_class_effects(effects: PrototypeEffects, removal: int = 0, *, ax: Axes 
     members = len(effects.prototypes[r])
     what = "one prototype" if members == 1 else f"{members} prototypes"
     ax.set_title(f"without {draw.names_of(effects.removed, r + 1)[r]} ({what})", fontsize=draw.SMALL + 2)
-    num_images = effects.num_images
-    draw.caption(ax, f"z⁺ on {num_images} images; bars are 95 % intervals over images, faint where they hold zero.")
+    count = effects.num_images
+    draw.caption(ax, f"z⁺ on {count} images; bars are 95 % intervals over images, faint where they hold zero.")
     return ax

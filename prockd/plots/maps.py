@@ -29,8 +29,8 @@ def plot_teacher_maps(
         IndexError: an image or layer that is not there.
     """
     selected = draw.checked_indices(indices, len(features), "image")
-    num_layers = len(features.maps)
-    rows = draw.checked_indices(range(num_layers) if layers is None else layers, num_layers, "layer")
+    positions = range(len(features.maps))
+    rows = draw.checked_indices(positions if layers is None else layers, len(positions), "layer")
     figure, axes = draw.panels(len(rows) + 1, len(selected), 1.15)
     for ax, image in zip(axes[0], selected, strict=True):
         draw.show_image(ax, features.images.pixels[image])
@@ -44,8 +44,9 @@ def plot_teacher_maps(
         for ax, picture in zip(row, rgb, strict=True):
             draw.bare(ax).imshow(picture, interpolation="nearest")
         row[0].set_ylabel(f"layer {features.layers[layer]}\n{h} × {w} patches", fontsize=draw.SMALL)
-    sentence = "Each layer's first three principal components as red, green and blue, fitted to all patches shown."
-    draw.caption(figure, sentence)
+    draw.caption(
+        figure, "A layer's first three principal components as red, green and blue, fitted to all patches shown."
+    )
     return figure
 
 
@@ -95,8 +96,7 @@ def plot_similarity(
     for ax in axes[:, 0]:
         draw.draw_box(ax, y, x, (h, w), pictures.image_px)
     draw.colour_bar(heat, list(axes[1]), "cosine", fraction=0.04)
-    place = f"row {y}, column {x} of {h} × {w} in {pictures.ids[image]}"
-    draw.caption(figure, f"Likeness to the boxed patch: {place}.")
+    draw.caption(figure, f"Likeness to the boxed patch: row {y}, column {x} of {h} × {w} in {pictures.ids[image]}.")
     return figure
 
 
@@ -137,8 +137,7 @@ def plot_embedding(
     x, y = embedding.xy.T
     ax.scatter(x[rest], y[rest], s=size * 0.7, c=draw.OTHER, marker="o", linewidths=0)
     for number, value in enumerate(common):
-        colour, marker = draw.style(number)
-        at = labels == value
+        at, (colour, marker) = labels == value, draw.style(number)
         ax.scatter(x[at], y[at], s=size, c=colour, marker=marker, linewidths=0)
     handles = [draw.legend_key(i, texts[value]) for i, value in enumerate(common)]
     if rest.any():

@@ -12,17 +12,12 @@ from matplotlib.patches import Rectangle
 from prockd._types import IGNORE
 from prockd.datasets import PackedImages
 from prockd.evaluation.scores import Scores
-from prockd.plots._draw import COLOURS, SMALL, caption, panels, show_image, style
-from prockd.tasks import Boxes, Marks, Task
-
-SURE = 0.3
-"""Detections below this score are not drawn, unless asked for."""
-OVERLAP = 0.4
-"""Of detections that overlap more than this, of whatever classes, the best one is drawn."""
+from prockd.plots import _draw as draw
+from prockd.tasks import Marks, Task
 
 
 def plot_predictions(
-    scores: Scores | Mapping[str, Scores], images: PackedImages, task: Task, *, count: int = 8, sure: float = SURE
+    scores: Scores | Mapping[str, Scores], images: PackedImages, task: Task, *, count: int = 8, sure: float = 0.3
 ) -> Figure:
     """One column an image, evenly spread, and one row a way to see it.
 
@@ -52,36 +47,34 @@ def plot_predictions(
     selected = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)).tolist()
     rows = {name: [task.marks(each[m]) for m in selected] for name, each in predictions.items()}
     first = rows["truth"][0]
-    if first.mask is None and first.boxes is None:
-        figure, axes = panels(1, len(selected), 1.25, below=0.45)
-        for column, m in enumerate(selected):
-            show_image(axes[0, column], images.pixels[m])
-            _write([marks[column].text for marks in rows.values()], axes[0, column])
-        caption(figure, f"Above each image, line by line: {', '.join(rows)}; green is right, red is wrong.")
-        return figure
-    figure, axes = panels(1 + len(rows), len(selected), 1.25, below=0.08)
+    texts, masked = first.mask is None and first.boxes is None, first.boxes is None
+    figure, axes = draw.panels(1 if texts else 1 + len(rows), len(selected), 1.25, below=0.45 if texts else 0.08)
     drawn: set[int] = set()
     for column, m in enumerate(selected):
-        show_image(axes[0, column], images.pixels[m])
-        for ax, (name, marks) in zip(axes[1:, column], rows.items(), strict=True):
-            drawn |= _draw(ax, images.pixels[m], marks[column], sure, best=name != "truth")
+        draw.show_image(axes[0, column], images.pixels[m])
+        if texts:
+            _write([marks[column].text for marks in rows.values()], axes[0, column])
+        for ax, (name, marks) in zip(axes[1:, column], rows.items(), strict=False):
+            drawn |= _mark(ax, images.pixels[m], marks[column], sure, best=name != "truth")
+    if texts:
+        draw.caption(figure, f"Above each image, line by line: {', '.join(rows)}; green is right, red is wrong.")
+        return figure
     for ax, name in zip(axes[:, 0], ["image", *rows], strict=True):
-        ax.set_ylabel(name, fontsize=SMALL)
-    masked, keys = first.boxes is None, []
-    for label in sorted(drawn)[:24]:
-        colour, line = _look(label)
-        keys.append(
-            Line2D([], [], color=colour, label=task.names[label], lw=5 if masked else 1.6, ls="-" if masked else line)
-        )
-    figure.legend(handles=keys, loc="outside right upper", fontsize=SMALL, frameon=False)
+        ax.set_ylabel(name, fontsize=draw.SMALL)
+    looks = {task.names[label]: _look(label) for label in sorted(drawn)[:24]}
+    keys = [
+        Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
+        for name, (colour, line) in looks.items()
+    ]
+    draw.legend(figure, keys)
     best = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
-    caption(figure, "Colours are classes; grey is none of them." if masked else best)
+    draw.caption(figure, "Colours are classes; grey is none of them." if masked else best)
     return figure
 
 
 def _write(lines: Sequence[str], ax: Axes) -> None:
     """The truth and the predictions, line by line above an image."""
-    size = SMALL - 1
+    size = draw.SMALL - 1
     for up, line in enumerate(reversed(lines)):
         colour = "#333333" if up == len(lines) - 1 else "#1B6E3C" if line == lines[0] else "#B3261E"
         ax.annotate(
@@ -90,11 +83,12 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
         )  # fmt: skip
 
 
-def _draw(ax: Axes, pixels: np.ndarray, marks: Marks, sure: float, *, best: bool) -> set[int]:
+def _mark(ax: Axes, pixels: np.ndarray, marks: Marks, sure: float, *, best: bool) -> set[int]:
     """One image with its mask or boxes, of boxes the best of each place; returns the classes drawn."""
     if marks.boxes is not None:
-        show_image(ax, pixels)
-        boxes: Boxes = marks.boxes.distinct(OVERLAP).above(sure) if best else marks.boxes
+        draw.show_image(ax, pixels)
+        # Of boxes that overlap by more than 0.4, of whatever classes, the best one is drawn.
+        boxes = marks.boxes.distinct(0.4).above(sure) if best else marks.boxes
         for (x0, y0, x1, y1), label in zip(boxes.boxes.tolist(), boxes.labels.tolist(), strict=True):
             colour, line = _look(label)
             for edge, width, dash in (("white", 2.6, "-"), (colour, 1.6, line)):
@@ -111,4 +105,4 @@ def _draw(ax: Axes, pixels: np.ndarray, marks: Marks, sure: float, *, best: bool
 
 def _look(label: int) -> tuple[str, str]:
     """Colour and line of a class; lines tell classes of one colour apart."""
-    return style(label)[0], ("-", ":", "--", "-.")[label // len(COLOURS) % 4]
+    return draw.style(label)[0], ("-", ":", "--", "-.")[label // len(draw.COLOURS) % 4]

@@ -60,9 +60,8 @@ def plot_gallery(
     labels = draw.names_of(names, K)
     if count < 1:
         raise ValueError(f"count={count}: at least one patch a row")
-    assigned = draw.strongest(assignments)
+    assigned, table = draw.strongest(assignments), None
     usage = np.bincount(assigned.ravel(), minlength=K)
-    table = None
     if images.parts is not None and part_names is not None:
         parts = patch_parts(np.asarray(images.parts), grid, len(part_names))
         table = part_agreement(assigned, parts, K, len(part_names)).table
@@ -118,8 +117,7 @@ def plot_heatmap(
     values = assignments[m, :, k].reshape(h, w)
     highest = float(values.max())
     if smooth:
-        size = (images.image_px, images.image_px)
-        values = F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        values = F.interpolate(values[None, None], (images.image_px,) * 2, mode="bilinear", align_corners=False)[0, 0]
     ax = draw.own_or_new(ax, 3.8, 3.9)
     heat = draw.overlay(ax, images.pixels[m], draw.array(values), 0.0, 1.0)
     draw.colour_bar(heat, ax, "assignment", fraction=0.046, pad=0.03)
@@ -152,7 +150,7 @@ def plot_assignments(
     common = [int(k) for k in np.argsort(-usage, kind="stable")[:top] if usage[k]]
     rank = np.full(len(labels), -1)
     rank[common] = np.arange(len(common))
-    styles = [draw.style(r) for r in range(len(common))]
+    styles = list(map(draw.style, range(len(common))))
     tints = ListedColormap([to_rgba(colour, 0.65) for colour, _ in styles])
     figure, axes = draw.panels(2, len(selected), 1.7)
     x, y = _centres(np.arange(h * w), (h, w), images.image_px)
@@ -196,11 +194,12 @@ def plot_points(
     if not np.isin(points.image, selected).any():
         raise ValueError(f"none of the images {', '.join(images.ids[m] for m in selected[:3])} has a key point")
     predicted = agreement.named[assigned[points.image, points.patch]]
+    wrong = predicted != points.part
     x, y = _centres(points.patch, grid, images.image_px)
     figure, axes = draw.panels(2, len(selected), 1.75, below=0.1)
     right = total = 0
     for column, m in zip(axes.T, selected, strict=True):
-        mine, wrong = points.image == m, predicted != points.part
+        mine = points.image == m
         for ax, parts in zip(column, (points.part, predicted), strict=True):
             draw.bare(ax).imshow(images.pixels[m].mean(0), cmap="gray", vmin=-80, vmax=255)
             for part in range(len(points.parts)):
@@ -209,8 +208,7 @@ def plot_points(
         ringed = mine & wrong
         column[1].scatter(x[ringed], y[ringed], s=120, facecolors="none", edgecolors="white", linewidths=1.2)
         column[0].set_title(draw.short_name(images.ids[m]), fontsize=draw.SMALL)
-        total += int(mine.sum())
-        right += int((mine & ~wrong).sum())
+        total, right = total + int(mine.sum()), right + int((mine & ~wrong).sum())
     for ax, label in zip(axes[:, 0], ("true part", "its prototype tells"), strict=True):
         ax.set_ylabel(label, fontsize=draw.SMALL)
     names = draw.names_of(points.parts, len(points.parts))

@@ -27,9 +27,8 @@ def plot_part_table(
     labels = draw.names_of(names, K)
     if len(part_names) != P:
         raise ValueError(f"{len(part_names)} part names for a table of {P} parts")
-    counts = table.sum(1)
+    counts, parts = table.sum(1), parts_of(table)
     shares = table / np.maximum(counts, 1)[:, None]
-    parts = parts_of(table)
     purity = shares[np.arange(K), parts]
     order = [int(k) for k in np.lexsort((-purity, (parts - 1) % P)) if counts[k]]  # background last
     ax = draw.own_or_new(ax, 7.2, 1.6 + 0.19 * len(order))
@@ -75,8 +74,8 @@ def plot_usage(
     ax = draw.own_or_new(ax, 8.0, 1.7 + 0.24 * len(classes))
     columns = np.array(draw.names_of(names, K))[order].tolist()
     draw.heat_table(ax, shares, classes, columns, "share of the class's patches", pad=0.02)
-    sentence = f"Strongest prototype of {counts.sum():,} patches; a column that lights up in one row tells that class."
-    draw.caption(ax, sentence)
+    total = f"{counts.sum():,}"
+    draw.caption(ax, f"Strongest prototype of {total} patches; a column that lights up in one row tells that class.")
     return ax
 
 
@@ -91,15 +90,12 @@ def plot_agreement(
 
     Both are assignments of the same patches: resize the map of one to the grid of the other first.
     """
-    K = teacher_assignments.shape[2]
-    table = np.zeros((K, K))
     teacher, student = (draw.strongest(a).ravel() for a in (teacher_assignments, student_assignments))
-    np.add.at(table, (teacher, student), 1)
-    same = int(np.trace(table))
-    ax = draw.share_table(table, draw.names_of(names, K), "student's strongest prototype", "teacher's", ax)
-    title = f"{same:,} of {len(teacher):,} patches agree ({same / max(1, len(teacher)):.0%})"
-    ax.set_title(title, fontsize=draw.SMALL + 2)
-    chance = float((table.sum(0) * table.sum(1)).sum() / max(1.0, table.sum()) ** 2)
+    labels = draw.names_of(names, teacher_assignments.shape[2])
+    ax, table = _pairs(teacher, student, labels, ("teacher's", "student's strongest prototype"), ax)
+    same, total = int(np.trace(table)), len(teacher)
+    ax.set_title(f"{same:,} of {total:,} patches agree ({same / max(1, total):.0%})", fontsize=draw.SMALL + 2)
+    chance = float((table.sum(0) * table.sum(1)).sum() / max(1, total) ** 2)
     draw.caption(ax, f"Each row sums to 100 %. Chance would be {chance:.0%} with the same usage.")
     return ax
 
@@ -109,22 +105,35 @@ def plot_confusion(scores: Scores, classes: Sequence[str], *, augmented: bool = 
 
     Raises:
         ValueError: ``augmented`` scores of a student without augmentation.
-
-    >>> scores = Scores(0.75, None, np.array([0, 1, 1, 1]), None, np.array([0, 0, 1, 1]))
-    >>> plot_confusion(scores, ("cow", "pig")).get_title()
-    'plain prediction z: 3 of 4 right (75.0%)'
     """
     predictions = scores.augmented_predictions if augmented else scores.predictions
     if predictions is None:
         raise ValueError("this student has no augmented prediction: it was built without a bank or augmentation")
-    table = np.zeros((len(classes), len(classes)))
-    np.add.at(table, (scores.labels, predictions), 1)
-    ax = draw.share_table(table, list(classes), "predicted", "true", ax)
-    right, total = int((predictions == scores.labels).sum()), len(predictions)
+    ax, table = _pairs(scores.labels, predictions, classes, ("true", "predicted"), ax)
+    right, total = int(np.trace(table)), len(predictions)
     kind = "augmented prediction z⁺" if augmented else "plain prediction z"
     ax.set_title(f"{kind}: {right:,} of {total:,} right ({right / total:.1%})", fontsize=draw.SMALL + 2)
     draw.caption(ax, "Share of each true class, in percent; the diagonal is right.")
     return ax
+
+
+def _pairs(
+    rows: np.ndarray, columns: np.ndarray, names: Sequence[str], axes: tuple[str, str], ax: Axes | None
+) -> tuple[Axes, Float[np.ndarray, "K K"]]:
+    """Draw counts of pairs as shares of the rows, with percents where they can be read; returns the counts too."""
+    K = len(names)
+    table = np.zeros((K, K))
+    np.add.at(table, (rows, columns), 1)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = float(np.clip(0.36 * K, 3.2, 5.6))
+    ax = draw.own_or_new(ax, side + 1.6, side + 1.5)
+    draw.heat_table(ax, shares, names, names, "share of the row", every=-(-K // 24), vmax=1, aspect="equal")
+    for i, j in np.argwhere(shares >= 0.005) if K <= 12 else ():
+        colour = "black" if shares[i, j] > 0.55 else "white"
+        ax.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    ax.set_ylabel(axes[0], fontsize=draw.SMALL)
+    ax.set_xlabel(axes[1], fontsize=draw.SMALL)
+    return ax, table
 
 
 def parts_of(table: np.ndarray) -> np.ndarray:

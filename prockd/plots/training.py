@@ -31,13 +31,12 @@ def plot_curves(
     >>> plot_curves({"labels alone": history}, ["task"]).get_ylabel()
     'task'
     """
-    there = list(dict.fromkeys(key for h in histories.values() for row in h.rows for key in row))
-    there = [key for key in there if key not in ("step", "lr", "seconds")]
+    keys = dict.fromkeys(key for history in histories.values() for row in history.rows for key in row)
+    there = [key for key in keys if key not in ("step", "lr", "seconds")]
     terms = there if terms is None else list(terms)
     if not set(terms) & set(there):
-        raise ValueError(
-            f"no curve of {', '.join(terms) or 'anything'}: these histories have {', '.join(there) or 'none'}"
-        )
+        wanted, had = ", ".join(terms) or "anything", ", ".join(there) or "none"
+        raise ValueError(f"no curve of {wanted}: these histories have {had}")
     ax = draw.own_or_new(ax, 7.2, 4.0)
     low, high, several = np.inf, 0.0, len(terms) > 1
     for i, (run, history) in enumerate(histories.items()):
@@ -47,8 +46,7 @@ def plot_curves(
                 continue
             width = max(1, len(values) // 20)
             smooth = np.convolve(values, np.ones(width) / width, "valid")
-            colour = draw.style(j if several else i)[0]
-            line = ("-", "--", ":", "-.")[i % 4] if several else "-"
+            colour, line = draw.style(j if several else i)[0], ("-", "--", ":", "-.")[i % 4] if several else "-"
             label = ": ".join([run] * (len(histories) > 1) + [term] * several) or term
             if width > 1:
                 ax.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
@@ -81,8 +79,7 @@ def plot_scores(rows: Sequence[Mapping[str, object]], *, ax: Axes | None = None)
         raise ValueError("no scores to draw")
     groups = sorted({int(str(row["labels_per_class"])) for row in rows})
     ax = draw.own_or_new(ax, 7.2, 1.5 + 0.44 * (len(rows) + len(groups)))
-    ticks: list[tuple[float, str, str]] = []
-    y, counts = 0.0, set()
+    ticks, y, counts = [], 0.0, set()
     for group in groups:
         ticks.append((y, f"{group} images a class", "bold"))
         for row in (r for r in rows if int(str(r["labels_per_class"])) == group):
@@ -122,8 +119,7 @@ def plot_class_scores(scores: Mapping[str, Scores], classes: Sequence[str], *, a
         raise ValueError("no scores of each class: pass what evaluate returned, by name")
     table = np.stack(list(each.values()))  # (students, C)
     order = np.argsort(np.nan_to_num(table[-1] - table[0], nan=-np.inf))  # a class that no image shows comes last
-    ax = draw.own_or_new(ax, 6.4, 1.3 + 0.24 * len(classes))
-    places = np.arange(len(classes))
+    ax, places = draw.own_or_new(ax, 6.4, 1.3 + 0.24 * len(classes)), np.arange(len(classes))
     ax.hlines(places, table.min(0)[order], table.max(0)[order], color=draw.OTHER, lw=2, zorder=1)
     for i, (name, values) in enumerate(each.items()):
         colour, marker = draw.style(i)
