@@ -12,7 +12,7 @@ from prockd.datasets.transforms import whole_images
 from prockd.evaluation.scores import evaluate, predict
 from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
-from prockd.tasks import Classification, Task
+from prockd.tasks import TASKS, Classification, Segmentation, Task
 from prockd.training.loop import distill
 
 CLASSES = ("cow", "dog", "elk", "fox")
@@ -69,6 +69,45 @@ def test_the_score_is_the_share_of_right_images_and_the_recall_of_each_class():
     assert score.value == 0.75
     assert score.per_class[:2] == pytest.approx([2 / 3, 1])
     assert np.isnan(score.per_class[2:]).all()  # no image shows them
+
+
+def test_class_255_of_many_counts_like_every_other():
+    many = Classification(300)
+    score = many.score(np.array([255, 255, 3]), images_of([255, 7, 3]))
+    assert score.value == pytest.approx(2 / 3)
+    assert (score.per_class[[255, 7, 3]] == [1, 0, 1]).all()
+
+
+def test_a_task_is_made_for_images_with_the_knobs_that_it_has():
+    images = images_of([0] * 9 + [1, 2, 3])
+    assert Classification.for_images(images) == TASK
+    assert Classification.for_images(images, balanced=True) == TASK.balanced(images)
+    assert Classification.for_images(images_of([-1], [[1, 0, 0, 1]])) == TAGS
+    assert TASKS["segmentation"].for_images(images, width=16) == Segmentation(4, CLASSES, width=16)
+    knobs = {kind: task.knobs() for kind, task in TASKS.items()}
+    assert knobs == {
+        "classification": {"multi_label", "class_weights", "balanced"},
+        "segmentation": {"width", "dice_weight", "class_weights"},
+        "detection": {"detector", "width", "num_levels", "dropout"},
+    }
+
+
+def test_a_task_that_lacks_a_part_cannot_be_made_and_one_without_counts_must_score():
+    class Half(Task):
+        def head(self, embed_dim, grid, image_px):
+            return torch.nn.Identity()
+
+    with pytest.raises(TypeError, match="abstract class Half"):
+        Half(2)
+
+    class Unscored(Half):
+        decode = loss = targets = None
+
+        def truth(self, images):
+            return images.labels
+
+    with pytest.raises(NotImplementedError, match="Unscored has no counts: write counts and score_counts, or score"):
+        Unscored(2).score(np.array([0]), images_of([0]))
 
 
 # Many classes in an image

@@ -16,10 +16,7 @@ from torch import nn
 
 
 class PlainStudent(nn.Module):
-    """Images (B, 3, S, S) in 0..1 -> features (B, N, E) -> class scores (B, C), those of pixels (B, C, S, S), or boxes.
-
-    Of boxes the output goes to ``head.detect``, which gives them in pixels of the square input.
-    """
+    """Images (B, 3, S, S) in 0..1 -> class scores (B, C) or (B, C, S, S) of pixels, or what ``head.detect`` reads."""
 
     def __init__(self):
         super().__init__()

@@ -10,8 +10,7 @@ from picture import FACTS, read_square, show_boxes, show_scores
 
 def predict(pixels):
     """Outputs of the graph by name, each of one square (3, S, S) in 0..1."""
-    path = Path(__file__).with_name("student.onnx")
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(Path(__file__).with_name("student.onnx"), providers=["CPUExecutionProvider"])
     values = session.run(FACTS["outputs"], {"images": pixels[None]})
     return {name: value[0] for name, value in zip(FACTS["outputs"], values, strict=True)}
 

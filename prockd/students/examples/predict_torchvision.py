@@ -19,10 +19,9 @@ class Maps(nn.Sequential):
 
 
 def load():
-    """A detector of torchvision: a list of pictures (3, H, W) in 0..1 -> boxes in their own pixels, labels, scores.
+    """A detector: a list of pictures (3, H, W) in 0..1 -> boxes in their own pixels, labels, scores.
 
-    It stretches pictures to the square input itself; ``read_square`` fits them as in training. Labels of Faster R-CNN
-    begin at 1: 0 is its background.
+    It stretches pictures to a square; ``read_square`` fits them as in training. Faster R-CNN's labels begin at 1.
     """
     plain, S = PlainStudent(), FACTS["image_px"]
     head, plain.head = plain.head, nn.Identity()
