@@ -27,10 +27,7 @@ from numpy.typing import DTypeLike
 ArrayMap = np.memmap[Any, np.dtype[Any]]
 """An array whose bytes stay on the disk until they are read."""
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NOT_OFFERED = {errno.EINVAL, errno.EOPNOTSUPP}
 _UNFINISHED = re.compile(r"[0-9a-f]+\.tmp-(?P<host>.*)-(?P<pid>\d+)-[0-9a-f]+")
-_DAY_S = 24 * 3600
 
 
 class CacheError(OSError):
@@ -39,16 +36,11 @@ class CacheError(OSError):
 
 def cache_root() -> Path:
     """Return the folder of all caches: ``$PROCKD_CACHE``, else ``~/.cache/prockd``."""
-    named = os.environ.get("PROCKD_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "prockd"
+    return Path(os.environ.get("PROCKD_CACHE") or "~/.cache/prockd").expanduser()
 
 
 def digest(key: object) -> str:
-    """Return 20 hexadecimal digits that stand for a key, whatever the order of its mappings.
-
-    Raises:
-        TypeError: the key holds something that JSON cannot.
-    """
+    """Return 20 hexadecimal digits for a key, whatever the order of its mappings; TypeError if JSON cannot hold it."""
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -57,30 +49,25 @@ class ArrayWriter:
     """Creates the arrays of one entry while it is being built."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._free_bytes = shutil.disk_usage(folder).free
-        self._needed_bytes = 0
+        self._folder, self._needed_bytes, self._free_bytes = folder, 0, shutil.disk_usage(folder).free
         self._arrays: dict[str, ArrayMap] = {}
 
     def create(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> ArrayMap:
-        """Return a zeroed array of this shape on the disk, to be filled in place.
-
-        The room is taken from the disk at once: a disk that fills up later would end the process without a word.
-
-        Raises:
-            CacheError: the disk has no room for it.
-        """
+        """Return a zeroed array on the disk, to be filled in place; CacheError where there is no room for it."""
         self._needed_bytes += int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if self._needed_bytes > self._free_bytes:
-            raise _no_room(self._folder, f"{_gb(self._needed_bytes)} are needed, {_gb(self._free_bytes)} are free")
+            raise _no_room(self._folder, self._free_bytes, f"{self._needed_bytes / 1e9:.3g} GB are needed, ")
         path = self._folder / f"{name}.npy"
         array: ArrayMap = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate"):
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process without a word
             with path.open("r+b") as file:
                 try:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
                 except OSError as error:
-                    if error.errno not in _NOT_OFFERED:  # else the file system takes room as the array is filled
+                    if error.errno not in (
+                        errno.EINVAL,
+                        errno.EOPNOTSUPP,
+                    ):  # else the file system takes room as the array is filled
                         raise
         self._arrays[name] = array
         return array
@@ -99,27 +86,15 @@ class ArrayWriter:
         _sync(self._folder)
 
 
+Build = Callable[[ArrayWriter], Mapping[str, object]]
+
+
 def cached_arrays(
-    kind: str,
-    key: Mapping[str, object],
-    build: Callable[[ArrayWriter], Mapping[str, object]],
-    *,
-    root: Path | None = None,
+    kind: str, key: Mapping[str, object], build: Build, *, root: Path | None = None
 ) -> tuple[dict[str, ArrayMap], dict[str, Any]]:
-    """Open the arrays stored under a key, building them first when they are not there.
+    """Open, read-only, the arrays under a key, which says all that they depend on, and the metadata kept with them.
 
-    Args:
-        kind: sub-folder of the cache, such as ``"images"``.
-        key: all that the arrays depend on, in terms that JSON can hold.
-        build: creates and fills the arrays, returns more facts to keep with them, in terms that JSON can hold.
-        root: folder of all caches; None is :func:`cache_root`.
-
-    Returns:
-        The arrays by name, read-only, and the facts that ``build`` returned.
-
-    Raises:
-        CacheError: the disk is full, or the folder cannot be written.
-        TypeError: the key or the facts hold something that JSON cannot.
+    Where they are not there, ``build`` makes them and returns the metadata. JSON must hold key and metadata.
     """
     entry = (root or cache_root()) / kind / digest(key)
     opened = _open(entry, key)
@@ -135,7 +110,7 @@ def _open(entry: Path, key: Mapping[str, object]) -> tuple[dict[str, ArrayMap], 
     """Open an entry; None when there is none, or when it was damaged and has been removed."""
     if not entry.exists():
         return None
-    arrays: dict[str, ArrayMap] = {}
+    arrays = {}
     try:
         record = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         if digest(record["key"]) != digest(key):
@@ -157,13 +132,13 @@ def _describe(path: Path, array: ArrayMap) -> dict[str, object]:
     return {"shape": list(array.shape), "dtype": array.dtype.str, "bytes": path.stat().st_size}
 
 
-def _build(entry: Path, key: Mapping[str, object], build: Callable[[ArrayWriter], Mapping[str, object]]) -> None:
+def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
     folder = entry.with_name(f"{entry.name}.tmp-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        advice = "set PROCKD_CACHE to a folder that you may write to"
-        raise CacheError(f"no cache can be kept in {entry.parent} ({error.strerror}): {advice}") from error
+        reason = f"{error.strerror}): set PROCKD_CACHE to a folder that you may write to"
+        raise CacheError(f"no cache can be kept in {entry.parent} ({reason}") from error
     try:
         _remove_unfinished(entry.parent)
         writer = ArrayWriter(folder)
@@ -175,8 +150,8 @@ def _build(entry: Path, key: Mapping[str, object], build: Callable[[ArrayWriter]
                 raise
         _sync(entry.parent)
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise _no_room(entry.parent, f"{_gb(shutil.disk_usage(folder).free)} are free") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room(entry.parent, shutil.disk_usage(folder).free) from error
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -188,7 +163,7 @@ def _remove_unfinished(parent: Path) -> None:
         named = _UNFINISHED.fullmatch(folder.name)
         gone = named and named["host"] == platform.node() and not psutil.pid_exists(int(named["pid"]))
         with suppress(FileNotFoundError):  # another process may be removing it too
-            if gone or time.time() - folder.stat().st_mtime > _DAY_S:
+            if gone or time.time() - folder.stat().st_mtime > 24 * 3600:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -201,9 +176,6 @@ def _sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def _no_room(folder: Path, numbers: str) -> CacheError:
-    return CacheError(f"disk full: {numbers} in {folder}. Set PROCKD_CACHE to a folder on a larger disk.")
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
+def _no_room(folder: Path, free: int, needed: str = "") -> CacheError:
+    room = f"{free / 1e9:.3g} GB are free in {folder}"
+    return CacheError(f"disk full: {needed}{room}. Set PROCKD_CACHE to a folder on a larger disk.")

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 import prockd
-from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, ExportConfig, class_names
+from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, class_names
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import read_config, set_values
-
-RUN_DIR = Path("runs/run")
 
 
 class OneLineErrors(TyperGroup):
@@ -31,18 +30,13 @@ class OneLineErrors(TyperGroup):
                     warnings.showwarning = show_warning
                 return super().invoke(ctx)
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
-            if debug or not is_ours(error):
+            # prockd has RuntimeErrors of its own, others are faults. Told by the module's name, since importing those
+            # classes would load PyTorch for ``prockd distill --help``.
+            fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
+            if debug or fault:
                 raise
             typer.secho(f"prockd: {error}", fg="red", err=True)
             raise typer.Exit(2) from error
-
-
-def is_ours(error: Exception) -> bool:
-    """Whether the message is meant for people: prockd has RuntimeErrors of its own, others are faults.
-
-    Told by the module's name, since importing those classes would load PyTorch for ``prockd distill --help``.
-    """
-    return not isinstance(error, RuntimeError | FloatingPointError) or type(error).__module__.startswith("prockd.")
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -57,37 +51,36 @@ app = typer.Typer(
     epilog="First steps: `prockd demo`, then `prockd distill --help`. Your own images: `prockd check-data FOLDER`.",
 )  # fmt: skip
 
-Data = Annotated[str | None, typer.Option(help="A folder or file of your own images; Farmyard if not given.")]
-TaskKind = Annotated[
-    str | None,
-    typer.Option("--task", help="classification (if not given), segmentation, detection or one of your own."),
-]
-TeacherName = Annotated[
-    str | None,
-    typer.Option("--teacher", help="farmyard (if not given), one of prockd presets, any timm name, or none."),
-]
-TeacherWeights = Annotated[Path | None, typer.Option(help="Local weights of the teacher: safetensors or .pth.")]
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")
-]
-Preset = Annotated[str, typer.Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
+KNOBS = {
+    "data": "data.path", "task": "task.kind", "teacher": "teacher.name", "teacher_weights": "teacher.weights",
+    "num_prototypes": "discover.num_prototypes", "student": "student.backbone", "student_weights": "student.weights",
+    "steps": "distill.steps", "seed": "distill.seed", "mixed_precision": "distill.mixed_precision",
+}  # fmt: skip
+"""Options that are the short names of settings."""
+
+Data = Annotated[str | None, Option(help="A folder or file of your own images; Farmyard if not given.")]
+TaskKind = Annotated[str | None, Option(help="classification (if not given), segmentation, detection or your own.")]
+TeacherName = Annotated[str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, none.")]
+TeacherWeights = Annotated[Path | None, Option(help="Local weights of the teacher: safetensors or .pth.")]
+Config = Annotated[Path | None, Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")]
+Preset = Annotated[str, Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="SECTION.NAME=VALUE", help="Change one setting; may be repeated.",
-                 rich_help_panel="Settings"),
+    Option("--set", "-s", metavar="SECTION.NAME=VALUE", help="Change one setting; may be repeated.",
+           rich_help_panel="Settings"),
 ]  # fmt: skip
-RunDir = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+RunDir = Annotated[Path, Argument(help="Folder of a finished run.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace what is there.")]
+Cpu = Annotated[bool, Option("--cpu", help="Stay on the CPU.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bars.")]
 
 
-def settings(config: Path | None, preset: str, changes: list[str] | None, **named: object) -> ExperimentConfig:
-    """Preset, then file, then ``--set``, then the options with a name of their own, such as ``data__path``."""
+def settings(config: Path | None, preset: str, changes: list[str] | None, **options: object) -> ExperimentConfig:
+    """Preset, then file, then ``--set``, then those of the options in ``KNOBS`` that are not None."""
     from prockd.runs.recipes import task_settings
 
-    options = {key.replace("__", "."): value for key, value in named.items() if value is not None}
-    typed = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in options.items()]
+    given = {KNOBS[name]: value for name, value in options.items() if value is not None}
+    typed = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in given.items()]
 
     def apply(base: ExperimentConfig) -> ExperimentConfig:
         return set_values(read_config(config, base=base) if config else base, [*(changes or ()), *typed])
@@ -113,9 +106,9 @@ def print_version(wanted: bool) -> bool:
 
 @app.callback()
 def main(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=print_version, is_eager=True)
+        bool, Option("--version", help="Show the version.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Prototype-guided Cross-task Knowledge Distillation, to run, to see and to teach."""
@@ -136,11 +129,10 @@ def extract(
     """Pass every image through the teacher once; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
-    named = {"data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights}
-    chosen = taught(settings(config, preset, set_, **named))
-    world = open_world(chosen, cpu=cpu, progress=not quiet)
+    own = settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
+    world = open_world(taught(own), cpu=cpu, progress=not quiet)
     sets = {"prototypes": world.source, "labelled": world.train}
-    if chosen.distill.unlabelled_batch:
+    if own.distill.unlabelled_batch:
         sets["unlabelled"] = world.unlabelled
     for name, features in sets.items():
         typer.echo(f"{name:<11} {features!r}")
@@ -151,8 +143,8 @@ def extract(
     "`prockd discover --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`"
 )
 def discover(
-    out: Annotated[Path, typer.Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
-    num_prototypes: Annotated[int | None, typer.Option(help="How many; 48 if not given.")] = None,
+    out: Annotated[Path, Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
+    num_prototypes: Annotated[int | None, Option(help="How many; 48 if not given.")] = None,
     data: Data = None,
     task: TaskKind = None,
     teacher: TeacherName = None,
@@ -172,9 +164,9 @@ def discover(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
-    named = {"data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights}
-    chosen = taught(settings(config, preset, set_, **named, discover__num_prototypes=num_prototypes))
-    world = open_world(chosen, cpu=cpu, progress=not quiet)
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights}
+    own = settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
+    world = open_world(taught(own), cpu=cpu, progress=not quiet)
     bank = find_prototypes(world, progress=not quiet)
     section = prototype_section(world, bank)
     bank.save(out)
@@ -191,25 +183,23 @@ def discover(
     "`torchrun --standalone --nproc_per_node 2 -m prockd distill --run-dir runs/two`"
 )
 def distill(
-    run_dir: Annotated[Path, typer.Option(help="Folder of the run: settings, weights, report.")] = RUN_DIR,
+    run_dir: Annotated[Path, Option(help="Folder of the run: settings, weights, report.")] = Path("runs/run"),
     data: Data = None,
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
-    student: Annotated[str | None, typer.Option(help="Any timm name; a small resnet10t if not given.")] = None,
-    student_weights: Annotated[Path | None, typer.Option(help="Local weights the student starts from.")] = None,
-    bank: Annotated[Path | None, typer.Option(help="Prototypes of prockd discover, in place of finding them.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; of the preset if not given.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and crops; 0 if not given.")] = None,
+    student: Annotated[str | None, Option(help="Any timm name; a small resnet10t if not given.")] = None,
+    student_weights: Annotated[Path | None, Option(help="Local weights the student starts from.")] = None,
+    bank: Annotated[Path | None, Option(help="Prototypes of prockd discover, in place of finding them.")] = None,
+    steps: Annotated[int | None, Option(help="Optimiser steps; of the preset if not given.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of weights, order and crops; 0 if not given.")] = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
-    mixed_precision: Annotated[str | None, typer.Option(help="no (if not given), bf16 or fp16.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the run's folder.")
-    ] = False,
+    mixed_precision: Annotated[str | None, Option(help="no (if not given), bf16 or fp16.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in the run's folder.")] = False,
     overwrite: Overwrite = False,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    checkpoint_every: Annotated[int, Option(min=1, help="Steps between checkpoints.")] = 100,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
@@ -219,15 +209,14 @@ def distill(
     from prockd.runs.run import run_experiment
     from prockd.training.processes import connect
 
-    named = {
-        "data__path": data, "task__kind": task, "teacher__name": teacher, "teacher__weights": teacher_weights,
-        "student__backbone": student, "student__weights": student_weights, "distill__steps": steps,
-        "distill__seed": seed, "distill__mixed_precision": mixed_precision,
+    options = {
+        "data": data, "task": task, "teacher": teacher, "teacher_weights": teacher_weights, "student": student,
+        "student_weights": student_weights, "steps": steps, "seed": seed, "mixed_precision": mixed_precision,
     }  # fmt: skip
-    nothing = config is None and not set_ and all(value is None for value in named.values())
-    chosen = run_config(run_dir) if resume and nothing else settings(config, preset, set_, **named)
+    unchanged = config is None and not set_ and all(value is None for value in options.values())
+    own = run_config(run_dir) if resume and unchanged else settings(config, preset, set_, **options)
     run_experiment(
-        chosen, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
+        own, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
         progress=not quiet,
     )  # fmt: skip
     if connect(cpu=cpu).is_main:
@@ -238,9 +227,9 @@ def distill(
 @app.command(epilog="`prockd evaluate runs/run`\n\n`prockd evaluate runs/run --data other_photos --json`")
 def evaluate(
     run_dir: RunDir,
-    data: Annotated[str | None, typer.Option(help="Other images to score on, in place of the run's own.")] = None,
-    classes: Annotated[bool, typer.Option("--classes", help="A row for each class too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data: Annotated[str | None, Option(help="Other images to score on, in place of the run's own.")] = None,
+    classes: Annotated[bool, Option("--classes", help="A row for each class too.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
@@ -263,9 +252,9 @@ def evaluate(
     epilog="`prockd export runs/run`  (timm's names)\n\n`prockd export runs/run --format onnx --out student_onnx`"
 )
 def export(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run, or a student.safetensors.")],
-    format: Annotated[str | None, typer.Option(help="timm (if not given), torchvision (detection) or onnx.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
+    run_dir: Annotated[Path, Argument(help="Folder of a finished run, or a student.safetensors.")],
+    format: Annotated[str | None, Option(help="timm (if not given), torchvision (detection) or onnx.")] = None,
+    out: Annotated[Path | None, Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
@@ -273,40 +262,38 @@ def export(
     from prockd.students.student import Student
 
     is_file = run_dir.is_file()
-    config = None if is_file else run_config(run_dir)
-    chosen = ExportConfig() if config is None else config.export
-    fit = None if config is None or config.data.fit == "auto" else config.data.fit
-    chosen = chosen if format is None else chosen.replace(format=format)
+    config = ExperimentConfig() if is_file else run_config(run_dir)
+    fit, opset, format = config.data.fit, config.export.opset, format or config.export.format
     student = Student.load(run_dir if is_file else student_file(run_dir))
-    folder = out or (run_dir.parent if is_file else run_dir) / "export" / chosen.format
-    for path in export_student(student, folder, format=chosen.format, opset=chosen.opset, fit=fit):
+    folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
+    for path in export_student(student, folder, format=format, opset=opset, fit=None if fit == "auto" else fit):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 
 @app.command(epilog="`prockd check-data photos`\n\n`prockd check-data scans --task segmentation --all`")
 def check_data(
-    path: Annotated[Path, typer.Argument(help="A folder or file of your own images.")],
-    task: Annotated[str | None, typer.Option(help="What it is for; guessed from its looks if not given.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Class names, commas between them, as in data.classes.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every problem, however many.")] = False,
+    path: Annotated[Path, Argument(help="A folder or file of your own images.")],
+    task: Annotated[str | None, Option(help="What it is for; guessed from its looks if not given.")] = None,
+    classes: Annotated[str | None, Option(help="Class names, commas between them, as in data.classes.")] = None,
+    all_: Annotated[bool, Option("--all", help="Every problem, however many.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
     from prockd.evaluation.tables import format_table
 
-    found = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
-    typer.echo(repr(found).split("\n  ")[0] if all_ else repr(found))
-    if all_ and found.problems:
-        typer.echo(format_table(found.rows()))
-    if not found.ok:
+    report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
+    typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
+    if all_ and report.problems:
+        typer.echo(format_table(report.rows()))
+    if not report.ok:
         raise typer.Exit(1)
 
 
 @app.command(epilog="`prockd unpack photos.zip photos`")
 def unpack(
-    archive: Annotated[Path, typer.Argument(help="A ZIP or TAR file.")],
-    folder: Annotated[Path, typer.Argument(help="A new folder for its content.")],
+    archive: Annotated[Path, Argument(help="A ZIP or TAR file.")],
+    folder: Annotated[Path, Argument(help="A new folder for its content.")],
     quiet: Quiet = False,
 ) -> None:
     """Unpack an archive that somebody else made: all of it, or nothing when a member would climb out of the folder."""
@@ -337,8 +324,8 @@ def presets() -> None:
 
 @app.command(epilog="`prockd demo --seeds 5 --run-dir runs/five`")
 def demo(
-    run_dir: Annotated[Path, typer.Option(help="Where the report and the numbers go.")] = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
+    run_dir: Annotated[Path, Option(help="Where the report and the numbers go.")] = Path("runs/demo"),
+    seeds: Annotated[int, Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
     cpu: Cpu = False,
 ) -> None:
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
@@ -349,19 +336,15 @@ def demo(
 
 @app.command(epilog="`prockd train-teacher --out teacher.safetensors --steps 4000 --mixed-precision bf16`")
 def train_teacher(
-    out: Annotated[Path, typer.Option(help="Weights file to write.")] = Path("data/farmyard/teacher.safetensors"),
-    images: Annotated[int, typer.Option(min=100, help="Source images to render.")] = 24_000,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the first stage: species.")] = 2600,
-    place_steps: Annotated[int, typer.Option(min=1, help="Steps of the second: species and places.")] = 2000,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images in a step.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and crops.")] = 0,
-    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
-    start: Annotated[
-        Path | None, typer.Option(help="What this command wrote before: only the second stage is trained, from there.")
-    ] = None,
-    run_dir: Annotated[Path, typer.Option(help="Checkpoints and metrics; run again to go on after a stop.")] = Path(
-        "runs/teacher"
-    ),
+    out: Annotated[Path, Option(help="Weights file to write.")] = Path("data/farmyard/teacher.safetensors"),
+    images: Annotated[int, Option(min=100, help="Source images to render.")] = 24_000,
+    steps: Annotated[int, Option(min=1, help="Steps of the first stage: species.")] = 2600,
+    place_steps: Annotated[int, Option(min=1, help="Steps of the second: species and places.")] = 2000,
+    batch_size: Annotated[int, Option(min=2, help="Images in a step.")] = 64,
+    seed: Annotated[int, Option(help="Seed of weights, order and crops.")] = 0,
+    mixed_precision: Annotated[str, Option(help="no, bf16 or fp16.")] = "no",
+    start: Annotated[Path | None, Option(help="What this command wrote: train only the second stage, from it.")] = None,
+    run_dir: Annotated[Path, Option(help="Checkpoints and metrics; run again to go on.")] = Path("runs/teacher"),
     cpu: Cpu = False,
 ) -> None:
     """Train a Farmyard teacher on source species labels and self-supervision (no target species, no part label)."""

@@ -223,7 +223,8 @@ def test_no_gradient_is_left_or_computed_that_no_optimiser_reads(features, monke
     bank = discovered(features, steps=0)
     unit = torch.nn.functional.normalize(torch.randn(2, 50, 16), dim=-1)
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    train_bank(bank, features, unit, torch.ones(50), steps=3, batch_size=4, lr=1e-3, seed=0, progress=False)
+    config = DiscoverConfig(steps=3, batch_size=4, lr=1e-3)
+    train_bank(bank, features, unit, torch.ones(50), config, progress=False)
     assert seen == [[None, None, None]] * 3
     assert all(parameter.grad is None for parameter in bank.parameters())
     assert all(parameter.requires_grad for parameter in bank.parameters())
@@ -238,12 +239,12 @@ def test_a_default_device_of_the_caller_changes_nothing(features):
 
 def test_a_bank_on_another_device_is_refined_there(features, bank):
     unit = F.normalize(bank.embed(features.fused(np.arange(12))).detach().flatten(0, 1)[None], dim=-1)
-    options = {"steps": 3, "batch_size": 4, "lr": 1e-3, "seed": 0, "progress": False}
+    config = DiscoverConfig(steps=3, batch_size=4, lr=1e-3)
     with fake_device() as device:
         away = copy.deepcopy(bank).to(device)
         for one in (bank, away):
             torch.manual_seed(0)
             cluster(one, unit, torch.ones(768), torch.arange(12).repeat_interleave(64), sharpness=8.0, seed=0)
-            train_bank(one, features, unit, torch.ones(768), **options)
+            train_bank(one, features, unit, torch.ones(768), config, progress=False)
         assert away.prototypes.device == AWAY
         torch.testing.assert_close(away.cpu().state_dict(), bank.state_dict())

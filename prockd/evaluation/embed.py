@@ -64,9 +64,6 @@ def embed_2d(
     Raises:
         ValueError: unknown method, fewer than 3 vectors, or one of those on the map is not finite (names its row).
         CacheError: the disk is full.
-
-    >>> embed_2d(np.random.default_rng(0).normal(size=(50, 8)), method="pca", max_points=20)
-    Embedding(PCA of 20 of 50 points, drawn with seed 0)
     """
     names = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}
     if method not in names:
@@ -103,16 +100,14 @@ def principal(vectors: Float[np.ndarray, "P E"], count: int) -> Float32[np.ndarr
     centred = vectors - vectors.mean(0)
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]  # (E, count), largest variance first
     largest = np.abs(axes).argmax(0)
-    turned = centred @ (axes * np.sign(axes[largest, np.arange(count)]))
-    return np.asarray(turned, np.float32)
+    return np.asarray(centred @ (axes * np.sign(axes[largest, np.arange(count)])), np.float32)
 
 
 def _umap(unit: Float32[np.ndarray, "P E"], seed: int, progress: bool) -> Float32[np.ndarray, "P 2"]:
-    about = "UMAP: loading, about 15 s the first time"
-    with tqdm(total=1, desc=about, bar_format="{desc}", disable=not progress) as bar:
+    loading = "UMAP: loading, about 15 s the first time"
+    with tqdm(total=1, desc=loading, bar_format="{desc}", disable=not progress) as bar:
         with needs_extra("lab", "UMAP"):
             from umap import UMAP  # compiles on import, so not before it is wanted
-
         bar.set_description_str(f"UMAP: {len(unit):,} points, finding neighbours")
         mapper = UMAP(
             n_neighbors=min(15, len(unit) - 1),

@@ -7,14 +7,7 @@ from scipy.stats import sem, t
 
 
 def paired_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
-    """Mean of paired differences and its 95 % interval (Student's t over seeds).
-
-    Raises:
-        ValueError: fewer than two differences.
-
-    >>> "{:.3f} ({:.3f} to {:.3f})".format(*paired_interval([0.31, 0.28, 0.35]))
-    '0.313 (0.226 to 0.401)'
-    """
+    """Mean of paired differences and its 95 % interval (Student's t over seeds); ValueError for fewer than two."""
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         raise ValueError("an interval needs at least 2 paired differences")

@@ -42,11 +42,7 @@ class PartAgreement:
 def part_agreement(
     assigned: Int[np.ndarray, "M N"], parts: Int[np.ndarray, "M N"], num_prototypes: int, num_parts: int
 ) -> PartAgreement:
-    """Compare the strongest prototype of each patch with its true part.
-
-    >>> part_agreement(np.array([[0, 0, 1, 1, 1]]), np.array([[1, 1, 2, 1, 0]]), num_prototypes=2, num_parts=3)
-    PartAgreement(purity 0.750, NMI 0.344, commonest part 0.750)
-    """
+    """Compare the strongest prototype of each patch with its true part."""
     table = np.zeros((num_prototypes, num_parts), dtype=np.int64)
     np.add.at(table, (assigned.ravel(), parts.ravel()), 1)
     front = parts > 0
@@ -61,15 +57,11 @@ def agreement_with_controls(
 ) -> dict[str, PartAgreement]:
     """Part agreement of the prototypes, of shuffled assignments and of k-means on raw pixel patches with the same K.
 
+    Returns:
+        One agreement each for ``"prototypes"``, ``"shuffled"`` and ``"raw pixels"``.
+
     Raises:
         ValueError: the images have no part masks.
-
-    >>> import torch
-    >>> rng = np.random.default_rng(0)
-    >>> pixels, masks = rng.integers(0, 256, (4, 3, 8, 8), np.uint8), rng.integers(0, 3, (4, 8, 8), np.uint8)
-    >>> images = PackedImages(pixels, np.zeros(4, np.int64), ("a", "b", "c", "d"), ("cow",), "4 images", masks)
-    >>> list(agreement_with_controls(torch.rand(4, 16, 5), images, (4, 4), num_parts=3))
-    ['prototypes', 'shuffled', 'raw pixels']
     """
     if images.parts is None:
         raise ValueError("these images have no part masks; part agreement needs Farmyard or your own masks")
@@ -86,11 +78,7 @@ def with_controls(
     train: Bool[np.ndarray, " M"] | None = None,
     seed: int = 0,
 ) -> dict[str, Int[np.ndarray, "M N"]]:
-    """The strongest prototype of each patch, and K groups of patches that know no teacher.
-
-    The controls are the same prototypes in shuffled order, and k-means on the raw pixels of patches, fitted to the
-    ``train`` images (all of them by default).
-    """
+    """The strongest prototype of each patch; the same shuffled; and k-means on pixels, fitted to ``train`` or all."""
     assigned = assignments.argmax(-1).cpu().numpy()
     shuffled = np.random.default_rng(seed).permutation(assigned.ravel()).reshape(assigned.shape)
     pixels = pixel_patches(images, grid)
@@ -107,11 +95,7 @@ def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float[np.ndarr
 
 
 def cut(images: Shaped[np.ndarray, "M C H W"], grid: tuple[int, int]) -> Shaped[np.ndarray, "M N P"]:
-    """The values of each patch, row by row of the grid.
-
-    Raises:
-        ValueError: the patches would not be equal.
-    """
+    """The values of each patch, row by row of the grid; ValueError where patches would not be equal."""
     (M, C, H, W), (h, w) = images.shape, grid
     if H % h or W % w:
         raise ValueError(f"images of {H}x{W} pixels cannot be cut into {h}x{w} equal patches")

@@ -14,18 +14,11 @@ from prockd.evaluation.parts import with_controls
 
 @dataclass(frozen=True, eq=False)
 class PointPatches:
-    """Which patch of which image each key point lies in.
-
-    Attributes:
-        image: (Q,) image of each point.
-        patch: (Q,) patch of the image, row by row of the grid.
-        part: (Q,) index into ``parts``.
-        parts: P part names.
-    """
+    """Which patch of which image each key point lies in; patches are counted row by row of the grid."""
 
     image: Int64[np.ndarray, " Q"]
     patch: Int64[np.ndarray, " Q"]
-    part: Int64[np.ndarray, " Q"]
+    part: Int64[np.ndarray, " Q"]  # index into parts
     parts: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -45,17 +38,9 @@ class PointPatches:
 def point_patches(
     annotations: PointAnnotations, images: PackedImages, grid: tuple[int, int], *, hidden: bool = False
 ) -> PointPatches:
-    """Find the patch of each key point; points outside the square that was packed are left out.
+    """Find the patch of each key point in the square that was packed; ``hidden`` keeps points behind something too.
 
-    Args:
-        annotations: what :func:`prockd.datasets.read_keypoints` returned; a frame is the image whose id it is, or with
-            whose id it ends after a slash.
-        images: images packed with any fit.
-        grid: rows and columns of patches.
-        hidden: keep points behind something too.
-
-    Raises:
-        ValueError: a frame is none of the images, or the end of several ids (both are named).
+    A frame is the image whose id it is or, after a slash, ends with; ValueError where that is none or several.
     """
     (h, w), S = grid, images.image_px
     row_of = {name: m for m, name in enumerate(images.ids)}
@@ -78,24 +63,14 @@ def point_patches(
 
 @dataclass(frozen=True, eq=False)
 class PointAgreement:
-    """How often the prototype of a key point tells its part, on images that did not name the prototypes.
+    """How often the prototype of a key point tells its part, on images that did not name the prototypes; all 0..1."""
 
-    Attributes:
-        accuracy: share of test points whose prototype bears the name of their part, 0..1.
-        balanced: mean of ``recall`` over the parts that were tested.
-        recall: (P,) the same share of the points of each part; NaN for a part without points.
-        chance: accuracy of always telling the part that is commonest on the training images.
-        counts: (P,) points tested.
-        named: (K,) part that each prototype tells; those without a training point tell the commonest.
-        parts: P part names.
-    """
-
-    accuracy: float
-    balanced: float
-    recall: Float64[np.ndarray, " P"]
-    chance: float
-    counts: Int64[np.ndarray, " P"]
-    named: Int64[np.ndarray, " K"]
+    accuracy: float  # share of test points whose prototype bears the name of their part
+    balanced: float  # mean of recall over the parts that were tested
+    recall: Float64[np.ndarray, " P"]  # share of the points of each part; NaN for a part without points
+    chance: float  # accuracy of always telling the part that is commonest on the training images
+    counts: Int64[np.ndarray, " P"]  # points tested
+    named: Int64[np.ndarray, " K"]  # part that each prototype tells; without a training point the commonest
     parts: tuple[str, ...]
 
     def row(self) -> dict[str, object]:
@@ -115,20 +90,8 @@ def point_agreement(
 ) -> PointAgreement:
     """Name each prototype by the commonest part among its points on ``train`` images, and test the names on the others.
 
-    Frames of one video are near copies of each other: ``train`` must hold all frames of a video or none.
-
-    Args:
-        assigned: the strongest prototype of each patch.
-        points: where the parts are.
-        train: which images name the prototypes.
-        num_prototypes: K.
-
-    Raises:
-        ValueError: there are no points to learn from, or none to test.
-
-    >>> points = PointPatches(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1]), ("ear", "leg"))
-    >>> point_agreement(np.array([[3, 5], [3, 3]]), points, np.array([True, False]), num_prototypes=6)
-    PointAgreement(accuracy 50.0%, mean over parts 50.0%, chance 50.0%, 2 points)
+    Frames of one video are near copies of each other: ``train`` must hold all frames of a video or none. ValueError
+    where there are no points to learn from, or none to test.
     """
     learned, tested = points.select(train), points.select(~train)
     for name, side in (("train", learned), ("test", tested)):
@@ -159,13 +122,6 @@ def point_agreement_with_controls(
 
     The controls are those of :func:`prockd.evaluation.parts.with_controls`, fitted to the ``train`` images as the
     prototypes should be, and the place in the image (legs are low in most pictures).
-
-    >>> import torch
-    >>> pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
-    >>> images = PackedImages(pixels, np.zeros(2, np.int64), ("a", "b"), ("cow",), "2 images")
-    >>> points = PointPatches(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1]), ("ear", "leg"))
-    >>> list(point_agreement_with_controls(torch.rand(2, 4, 3), points, images, (2, 2), [True, False]))
-    ['prototypes', 'shuffled', 'raw pixels', 'place in the image']
     """
     train = np.asarray(train, bool)
     M, N, K = assignments.shape

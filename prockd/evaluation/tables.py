@@ -15,12 +15,6 @@ def format_table(rows: Sequence[Mapping[str, object]]) -> str:
 
     Columns are all keys in the order in which they first appear; what a row does not have, or is None, is a dash. Where
     standard output cannot write dashes and rules (a pipe on Windows), they are minus signs.
-
-    >>> print(format_table([{"student": "plain", "accuracy": 0.16342}, {"student": "distilled"}]))
-    student    accuracy
-    ───────────────────
-    plain         0.163
-    distilled         –
     """
     columns, cells, numeric = table_cells(rows)
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -45,13 +39,9 @@ def format_table(rows: Sequence[Mapping[str, object]]) -> str:
 def table_cells(rows: Sequence[Mapping[str, object]]) -> tuple[list[str], list[list[str]], list[bool]]:
     """Names of the columns, text of every cell, and which columns hold nothing but numbers."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    values = {key: [row.get(key) for row in rows] for key in keys}
-    numeric = [all(v is None or _is_number(v) for v in values[key]) for key in keys]
-    return [str(key) for key in keys], [[_text(row.get(key)) for key in keys] for row in rows], numeric
-
-
-def _is_number(value: object) -> bool:
-    return hasattr(value, "__float__") and not isinstance(value, bool)
+    values = [[row[key] for row in rows if row.get(key) is not None] for key in keys]
+    numeric = [all(hasattr(v, "__float__") and not isinstance(v, bool) for v in column) for column in values]
+    return keys, [[_text(row.get(key)) for key in keys] for row in rows], numeric
 
 
 def _text(value: object) -> str:

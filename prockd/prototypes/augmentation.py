@@ -24,12 +24,8 @@ class FeatureAugmentation(nn.Module):
         scaled: divide scores by sqrt(E).
         detach: cut the gradient from the augmented prediction to the features.
 
-    >>> prototypes, features = torch.rand(6, 16), torch.rand(2, 64, 16)
-    >>> feature_augmentation = FeatureAugmentation(embed_dim=16, num_prototypes=6)
-    >>> feature_augmentation(features, prototypes).equal(features)  # the gate starts at 0
-    True
-    >>> feature_augmentation.attention(features, prototypes).shape
-    torch.Size([2, 64, 6])
+    Raises:
+        ValueError: another content or residual, no descriptor for that content, or every prototype is disabled.
     """
 
     def __init__(
@@ -98,11 +94,7 @@ class FeatureAugmentation(nn.Module):
         *,
         enabled: Bool[Tensor, " K"] | None = None,
     ) -> Float[Tensor, "B N K"]:
-        """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0.
-
-        Raises:
-            ValueError: every prototype is disabled.
-        """
+        """A: how much each patch takes of each prototype; rows sum to 1, disabled columns are 0."""
         return self._attend(self.encode(features.to(self.transform.weight)), self.keys(prototypes), enabled)
 
     def _attend(self, e: Tensor, keys: Tensor, enabled: Tensor | None) -> Tensor:

@@ -1,9 +1,8 @@
 """The bank of prototypes (METHOD part 1): what local things a teacher's patches are compared with."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -21,7 +20,8 @@ class PrototypeBank(nn.Module):
 
     u = W_c t (``rectify=True`` adds the paper's ReLU); a = softmax_k(w_k u/|u| + b_k) (NetVLAD, arXiv 1511.07247);
     V_k = sum_n a_nk (u_n/|u_n| - c_k); v = projection of the normalised V; g = T([u; v]).
-    Inputs may lie on any device and are brought to the bank's.
+    Inputs may lie on any device and are brought to the bank's. Of the methods, those that take a prototype's number
+    raise IndexError where there is none, and assignment raises ValueError where every prototype is disabled.
 
     Args:
         num_prototypes: K, those disabled later included.
@@ -80,11 +80,7 @@ class PrototypeBank(nn.Module):
         return F.relu(u) if self.rectify else u
 
     def assign(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N K"]:
-        """Soft assignment of each patch; rows sum to 1, disabled and merged prototypes get 0.
-
-        Raises:
-            ValueError: every prototype is disabled.
-        """
+        """Soft assignment of each patch; rows sum to 1, disabled and merged prototypes get 0."""
         if not self.enabled.any():
             raise ValueError(f"all {self.num_prototypes} prototypes are disabled: enable one, bank.enable(k)")
         scores = self.assigner(F.normalize(u.to(self.prototypes), dim=-1))
@@ -106,17 +102,12 @@ class PrototypeBank(nn.Module):
     def forward(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
         """G = T([u; v]): every patch joined with the image's descriptor."""
         u = u.to(self.prototypes)
-        v = self.describe(u).unsqueeze(1).expand_as(u)
-        g: Tensor = self.transform(torch.cat([u, v], dim=-1))
+        g: Tensor = self.transform(torch.cat([u, self.describe(u).unsqueeze(1).expand_as(u)], dim=-1))
         return g
 
     @torch.no_grad()
     def assignments(self, features: PatchFeatures, *, view: str = "plain", chunk: int = 256) -> Float[Tensor, "M N K"]:
-        """Soft assignment of every patch of a data set, rounded to half precision, on the CPU.
-
-        Raises:
-            ValueError: the features come from another teacher, or hold NaN.
-        """
+        """Soft assignment of every patch, in half precision, on the CPU; ValueError for another teacher's, or NaN."""
         self.check(features)
         parts = []
         for start in range(0, len(features), chunk):
@@ -127,49 +118,29 @@ class PrototypeBank(nn.Module):
         return torch.cat(parts).float()
 
     def rename(self, prototype: int, name: str) -> None:
-        """Give a prototype a name, which is saved with the bank.
-
-        Raises:
-            IndexError: there is no such prototype.
-            ValueError: the name is empty.
-        """
+        """Give a prototype a name, which is saved with the bank; an empty one raises ValueError."""
         if not name.strip():
             raise ValueError(f"the name of prototype {prototype} is empty")
         self.names[self._number(prototype)] = name.strip()
 
     def disable(self, prototype: int) -> None:
-        """Leave a prototype, and what was merged into it, out of assignment and augmentation.
-
-        Raises:
-            IndexError: there is no such prototype.
-            ValueError: it is the last one that is enabled.
-        """
+        """Leave a prototype, and what was merged into it, out; ValueError for the last one that is enabled."""
         k = self._number(prototype)
         if self.enabled.sum() == 1 and self.enabled[k]:
             raise ValueError(f"{self.names[k]} is the last prototype that is enabled: enable another one first")
         self.enabled[k] = False
 
     def enable(self, prototype: int) -> None:
-        """Take a prototype back; one that was merged stands for itself again, where its centre is.
-
-        Raises:
-            IndexError: there is no such prototype.
-        """
+        """Take a prototype back; one that was merged stands for itself again, where its centre is."""
         k = self._number(prototype)
         self.enabled[k], self.merged[k] = True, k
 
     @torch.no_grad()
     def merge(self, into: int, other: int, *, share: float = 0.5) -> None:
-        """Make two prototypes one: ``into`` gets the patches of ``other``, which is left out.
+        """Make two prototypes one: ``into`` gets the patches of ``other``, and what was merged into that.
 
-        Args:
-            into: the prototype that stays.
-            other: the one that goes, with all that was merged into it.
-            share: where the common centre lies, 0 at ``into``, 1 at ``other``.
-
-        Raises:
-            IndexError: there is no such prototype.
-            ValueError: the two are the same, one of them is disabled or merged already, or ``share`` is not in 0..1.
+        The common centre lies at ``share`` of the way to ``other``, 0..1. ValueError where the two are the same, or one
+        of them is disabled or merged already.
         """
         i, j = self._number(into), self._number(other)
         if i == j:
@@ -189,11 +160,7 @@ class PrototypeBank(nn.Module):
         return int(prototype)
 
     def check(self, features: PatchFeatures) -> None:
-        """Refuse features of another teacher.
-
-        Raises:
-            ValueError: fingerprints or widths differ.
-        """
+        """Refuse features of another teacher or width with a ValueError."""
         if features.width != self.fuse.in_features or (self.teacher and features.teacher != self.teacher):
             raise ValueError(
                 f"these features come from teacher {features.teacher[:8]} (width {features.width}), but the bank was "
@@ -226,8 +193,8 @@ class PrototypeBank(nn.Module):
             if len(bank.names) != bank.num_prototypes:
                 raise KeyError(f"{len(bank.names)} names for {bank.num_prototypes} prototypes")
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-            message = f"{path} is not a prototype bank that can be read ({type(error).__name__}: {error})"
-            raise ValueError(message) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path} is not a prototype bank that can be read ({reason})") from error
         return bank
 
     def __repr__(self) -> str:
@@ -238,8 +205,7 @@ class PrototypeBank(nn.Module):
         return f"PrototypeBank({size}{switches}, teacher {self.teacher[:8] or 'unknown'})"
 
 
-@dataclass(frozen=True)
-class Patch:
+class Patch(NamedTuple):
     """One patch of one image, and how strongly it belongs to a prototype (0..1)."""
 
     image: int
@@ -264,28 +230,19 @@ def nearest_patches(
     return [Patch(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-@dataclass(frozen=True)
-class BankHealth:
-    """Health of a bank on some images.
-
-    Attributes:
-        usage: (K,) part of the patches whose strongest prototype this is.
-        dead: prototypes that no patch prefers.
-        duplicates: pairs whose prototypes point the same way (cosine above 0.95).
-    """
+class BankHealth(NamedTuple):
+    """Health of a bank on some images."""
 
     usage: np.ndarray
+    """(K,) part of the patches whose strongest prototype this is."""
     dead: tuple[int, ...]
+    """Prototypes that no patch prefers."""
     duplicates: tuple[tuple[int, int], ...]
+    """Pairs whose prototypes point the same way (cosine above 0.95)."""
 
 
 def bank_health(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> BankHealth:
-    """Usage of each prototype, and which are dead or duplicates.
-
-    >>> bank = PrototypeBank(num_prototypes=3, feature_dim=8, embed_dim=8)
-    >>> bank_health(bank, torch.tensor([[[0.75, 0.25, 0.0], [0.25, 0.5, 0.25]]])).dead
-    (2,)
-    """
+    """Usage of each prototype, and which are dead or duplicates."""
     counts = assignments.argmax(-1).flatten().cpu().bincount(minlength=bank.num_prototypes).numpy()
     unit = F.normalize(bank.prototypes.detach(), dim=-1)
     close = (unit @ unit.T > 0.95).triu(diagonal=1).nonzero().tolist()
@@ -293,14 +250,10 @@ def bank_health(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> Ban
 
 
 def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
-    """Refuse features that are not finite.
-
-    Raises:
-        ValueError: names the first image that has them.
-    """
+    """Refuse features that are not finite with a ValueError that names the first image."""
     finite = torch.isfinite(fused).flatten(1).all(1)
     if not finite.all():
-        image = features.images.ids[int(indices[int((~finite).nonzero()[0])])]
+        image = features.images.ids[int(indices[int(finite.int().argmin())])]
         raise ValueError(
             f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
         )

@@ -16,12 +16,6 @@ from prockd.prototypes.saliency import BARS, saliency, zones
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
 
-CHUNK = 256
-"""Images whose features are read into memory at a time."""
-
-SHRINK = 0.3
-"""How far nuisance directions are shrunk: this part of their mean variance is left unwhitened."""
-
 
 def discover(
     features: PatchFeatures,
@@ -76,30 +70,20 @@ def discover(
         if config.init == "kmeans":
             cluster(bank, unit, weights, owners, sharpness=config.sharpness, seed=config.seed)
         if config.steps:
-            train_bank(
-                bank, features, unit, weights,
-                steps=config.steps, batch_size=config.batch_size, lr=config.lr, seed=config.seed,
-                progress=progress, stop=stop,
-            )  # fmt: skip
+            train_bank(bank, features, unit, weights, config, progress=progress, stop=stop)
     return bank.eval()
 
 
 def sample_patches(features: PatchFeatures, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A random (V, P, D) sample of fused patches in every view, the (P,) zone and the (P,) image of each.
-
-    Bars beside a padded picture are left out: see :func:`zones`.
-
-    Raises:
-        ValueError: features of an image are not finite; the message names it.
-    """
+    """A random (V, P, D) sample of fused patches in every view, the (P,) zone and image of each; no patch of bars."""
     rng = np.random.default_rng(seed)
     M, N = len(features), features.grid[0] * features.grid[1]
     zone = zones(features.images.pictured, features.grid).ravel()
     pictured = np.flatnonzero(zone != BARS)
     sampled = pictured[np.sort(rng.choice(len(pictured), min(count, len(pictured)), replace=False))]
     patches = []
-    for start in range(0, M, CHUNK):
-        indices = np.arange(start, min(start + CHUNK, M))
+    for start in range(0, M, 256):  # so many images' features lie in memory at a time
+        indices = np.arange(start, min(start + 256, M))
         inside = sampled[(sampled >= start * N) & (sampled < (indices[-1] + 1) * N)] - start * N
         views = []
         for view in features.views:
@@ -157,8 +141,8 @@ def cluster(
     weight = 2 * sharpness * centres @ shrink / size
     bank.assigner.weight.copy_(weight)
     bank.assigner.bias.copy_(-sharpness * centres.square().sum(1) - weight @ mean)
-    members = F.one_hot(torch.from_numpy(kmeans.labels_).long(), bank.num_prototypes) * share
-    bank.prototypes.copy_(weighted_means(unit[0], members))
+    members = F.one_hot(torch.from_numpy(kmeans.labels_).long(), bank.num_prototypes) * share  # (P, K)
+    bank.prototypes.copy_(F.normalize(members, p=1, dim=0).T @ unit[0])  # the mean of the patches of each
 
 
 def nuisance_shrinker(
@@ -167,7 +151,7 @@ def nuisance_shrinker(
     """S: shrinks directions in which views of a patch differ (side, colour) and whole images (species, style, light).
 
     Within-class covariance normalisation, with the patch and the image as its own class: S = (C + r I)^-1/2, C the
-    covariance of those differences, and r a part (``SHRINK``) of its mean variance. S is symmetric.
+    covariance of those differences, and r 0.3 of its mean variance. S is symmetric.
     """
     E = unit.shape[2]
     nuisance = torch.zeros(E, E)
@@ -181,7 +165,7 @@ def nuisance_shrinker(
     nuisance += means.T @ means / len(means)
     values, basis = torch.linalg.eigh(nuisance)
     # r keeps directions that never differ, where C is 0, from being blown up without bound.
-    shrink: Tensor = basis * (values.clamp_min(0) + SHRINK * values.mean().clamp_min(1e-12)).rsqrt() @ basis.T
+    shrink: Tensor = basis * (values.clamp_min(0) + 0.3 * values.mean().clamp_min(1e-12)).rsqrt() @ basis.T
     return shrink
 
 
@@ -190,11 +174,8 @@ def train_bank(
     features: PatchFeatures,
     unit: Float[Tensor, "V P E"],
     weights: Float[Tensor, " P"],
+    config: DiscoverConfig,
     *,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
     progress: bool = True,
     stop: Callable[[], bool] | None = None,
 ) -> None:
@@ -209,18 +190,18 @@ def train_bank(
     unit, decoder = unit.to(device), nn.Linear(bank.embed_dim, features.width).to(device)
     modules = (bank.assigner, bank.reduce, bank.expand, bank.transform, decoder)
     learned = [parameter for module in modules for parameter in module.parameters()]
-    optimiser = torch.optim.AdamW(learned, lr=lr, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps)
-    rng = np.random.default_rng(seed)
+    optimiser = torch.optim.AdamW(learned, lr=config.lr, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps)
+    rng = np.random.default_rng(config.seed)
     V, P, _ = unit.shape
-    for _ in tqdm(range(steps), desc="prototypes", unit="step", disable=not progress):
+    for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
         if stop is not None and stop():
             break
         rows = torch.multinomial(weights, min(2048, P), replacement=True)
         first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
         a, b = bank.assigner(unit[first, rows]), bank.assigner(unit[second, rows])
         loss = -0.5 * (balanced(b) * a.log_softmax(-1) + balanced(a) * b.log_softmax(-1)).sum(-1).mean()
-        indices = np.sort(rng.choice(len(features), min(batch_size, len(features)), replace=False))
+        indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
         fused = features.fused(indices).to(device)
         g: Tensor = bank(bank.embed(fused).detach())
         loss = loss + 1 - F.cosine_similarity(decoder(g), fused.flatten(2).transpose(1, 2), dim=-1).mean()
@@ -230,12 +211,7 @@ def train_bank(
         schedule.step()
     with torch.no_grad():
         members = bank.assign(unit[:1])[0] * weights.to(device)[:, None]
-        bank.prototypes.copy_(weighted_means(unit[0], members))
-
-
-def weighted_means(unit: Float[Tensor, "P E"], members: Float[Tensor, "P K"]) -> Float[Tensor, "K E"]:
-    """The mean of the patches of each prototype, by how much each patch belongs to it."""
-    return F.normalize(members, p=1, dim=0).T @ unit
+        bank.prototypes.copy_(F.normalize(members, p=1, dim=0).T @ unit[0])
 
 
 @torch.no_grad()

@@ -13,13 +13,7 @@ BARS, OUTER, BETWEEN, INNER = range(-1, 3)
 
 
 def zones(pictured: Float[np.ndarray, "M 4"], grid: tuple[int, int]) -> Int[np.ndarray, "M N"]:
-    """Where each patch lies in its picture: ``BARS`` beside it, ``OUTER`` along its border, ``INNER`` or ``BETWEEN``.
-
-    Args:
-        pictured: x0, y0, x1, y1 in 0..1 of each square: what of it shows the picture. A patch belongs to the picture
-            when its centre does.
-        grid: rows and columns of patches.
-    """
+    """Where each patch lies in its picture, x0, y0, x1, y1 in 0..1 of its square, to which its centre must belong."""
     distances, sides = [], []
     for low, high, count in zip((1, 0), (3, 2), grid, strict=True):
         centre = (np.arange(count) + 0.5) / count
@@ -38,11 +32,6 @@ def saliency(patches: Float[Tensor, "P D"], zone: Int[Tensor, " P"], *, seed: in
     The border prior of salient object detection (Wei et al., ECCV 2012): photographers keep what they mean away from
     the edge. A logistic regression learns to tell outer from inner patches by their features and then judges all of
     them, wherever they lie; nobody says which is which. A grid without an inside gives 1 everywhere.
-
-    Args:
-        patches: fused features.
-        zone: of each patch, see :func:`zones`.
-        seed: of the patches that the regression learns from.
     """
     sides = [torch.nonzero(zone == side).flatten().numpy() for side in (OUTER, INNER)]
     count = min(5000, *map(len, sides))

@@ -23,8 +23,6 @@ from prockd.runs.world import World, open_world
 from prockd.students.student import Student
 from prockd.training.loop import History
 
-ALONE, TAUGHT = "labels alone", "labels + teacher"
-
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
@@ -38,14 +36,8 @@ def stage(name: str) -> Iterator[None]:
 def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 600, cpu: bool = False) -> Path:
     """Teacher, prototypes, plain and distilled students on Farmyard's target species; returns the report's path.
 
-    Writes ``report.html``, ``results.json``, the bank and the last distilled student into ``run_dir``.
-
-    Args:
-        run_dir: made when missing; what it holds of an earlier demo is overwritten.
-        seeds: students of each kind.
-        steps: optimiser steps of each student.
-        images: source images for discovery; half as many test images.
-        cpu: stay on the CPU even where there is a GPU.
+    Writes ``report.html``, ``results.json``, the bank and the last distilled student into ``run_dir``, over those of an
+    earlier demo. ``images`` of the source are for discovery; half as many are test images.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with stage("1. Teacher: every image passes once, and once mirrored"):
@@ -61,15 +53,14 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
             for name, a in agreement.items()
         ]
         typer.echo(format_table(parts))
-    histories: dict[str, list[History]] = {ALONE: [], TAUGHT: []}
+    histories: dict[str, list[History]] = {"labels alone": [], "labels + teacher": []}
     with stage(f"3. Students: {len(world.train)} labelled images, {steps} steps, {seeds} of each kind"):
         config, augmentation = world.config.distill.replace(steps=steps), world.config.feature_augmentation
         for seed in range(seeds):
-            for name, taught in ((ALONE, False), (TAUGHT, True)):
+            for name, own in zip(histories, (None, bank), strict=True):
                 student, history = train_student(
-                    world, bank if taught else None, augmentation, config.replace(seed=seed), teacher=taught,
-                    progress=True,
-                )  # fmt: skip
+                    world, own, augmentation, config.replace(seed=seed), teacher=own is not None, progress=True
+                )
                 histories[name].append(history)
         student.save(run_dir / "student.safetensors")
     scores = score_rows(histories, world.probe())
@@ -77,9 +68,8 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
     write_json(run_dir / "results.json", {"parts": parts, "students": scores})
     with stage("4. Report"):
         sections = demo_sections(world, bank, student, agreement["prototypes"], parts, histories, scores)
-        path = write_report(
-            run_dir / "report.html", "prockd: a teacher's parts help a student with another task", sections
-        )
+        title = "prockd: a teacher's parts help a student with another task"
+        path = write_report(run_dir / "report.html", title, sections)
     typer.echo(f"\nOpen {path}")
     return path
 
@@ -90,15 +80,9 @@ def score_rows(histories: Mapping[str, Sequence[History]], probe: float) -> list
     for name, runs in histories.items():
         scored = [h.scores for h in runs if h.scores is not None]
         plus = [s.augmented for s in scored if s.augmented is not None]
-        rows.append(
-            {
-                "student learns from": name,
-                "plain z": float(np.mean([s.plain for s in scored])),
-                "augmented z+": float(np.mean(plus)) if plus else None,
-                "seeds": len(scored),
-                "ms a step": round(float(np.mean([h.seconds_per_step for h in runs])) * 1e3),
-            }
-        )
+        row: dict[str, object] = {"student learns from": name, "plain z": float(np.mean([s.plain for s in scored]))}
+        row |= {"augmented z+": float(np.mean(plus)) if plus else None, "seeds": len(scored)}
+        rows.append(row | {"ms a step": round(float(np.mean([h.seconds_per_step for h in runs])) * 1e3)})
     return [*rows, {"student learns from": "(linear probe on the teacher)", "plain z": probe}]
 
 
@@ -112,7 +96,7 @@ def demo_sections(
     scores: Sequence[Mapping[str, object]],
 ) -> list[Section]:
     """Text, figures and tables of the report, in the order of the data flow."""
-    test, train = world.test, world.train
+    test = world.test
     assignments = bank.assignments(test)
     share = agreement.table[:, 1:].max(1) / np.maximum(1, agreement.table.sum(1))
     part = agreement.table[:, 1:].argmax(1)
@@ -124,34 +108,26 @@ def demo_sections(
     embedding = embed_2d(vectors[front], method="umap" if find_spec("umap") else "pca")
     labels = (truth[front] - 1)[embedding.indices]
     scatter = plots.plot_embedding(embedding, labels, names=PARTS[1:], title="Patches of unseen species, by part")
+    of_teacher = (
+        f"{len(world.source)} images of the teacher's own species and {len(test)} of target species it never saw "
+        "passed through it once."
+    )
+    of_bank = (
+        f"{bank.num_prototypes} prototypes were found without any label. How far they agree with true parts, on "
+        "species the teacher never saw, beside shuffled assignments and raw pixels:"
+    )
+    of_students = (
+        f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
+        f"species from {len(world.train)} labelled images: from the labels alone, and with the teacher as well."
+    )
+    gallery = plots.plot_gallery(assignments, test.images, prototypes=clearest, part_names=PARTS)
+    table, curves = plots.plot_part_table(agreement, PARTS), plots.plot_curves({k: v[-1] for k, v in histories.items()})
+    bank_figures = [(gallery, "Nearest patches"), (figure_of(scatter), "Map of patches coloured by part")]
+    bank_figures.append((figure_of(table), "Parts by prototype"))
+    attention = plots.plot_attention(student, test.images, 0)
+    student_figures = [(figure_of(curves), "Training curves"), (attention, "What the augmentation attends to")]
     return [
-        teacher_section(
-            test,
-            f"{len(world.source)} images of the teacher's own species and {len(test)} of target species it never saw "
-            "passed through it once.",
-        ),
-        Section(
-            "Prototypes",
-            f"{bank.num_prototypes} prototypes were found without any label. How far they agree with true parts, on "
-            "species the teacher never saw, beside shuffled assignments and raw pixels:",
-            [
-                (
-                    plots.plot_gallery(assignments, test.images, prototypes=clearest, part_names=PARTS),
-                    "Nearest patches",
-                ),
-                (figure_of(scatter), "Map of patches coloured by part"),
-                (figure_of(plots.plot_part_table(agreement, PARTS)), "Parts by prototype"),
-            ],
-            parts,
-        ),
-        Section(
-            "Students",
-            f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
-            f"species from {len(train)} labelled images: from the labels alone, and with the teacher as well.",
-            [
-                (figure_of(plots.plot_curves({k: v[-1] for k, v in histories.items()})), "Training curves"),
-                (plots.plot_attention(student, test.images, 0), "What the augmentation attends to"),
-            ],
-            scores,
-        ),
+        teacher_section(test, of_teacher),
+        Section("Prototypes", of_bank, bank_figures, parts),
+        Section("Students", of_students, student_figures, scores),
     ]

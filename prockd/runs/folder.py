@@ -5,9 +5,11 @@
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,6 @@ WRITTEN = (
     "config.toml", "versions.json", "bank.safetensors", "metrics.jsonl", "checkpoint.pt", "checkpoint.new",
     "student.safetensors", "report.html", "results.json",
 )  # fmt: skip
-PACKAGES = ("prockd", "torch", "torchvision", "timm", "torchmetrics", "numpy")
 
 
 class RunFolderError(ValueError):
@@ -27,96 +28,76 @@ class RunFolderError(ValueError):
 
 
 def start_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Make the folder ready for a run with these settings, and write them down with seed and versions.
-
-    Args:
-        folder: made when missing.
-        config: all settings.
-        resume: go on with the run that is there; its settings must be the same.
-        overwrite: remove the files of the run that is there.
-
-    Raises:
-        RunFolderError: the folder holds a finished run, an unfinished one that is not to be resumed, or one of other
-            settings.
-    """
+    """Write settings, seed and versions of a new run, or see that the run that is there may be resumed with these."""
     finished, begun = (folder / "results.json").is_file(), (folder / "checkpoint.pt").is_file()
-    if overwrite or not (begun or finished):
-        for name in WRITTEN:
-            (folder / name).unlink(missing_ok=True)
-        begun = False
-    elif finished:
-        raise RunFolderError(f"{folder} holds a finished run: choose another --run-dir, or --overwrite it")
-    elif begun and not resume:
-        raise RunFolderError(f"{folder} holds an unfinished run: go on with --resume, or --overwrite it")
-    if begun:
-        changed = differences(read_config(folder / "config.toml"), config)
-        if changed:
-            raise RunFolderError(
-                f"{folder} was begun with other settings ({'; '.join(changed)}): resume it with the same ones, or "
-                "choose another --run-dir"
-            )
+    if (finished or begun) and not overwrite:
+        if finished:
+            raise RunFolderError(f"{folder} holds a finished run: choose another --run-dir, or --overwrite it")
+        if not resume:
+            raise RunFolderError(f"{folder} holds an unfinished run: go on with --resume, or --overwrite it")
+        if changed := differences(read_config(folder / "config.toml"), config):
+            remedy = "resume it with the same ones, or choose another --run-dir"
+            raise RunFolderError(f"{folder} was begun with other settings ({'; '.join(changed)}): {remedy}")
         return
+    for name in WRITTEN:
+        (folder / name).unlink(missing_ok=True)
     write_config(config, folder / "config.toml")
     write_json(folder / "versions.json", {"seed": config.distill.seed, **versions()})
 
 
 def run_config(folder: Path) -> ExperimentConfig:
-    """The settings of a run.
-
-    Raises:
-        RunFolderError: there is no run in the folder.
-    """
+    """The settings of a run."""
     if not (folder / "config.toml").is_file():
-        raise RunFolderError(
-            f"{folder} is no run folder: it has no config.toml. Make one with: prockd distill --run-dir {folder}"
-        )
+        remedy = f"Make one with: prockd distill --run-dir {folder}"
+        raise RunFolderError(f"{folder} is no run folder: it has no config.toml. {remedy}")
     return read_config(folder / "config.toml")
 
 
 def student_file(folder: Path) -> Path:
-    """The student of a run.
-
-    Raises:
-        RunFolderError: there is no run in the folder, or it is not finished.
-    """
+    """The student of a run."""
     run_config(folder)
     path = folder / "student.safetensors"
     if not path.is_file():
-        raise RunFolderError(
-            f"{folder} has no student yet: finish it with `prockd distill --run-dir {folder} --resume`"
-        )
+        remedy = f"finish it with `prockd distill --run-dir {folder} --resume`"
+        raise RunFolderError(f"{folder} has no student yet: {remedy}")
     return path
 
 
 def versions() -> dict[str, Any]:
     """Python, machine, the packages that decide a result, and prockd's git commit where it is a checkout."""
-    known: dict[str, Any] = {"command": sys.argv, "python": platform.python_version(), "machine": platform.platform()}
-    for name in PACKAGES:
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:
-            known[name] = None
-    return known | {"git": git_commit(Path(__file__).parent)}
+    installed: dict[str, Any] = dict.fromkeys(("prockd", "torch", "torchvision", "timm", "torchmetrics", "numpy"))
+    for name in installed:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    machine = {"command": sys.argv, "python": platform.python_version(), "machine": platform.platform()}
+    return machine | installed | {"git": git_commit(Path(__file__).parent)}
 
 
 def git_commit(folder: Path) -> str | None:
     """The commit of a checkout, with a plus where files differ from it; None outside of one, or without git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip()
+
+    with suppress(OSError, subprocess.SubprocessError):
+        # A file of ours in its top folder: else prockd is installed inside a checkout of something else.
+        if (Path(git("rev-parse", "--show-toplevel")) / "prockd" / "runs" / "folder.py").is_file():
+            return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain"))
+    return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one rename, so that one that is there is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        top = _git(folder, "rev-parse", "--show-toplevel")
-        if not (Path(top) / "prockd" / "runs" / "folder.py").is_file():  # installed inside a checkout of something else
-            return None
-        return _git(folder, "rev-parse", "HEAD") + "+" * bool(_git(folder, "status", "--porcelain"))
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
-    return done.stdout.strip()
+        unfinished.write_bytes(text.encode())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one rename, so that a file that is there is whole."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Write JSON, whole."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

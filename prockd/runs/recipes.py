@@ -56,11 +56,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe_of(kind: str) -> Recipe:
-    """The recipe of a task; one that has none is trained like the task that learns from the same kind of data.
-
-    Raises:
-        ConfigError: there is no such task; the message lists them.
-    """
+    """The recipe of a task; one that has none is trained like the task that learns from the same kind of data."""
     if kind not in TASKS:
         raise ConfigError(f"task.kind = {kind!r}: choose one of {', '.join(map(repr, TASKS))}")
     return RECIPES.get(kind, RECIPES[TASKS[kind].data])
@@ -77,9 +73,8 @@ def task_settings(kind: str = "classification", *, preset: str = "best", teacher
     Raises:
         ConfigError: there is no such preset or task.
 
-    Example:
-        >>> task_settings("segmentation").distill.steps
-        300
+    >>> task_settings("segmentation").distill.steps
+    300
     """
     config, recipe = ExperimentConfig.preset(preset), recipe_of(kind)
     config = replace(config, task=config.task.replace(kind=kind))

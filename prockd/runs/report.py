@@ -23,16 +23,15 @@ from prockd.settings.toml import in_line
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
 
-MOST_CLASSES = 30
-"""Of a confusion matrix that can be read."""
-MOST_ROWS = 40
-"""Of a table of classes in the report; results.json has all."""
-
 
 def finish_run(run: Run, folder: Path) -> None:
     """Write figures, the report, and last the results."""
     config, sections = run.world.config, report_sections(run)
-    save_figures(sections, folder / "figures")
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
+        for number, (figure, _) in enumerate(section.figures, 1):
+            save_png(figure, folder / "figures" / f"{name}_{number}.png", dpi=130)
     write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
     write_json(folder / "results.json", results(run))
 
@@ -100,26 +99,26 @@ def class_rows(scores: Scores, classes: Sequence[str]) -> list[dict[str, object]
 
 def report_sections(run: Run) -> list[Section]:
     """Text, tables and figures in the order in which data flow."""
-    taught = []
+    sections = [_numbers(run), _data(run.world)]
     if run.world.teacher is not None:
-        taught.append(teacher_section(run.world.source, f"{run.world.teacher!r}. Each image passes through it once."))
+        sections.append(teacher_section(run.world.source, f"{run.world.teacher!r}. Each image passes through it once."))
     if run.bank is not None:
-        taught.append(prototype_section(run.world, run.bank))
-    return [_numbers(run), _data(run.world), *taught, _training(run), _predictions(run), _settings(run.world)]
+        sections.append(prototype_section(run.world, run.bank))
+    curves = (figure_of(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")
+    sections.append(Section("Training", "The terms of the loss. metrics.jsonl has them all.", [curves]))
+    return [*sections, _predictions(run), _settings(run.world)]
 
 
 def teacher_section(features: PatchFeatures, text: str) -> Section:
     """Some images as the teacher sees them."""
     some = np.linspace(0, len(features) - 1, min(6, len(features))).astype(int)
-    figure = plots.plot_teacher_maps(features, some.tolist())
-    about = "Images, and each layer of the teacher as colours"
-    return Section("What the teacher sees", f"{text} Like colours are like features.", [(figure, about)])
+    figure = (plots.plot_teacher_maps(features, some.tolist()), "Images, and each layer of the teacher as colours")
+    return Section("What the teacher sees", f"{text} Like colours are like features.", [figure])
 
 
 def prototype_section(world: World, bank: PrototypeBank) -> Section:
     """The health of the prototypes, and the patches of those that most patches prefer."""
-    source = world.source
-    assignments = bank.assignments(source)
+    source, assignments = world.source, bank.assignments(world.source)
     health = bank_health(bank, assignments)
     dead, pairs = len(health.dead), len(health.duplicates)
     used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"
@@ -149,17 +148,11 @@ def _numbers(run: Run) -> Section:
 
 def _data(world: World) -> Section:
     names = {"labelled": "train", "scored on": "test", "for prototypes": "source"}
-    names |= (
-        {"unlabelled": "unlabelled"} if "unlabelled" in world.sets and world.config.distill.unlabelled_batch else {}
-    )
+    if "unlabelled" in world.sets and world.config.distill.unlabelled_batch:
+        names["unlabelled"] = "unlabelled"
     sets = {what: world.images(name) for what, name in names.items()}
     rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
     return Section("Images and classes", f"Classes: {', '.join(world.task.classes)}.", table=rows)
-
-
-def _training(run: Run) -> Section:
-    figures = [(figure_of(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")]
-    return Section("Training", "The terms of the loss. metrics.jsonl has them all.", figures)
 
 
 def _predictions(run: Run) -> Section:
@@ -167,13 +160,13 @@ def _predictions(run: Run) -> Section:
     scores, task, images = run.scores, run.world.task, run.world.images("test")
     figures = [(plots.plot_predictions(scores, images, task), "Truth and predictions on test images")]
     one_an_image = isinstance(scores.labels, np.ndarray) and scores.labels.ndim == 1
-    if one_an_image and len(task.classes) in range(2, MOST_CLASSES + 1):
+    if one_an_image and len(task.classes) in range(2, 31):  # a larger matrix cannot be read
         figures.append((figure_of(plots.plot_confusion(scores, task.classes)), "True by predicted classes"))
     augmentation = run.student.feature_augmentation
     if augmentation is not None and augmentation.content == "prototypes":
         figures.append((plots.plot_attention(run.student, images, 0), "What the augmentation attends to"))
     text = f"Of each class: {scores.class_metric} (a dash: no test image shows it)."
-    return Section("Predictions", text, figures, class_rows(scores, task.classes)[:MOST_ROWS])
+    return Section("Predictions", text, figures, class_rows(scores, task.classes)[:40])  # results.json has all
 
 
 def _settings(world: World) -> Section:
@@ -184,15 +177,6 @@ def _settings(world: World) -> Section:
     ]
     text = "What differs from the usual settings; config.toml has all of them."
     return Section("Settings", text if rows else "All settings are the usual ones; config.toml has them.", table=rows)
-
-
-def save_figures(sections: Sequence[Section], folder: Path) -> None:
-    """Every figure as a PNG file, named after its section."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        for number, (figure, _) in enumerate(section.figures, 1):
-            name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
-            save_png(figure, folder / f"{name}_{number}.png", dpi=130)
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -81,12 +81,7 @@ def run_experiment(
 def scored(
     run_dir: str | Path, data: str | None = None, *, cpu: bool = False, progress: bool = True
 ) -> tuple[Student, Scores]:
-    """The student of a finished run, and its scores on the run's test images, or on all images of another folder.
-
-    Raises:
-        RunFolderError: there is no run in the folder, or it has no student yet.
-        DatasetError: images that cannot be used, or of other classes.
-    """
+    """The student of a finished run, and its scores on the run's test images, or on all images of another folder."""
     config = run_config(Path(run_dir))
     student = Student.load(student_file(Path(run_dir)))
     world = open_world(config, cpu=cpu, progress=progress)
@@ -95,11 +90,7 @@ def scored(
 
 
 def other_images(world: World, student: Student, path: str) -> PackedImages:
-    """The images of another folder, checked, with the classes that a student learned elsewhere.
-
-    Raises:
-        DatasetError: they cannot be used, or have other classes.
-    """
+    """The images of another folder, checked, with the classes that a student learned elsewhere."""
     data, task = world.config.data, student.task
     layout = TASKS[world.config.task.kind].data
     learned: Any = tuple(task.classes)

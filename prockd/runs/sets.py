@@ -27,11 +27,7 @@ def farmyard_sets(config: ExperimentConfig) -> dict[str, ImageDataset]:
 
 
 def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, ImageDataset]:
-    """The images of a folder or file, checked, and divided as they lie there, or else at random by group.
-
-    Raises:
-        DatasetError: nothing is there, or it cannot be used; the message says what and where.
-    """
+    """The images of a folder or file, checked, and divided as they lie there, or else at random by group."""
     data, layout = config.data, TASKS[config.task.kind].data
     how: dict[str, Any] = {"on_bad": data.on_bad, "progress": progress}
     splits = opened(data, data.path, layout)

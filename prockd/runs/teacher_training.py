@@ -34,14 +34,10 @@ TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
 SPECIES = DistillConfig(steps=2600, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
 PLACES = SPECIES.replace(steps=2000, lr=1e-3, min_crop=0.25, recoloured=0.5)
 IMAGE_PX = 96
-PLACES_STRIDE = 16
-"""Of the last map in the second stage, so that it tells places apart; strides become dilations, weights stay."""
-READ_STRIDE = 8
-"""Of every map when the teacher is read, likewise."""
 
 
 class PooledAndPlaced(nn.Module):
-    """Species scores of the image, and for each patch scores of the places it may have in the whole picture."""
+    """Species scores of the image, and of each patch scores (N, bins * bins) of its places in the whole picture."""
 
     def __init__(self, width: int, num_classes: int, bins: int) -> None:
         super().__init__()
@@ -49,19 +45,15 @@ class PooledAndPlaced(nn.Module):
         self.places = nn.Linear(width, bins * bins)
 
     def forward(self, features: Float[Tensor, "B N E"]) -> tuple[Tensor, Tensor]:
-        """Scores (B, C) and (B, N, bins * bins)."""
+        """Both scores."""
         return self.species(features), self.places(features)
 
 
 @dataclass(frozen=True)
 class SpeciesAndPlaces(Classification):
-    """Classification, and self-supervised places: height, and distance from the middle, in ``bins`` steps each.
+    """Classification, and by weight ``places`` of height and distance from the middle, in ``bins`` steps each.
 
     Distance, not side: a leg is a leg, left or right.
-
-    Args:
-        bins: steps of each coordinate.
-        places: weight of the places in the loss.
     """
 
     bins: int = 8
@@ -84,20 +76,13 @@ class SpeciesAndPlaces(Classification):
         where = F.cross_entropy(places.flatten(0, 1), truth.flatten(3).flatten(0, 2))
         return super().loss(species, targets[:, 0].long(), smoothing) + self.places * where
 
-    def consistency(self, prediction: Any, augmented: Any) -> Float[Tensor, ""]:
-        """Of the species."""
-        return super().consistency(prediction[0], augmented[0])
-
     def decode(self, prediction: Any, image_px: int) -> np.ndarray:
         """(B,) species."""
         return super().decode(prediction[0], image_px)
 
 
 def places_of(regions: Float[Tensor, "B 4"], side: int) -> tuple[Float[Tensor, "B w"], Float[Tensor, "B h"]]:
-    """Where the columns and rows of a crop's patches lie in the whole picture: distance from the middle and height.
-
-    Both are in 0..1; regions are x0, y0, x1, y1 in 0..1.
-    """
+    """Where the columns and rows of a crop's patches lie in the picture, 0..1: distance from the middle, and height."""
     middle = (torch.arange(side, device=regions.device) + 0.5) / side
     x0, y0, x1, y1 = regions.unbind(1)
     x = x0[:, None] + middle * (x1 - x0)[:, None]
@@ -118,23 +103,12 @@ def train_teacher(
     places: DistillConfig = PLACES,
     start: str | Path | None = None,
     run_dir: str | Path = "runs/teacher",
-    resume: bool = True,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Train the teacher in two stages and write its weights in half precision; returns what the model card says.
 
-    Args:
-        out: the safetensors file to write.
-        images: how many source images are rendered and packed.
-        species: steps, batch size, learning rate, seed and precision of the first stage.
-        places: the same of the second.
-        start: weights of a teacher that this function wrote, to go on from in place of the first stage.
-        run_dir: checkpoints and metrics of each stage; an interrupted run goes on from there.
-        resume: go on from a checkpoint in ``run_dir`` when there is one.
-        cpu: stay on the CPU even where there is a GPU.
-
-    Raises:
-        WeightsError: ``start`` is missing, damaged, or of another network.
+    An interrupted run goes on from its checkpoints in ``run_dir``. ``start``, what this function wrote, stands in
+    for the first stage.
     """
     train, val = Farmyard("source", "train", images), Farmyard("source", "val", min(images, 1800))
     classes, data = tuple(train.classes), {"train": pack(train, IMAGE_PX), "val": pack(val, IMAGE_PX)}
@@ -142,7 +116,7 @@ def train_teacher(
     def stage(name: str, model: Student, config: DistillConfig) -> dict[str, Any]:
         """Train, and return what the model card says of it."""
         history = distill(
-            model, data["train"], config=config, val=data["val"], run_dir=Path(run_dir) / name, resume=resume,
+            model, data["train"], config=config, val=data["val"], run_dir=Path(run_dir) / name, resume=True,
             checkpoint_every=100, cpu=cpu,
         )  # fmt: skip
         assert history.scores is not None
@@ -151,26 +125,17 @@ def train_teacher(
 
     task = Classification(len(classes), classes)
     first = Student(ARCHITECTURE, task, weights=start, seed=species.seed, **TIMM_KWARGS)
-    if start is None:
-        stages = {"species": stage("species", first, species)}
-    else:
-        stages = {"species": read_metadata(Path(start))["stages"]["species"]}
+    first_stage = read_metadata(Path(start))["stages"]["species"] if start else stage("species", first, species)
+    # Strides become dilations, so that places are told apart and a teacher's maps are finer; the weights stay.
     both = SpeciesAndPlaces(len(classes), classes)
-    model = Student(ARCHITECTURE, both, seed=places.seed, output_stride=PLACES_STRIDE, **TIMM_KWARGS)
+    model = Student(ARCHITECTURE, both, seed=places.seed, output_stride=16, **TIMM_KWARGS)
     model.backbone.load_state_dict(first.backbone.state_dict())
-    stages["places"] = stage("places", model, places)
     card = {
-        "architecture": ARCHITECTURE,
-        "timm_kwargs": TIMM_KWARGS | {"output_stride": READ_STRIDE},
-        "layers": list(model.layers),
-        "image_px": IMAGE_PX,
-        "mean": model.mean.flatten().tolist(),
-        "std": model.std.flatten().tolist(),
-        "classes": classes,
-        "images": images,
-        "stages": stages,
-        "data": train.fingerprint,
-    }
+        "architecture": ARCHITECTURE, "timm_kwargs": TIMM_KWARGS | {"output_stride": 8}, "layers": list(model.layers),
+        "image_px": IMAGE_PX, "mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist(),
+        "classes": classes, "images": images, "data": train.fingerprint,
+        "stages": {"species": first_stage, "places": stage("places", model, places)},
+    }  # fmt: skip
     state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
              for k, v in model.backbone.state_dict().items()}  # fmt: skip
     Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,13 +20,15 @@ from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
-    "source": ("plain", "mirrored", "recoloured"),
-    "train": ("plain", "mirrored"),
-    "unlabelled": ("plain", "mirrored"),
-    "val": ("plain",),
-    "test": ("plain",),
-}
+    "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
+    "val": ("plain",), "test": ("plain",),
+}  # fmt: skip
 """What the teacher sees of each set: prototypes are found in all views, and training mirrors images."""
+
+MISSING = {
+    "val": "there are no images to tune on: give the data a folder val, or set data.val_part to 0.2",
+    "test": "there are no images to score on: give the data a folder test",
+}
 
 
 class World:
@@ -76,11 +78,7 @@ class World:
         return self.config.student.image_px if self.teacher is None else self.teacher.image_px
 
     def images(self, name: str) -> PackedImages:
-        """The images of a set, packed at ``image_px``.
-
-        Raises:
-            DatasetError: there is no such set, or an image cannot be used.
-        """
+        """The images of a set, packed at ``image_px``; DatasetError where there is none, or one cannot be used."""
         if name not in self._images:
             self._images[name] = self._packed(name)
         return self._images[name]
@@ -89,12 +87,8 @@ class World:
         data, given = self.config.data, self.sets.get(name)
         if isinstance(given, PatchFeatures):
             return given.images
-        if given is None and name == "val":
-            raise DatasetError(
-                "there are no images to tune on: give the data a folder val, or set data.val_part to 0.2"
-            )
-        if given is None and name == "test":
-            raise DatasetError("there are no images to score on: give the data a folder test")
+        if given is None and name in MISSING:
+            raise DatasetError(MISSING[name])
         if given is None:
             images = self.images("train")
         else:
@@ -105,12 +99,7 @@ class World:
         return images.sample(most, seed=data.seed)
 
     def features(self, name: str) -> PatchFeatures:
-        """What the teacher says of a set, in the views that it is used in.
-
-        Raises:
-            ValueError: there is no teacher.
-            DatasetError: as in :meth:`images`.
-        """
+        """What the teacher says of a set, in the views that it is used in; ValueError where there is no teacher."""
         name = self._serving(name)
         if name not in self._features:
             if self.teacher is None:
@@ -165,13 +154,14 @@ class World:
         """
         images = self.images("train")
         kept = few(images, per_class, self.config.data.seed)
-        place = {name: m for m, name in enumerate(images.ids)}
-        rows = [place[name] for name in kept.ids]
+        row_of = {name: m for m, name in enumerate(images.ids)}
+        rows = [row_of[name] for name in kept.ids]
         train: PackedImages | PatchFeatures = self.train.select(rows) if self.is_taught else kept
         sets = {name: self._features.get(name, self._images.get(name, s)) for name, s in self.sets.items()}
         config = replace(self.config, data=self.config.data.replace(per_class=0))
-        how: dict[str, Any] = {"teacher": self.teacher, "task": self.task, "cpu": self.cpu, "progress": self.progress}
-        return World(config, sets | {"train": train}, **how)
+        return World(
+            config, sets | {"train": train}, teacher=self.teacher, task=self.task, cpu=self.cpu, progress=self.progress
+        )
 
     def probe(self, on: str = "test") -> float:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
@@ -214,9 +204,8 @@ def open_world(
         DatasetError: images that cannot be used; the message says what and where.
         WeightsError: the teacher's weights cannot be found or do not fit.
 
-    Example:
-        >>> open_world(per_class=2, num_test=20, progress=False)
-        World(classification, taught by 'farmyard'; sets train, val, test, source, unlabelled)
+    >>> open_world(per_class=2, num_test=20, progress=False)
+    World(classification, taught by 'farmyard'; sets train, val, test, source, unlabelled)
     """
     config = config or task_settings(task)
     config = replace(config, data=config.data.replace(**data))
@@ -229,11 +218,10 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
     """The teacher of the settings; None for labels alone. One without weights is random, and always the same."""
     if settings.name == NO_TEACHER:
         return None
-    own = [f.name for f in fields(settings) if f.name not in ("name", "precision", "pretrained", "options")]
-    knobs: dict[str, Any] = {name: getattr(settings, name) or None for name in own}
+    own: dict[str, Any] = {k: v or None for k, v in vars(settings).items() if k not in ("precision", "options")}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would move the generators of GPUs too
-        teacher = Teacher(settings.name, pretrained=settings.pretrained, **knobs, **settings.options)
+        teacher = Teacher(**own | {"pretrained": settings.pretrained}, **settings.options)
     if settings.name != FARMYARD and not settings.weights and not settings.pretrained:
         remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
         warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
@@ -243,5 +231,5 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
 def make_task(settings: TaskConfig, images: PackedImages) -> Task:
     """The task of the settings for the classes of these images; it gets the knobs that are its fields."""
     kind = TASKS[settings.kind]
-    knobs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in kind.knobs() - {"options"}}
+    knobs = {name: value for name, value in vars(settings).items() if name in kind.knobs() - {"options"}}
     return kind.for_images(images, **knobs | dict(settings.options))

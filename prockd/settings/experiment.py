@@ -99,9 +99,7 @@ class StudentConfig(Knobs):
 class ExportConfig(Knobs):
     """What `prockd export` writes (:mod:`prockd.students.export`)."""
 
-    format: str = choice(
-        "timm", ("timm", "torchvision", "onnx"), "Weights by timm's names, a torchvision detector, ONNX."
-    )
+    format: str = choice("timm", ("timm", "torchvision", "onnx"), "timm's names, a torchvision detector, or ONNX.")
     opset: int = knob(18, 18, 23, "ONNX operator set.")
 
 

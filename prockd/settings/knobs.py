@@ -69,11 +69,7 @@ class Knobs:
 
 
 def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
-    """The value of a knob in its own type: a panel or a TOML file may well say ``lr = 1``, or a list for a tuple.
-
-    Raises:
-        ConfigError: another type, or a value out of range.
-    """
+    """The value of a knob in its own type: a panel or a TOML file may well say ``lr = 1``, or a list for a tuple."""
     meta, where = f.metadata, f"{owner}.{f.name} = {value!r}"
     if "options" in meta and value not in meta["options"]:
         raise ConfigError(f"{where}: choose one of {', '.join(map(repr, meta['options']))}")
@@ -121,6 +117,4 @@ def did_you_mean(name: str, names: Sequence[str], *, prefix: str = "", elsewhere
 
 def differences(first: Knobs, second: Knobs) -> dict[str, tuple[Any, Any]]:
     """The knobs that differ, with both values."""
-    names = [f.name for f in dataclasses.fields(first)]  # type: ignore[arg-type]
-    values = {name: (getattr(first, name), getattr(second, name)) for name in names}
-    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+    return {name: (value, vars(second)[name]) for name, value in vars(first).items() if value != vars(second)[name]}

@@ -8,9 +8,9 @@ from typing import Any
 
 import tomlkit
 
-from prockd.settings import knobs as k
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError, did_you_mean
+from prockd.settings.knobs import differences as knob_differences
 
 
 def write_config(config: ExperimentConfig, path: str | Path) -> Path:
@@ -39,16 +39,13 @@ def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> Ex
 
 
 def set_values(config: ExperimentConfig, changes: Sequence[str]) -> ExperimentConfig:
-    """Apply changes such as ``distill.steps=500``, ``student.layers=[1, 2]`` or ``teacher.options.pad_type=same``.
-
-    Values are TOML; what is not (a bare word, a path) is text.
+    """Apply changes such as ``student.layers=[1, 2]`` or ``teacher.options.pad_type=same``: TOML, or else text.
 
     Raises:
         ConfigError: a change without ``=``, or as in :func:`read_config`.
 
-    Example:
-        >>> set_values(ExperimentConfig(), ["distill.steps=500"]).distill.steps
-        500
+    >>> set_values(ExperimentConfig(), ["distill.steps=500"]).distill.steps
+    500
     """
     for change in changes:
         key, equals, text = change.partition("=")
@@ -69,18 +66,16 @@ def set_values(config: ExperimentConfig, changes: Sequence[str]) -> ExperimentCo
 def changed(
     config: ExperimentConfig, tables: Mapping[str, Any], where: str, *, merge: bool = False
 ) -> ExperimentConfig:
-    """The settings with the values of some tables; ``where`` begins every message.
-
-    ``merge`` adds to a table of options what is new in it, where a file replaces the table.
-    """
+    """The settings with the values of some tables; ``merge`` adds to a table of options where a file replaces it."""
     sections = config.sections()
     for section, values in tables.items():
         if section not in sections:
             raise ConfigError(f"{where}: there is no section [{section}]{did_you_mean(section, list(sections))}")
         knobs = sections[section]
         if not isinstance(values, Mapping):
-            told = f"write {section}.name = value, or [{section}] above them"
-            raise ConfigError(f"{where}: {section} is a section: {told}")
+            raise ConfigError(
+                f"{where}: {section} is a section: write {section}.name = value, or [{section}] above them"
+            )
         names = [f.name for f in dataclasses.fields(knobs)]  # type: ignore[arg-type]
         for name in set(values).difference(names):
             elsewhere = [f"{other}.{name}" for other, its in sections.items() if hasattr(its, name)]
@@ -126,11 +121,11 @@ def comment(f: "dataclasses.Field[Any]") -> str:
 
 def in_line(value: Any) -> str:
     """A value as TOML, on one line."""
-    if isinstance(value, Mapping):
-        table = tomlkit.inline_table()
-        table.update(value)
-        return str(table.as_string())
-    return str(tomlkit.item(value).as_string())
+    if not isinstance(value, Mapping):
+        return str(tomlkit.item(value).as_string())
+    table = tomlkit.inline_table()
+    table.update(value)
+    return str(table.as_string())
 
 
 def differences(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
@@ -138,5 +133,5 @@ def differences(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
     return [
         f"{section}.{name} was {in_line(before)}, is {in_line(after)}"
         for section, knobs in first.sections().items() if section != "export"
-        for name, (before, after) in k.differences(knobs, second.sections()[section]).items()
+        for name, (before, after) in knob_differences(knobs, second.sections()[section]).items()
     ]  # fmt: skip
