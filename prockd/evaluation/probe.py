@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -32,14 +33,11 @@ def linear_probe(
         held[rows[: max(1, len(rows) // 5) if len(rows) > 1 else 0]] = True
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(x_test)
-
-    def fit(strength: float, rows: np.ndarray) -> LogisticRegression:
-        return LogisticRegression(C=strength, max_iter=500).fit(x[rows], labels[rows])
-
+    middle = sorted(strengths)[len(strengths) // 2]  # where one image a class leaves none to choose by
+    model = LogisticRegression(C=middle, max_iter=500)
     if held.any():
-        strengths = [max(strengths, key=lambda s: fit(s, ~held).score(x[held], labels[held]))]
-    strength = sorted(strengths)[len(strengths) // 2]  # the middle one where one image a class leaves none to choose by
-    return float(fit(strength, np.ones(len(labels), dtype=bool)).score(x_test, labels_test))
+        model = GridSearchCV(model, {"C": list(strengths)}, cv=[(np.flatnonzero(~held), np.flatnonzero(held))])
+    return float(model.fit(x, labels).score(x_test, labels_test))
 
 
 def pooled(features: PatchFeatures, view: str = "plain") -> Float[np.ndarray, "M D"]:

@@ -1,0 +1,10 @@
+from .recipes import RECIPES as RECIPES
+from .recipes import Recipe as Recipe
+from .recipes import task_settings as task_settings
+from .run import run_experiment as run_experiment
+from .students import Run as Run
+from .students import make_student as make_student
+from .students import teach as teach
+from .students import train_student as train_student
+from .world import World as World
+from .world import open_world as open_world

@@ -1,0 +1,16 @@
+from .experiment import DataConfig as DataConfig
+from .experiment import ExperimentConfig as ExperimentConfig
+from .experiment import ExportConfig as ExportConfig
+from .experiment import StudentConfig as StudentConfig
+from .experiment import TaskConfig as TaskConfig
+from .experiment import TeacherConfig as TeacherConfig
+from .knobs import ConfigError as ConfigError
+from .knobs import Knobs as Knobs
+from .method import DiscoverConfig as DiscoverConfig
+from .method import DistillConfig as DistillConfig
+from .method import FeatureAugmentationConfig as FeatureAugmentationConfig
+from .method import best as best
+from .method import paper as paper
+from .toml import read_config as read_config
+from .toml import set_values as set_values
+from .toml import write_config as write_config
