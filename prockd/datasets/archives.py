@@ -16,16 +16,11 @@ from tqdm.auto import tqdm
 
 from prockd.datasets.problems import DatasetError
 
-MAX_RATIO = 200
-"""Bytes that may come out of one byte of an archive; photographs and masks stay far below."""
-
-MAX_MEMBERS = 2_000_000
-MAX_HEADER_BYTES = 2**20
-"""Of the long names and attributes of one member of a TAR."""
-
+_MAX_RATIO = 200  # bytes that may come out of one byte of an archive; photographs and masks stay far below
+_MAX_MEMBERS = 2_000_000
+_MAX_HEADER_BYTES = 2**20  # of the long names and attributes of one member of a TAR
 _ALWAYS_ALLOWED = 64 * 2**20  # bytes that any archive may grow to
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
-           NotImplementedError)  # fmt: skip
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 _ZIP_KINDS = {stat.S_IFLNK: "link", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe",
               stat.S_IFSOCK: "socket"}  # fmt: skip
 _LONG_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
@@ -40,12 +35,11 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
     megabyte of header or the room on the disk.
 
     Example:
-        >>> import pathlib, tempfile, zipfile
+        >>> import tempfile, zipfile
         >>> with tempfile.TemporaryDirectory() as home:
         ...     with zipfile.ZipFile(f"{home}/photos.zip", "w") as archive:
         ...         archive.writestr("cats/a.txt", "a cat")
-        ...     photos = unpack(f"{home}/photos.zip", f"{home}/photos", progress=False)
-        ...     (photos / "cats" / "a.txt").read_text()
+        ...     (unpack(f"{home}/photos.zip", f"{home}/photos", progress=False) / "cats" / "a.txt").read_text()
         'a cat'
 
     Args:
@@ -70,8 +64,6 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
         content.mkdir()
         try:
             _extract_all(archive, content, progress)
-        except DatasetError:
-            raise
         except _BROKEN as error:
             raise DatasetError(f"{archive} cannot be unpacked ({error}): get it again") from error
         if folder.exists():
@@ -112,15 +104,11 @@ class _Members:
 
     def __init__(self, archive: Path, content: Path) -> None:
         self.archive, self.names, self.size = archive, set[str](), 0
-        self.allowed = max(_ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
+        self.allowed = max(_ALWAYS_ALLOWED, _MAX_RATIO * archive.stat().st_size)
         self.room = shutil.disk_usage(content).free
 
     def name_inside(self, name: str, size: int, is_folder: bool, refused_kind: str) -> str:
-        """The path of a member below the folder, with ``/``; empty for the folder itself.
-
-        Raises:
-            DatasetError: the member is to be refused.
-        """
+        """The path of a member below the folder, with ``/``, empty for the folder itself; or a DatasetError."""
         label = f"{self.archive}: member {name!r}"
         if refused_kind:
             raise DatasetError(f"{label} is a {refused_kind}: only files and folders are unpacked")
@@ -134,10 +122,10 @@ class _Members:
             raise DatasetError(f"{label} is there twice")
         self.names.add(key)
         self.size += size
-        if len(self.names) > MAX_MEMBERS:
-            raise DatasetError(f"{self.archive} has more than {MAX_MEMBERS} members")
+        if len(self.names) > _MAX_MEMBERS:
+            raise DatasetError(f"{self.archive} has more than {_MAX_MEMBERS} members")
         if self.size > self.allowed:
-            bomb = f"{MAX_RATIO} times the size of the archive: it looks like a bomb"
+            bomb = f"{_MAX_RATIO} times the size of the archive: it looks like a bomb"
             raise DatasetError(f"{label} takes it beyond {bomb}")
         if self.size > self.room:
             raise DatasetError(f"{label} takes it beyond the {self.room} bytes that are free")
@@ -150,6 +138,6 @@ class _BoundedHeader(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_BoundedHeader":
         header = super().frombuf(buf, encoding, errors)
-        if header.type in _LONG_HEADERS and header.size > MAX_HEADER_BYTES:
+        if header.type in _LONG_HEADERS and header.size > _MAX_HEADER_BYTES:
             raise tarfile.TarError(f"a header of {header.size} bytes: it looks like a bomb")
         return header

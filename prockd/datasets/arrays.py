@@ -88,8 +88,8 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
             except DatasetError as error:
                 raise DatasetError(f"{path}, {split}: {error}") from error
     if not splits:
-        wanted = "images and labels, or train_images and train_labels"
-        raise DatasetError(f"{path} has no {wanted}; it has {', '.join(arrays)}")
+        has = ", ".join(arrays)
+        raise DatasetError(f"{path} has no images and labels, or train_images and train_labels; it has {has}")
     return splits
 
 
@@ -100,6 +100,6 @@ def npz_splits(path: Path) -> dict[str, Callable[..., Arrays]]:
 
 def _with_classes(dataset: Arrays, classes: Sequence[str] | None = None, **_: object) -> Arrays:
     if classes is not None and tuple(classes) != dataset.classes:
-        own = ", ".join(dataset.classes)
-        raise DatasetError(f"classes {', '.join(classes)} are asked for, and the arrays have {own}")
+        asked, own = ", ".join(classes), ", ".join(dataset.classes)
+        raise DatasetError(f"classes {asked} are asked for, and the arrays have {own}")
     return dataset

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from prockd.datasets.files import FileDataset, FormatOptions, pair_by_stem
-from prockd.datasets.problems import DatasetError, Problem, box_flaw
+from prockd.datasets.problems import DatasetError, Problem, box_flaw, number_or_nan
 from prockd.datasets.read import pictures
 
 _IMAGES = ("images", "JPEGImages")
@@ -106,8 +106,7 @@ class VocFolder(BoxDataset):
         folder = next((root / name for name in _XML if (root / name).is_dir()), root)
         files = sorted(p for p in folder.rglob("*.xml") if p.is_file() and not p.name.startswith("."))
         pairs, flaws = pair_by_stem(pictures(images), images, files, folder, "XML file")
-        annotations = [read_voc(path, first_px) for _, path in pairs]
-        paths = [image for image, _ in pairs]
+        paths, annotations = [image for image, _ in pairs], [read_voc(path, first_px) for _, path in pairs]
         super().__init__(root, paths, annotations, classes, flaws=flaws, key=first_px, **options)
 
 
@@ -123,8 +122,7 @@ def read_voc(path: Path, first_px: int = 1) -> Annotation:
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except ElementTree.ParseError as error:
-        line, column = error.position
-        reason = str(error).partition(": line")[0]
+        (line, column), reason = error.position, str(error).partition(": line")[0]
         annotation.add_problem(f"line {line}", f"is not well-formed XML at column {column}: {reason}")
         return annotation
     except (OSError, ValueError, LookupError) as error:
@@ -135,7 +133,7 @@ def read_voc(path: Path, first_px: int = 1) -> Annotation:
     for number, element in enumerate(root.iter("object"), 1):
         entry, name = f"object {number}", (element.findtext("name") or "").strip()
         texts = {side: element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")}
-        edges = {side: _number(text) for side, text in texts.items()}
+        edges = {side: number_or_nan(text) for side, text in texts.items()}
         missing = ["<name>"] * (not name) + [f"<bndbox><{side}>" for side, text in texts.items() if text is None]
         odd = [side for side, edge in edges.items() if not math.isfinite(edge)]
         if missing:
@@ -149,13 +147,6 @@ def read_voc(path: Path, first_px: int = 1) -> Annotation:
             corners = (x0, y0, x1 + (x1 > x0), y1 + (y1 > y0))
             text = "box " + ", ".join(f"{side} {edge:g}" for side, edge in edges.items())
             annotation.boxes.append(Box(entry, name, corners, text))
-    H, W = (_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
+    H, W = (number_or_nan(root.findtext(f"size/{side}")) for side in ("height", "width"))
     annotation.size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
     return annotation
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "")
-    except ValueError:
-        return math.nan

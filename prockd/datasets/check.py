@@ -17,9 +17,7 @@ from prockd.datasets.problems import DatasetError, Problem, class_list, counted,
 from prockd.datasets.read import IMAGE_SUFFIXES
 from prockd.datasets.splits import id_of
 
-MAX_ROWS = 40
-"""Rows that a :class:`DataCheck` prints; ``rows()`` has all."""
-
+MAX_ROWS = 40  # that a DataCheck prints; rows() has all
 _OTHER_SUFFIXES = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
                    ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
 _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes"}
@@ -62,24 +60,23 @@ class DataCheck:
 
     def rows(self) -> list[dict[str, str]]:
         """All problems as rows of a table: kind, file, entry, problem."""
-        root = f"{self.name}{os.sep}"
-        files = ["" if p.file == self.name else p.file.removeprefix(root) for p in self.problems]
-        return [
-            {"kind": "note" if p.note else "error", "file": f, "entry": p.entry, "problem": p.text.replace(root, "")}
-            for p, f in zip(self.problems, files, strict=True)
-        ]
+        rows, root = [], f"{self.name}{os.sep}"
+        for p in self.problems:
+            kind, file = "note" if p.note else "error", "" if p.file == self.name else p.file.removeprefix(root)
+            rows.append({"kind": kind, "file": file, "entry": p.entry, "problem": p.text.replace(root, "")})
+        return rows
 
     def __repr__(self) -> str:
         images = ", ".join(f"{count} images" + (f" in {s}" if s != WHOLE else "") for s, count in self.counts.items())
         verdict = f"{counted(len(self.errors), 'error')}, {counted(len(self.notes), 'note')}"
+        verdict = verdict if self.problems else "nothing is wrong"
         bad = sum(map(len, self.bad.values()))
         unusable = f"; {counted(bad, 'image')} cannot be used" if bad else ""
-        verdict = verdict if self.problems else "nothing is wrong"
         lines = [f"{self.name}: {self.layout}", f"{images or 'no images'}: {verdict}{unusable}"]
         rows = sorted(self.rows(), key=lambda row: row["kind"])  # errors first
         widths = {key: max((len(r[key]) for r in rows[:MAX_ROWS]), default=0) for key in ("kind", "file", "entry")}
         for row in rows[:MAX_ROWS]:
-            cells = [row[key].ljust(width) for key, width in widths.items() if width]
+            cells = (row[key].ljust(width) for key, width in widths.items() if width)
             lines.append("  ".join(["", *cells, row["problem"]]))
         if len(rows) > MAX_ROWS:
             lines.append(f"  ... and {len(rows) - MAX_ROWS} more: rows(), or prockd check-data --all, has them")
@@ -148,11 +145,9 @@ def check_data(
     if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
         text = f"there is one class, {first.classes[0]!r}: classification needs two"
         problems.append(Problem("", "", text, note=True))
-    bad, twins = dict[str, tuple[int, ...]](), dict[str, tuple[int, ...]]()
-    for split, dataset in splits.items():
-        reads = list(enumerate(samples[split]))
-        bad[dataset.fingerprint] = tuple(m for m, read in reads if read.is_bad)
-        twins[dataset.fingerprint] = tuple(m for m, read in reads if read.is_twin and not read.is_bad)
+    reads = {dataset.fingerprint: list(enumerate(samples[split])) for split, dataset in splits.items()}
+    bad = {key: tuple(m for m, read in pairs if read.is_bad) for key, pairs in reads.items()}
+    twins = {key: tuple(m for m, read in pairs if read.is_twin and not read.is_bad) for key, pairs in reads.items()}
     counts = {split: len(dataset) for split, dataset in splits.items()}
     return DataCheck(name, f"{layout}, {class_list(tuple(first.classes))}", counts, tuple(problems), bad, twins)
 
@@ -198,20 +193,15 @@ def _read(split: str, dataset: ImageDataset, index: int) -> _Read:
     names = dict(enumerate(dataset.classes))
     class_names = {label: names.get(label, f"class {label}") for label in sorted(labels - {UNLABELLED})}
     labelled = sample.label != UNLABELLED or sample.tags is not None
-    usable = {
-        "segmentation": sample.mask is not None,
-        "classification": labelled,
-        "detection": sample.boxes is not None,
-    }
-    return _Read(split, name, problems, content, class_names, tuple(task for task, is_so in usable.items() if is_so))
+    has = {"segmentation": sample.mask is not None, "classification": labelled, "detection": sample.boxes is not None}
+    return _Read(split, name, problems, content, class_names, tuple(task for task in has if has[task]))
 
 
 def _compare_files(reads: Sequence[_Read]) -> None:
     """Find files that are there twice. Their content decides: a copy has another name, and often another date."""
     firsts: dict[str, _Read] = {}
     for read in reads:
-        first = firsts.setdefault(read.content, read)
-        if first is read or not read.content:
+        if (first := firsts.setdefault(read.content, read)) is read or not read.content:
             continue
         read.is_twin = first.split == read.split
         text = f"is the same file as {first.name}" + ("" if read.is_twin else f" in {first.split}")
@@ -236,18 +226,17 @@ def _lacking_in_train(samples: Mapping[str, Sequence[_Read]]) -> Iterator[Proble
     """Classes of other splits that no sample of train shows; the samples that show them cannot be used."""
     learned = {label for read in samples.get("train", ()) for label in read.labels}
     for split in samples.keys() - {"train"} if learned else ():
-        beyond = [read for read in samples[split] if read.labels.keys() - learned]
-        names = {label: name for read in beyond for label, name in read.labels.items() if label not in learned}
-        for label, name in sorted(names.items()):
-            images = counted(sum(label in read.labels for read in beyond), "image")
-            text = f"has class {name!r} in {images}, and train has none"
+        beyond: dict[tuple[int, str], list[_Read]] = {}
+        for read in samples[split]:
+            for label in read.labels.keys() - learned:
+                beyond.setdefault((label, read.labels[label]), []).append(read)
+                read.contradicted = True
+        for (_, name), reads in sorted(beyond.items(), key=lambda item: item[0]):
+            text = f"has class {name!r} in {counted(len(reads), 'image')}, and train has none"
             yield Problem(split, "", f"{text}: give train some, or leave these out")
-        for read in beyond:
-            read.contradicted = True
 
 
 def _left_out(root: Path) -> Iterator[Problem]:
-    """Links that lead nowhere or back, and pictures of kinds that are not read."""
     for folder, names, files in os.walk(root):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted([*names, *files]):
@@ -257,5 +246,5 @@ def _left_out(root: Path) -> Iterator[Problem]:
             elif path.is_symlink() and path.is_dir() and Path(folder).resolve().is_relative_to(path.resolve()):
                 yield Problem(str(path), "", f"is a link that leads back to {path.readlink()}: left out", note=True)
             elif path.suffix.lower() in _OTHER_SUFFIXES and not name.startswith("."):
-                wanted = " ".join(sorted(IMAGE_SUFFIXES))
-                yield Problem(str(path), "", f"is left out: {path.suffix} is not one of {wanted}", note=True)
+                text = f"is left out: {path.suffix} is not one of {' '.join(sorted(IMAGE_SUFFIXES))}"
+                yield Problem(str(path), "", text, note=True)

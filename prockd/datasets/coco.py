@@ -45,9 +45,8 @@ class CocoFile(BoxDataset):
         categories = _by_id("category", content["categories"], "name", add_flaw)
         pictures = _by_id("image", content["images"], "file_name", add_flaw)
         names = [str(picture["file_name"]) for picture in pictures.values()]
-        for name, count in Counter(names).items():
-            if count > 1:
-                add_flaw("", f"{name} is listed {count} times, so its boxes are divided")
+        for name, count in ((name, count) for name, count in Counter(names).items() if count > 1):
+            add_flaw("", f"{name} is listed {count} times, so its boxes are divided")
         of_image = {id: Annotation(self.path, size=_size(picture)) for id, picture in pictures.items()}
         for number, entry in enumerate(content["annotations"], 1):
             where = f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
@@ -58,19 +57,16 @@ class CocoFile(BoxDataset):
                 add_flaw(where, f"no image has the id {entry['image_id']}")
             elif not entry.get("iscrowd"):
                 picture, annotation = pictures[entry["image_id"]], of_image[entry["image_id"]]
-                box = _box(where, entry, missing, categories)
-                if isinstance(box, Box):
+                if isinstance(box := _box(where, entry, missing, categories), Box):
                     annotation.boxes.append(box)
                 else:
                     annotation.add_problem(where, f"{box} ({picture['file_name']})")
-        root = Path(images) if images is not None else _image_folder(self.path, names)
+        root = _image_folder(self.path, names) if images is None else Path(images)
         # Ids are numbers as a rule and may be text, which has no order with numbers.
         order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
-        paths = [root / name for name in names]
-        super().__init__(
-            root, paths, list(of_image.values()), class_names if classes is None else classes, flaws=flaws, **options
-        )
+        paths, class_names = [root / name for name in names], class_names if classes is None else list(classes)
+        super().__init__(root, paths, list(of_image.values()), class_names, flaws=flaws, **options)
 
 
 def is_coco(path: Path) -> bool:
@@ -88,8 +84,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
         raise DatasetError(f"{path}, line {error.lineno}: is not JSON ({error.msg} at column {error.colno})") from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON ({error})") from error
-    bad = [key for key in _LISTS if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if bad:
+    if bad := [key for key in _LISTS if not isinstance(content, dict) or not isinstance(content.get(key), list)]:
         raise DatasetError(f"{path} is no COCO file: it has no list {', '.join(bad)}")
     return {key: content[key] for key in _LISTS}
 
@@ -97,7 +92,6 @@ def _load(path: Path) -> dict[str, list[Any]]:
 def _by_id(
     kind: str, entries: Iterable[Any], name_key: str, add_flaw: Callable[[str, str], None]
 ) -> dict[Any, dict[str, Any]]:
-    """The entries that can be used, by their id."""
     by_id: dict[Any, dict[str, Any]] = {}
     for number, entry in enumerate(entries, 1):
         if missing := _missing(entry, ("id", name_key)):
@@ -111,13 +105,11 @@ def _by_id(
 
 def _missing(entry: Any, keys: tuple[str, ...]) -> list[str]:
     """Keys that an entry does not have, or whose value cannot be one."""
-    if not isinstance(entry, dict):
-        return list(keys)
-    return [key for key in keys if key not in entry or (key != "bbox" and not isinstance(entry[key], int | str))]
+    values = entry if isinstance(entry, dict) else {}
+    return [key for key in keys if key not in values or (key != "bbox" and not isinstance(values[key], int | str))]
 
 
 def _box(where: str, entry: dict[str, Any], missing: list[str], categories: dict[Any, dict[str, Any]]) -> Box | str:
-    """The box of an annotation, or what is wrong with it."""
     if missing:
         return f"lacks {', '.join(missing)}"
     if entry["category_id"] not in categories:

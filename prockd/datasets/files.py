@@ -14,9 +14,7 @@ from prockd.datasets.read import read_image
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names that folders and files of a split go by."""
-
-WHOLE = "all"
-"""Name of the only split of a data set that is not divided."""
+WHOLE = "all"  # name of the only split of a data set that is not divided
 
 
 class FormatOptions(TypedDict, total=False):
@@ -116,8 +114,8 @@ class FileDataset:
     def __repr__(self) -> str:
         groups = f", {len(set(self.groups))} groups" if self.groups else ""
         bad = f", {counted(len(self.flaws), 'bad entry', 'bad entries')} left out" if self.flaws else ""
-        facts = f"{len(self)} images, {class_list(self.classes)}{self.facts}{groups}{bad}"
-        return f"{type(self).__name__}({str(self.root)!r}: {facts})"
+        counts = f"{len(self)} images, {class_list(self.classes)}"
+        return f"{type(self).__name__}({str(self.root)!r}: {counts}{self.facts}{groups}{bad})"
 
 
 def sub_folders(path: Path) -> list[Path]:
@@ -126,11 +124,8 @@ def sub_folders(path: Path) -> list[Path]:
 
 
 def by_split(paths: Sequence[Path], *, whole_name: bool = False) -> dict[str, Path]:
-    """The paths that are named like a split: ``train``, ``val2017``, and among others ``instances_val2017.json``.
-
-    With ``whole_name`` the name must say nothing else, so that a class may be called "test tube".
-    """
-    splits: dict[str, Path] = {}
+    """The paths that are named like a split: ``train``, ``val2017``, and among others ``instances_val2017.json``."""
+    splits: dict[str, Path] = {}  # with whole_name, a name says nothing else: a class may be called "test tube"
     for split, names in SPLITS.items():
         for path in paths:
             words = [word for word in re.split(r"[^a-z]+", path.name.lower()) if word]
@@ -142,12 +137,8 @@ def by_split(paths: Sequence[Path], *, whole_name: bool = False) -> dict[str, Pa
 def pair_by_stem(
     images: Sequence[Path], images_root: Path, others: Sequence[Path], others_root: Path, kind: str
 ) -> tuple[list[tuple[Path, Path]], list[Problem]]:
-    """Each image with the file of the same path and stem below another folder, and what is left over.
-
-    Stems may end in ``_mask``, ``_seg``, ``_label`` or ``_gt`` where the image's do not.
-    """
-    by_stem: dict[str, Path] = {}
-    pairs, flaws = [], []
+    """Each image with the file of the same path and stem, but for an ending as ``_mask``, and what is left over."""
+    by_stem, pairs, flaws = dict[str, Path](), [], []
     for other in others:
         stem = re.sub(r"[_-](mask|seg|label|gt)$", "", _stem(other, others_root))
         if by_stem.setdefault(stem, other) != other:

@@ -19,15 +19,12 @@ class ImageFolder(FileDataset):
     folder itself or above it; sub-folders of a class folder belong to the class.
 
     Example:
-        >>> import tempfile
-        >>> from PIL import Image
+        >>> import os, tempfile, PIL.Image
         >>> with tempfile.TemporaryDirectory() as photos:
-        ...     for name in ("cat", "dog"):
-        ...         (Path(photos) / name).mkdir()
-        ...         Image.new("RGB", (32, 24)).save(f"{photos}/{name}/a.png")
-        ...     dataset = ImageFolder(photos)
-        ...     dataset.classes, dataset[1].id, dataset[1].label
-        (('cat', 'dog'), 'dog/a.png', 1)
+        ...     os.mkdir(f"{photos}/cat")
+        ...     PIL.Image.new("RGB", (32, 24)).save(f"{photos}/cat/a.png")
+        ...     ImageFolder(photos)[0].id, ImageFolder(photos).classes
+        ('cat/a.png', ('cat',))
 
     Args:
         root: the folder.

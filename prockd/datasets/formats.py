@@ -6,6 +6,7 @@ and one line in ``FORMATS``: opening, checking, messages and the table of :mod:`
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,30 +25,21 @@ from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
 from prockd.datasets.torchvision_sets import cifar, oxford_pet, pascal_voc
 
-Opener = Callable[..., ImageDataset]
-"""Makes a data set; takes ``classes`` and :class:`~prockd.datasets.files.FormatOptions`."""
+Opener = Callable[..., ImageDataset]  # takes ``classes`` and FormatOptions
+TASKS = ("classification", "segmentation", "detection")
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way in which images and labels lie in files.
+    """A way in which images and labels lie in files."""
 
-    Attributes:
-        name: what messages call it.
-        task: what can be learned from it: "classification", "segmentation" or "detection"; "none" without labels.
-        looks: an example, for messages and the documentation.
-        open: makes the data set of a path.
-        matches: whether a folder has this form, or a file where there is a ``suffix``.
-        suffix: of the file, for a format that is one file a split.
-        splits: for a format that divides itself, in place of ``matches``: what opens each split of a path.
-    """
-
-    name: str
-    task: str
-    looks: str
-    open: Callable[..., object]
-    matches: Callable[[Path], bool] | None = None
-    suffix: str = ""
+    name: str  # what messages call it
+    task: str  # what can be learned from it: one of TASKS, or "none" without labels
+    looks: str  # an example, for messages and the documentation
+    open: Callable[..., object]  # makes the data set of a path
+    matches: Callable[[Path], bool] | None = None  # whether a folder has this form, or a file with the suffix
+    suffix: str = ""  # of the file, for a format that is one file a split
+    # For a format that divides itself, in place of ``matches``: what opens each split of a path.
     splits: Callable[[Path], Mapping[str, Opener]] | None = None
 
     def openers(self, path: Path) -> dict[str, Opener]:
@@ -58,8 +50,10 @@ class Format:
             below = by_split(sub_folders(path), whole_name=True)
             divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
             return divided if "train" in divided else self._at(path)
-        files = sorted(p for folder in (path, path / "annotations") for p in folder.glob(f"*{self.suffix}"))
-        at = {file: places for file in files if (places := self._at_readable(file))}
+        at: dict[Path, dict[str, Opener]] = {}
+        for file in sorted(p for folder in (path, path / "annotations") for p in folder.glob(f"*{self.suffix}")):
+            with suppress(DatasetError):  # a file beside the images may be there for something else
+                at |= {file: places} if (places := self._at(file)) else {}
         divided = {s: at[file][WHOLE] for s, file in by_split(list(at)).items() if WHOLE in at[file]}
         return divided if len(divided) > 1 else next(iter(at.values())) if len(at) == 1 else {}
 
@@ -68,20 +62,16 @@ class Format:
             return dict(self.splits(path))
         return {WHOLE: cast(Opener, partial(self.open, path))} if self.matches and self.matches(path) else {}
 
-    def _at_readable(self, path: Path) -> dict[str, Opener]:
-        try:
-            return self._at(path)
-        except DatasetError:
-            return {}  # a file beside the images may be there for something else
-
 
 FORMATS = (
     *(Format("Oxford-IIIT Pet", task, "oxford-iiit-pet, as torchvision lays it out", oxford_pet,
-             splits=partial(sets.pet_splits, task=task)) for task in ("classification", "segmentation")),
+             splits=partial(sets.folder_splits, oxford_pet, "oxford-iiit-pet", "trainval", task=task))
+      for task in ("classification", "segmentation")),
     *(Format("PASCAL VOC", task, "VOCdevkit, as torchvision lays it out", pascal_voc,
              splits=partial(sets.voc_splits, task=task)) for task in ("detection", "segmentation")),
     *(Format(f"CIFAR-{count}", "classification", f"{folder}, as torchvision lays it out", cifar,
-             splits=partial(sets.cifar_splits, num_classes=count)) for count, folder in sets.CIFAR_FOLDERS.items()),
+             splits=partial(sets.folder_splits, cifar, folder, "train", num_classes=count))
+      for count, folder in sets.CIFAR_FOLDERS.items()),
     Format("COCO", "detection", "annotations/instances.json, or any .json with images, annotations, categories",
            CocoFile, is_coco, suffix=".json"),
     Format("image list", "classification",
@@ -99,8 +89,6 @@ FORMATS = (
            ImageFolder, lambda path: bool(pictures(path, "*"))),
 )  # fmt: skip
 """Every format, the most telling one first; any of them may also lie in folders ``train``, ``val`` and ``test``."""
-
-TASKS = ("classification", "segmentation", "detection")
 
 
 def format_list(task: str | None = None, *, openers: bool = False) -> str:
@@ -150,12 +138,7 @@ def open_splits(
 
 
 def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, Opener]]:
-    """The first format that fits a place and a task, and what opens each split there.
-
-    Raises:
-        DatasetError: the path does not exist, or nothing fits.
-        ValueError: the task is unknown.
-    """
+    """The first format that fits a place and a task, and what opens each split there; an error where none does."""
     if task is not None and task not in TASKS:
         raise ValueError(f"task={task!r}: must be one of {', '.join(sorted(TASKS))}")
     if not path.exists():

@@ -9,12 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from prockd.datasets.problems import DatasetError, Problem, refuse
+from prockd.datasets.problems import DatasetError, Problem, number_or_nan, refuse
 from prockd.datasets.read import image_size
 from prockd.datasets.table import read_table
-
-FRAME_FOLDERS = (".", "frames", "images")
-"""Where the images of a CSV file are looked for, below its folder."""
 
 _COLUMNS = ("frame", "part", "x_px", "y_px")
 
@@ -55,9 +52,8 @@ class PointAnnotations:
         return len(self.images)
 
     def __repr__(self) -> str:
-        points = sum(map(len, self.images.values()))
+        points, parts = sum(map(len, self.images.values())), ", ".join(self.parts)
         hidden = sum(int((~p.visible).sum()) for p in self.images.values())
-        parts = ", ".join(self.parts)
         return f"PointAnnotations({points} points, {hidden} of them hidden, on {len(self)} images; parts: {parts})"
 
 
@@ -96,11 +92,11 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
     except DatasetError as error:
         return 0, [Problem.of(path, error)]
     for frame, points in annotations.images.items():
-        places = [path.parent / folder / frame for folder in FRAME_FOLDERS]
+        places = [path.parent / folder / frame for folder in (".", "frames", "images")]
         place = next((place for place in places if place.is_file()), None)
         if place is None:
-            looked = ", ".join(map(str, places))
-            problems.append(Problem(str(path), f"frame {frame}", f"its image is missing: looked for {looked}"))
+            text = f"its image is missing: looked for {', '.join(map(str, places))}"
+            problems.append(Problem(str(path), f"frame {frame}", text))
             continue
         try:
             H, W = image_size(place)
@@ -115,40 +111,30 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
 
 
 def _parse(path: Path, parts: Sequence[str] | None = None) -> tuple[PointAnnotations, list[Problem]]:
-    """The points of all good lines, and a problem for each bad one."""
     _, rows = read_table(path, _COLUMNS)
     names = tuple(sorted({row["part"] for _, row in rows} - {""}) if parts is None else parts)
-    lines: dict[str, list[dict[str, str]]] = {}
-    problems = []
+    lines, problems = dict[str, list[dict[str, str]]](), []
     for line, cells in rows:
         if flaw := _line_flaw(cells, names):
             problems.append(Problem(str(path), f"line {line}", flaw))
         else:
             lines.setdefault(cells["frame"], []).append(cells)
-    images = {
-        frame: ImagePoints(
-            np.array([[cells["x_px"], cells["y_px"]] for cells in points]).astype(np.float32),
-            np.array([names.index(cells["part"]) for cells in points], np.int64),
-            np.array([cells.get("visible") != "0" for cells in points]),
-            np.array([int(cells.get("joint_id") or -1) for cells in points], np.int64),
-        )
-        for frame, points in lines.items()
-    }
+    images = {}
+    for frame, points in lines.items():
+        xy = np.array([[cells["x_px"], cells["y_px"]] for cells in points]).astype(np.float32)
+        part = np.array([names.index(cells["part"]) for cells in points], np.int64)
+        joint = np.array([int(cells.get("joint_id") or -1) for cells in points], np.int64)
+        images[frame] = ImagePoints(xy, part, np.array([cells.get("visible") != "0" for cells in points]), joint)
     return PointAnnotations(names, MappingProxyType(images)), problems
 
 
 def _line_flaw(cells: Mapping[str, str], parts: tuple[str, ...]) -> str:
-    """What is wrong with a line, in words; empty when nothing is."""
     if not cells["frame"]:
         return "no frame: the name of an image file is missing"
     if cells["part"] not in parts:
         return f"part {cells['part']!r} is not one of {', '.join(parts)}"
     for axis in ("x_px", "y_px"):
-        try:
-            number = float(cells[axis])
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+        if not math.isfinite(number_or_nan(cells[axis])):
             return f"{axis} is {cells[axis]!r}, not a number of pixels"
     visible, joint = cells.get("visible", ""), cells.get("joint_id", "")
     if visible not in ("", "0", "1"):

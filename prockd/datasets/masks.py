@@ -14,9 +14,7 @@ from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, p
 from prockd.datasets.problems import DatasetError, Problem, listed, values_of
 from prockd.datasets.read import pictures, read_mask
 
-IGNORED_CLASS = "ignore"
-"""The name that marks a value of a mask as belonging to no class: such pixels become ``IGNORE``."""
-
+IGNORED_CLASS = "ignore"  # marks a value of a mask as belonging to no class: such pixels become IGNORE
 _MAX_CLASSES = 255
 _MAX_VALUE = 65535
 _IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
@@ -114,10 +112,8 @@ class MaskFolder(MaskDataset):
         self, root: Path | str, *, images: str = "images", masks: str = "masks",
         classes: Sequence[str] | Mapping[int, str] | None = None, **options: Unpack[FormatOptions],
     ) -> None:  # fmt: skip
-        root, flaws = Path(root), list[Problem]()
-        files, groups = list[tuple[Path, Path]](), list[str]()
-        places = _places(root, images, masks)
-        if not places:
+        root, flaws, files = Path(root), list[Problem](), list[tuple[Path, Path, str]]()
+        if not (places := _places(root, images, masks)):
             raise DatasetError(f"{root} has no folders {images} and {masks}, and no sub-folder has both")
         for name in places:
             folder, others = root / name / images, root / name / masks
@@ -126,11 +122,11 @@ class MaskFolder(MaskDataset):
             for image, mask in pairs:
                 if mask.suffix.lower() in (".jpg", ".jpeg"):
                     flaws.append(Problem(str(mask), "", "JPEG does not keep class numbers: store masks as PNG"))
-                    continue
-                files.append((image, mask))
-                groups.append(name or image.parent.relative_to(folder).as_posix())
+                else:
+                    files.append((image, mask, name or image.parent.relative_to(folder).as_posix()))
+        groups = [group for *_, group in files]
         several = groups if len(set(groups)) > 1 else None
-        paths, mask_paths = [path for path, _ in files], [mask for _, mask in files]
+        paths, mask_paths = [path for path, *_ in files], [mask for _, mask, _ in files]
         super().__init__(root, paths, mask_paths, classes, groups=several, flaws=flaws, **options)
 
 

@@ -1,7 +1,8 @@
 """One function that opens any known format, and those that leave out what cannot be used."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from prockd._types import ImageDataset
@@ -87,8 +88,7 @@ def checked(
 
     def read(_: object) -> dict[str, object]:
         check = check_data(splits, task=task, progress=progress)
-        rows = [[p.file, p.entry, p.text, p.note] for p in check.problems]
-        return {"problems": rows, "bad": dict(check.bad), "twins": dict(check.twins)}
+        return {"problems": list(map(astuple, check.problems)), "bad": dict(check.bad), "twins": dict(check.twins)}
 
     prints = {name: dataset.fingerprint for name, dataset in splits.items()}
     kept = cached_arrays("checks", {"version": 3, "data": prints, "task": task}, read)[1]
@@ -112,7 +112,6 @@ def checked(
 def _leave_out(dataset: ImageDataset, numbers: Sequence[int], reason: str) -> ImageDataset:
     if not numbers:
         return dataset
-    names: Iterable[str] = (id_of(dataset, m) for m in numbers)
-    images = "images are" if len(dataset) > 1 else "image is"
+    names, images = (id_of(dataset, m) for m in numbers), "images are" if len(dataset) > 1 else "image is"
     warnings.warn(f"{len(numbers)} of {len(dataset)} {images} {reason}: {listed(names)}", stacklevel=3)
     return subset(dataset, sorted(set(range(len(dataset))) - set(numbers)))

@@ -84,11 +84,9 @@ class PackedImages:
         # numpy copies rows that are listed, and only views a slice: a run of neighbours need not come into memory.
         run = len(numbers) > 0 and np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))
         rows = slice(numbers[0], numbers[-1] + 1) if run else numbers
-        selected: dict[str, Any] = {}
-        for name in _ROWS:
-            column = getattr(self, name)
-            if column is not None:
-                selected[name] = column[rows] if isinstance(column, np.ndarray) else tuple(column[m] for m in numbers)
+        selected: dict[str, Any] = {name: column for name in _ROWS if (column := getattr(self, name)) is not None}
+        for name, column in selected.items():
+            selected[name] = column[rows] if isinstance(column, np.ndarray) else tuple(column[m] for m in numbers)
         return replace(self, fingerprint=digest([self.fingerprint, numbers.tolist()]), **selected)
 
     def per_class(self, count: int, seed: int = 0) -> "PackedImages":

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,9 @@ from prockd._types import IGNORE, ImageDataset
 from prockd.cache import ArrayWriter, cached_arrays, digest
 from prockd.datasets.packed import PackedImages
 from prockd.datasets.problems import MIN_IMAGE_PX, DatasetError, sample_problems
+from prockd.datasets.transforms import MIN_KEPT
 
-BARS = 128
-"""Grey level of the bars beside a padded picture."""
-
-MIN_KEPT = 0.3
-"""A box that keeps a smaller share of its area when the middle of a picture is cut out is dropped."""
-
+_BARS = 128  # grey level of the bars beside a padded picture
 _ANNOTATIONS = {"parts": "a part mask", "mask": "a mask", "tags": "tags", "boxes": "boxes (none are an empty array)"}
 FITS = ("crop", "pad", "stretch")
 """The middle square, the whole picture with bars beside it, or the whole picture with other proportions."""
@@ -62,21 +59,16 @@ class Fit:
 
 
 def fit_square(height: int, width: int, side_px: int, fit: str) -> Fit:
-    """Where a picture of this size goes in a square.
-
-    Raises:
-        ValueError: ``fit`` is none of ``FITS``.
-    """
-    S = side_px
+    """Where a picture of this size goes in a square."""
+    if fit not in FITS:
+        raise ValueError(f"fit={fit!r}: choose one of {', '.join(map(repr, FITS))}")
+    S, side, source, target = side_px, min(height, width), (0, 0, height, width), (0, 0, side_px, side_px)
     if fit == "crop":
-        side = min(height, width)
-        return Fit(((height - side) // 2, (width - side) // 2, side, side), (0, 0, S, S), S)
-    if fit == "stretch":
-        return Fit((0, 0, height, width), (0, 0, S, S), S)
-    if fit == "pad":
-        h, w = (max(1, round(S * side / max(height, width))) for side in (height, width))
-        return Fit((0, 0, height, width), ((S - h) // 2, (S - w) // 2, h, w), S)
-    raise ValueError(f"fit={fit!r}: choose one of {', '.join(map(repr, FITS))}")
+        source = (height - side) // 2, (width - side) // 2, side, side
+    elif fit == "pad":
+        h, w = (max(1, round(S * length / max(height, width))) for length in (height, width))
+        target = (S - h) // 2, (S - w) // 2, h, w
+    return Fit(source, target, S)
 
 
 def pack(
@@ -116,14 +108,12 @@ def pack(
         raise DatasetError(f"{len(dataset)} images at {image_px} px: needs at least one, at {MIN_IMAGE_PX} px or more")
     fit_square(1, 1, image_px, fit or "crop")  # an unknown word is refused before anything is read
     key = {"version": 2, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
-    arrays, meta = cached_arrays(
-        "images", key, lambda writer: _write(writer, dataset, image_px, fit, progress), root=root
-    )
+    write = partial(_write, dataset=dataset, image_px=image_px, fit=fit, progress=progress)
+    arrays, meta = cached_arrays("images", key, write, root=root)
     ends = np.cumsum(meta["counts"]).tolist()
     groups: Sequence[Hashable] | None = getattr(dataset, "groups", None)
-    boxes, labels = (
-        tuple(np.split(np.array(arrays[name]), ends)[:-1]) if ends else None for name in ("boxes", "box_labels")
-    )
+    per_image = (tuple(np.split(np.array(arrays[name]), ends)[:-1]) for name in ("boxes", "box_labels"))
+    boxes, labels = per_image if ends else (None, None)
     return PackedImages(
         arrays["pixels"], np.array(arrays["labels"]), tuple(meta["ids"]), tuple(meta["classes"]), digest(key),
         parts=arrays.get("parts"), masks=arrays.get("mask"), tags=arrays.get("tags"), boxes=boxes, box_labels=labels,
@@ -153,7 +143,7 @@ def _write(
             raise DatasetError(str(problem))
         H, W = sample.image.shape[:2]
         place = fit_square(H, W, S, fit)
-        pixels[m] = place.resize(sample.image.transpose(2, 0, 1), InterpolationMode.BICUBIC, BARS)
+        pixels[m] = place.resize(sample.image.transpose(2, 0, 1), InterpolationMode.BICUBIC, _BARS)
         for name, array in planes.items():
             bars = IGNORE if name == "mask" else 0
             array[m] = place.resize(getattr(sample, name)[None], InterpolationMode.NEAREST_EXACT, bars)[0]

@@ -9,13 +9,9 @@ import numpy as np
 
 from prockd._types import IGNORE, UNLABELLED, Sample
 
-MAX_LISTED = 5
-"""Problems that one error message spells out; the rest are counted."""
-
+MAX_LISTED = 5  # problems that one error message spells out; the rest are counted
 MIN_IMAGE_PX = 8
-TOLERANCE_PX = 1.0
-"""An edge up to this far outside the image is a rounding, and is moved onto the border."""
-
+TOLERANCE_PX = 1.0  # an edge up to this far outside the image is a rounding, and is moved onto the border
 WHAT_TO_DO = "Mend what `prockd check-data` lists, or leave it out with on_bad='skip' (--set data.on_bad=skip)."
 
 
@@ -45,17 +41,11 @@ class Problem:
         return cls(str(file), "", str(error).removeprefix(f"{file} "))
 
     def __str__(self) -> str:
-        place = f"{self.file}, {self.entry}" if self.entry else self.file
-        return f"{place}: {self.text}"
+        return f"{self.file}{f', {self.entry}' if self.entry else ''}: {self.text}"
 
 
 def refuse(problems: Sequence[Problem], name: str, on_bad: str) -> None:
-    """Raise one error that spells out the first problems, unless they are to be skipped; notes are no reason.
-
-    Raises:
-        DatasetError: there is a problem that is not a note, and ``on_bad`` is ``"refuse"``.
-        ValueError: ``on_bad`` is neither ``"refuse"`` nor ``"skip"``.
-    """
+    """Raise one DatasetError that spells out the first problems, unless they are to be skipped; notes are no reason."""
     if on_bad not in ("refuse", "skip"):
         raise ValueError(f"on_bad={on_bad!r}: must be 'refuse' or 'skip'")
     errors = [problem for problem in problems if not problem.note]
@@ -89,13 +79,7 @@ def label_flaw(label: int, num_classes: int) -> str:
 
 
 def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None, text: str = "") -> str:
-    """What is wrong with a box on an image of height and width ``size``, in words; empty when nothing is.
-
-    Args:
-        corners: x0, y0, x1, y1 in pixels.
-        size: None where the image cannot be read.
-        text: the box as its file writes it.
-    """
+    """What is wrong with a box, ``text`` in its file, on an image of height and width ``size``, in words, or empty."""
     x0, y0, x1, y1 = corners
     text = text or f"box {x0:g}, {y0:g}, {x1:g}, {y1:g}"
     if not all(map(math.isfinite, corners)):
@@ -113,6 +97,14 @@ def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None, text: str =
     return ""
 
 
+def number_or_nan(text: str | None) -> float:
+    """A number that a file writes; NaN where it is none."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
+
+
 def values_of(mask: np.ndarray) -> list[int]:
     """The values that a mask (H, W) holds, ascending."""
     return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel()))]
@@ -121,7 +113,6 @@ def values_of(mask: np.ndarray) -> list[int]:
 def sample_problems(sample: Sample, num_classes: int, name: str) -> Iterator[Problem]:
     """What no data set may give, whatever it was made from; ``name`` is what messages call the sample."""
     H, W = size = sample.image.shape[:2]
-    last = num_classes - 1
     if sample.image.shape != (H, W, 3) or sample.image.dtype != np.uint8:
         yield Problem(name, "", f"is {sample.image.dtype} {sample.image.shape}, not uint8 (H, W, 3)")
     if min(size) < MIN_IMAGE_PX:
@@ -132,9 +123,9 @@ def sample_problems(sample: Sample, num_classes: int, name: str) -> Iterator[Pro
         if values is not None and values.shape != size:
             other = " x ".join(map(str, values.shape[::-1]))
             yield Problem(name, "", f"is {W} x {H} px and its {plane} {other}: both need the size of the image")
-    beyond = [] if sample.mask is None else [v for v in values_of(sample.mask) if v > last and v != IGNORE]
+    beyond = [] if sample.mask is None else [v for v in values_of(sample.mask) if num_classes <= v != IGNORE]
     if beyond:
-        allowed = f"{num_classes} classes have the values 0..{last}, and {IGNORE} is ignored"
+        allowed = f"{num_classes} classes have the values 0..{num_classes - 1}, and {IGNORE} is ignored"
         yield Problem(name, "", f"its mask holds {listed(beyond)}, but {allowed}")
     tags = sample.tags
     if tags is not None and (tags.shape != (num_classes,) or tags.max(initial=0) > 1):

@@ -16,15 +16,12 @@ from prockd.datasets.problems import DatasetError
 IMAGE_FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),
                  "TIFF": (".tif", ".tiff")}  # fmt: skip
 """Pillow's names of the formats that are read, with their suffixes; no other of its decoders ever sees a file."""
-
 IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
-OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
-               b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
-"""How the files begin that are often found under the suffix of a picture."""
-
+# How the files begin that are often found under the suffix of a picture.
+_OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
+                b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
 _MAX_MASK_VALUE = 65535
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # of EXIF: from 5 on, the picture is stored lying on its side
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "H W 3"]:
@@ -60,11 +57,7 @@ def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width of an upright picture, from its header.
-
-    Raises:
-        DatasetError: the file is missing, too large to be a photograph, or no picture.
-    """
+    """Height and width of an upright picture, from its header."""
     with _opened(path) as file:
         turned = file.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
         return (file.width, file.height) if turned else (file.height, file.width)
@@ -88,9 +81,9 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
             yield file
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist") from error
-    except _BOMBS as error:
-        pixels, most = int(re.findall(r"\d+", str(error))[0]), Image.MAX_IMAGE_PIXELS
-        text = f"{pixels:,} pixels, and {most:,} are the most"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        text = f"{pixels:,} pixels, and {Image.MAX_IMAGE_PIXELS:,} are the most"
         raise DatasetError(f"{path} is larger than any photograph: {text}. Store a smaller copy") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         reason = _kind(Path(path)) if isinstance(error, UnidentifiedImageError) else str(error)
@@ -100,7 +93,7 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
 def _kind(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(256)
-    kind = next((name for begin, name in OTHER_KINDS.items() if begin in start), "")
+    kind = next((name for begin, name in _OTHER_KINDS.items() if begin in start), "")
     wanted = ", ".join(IMAGE_FORMATS)
     return f"its bytes are {kind}, not one of {wanted}" if kind else f"its bytes do not begin as those of {wanted} do"
 
@@ -112,8 +105,7 @@ def _to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
             raise ValueError(f"levels {levels.min()}..{levels.max()} have no defined white; convert it to 8 bits")
         # Pillow gives 16-bit files as 32-bit integers too: the levels tell which white is meant.
         white = 65535 if levels.max() <= 65535 else 2**31 - 1
-        grey = np.rint(levels * (255 / white)).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)  # (H, W, 3)
+        return np.repeat(np.rint(levels * (255 / white)).astype(np.uint8)[..., None], 3, axis=2)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

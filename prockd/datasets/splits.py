@@ -1,6 +1,7 @@
 """Parts of a data set, and divisions that keep near copies on one side."""
 
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -46,8 +47,7 @@ def labels_of(dataset: ImageDataset) -> Int64[np.ndarray, " M"]:
 
 def groups_of(dataset: ImageDataset) -> Sequence[Hashable] | None:
     """Return the group of each sample (the video of a frame), where the data set knows it."""
-    groups: Sequence[Hashable] | None = getattr(dataset, "groups", None)
-    return groups
+    return cast(Sequence[Hashable] | None, getattr(dataset, "groups", None))
 
 
 def id_of(dataset: ImageDataset, index: int) -> str:
@@ -104,7 +104,11 @@ def train_test_split(
     groups = groups_of(dataset) if groups is None else groups
     if groups is None:
         labels = labels_of(dataset)
-        test = np.concatenate([_draw(np.flatnonzero(labels == c), test_size, rng) for c in np.unique(labels)])
+        drawn = []
+        for members in (np.flatnonzero(labels == label) for label in np.unique(labels)):
+            n, share = len(members), round(test_size * len(members))
+            drawn.append(rng.permutation(members)[: min(max(share, 1), n - 1) if n > 1 else share])
+        test = np.concatenate(drawn)
     else:
         if len(groups) != len(dataset):
             raise DatasetError(f"{len(groups)} groups for {len(dataset)} samples")
@@ -120,11 +124,3 @@ def train_test_split(
         needed = "two are needed, of two groups where there are groups"
         raise DatasetError(f"{len(dataset)} images cannot be divided: {needed}")
     return subset(dataset, train), subset(dataset, np.sort(test))
-
-
-def _draw(members: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Members at random: their share, and if there are two at least one and not all."""
-    count = round(share * len(members))
-    if len(members) > 1:
-        count = min(max(count, 1), len(members) - 1)
-    return rng.permutation(members)[:count]

@@ -12,10 +12,7 @@ from prockd._types import UNLABELLED
 from prockd.datasets.files import FileDataset, FormatOptions
 from prockd.datasets.problems import DatasetError, Problem
 
-PATH_COLUMNS = ("path", "file", "filename", "image")
-
-Row = tuple[int, dict[str, str]]
-"""The number of a line, counted from 1 with the header, and its cells by column name."""
+_PATHS = ("path", "file", "filename", "image")
 
 
 class ImageTable(FileDataset):
@@ -42,9 +39,9 @@ class ImageTable(FileDataset):
     ) -> None:
         self.path = Path(path)
         columns, rows = read_table(self.path)
-        where = next((name for name in PATH_COLUMNS if name in columns), "")
+        where = next((name for name in _PATHS if name in columns), "")
         if not where:
-            raise DatasetError(f"{path}, line 1: no column {' or '.join(PATH_COLUMNS)}; it has {', '.join(columns)}")
+            raise DatasetError(f"{path}, line 1: no column {' or '.join(_PATHS)}; it has {', '.join(columns)}")
         others = [name for name in columns if name and name not in (where, "group")]
         self._several = "label" not in columns and bool(others)
         flags = [] if {"label", "labels"} & set(columns) else others
@@ -52,9 +49,8 @@ class ImageTable(FileDataset):
         names = tuple(flags or sorted({name for row in labels_of_rows for name in row}) if classes is None else classes)
         flaws, good, first_line = [], [], dict[str, int]()
         for (line, cells), labels in zip(rows, labels_of_rows, strict=True):
-            name, unknown = cells[where], [label for label in labels if label not in names]
+            name, unknown, flaw = cells[where], [label for label in labels if label not in names], ""
             odd = [flag for flag in flags if cells[flag] not in ("0", "1")]
-            flaw = ""
             if not name:
                 flaw = f"no {where}: the name of an image file is missing"
             elif name in first_line:
@@ -83,7 +79,6 @@ class ImageTable(FileDataset):
 
 
 def _classes_in(cells: dict[str, str], flags: Sequence[str]) -> list[str]:
-    """The classes that a line names."""
     if flags:
         return [name for name in flags if cells[name] == "1"]
     names = [cells["label"]] if "label" in cells else cells.get("labels", "").replace(";", "|").split("|")
@@ -92,18 +87,11 @@ def _classes_in(cells: dict[str, str], flags: Sequence[str]) -> list[str]:
 
 def is_image_table(path: Path) -> bool:
     """Whether a CSV file has a column of image paths."""
-    return bool(set(read_table(path)[0]) & set(PATH_COLUMNS))
+    return bool(set(read_table(path)[0]) & set(_PATHS))
 
 
-def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list[Row]]:
-    """Read a CSV file in UTF-8, with commas or semicolons between its cells; empty lines are left out.
-
-    Returns:
-        The column names in lower case, and the rows; a row that is too short has empty cells.
-
-    Raises:
-        DatasetError: the file is missing, empty or no text, or a required column is.
-    """
+def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Column names in lower case and, of each line that is not empty, its number (the header has 1) and its cells."""
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
@@ -114,12 +102,10 @@ def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], lis
     comma = ";" if header.count(";") > header.count(",") else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, restval="")
     try:
-        columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
+        reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
         rows = [(reader.line_num, {name: row[name].strip() for name in columns}) for row in reader]
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
-    missing = [name for name in required if name not in columns]
-    if missing:
+    if missing := [name for name in required if name not in columns]:
         raise DatasetError(f"{path}, line 1: no column {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
     return columns, [(line, cells) for line, cells in rows if any(cells.values())]

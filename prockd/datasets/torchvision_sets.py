@@ -20,11 +20,7 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-CIFAR_FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
-"""By the number of classes."""
-
-TRIMAP = {1: "pet", 2: "background", 3: "ignore"}
-"""What the values of a trimap of Oxford-IIIT Pet mean; the border is not scored."""
+CIFAR_FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}  # by the number of classes
 
 
 def oxford_pet(
@@ -52,7 +48,8 @@ def oxford_pet(
     images = [folder / "images" / f"{name}.jpg" for name, *_ in lines]
     if task == "classification":
         return FileDataset(folder, images, source.classes, labels=[int(breed) - 1 for _, breed, *_ in lines])
-    return MaskDataset(folder, images, [folder / "annotations/trimaps" / f"{name}.png" for name, *_ in lines], TRIMAP)
+    trimaps = [folder / "annotations" / "trimaps" / f"{name}.png" for name, *_ in lines]
+    return MaskDataset(folder, images, trimaps, {1: "pet", 2: "background", 3: "ignore"})  # 3 is the border
 
 
 def pascal_voc(
@@ -75,8 +72,9 @@ def pascal_voc(
 
     _one_of("task", task, ("detection", "segmentation"))
     kind = VOCDetection if task == "detection" else VOCSegmentation
-    folders = "JPEGImages, Annotations, SegmentationClass, ImageSets/Main, ImageSets/Segmentation"
-    files = f"VOCdevkit/VOC{year}/{{{folders}}}"
+    files = (
+        f"VOCdevkit/VOC{year}/" + "{JPEGImages, Annotations, SegmentationClass, ImageSets/Main, ImageSets/Segmentation}"
+    )
     source = _opened(kind, f"PASCAL VOC {year}", root, files, year=year, image_set=split, download=download)
     images, targets = ([Path(path) for path in paths] for paths in (source.images, source.targets))
     if task == "detection":
@@ -106,10 +104,9 @@ def cifar(root: Path | str, split: str = "train", *, num_classes: int = 10, down
     return Arrays(np.asarray(source.data), source.targets, source.classes)
 
 
-def pet_splits(path: Path, task: str) -> dict[str, Opener]:
-    """What opens each split of Oxford-IIIT Pet, where it lies in a folder."""
-    there = (path / "oxford-iiit-pet").is_dir()
-    return _openers(oxford_pet, path, {"train": "trainval", "test": "test"} if there else {}, task=task)
+def folder_splits(open_set: Opener, folder: str, train: str, path: Path, **how: Any) -> dict[str, Opener]:
+    """What opens each split of a set, of which ``train`` is the first, where its folder lies in another."""
+    return _openers(open_set, path, {"train": train, "test": "test"} if (path / folder).is_dir() else {}, **how)
 
 
 def voc_splits(path: Path, task: str) -> dict[str, Opener]:
@@ -118,12 +115,6 @@ def voc_splits(path: Path, task: str) -> dict[str, Opener]:
     lists = years[-1] / "ImageSets" / ("Main" if task == "detection" else "Segmentation") if years else path
     splits = {split: split for split in ("train", "val") if years and (lists / f"{split}.txt").is_file()}
     return _openers(pascal_voc, path, splits, task=task, year=years[-1].name[3:] if years else "")
-
-
-def cifar_splits(path: Path, num_classes: int) -> dict[str, Opener]:
-    """What opens each split of CIFAR, where it lies in a folder."""
-    there = (path / CIFAR_FOLDERS[num_classes]).is_dir()
-    return _openers(cifar, path, {"train": "train", "test": "test"} if there else {}, num_classes=num_classes)
 
 
 def _openers(open_set: Opener, path: Path, splits: dict[str, str], **how: Any) -> dict[str, Opener]:

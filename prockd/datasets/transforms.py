@@ -11,21 +11,15 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 from torchvision.ops import roi_align
 
-MIN_KEPT = 0.3
-"""A box that keeps a smaller share of its area in a crop is dropped: what is left shows too little of the object."""
+MIN_KEPT = 0.3  # a box that keeps a smaller share of its area is dropped: what is left shows too little of the object
 
 
 @dataclass(frozen=True)
 class Crops:
-    """What is cut out of each image of a batch.
+    """What is cut out of each image of a batch."""
 
-    Attributes:
-        regions: x0, y0, x1, y1 in 0..1 of the image, after it was mirrored where it is.
-        mirrored: whether the image is mirrored left-right first.
-    """
-
-    regions: Float[Tensor, "B 4"]
-    mirrored: Bool[Tensor, " B"]
+    regions: Float[Tensor, "B 4"]  # x0, y0, x1, y1 in 0..1 of the image, after it was mirrored where it is
+    mirrored: Bool[Tensor, " B"]  # whether the image is mirrored left-right first
 
     def __len__(self) -> int:
         return len(self.mirrored)
@@ -35,11 +29,9 @@ class Crops:
 
 
 def random_crops(count: int, generator: torch.Generator, *, min_area: float, flip: bool) -> Crops:
-    """Draw crops that keep at least ``min_area`` of the image, up to a third wider or higher, half of them mirrored.
-
-    A crop of nearly everything can hardly be wide: its sides end at the image's, so 1.0 keeps the whole image.
-    """
+    """Draw crops that keep at least ``min_area`` of the image, up to a third wider or higher, half of them mirrored."""
     area = torch.empty(count).uniform_(min_area, 1, generator=generator)
+    # A crop of nearly everything can hardly be wide: its sides end at the image's, so 1.0 keeps the whole image.
     most = (-area.log()).clamp(max=math.log(4 / 3))
     ratio = (torch.empty(count).uniform_(-1, 1, generator=generator) * most).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
@@ -77,18 +69,7 @@ def cut_masks(masks: UInt8[Tensor, "B H W"], crops: Crops, side_px: int) -> Int6
 def cut_boxes(
     boxes: Sequence[np.ndarray], labels: Sequence[np.ndarray], image_px: int, crops: Crops, side_px: int
 ) -> list[dict[str, Tensor]]:
-    """Boxes of each image in pixels of its crop, clipped to it; those that keep too little are dropped.
-
-    Args:
-        boxes: per image (n, 4) x0, y0, x1, y1 in pixels of images of ``image_px``.
-        labels: per image (n,) class indices.
-        image_px: side of the images the boxes were drawn on.
-        crops: what is cut out.
-        side_px: side of the crops.
-
-    Returns:
-        torchvision's targets: ``boxes`` (n', 4) float32 and ``labels`` (n',) int64 of each image.
-    """
+    """Boxes (n, 4) of each image of ``image_px``, clipped to its crop or dropped, as torchvision's targets."""
     counts = [len(b) for b in boxes]
     row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
     box = torch.from_numpy(np.concatenate([np.zeros((0, 4), np.float32), *boxes])).float() / image_px
@@ -102,8 +83,9 @@ def cut_boxes(
     kept = (sides.prod(1) >= MIN_KEPT * before) & (sides.min(1).values >= 1)
     box, label, row = clipped.flatten(1)[kept], label[kept], row[kept]
     shares = torch.bincount(row, minlength=len(counts)).tolist()
-    each = zip(torch.split(box, shares), torch.split(label, shares), strict=True)
-    return [{"boxes": b, "labels": c} for b, c in each]
+    return [
+        {"boxes": b, "labels": c} for b, c in zip(torch.split(box, shares), torch.split(label, shares), strict=True)
+    ]
 
 
 def mirrored(boxes: Float32[Tensor, "n 4"]) -> Float32[Tensor, "n 4"]:
@@ -113,16 +95,11 @@ def mirrored(boxes: Float32[Tensor, "n 4"]) -> Float32[Tensor, "n 4"]:
 
 
 def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Tensor, "B 3 H W"]:
-    """The same shapes in other colours: channels in another order, some negatives, other contrast and brightness.
-
-    Args:
-        images: RGB in 0..1.
-        seeds: one an image; it alone decides what is done to it, whatever else is in the batch.
-    """
+    """RGB in 0..1 with channels in another order, some negatives, other contrast and brightness."""
+    # The seed of an image alone decides what is done to it, whatever else is in the batch.
     generators = [np.random.default_rng(seed) for seed in seeds]
     order = torch.from_numpy(np.stack([g.permutation(3) for g in generators])).to(images.device)
-    draw = torch.from_numpy(np.stack([g.random(3, np.float32) for g in generators], 1)).to(images.device)
-    draw = draw[:, :, None, None, None]
+    draw = torch.from_numpy(np.stack([g.random((3, 1, 1, 1), np.float32) for g in generators], 1)).to(images.device)
     images = images.gather(1, order[:, :, None, None].expand_as(images))
     images = torch.where(draw[0] < 0.3, 1 - images, images)
     return ((images - 0.5) * (0.5 + draw[1]) + 0.25 + 0.5 * draw[2]).clamp(0, 1)
