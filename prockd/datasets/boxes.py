@@ -63,11 +63,9 @@ class BoxDataset(FileDataset):
             text = f"its boxes are for an image of {w} x {h} px, and {name} has {W} x {H} px"
             problems.append(Problem(file, "", text))
         for box in annotation.boxes:
-            if box.name not in self.classes:
-                text = f"class {box.name!r} is not one of {', '.join(self.classes) or 'the classes'} ({name})"
-                problems.append(Problem(file, box.entry, text))
-            if flaw := box_flaw(box.corners, size, box.text):
-                problems.append(Problem(file, box.entry, f"{flaw} ({name})"))
+            unknown = f"class {box.name!r} is not one of {', '.join(self.classes) or 'the classes'}"
+            flaws = (unknown if box.name not in self.classes else "", box_flaw(box.corners, size, box.text))
+            problems += [Problem(file, box.entry, f"{flaw} ({name})") for flaw in flaws if flaw]
         if problems or size is None:
             return {}, problems
         if not annotation.boxes:
@@ -85,8 +83,7 @@ class VocFolder(BoxDataset):
     ``xmin=1, xmax=3`` covers x from 0 to 3. An image without objects has a file without ``<object>``.
 
     Args:
-        root: the folder that holds ``images`` or ``JPEGImages`` and ``annotations`` or ``Annotations``, or both
-            kinds of files side by side.
+        root: the folder that holds ``images`` (``JPEGImages``) and ``annotations`` (``Annotations``), or all files.
         classes: class names in label order; None for the sorted names of all objects.
         first_px: number of the first pixel, 1 as VOC has it, or 0.
         options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.

@@ -94,8 +94,7 @@ def check_data(
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
     class has, boxes without area, with swapped corners or outside the image, broken annotation files, entries that
     belong to no image, the same file in two splits or of two classes, and classes in ``val`` or ``test`` that
-    ``train`` lacks. Notes are images without objects or label, the same file twice in a split, and files that are left
-    out.
+    ``train`` lacks. Notes are images without objects or label, one file twice in a split, and files that are left out.
 
     Example:
         >>> import numpy as np

@@ -61,7 +61,11 @@ class CocoFile(BoxDataset):
                     annotation.boxes.append(box)
                 else:
                     annotation.add_problem(where, f"{box} ({picture['file_name']})")
-        root = _image_folder(self.path, names) if images is None else Path(images)
+        # The first of the usual folders that holds most of the first images; the folder of the file if none does.
+        ending, here, up = self.path.stem.rpartition("_")[2], self.path.parent, self.path.parent.parent
+        places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
+        usual = max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
+        root = usual if images is None else Path(images)
         # Ids are numbers as a rule and may be text, which has no order with numbers.
         order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
@@ -125,10 +129,3 @@ def _box(where: str, entry: dict[str, Any], missing: list[str], categories: dict
 def _size(picture: dict[str, Any]) -> tuple[int, int] | None:
     H, W = picture.get("height"), picture.get("width")
     return (H, W) if isinstance(H, int) and isinstance(W, int) and H > 0 and W > 0 else None
-
-
-def _image_folder(path: Path, names: Sequence[str]) -> Path:
-    """The first of the usual folders that holds most of the first images; the folder of the file if none does."""
-    ending, here, up = path.stem.rpartition("_")[2], path.parent, path.parent.parent
-    places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
-    return max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))

@@ -37,8 +37,7 @@ class FormatOptions(TypedDict, total=False):
 class FileDataset:
     """Images in files as a data set; a format adds what it reads beside the image in ``_annotation``.
 
-    No image is decoded before it is asked for. A sample that cannot be used raises when it is asked for; ``read`` gives
-    all its problems instead.
+    An image is decoded when it is asked for. A sample that cannot be used then raises; ``read`` gives all its problems.
 
     Attributes:
         root: the folder that ids are relative to.
@@ -47,8 +46,7 @@ class FileDataset:
         labels: (M,) class indices, or ``UNLABELLED``.
         groups: M names, equal for images that are near copies of each other (frames of a video); None if not known.
         flaws: entries that are no sample at all, and are left out (``on_bad="skip"``).
-        fingerprint: changes with the names, sizes and times of change of all files, also of ``annotations``, and with
-            the arguments and ``key``.
+        fingerprint: changes with names, sizes and dates of all files (``annotations`` too), arguments and ``key``.
 
     Raises:
         DatasetError: there are no images, ``group`` finds nothing in an id, or there are flaws to be refused.

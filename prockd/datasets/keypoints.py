@@ -64,8 +64,7 @@ def read_keypoints(path: Path | str, *, parts: Sequence[str] | None = None, on_b
 
     Args:
         path: the CSV file.
-        parts: part names in the order of their indices, to share them between files; None for the sorted names of
-            this file.
+        parts: part names in the order of their indices, to share them between files; None sorts those of the file.
         on_bad: ``"refuse"`` raises when a line cannot be used, ``"skip"`` leaves it out.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,11 +13,10 @@ from tqdm.auto import tqdm
 from prockd._types import IGNORE
 from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, sub_folders
 from prockd.datasets.problems import DatasetError, Problem, listed, values_of
-from prockd.datasets.read import pictures, read_mask
+from prockd.datasets.read import MAX_MASK_VALUE, pictures, read_mask
 
 IGNORED_CLASS = "ignore"  # marks a value of a mask as belonging to no class: such pixels become IGNORE
 _MAX_CLASSES = 255
-_MAX_VALUE = 65535
 _IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
 _MASKS = ("masks", "mask", "labels", "annotations", "SegmentationClass", "annot", "gt")
 _BESIDE = ("labels", "masks", "_labels", "_mask", "_masks", "_annot", "annot")  # of several, the last
@@ -43,10 +43,8 @@ class MaskDataset(FileDataset):
             return self._declared
         values: set[int] = set()
         for path in tqdm(self.masks, desc="values of masks", unit="mask", delay=2.0):
-            try:
+            with suppress(DatasetError):  # a problem of its sample, when that is read
                 values |= set(values_of(read_mask(path)))
-            except DatasetError:
-                continue  # a problem of its sample, when that is read
         # Programs that write one object use 0 and 255, where 255 is the object; beside a 1, 255 is a border as in VOC.
         if values <= {0, IGNORE} and IGNORE in values:
             return {0: "background", IGNORE: "object"}
@@ -91,8 +89,7 @@ class MaskFolder(MaskDataset):
 
     A mask is a picture file whose pixels are class numbers: a palette, 1-bit, 8-bit or 16-bit grey PNG, TIFF or BMP of
     the size of the upright image. Where the folder itself has no image folder, its sub-folders are taken one by one
-    (``cows/frames``, ``cows/masks``, ``goat/frames``, ...), and each is a group. Images in sub-folders of the image
-    folder have those as groups.
+    (``cows/frames``, ``cows/masks``, ...), and each is a group, as sub-folders of the image folder are.
 
     Args:
         root: the folder that holds both.
@@ -132,16 +129,13 @@ class MaskFolder(MaskDataset):
 
 def mask_splits(path: Path) -> dict[str, partial[MaskFolder]]:
     """What opens each split of images and masks: ``train`` and ``trainannot``, ``images/train``, or undivided."""
-    folders = by_split(sub_folders(path), whole_name=True)
-    beside = {
-        s: (f.name, f.name + end) for s, f in folders.items() for end in _BESIDE if (path / (f.name + end)).is_dir()
-    }
-    ways = [beside]
+    names = {split: folder.name for split, folder in by_split(sub_folders(path), whole_name=True).items()}
+    ways = [{s: (name, name + end) for s, name in names.items() for end in _BESIDE if (path / (name + end)).is_dir()}]
     for images in _IMAGES:
         inside = by_split(sorted((path / images).glob("*/")), whole_name=True)
         for masks in _MASKS:
-            names = {split: p.name for split, p in inside.items() if pictures(path / masks / p.name)}
-            ways.append({split: (f"{images}/{name}", f"{masks}/{name}") for split, name in names.items()})
+            both = {split: p.name for split, p in inside.items() if pictures(path / masks / p.name)}
+            ways.append({split: (f"{images}/{name}", f"{masks}/{name}") for split, name in both.items()})
     for images, masks in itertools.product(_IMAGES, _MASKS):
         if any(pictures(path / place / masks) for place in _places(path, images, masks)):
             ways.append({WHOLE: (images, masks)})
@@ -163,6 +157,6 @@ def _by_value(classes: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     count = len(set(names.values()) - {IGNORED_CLASS})
     if not 1 <= count <= _MAX_CLASSES:
         raise DatasetError(f"{count} classes: a mask tells 1 to {_MAX_CLASSES} apart")
-    if not 0 <= min(names) <= max(names) <= _MAX_VALUE:
-        raise DatasetError(f"classes have the values {min(names)}..{max(names)}, and a mask holds 0..{_MAX_VALUE}")
+    if not 0 <= min(names) <= max(names) <= MAX_MASK_VALUE:
+        raise DatasetError(f"classes have the values {min(names)}..{max(names)}, and a mask holds 0..{MAX_MASK_VALUE}")
     return names

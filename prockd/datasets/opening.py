@@ -39,8 +39,7 @@ def open_data(
         progress: show a progress bar while they are checked.
 
     Raises:
-        DatasetError: nothing is there, no format fits (the message lists them), there is no such split, or data are
-            bad.
+        DatasetError: nothing is there, no format fits (the message lists them), no such split, or data are bad.
     """
     splits = open_splits(path, task=task, classes=classes, group=group, on_bad=on_bad)
     if (split or WHOLE) not in splits:

@@ -92,8 +92,7 @@ def pack(
         image_px: side of the square in pixels, at least 8.
         fit: "crop" takes the largest square in the middle, and drops boxes of which less than 30 % are left; "pad"
             takes the whole picture and adds grey bars, which masks ignore; "stretch" takes the whole picture and
-            changes its proportions. None is "pad" for images with masks or boxes, so that no object is lost, and "crop"
-            for others.
+            changes its proportions. None is "pad" for images with masks or boxes (no object is lost), else "crop".
         root: folder of all caches; None is ``$PROCKD_CACHE`` or ``~/.cache/prockd``.
         progress: show a progress bar when it takes more than two seconds.
 

@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in su
 # How the files begin that are often found under the suffix of a picture.
 _OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
                 b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
-_MAX_MASK_VALUE = 65535
+MAX_MASK_VALUE = 65535
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # of EXIF: from 5 on, the picture is stored lying on its side
 
 
@@ -34,7 +34,18 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "H W 3"]:
     """
     with _opened(path) as file:
         file.load()
-        return _to_rgb(ImageOps.exif_transpose(file))
+        picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith(("I", "F")):
+            levels = np.asarray(picture)
+            if picture.mode == "F" or levels.min() < 0:
+                raise ValueError(f"levels {levels.min()}..{levels.max()} have no defined white; convert it to 8 bits")
+            # Pillow gives 16-bit files as 32-bit integers too: the levels tell which white is meant.
+            white = 65535 if levels.max() <= 65535 else 2**31 - 1
+            return np.repeat(np.rint(levels * (255 / white)).astype(np.uint8)[..., None], 3, axis=2)
+        if picture.has_transparency_data:
+            layer = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return np.array(picture.convert("RGB"))
 
 
 def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
@@ -51,8 +62,8 @@ def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
             raise DatasetError(f"{path} holds colours, not class numbers: store it as a palette or grey image")
         levels = levels[..., 0]
     low, high = int(levels.min()), int(levels.max())
-    if low < 0 or high > _MAX_MASK_VALUE:
-        raise DatasetError(f"{path} holds {low}..{high}, and class numbers go from 0 to {_MAX_MASK_VALUE}")
+    if low < 0 or high > MAX_MASK_VALUE:
+        raise DatasetError(f"{path} holds {low}..{high}, and class numbers go from 0 to {MAX_MASK_VALUE}")
     return levels.astype(np.uint16)
 
 
@@ -86,27 +97,11 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         text = f"{pixels:,} pixels, and {Image.MAX_IMAGE_PIXELS:,} are the most"
         raise DatasetError(f"{path} is larger than any photograph: {text}. Store a smaller copy") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        reason = _kind(Path(path)) if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = str(error)
+        if isinstance(error, UnidentifiedImageError):
+            with Path(path).open("rb") as raw:
+                start, wanted = raw.read(256), ", ".join(IMAGE_FORMATS)
+            kind = next((name for begin, name in _OTHER_KINDS.items() if begin in start), "")
+            flaw = f"are {kind}, not one of {wanted}" if kind else f"do not begin as those of {wanted} do"
+            reason = f"its bytes {flaw}"
         raise DatasetError(f"{path} cannot be read as an image ({reason}): replace or remove the file") from error
-
-
-def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(256)
-    kind = next((name for begin, name in _OTHER_KINDS.items() if begin in start), "")
-    wanted = ", ".join(IMAGE_FORMATS)
-    return f"its bytes are {kind}, not one of {wanted}" if kind else f"its bytes do not begin as those of {wanted} do"
-
-
-def _to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    if picture.mode.startswith(("I", "F")):
-        levels = np.asarray(picture)
-        if picture.mode == "F" or levels.min() < 0:
-            raise ValueError(f"levels {levels.min()}..{levels.max()} have no defined white; convert it to 8 bits")
-        # Pillow gives 16-bit files as 32-bit integers too: the levels tell which white is meant.
-        white = 65535 if levels.max() <= 65535 else 2**31 - 1
-        return np.repeat(np.rint(levels * (255 / white)).astype(np.uint8)[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(picture.convert("RGB"))

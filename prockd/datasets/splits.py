@@ -79,8 +79,7 @@ def train_test_split(
         >>> import numpy as np
         >>> from prockd.datasets import Arrays
         >>> frames = Arrays(np.zeros((8, 16, 16, 3), np.uint8), labels=[0] * 8, classes=["cow"])
-        >>> videos = ["a", "a", "a", "b", "b", "b", "c", "c"]
-        >>> train, test = train_test_split(frames, 0.25, groups=videos)
+        >>> train, test = train_test_split(frames, 0.25, groups=list("aaabbbcc"))
         >>> len(train), [sample.id for sample in test]
         (6, ['6', '7'])
 

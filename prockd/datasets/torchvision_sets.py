@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torchvision import datasets as theirs
 
 from prockd._types import ImageDataset
 from prockd.datasets.arrays import Arrays
@@ -38,11 +39,9 @@ def oxford_pet(
         DatasetError: it is not there and cannot be downloaded; the message says where its files belong.
         ValueError: an unknown split or task.
     """
-    from torchvision.datasets import OxfordIIITPet
-
     _one_of("task", task, ("classification", "segmentation"))
     files = "oxford-iiit-pet/images/*.jpg and oxford-iiit-pet/annotations/{trainval.txt, test.txt, trimaps/*.png}"
-    source = _opened(OxfordIIITPet, "Oxford-IIIT Pet", root, files, split=split, download=download)
+    source = _opened(theirs.OxfordIIITPet, "Oxford-IIIT Pet", root, files, split=split, download=download)
     folder = Path(root) / "oxford-iiit-pet"
     lines = [line.split() for line in (folder / "annotations" / f"{split}.txt").read_text().splitlines()]
     images = [folder / "images" / f"{name}.jpg" for name, *_ in lines]
@@ -68,10 +67,8 @@ def pascal_voc(
         DatasetError: it is not there and cannot be downloaded; the message says where its files belong.
         ValueError: an unknown split, task or year.
     """
-    from torchvision.datasets import VOCDetection, VOCSegmentation
-
     _one_of("task", task, ("detection", "segmentation"))
-    kind = VOCDetection if task == "detection" else VOCSegmentation
+    kind = theirs.VOCDetection if task == "detection" else theirs.VOCSegmentation
     files = (
         f"VOCdevkit/VOC{year}/" + "{JPEGImages, Annotations, SegmentationClass, ImageSets/Main, ImageSets/Segmentation}"
     )
@@ -95,11 +92,9 @@ def cifar(root: Path | str, split: str = "train", *, num_classes: int = 10, down
         DatasetError: it is not there, damaged, or cannot be downloaded; the message says where its files belong.
         ValueError: an unknown split or number of classes.
     """
-    from torchvision.datasets import CIFAR10, CIFAR100
-
     _one_of("split", split, ("train", "test"))
     _one_of("num_classes", num_classes, CIFAR_FOLDERS)
-    kind, files = CIFAR10 if num_classes == 10 else CIFAR100, f"{CIFAR_FOLDERS[num_classes]}/*"
+    kind, files = theirs.CIFAR10 if num_classes == 10 else theirs.CIFAR100, f"{CIFAR_FOLDERS[num_classes]}/*"
     source = _opened(kind, f"CIFAR-{num_classes}", root, files, train=split == "train", download=download)
     return Arrays(np.asarray(source.data), source.targets, source.classes)
 

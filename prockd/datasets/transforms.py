@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -70,11 +70,12 @@ def cut_boxes(
     boxes: Sequence[np.ndarray], labels: Sequence[np.ndarray], image_px: int, crops: Crops, side_px: int
 ) -> list[dict[str, Tensor]]:
     """Boxes (n, 4) of each image of ``image_px``, clipped to its crop or dropped, as torchvision's targets."""
-    counts = [len(b) for b in boxes]
+    counts = list(map(len, boxes))
     row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
     box = torch.from_numpy(np.concatenate([np.zeros((0, 4), np.float32), *boxes])).float() / image_px
     label = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *labels]))
-    box = torch.where(crops.mirrored[row][:, None], mirrored(box), box)
+    x0, y0, x1, y1 = box.unbind(1)
+    box = torch.where(crops.mirrored[row][:, None], torch.stack([1 - x1, y0, 1 - x0, y1], 1), box)
     region = crops.regions[row]
     low, size = region[:, :2], region[:, 2:] - region[:, :2]
     moved = (box.view(-1, 2, 2) - low[:, None]) / size[:, None] * side_px
@@ -86,12 +87,6 @@ def cut_boxes(
     return [
         {"boxes": b, "labels": c} for b, c in zip(torch.split(box, shares), torch.split(label, shares), strict=True)
     ]
-
-
-def mirrored(boxes: Float32[Tensor, "n 4"]) -> Float32[Tensor, "n 4"]:
-    """Boxes in 0..1 of the image mirrored left-right."""
-    x0, y0, x1, y1 = boxes.unbind(1)
-    return torch.stack([1 - x1, y0, 1 - x0, y1], 1)
 
 
 def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Tensor, "B 3 H W"]:
