@@ -23,9 +23,8 @@ from prockd.datasets.masks import MaskFolder, mask_splits
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
-from prockd.datasets.torchvision_sets import cifar, oxford_pet, pascal_voc
+from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
 
-Opener = Callable[..., ImageDataset]  # takes ``classes`` and FormatOptions
 TASKS = ("classification", "segmentation", "detection")
 
 

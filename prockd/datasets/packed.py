@@ -1,7 +1,7 @@
 """A data set at one size in one memory-mapped array: itself a data set, and a tensor to train on."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,6 @@ from jaxtyping import Float32, Int64, UInt8
 from prockd._types import UNLABELLED, Sample
 from prockd.cache import digest
 from prockd.datasets.problems import DatasetError, class_list
-
-_ROWS = ("pixels", "labels", "ids", "parts", "masks", "tags", "boxes", "box_labels", "frames", "groups")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +67,8 @@ class PackedImages:
     def __getitem__(self, index: int) -> Sample:
         columns = {"parts": self.parts, "mask": self.masks, "tags": self.tags, "boxes": self.boxes,
                    "box_labels": self.box_labels}  # fmt: skip
-        fields: dict[str, Any] = {name: None if rows is None else rows[index] for name, rows in columns.items()}
-        return Sample(self.pixels[index].transpose(1, 2, 0), int(self.labels[index]), self.ids[index], **fields)
+        annotations: dict[str, Any] = {name: rows[index] for name, rows in columns.items() if rows is not None}
+        return Sample(self.pixels[index].transpose(1, 2, 0), int(self.labels[index]), self.ids[index], **annotations)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "PackedImages":
         """Return some of the images, by number or by a boolean mask; a run of neighbours stays on the disk.
@@ -84,9 +82,10 @@ class PackedImages:
         # numpy copies rows that are listed, and only views a slice: a run of neighbours need not come into memory.
         run = len(numbers) > 0 and np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))
         rows = slice(numbers[0], numbers[-1] + 1) if run else numbers
-        selected: dict[str, Any] = {name: column for name in _ROWS if (column := getattr(self, name)) is not None}
-        for name, column in selected.items():
-            selected[name] = column[rows] if isinstance(column, np.ndarray) else tuple(column[m] for m in numbers)
+        selected: dict[str, Any] = {}
+        for name in {field.name for field in fields(self)} - {"classes", "fingerprint"}:
+            if (column := getattr(self, name)) is not None:
+                selected[name] = column[rows] if isinstance(column, np.ndarray) else tuple(column[m] for m in numbers)
         return replace(self, fingerprint=digest([self.fingerprint, numbers.tolist()]), **selected)
 
     def per_class(self, count: int, seed: int = 0) -> "PackedImages":

@@ -14,8 +14,7 @@ from prockd.datasets.files import FileDataset
 from prockd.datasets.masks import MaskDataset
 from prockd.datasets.problems import DatasetError
 
-Opener = Callable[..., ImageDataset]
-
+Opener = Callable[..., ImageDataset]  # makes a data set; takes ``classes`` and FormatOptions
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
