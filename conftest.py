@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+collect_ignore_glob = ["prockd/students/examples/*"]  # scripts that read the files beside them as soon as they are run
+
 torch.set_num_threads(1)  # these networks are so small that a second thread only adds waiting
 
 _from_module = doctest.DocTestFinder._from_module

@@ -10,6 +10,7 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
+from fake_device import fake_device
 from panel_world import SIZE, features, tiny_world
 from prockd_widgets import PRESETS, DistillationPanel, PrototypeSwitches, Settings, Try
 from prockd_widgets.knobs import Knob
@@ -191,7 +192,7 @@ def test_knob_ranges_units_and_sentences_come_from_the_configuration(panel: Dist
             continue
         meta = fields[name].metadata
         shown = [w.value for w in walk(knob) if isinstance(w, ipywidgets.HTML)]
-        assert any(meta["about"].replace("'", "&#x27;") in text for text in shown), name
+        assert any(meta["help"].replace("'", "&#x27;") in text for text in shown), name
         if "options" in meta:
             assert knob.number.options == meta["options"]
         else:
@@ -519,10 +520,24 @@ def test_names_of_prototypes_are_text_and_never_run(world: World, bank: Prototyp
     assert "&lt;script&gt;" in shown
 
 
+def test_switches_take_the_options_of_ipywidgets_and_a_student_of_any_device(world: World, bank: PrototypeBank) -> None:
+    student = Student("resnet10t", world.task, copy.deepcopy(bank), image_px=SIZE, channels=(8, 16, 24, 32),
+                      stem_width=8)  # fmt: skip
+    student.bank.disable(1)
+    with fake_device() as device:
+        switches = PrototypeSwitches(
+            student.to(device), world.images("val"), layout=ipywidgets.Layout(width="50%"), tooltip="Try it"
+        )
+    assert (switches.layout.width, switches.tooltip) == ("50%", "Try it")
+    assert [k for _, k in switches.menu.options] == [k for k in range(bank.num_prototypes) if k != 1]
+    with pytest.raises(TypeError, match="PrototypeSwitches takes no argument 'layuot': did you mean layout"):
+        PrototypeSwitches(None, world.images("val"), layuot=None)
+
+
 @pytest.mark.slow
 def test_importing_the_widgets_does_not_import_umap() -> None:
-    told = "import sys, prockd_widgets; sys.exit('umap' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", told], check=False).returncode == 0
+    code = "import sys; from prockd_widgets import *; sys.exit('umap' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def walk(widget: ipywidgets.Widget) -> list[ipywidgets.Widget]:
