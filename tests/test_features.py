@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from prockd.datasets import Arrays, pack
 from prockd.datasets.transforms import to_unit
+from prockd.farmyard import Farmyard
 from prockd.teachers.features import VIEWS, PatchFeatures, extract, fuse_layers, seen
 from prockd.teachers.teacher import Teacher
 
@@ -129,6 +130,14 @@ def test_half_precision_is_another_entry_and_nearly_the_same_features(teacher, v
         assert not np.array_equal(whole.maps[-1], half.maps[-1])
         assert cosine.mean() > 0.999
         assert cosine.min() > 0.99
+
+
+def test_farmyards_teacher_in_half_precision_is_as_near_as_the_docstring_says(tmp_path):
+    teacher, images = Teacher("farmyard"), Farmyard("target", "test", 8)
+    whole, half = (read(teacher, images, tmp_path, views=(), precision=p).fused(range(8)) for p in ("fp32", "bf16"))
+    cosine = F.cosine_similarity(whole, half, dim=1)
+    assert 0.99997 < cosine.mean() < 0.999999
+    assert cosine.min() > 0.9995
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are(teacher, packed, tmp_path):

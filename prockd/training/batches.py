@@ -45,10 +45,10 @@ class Batch:
 class Source:
     """Random crops of packed images with the same crops of the teacher's maps and of the task's targets.
 
-    Cached maps are cut like the images ("replayed"). That is an approximation: the teacher saw the whole image, so a
+    Stored maps are cut like the images ("replayed"). That is an approximation: the teacher saw the whole image, so a
     patch knows what lies outside the crop, and an enlarged crop has coarser maps. On Farmyard the cosine between a
-    replayed patch and what the teacher says of the crop itself is REPLAYED (benchmarks/crops.py). With the
-    teacher itself in place of its features nothing is replayed: it sees every crop, in every step.
+    replayed patch and the teacher's own pass of the crop is .96, .80 and .71, on average, with ``min_crop`` .9, .5 and
+    .3 (benchmarks/crops.py). With the teacher itself in place of its features, it sees every crop in every step.
 
     Mirror images are read from the mirrored view: the features of a mirrored image are not mirrored features.
 
