@@ -5,8 +5,8 @@ removal. The plain prediction z reads no prototypes, so all numbers are of z+. A
 leaves its share to the prototypes that stay: compare with the removal of as many others before you call it a cause.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,6 @@ from prockd.evaluation.scores import outputs, packed_for
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd.tasks.task import Task
-
-ALL = "all classes"
-"""The column of the whole metric, beside those of the classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +122,11 @@ def prototype_effects(
         IndexError: a group names a prototype that is not there.
 
     >>> import prockd as pk
-    >>> bank = pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
-    >>> options = {"feature_augmentation": pk.FeatureAugmentationConfig(), "image_px": 32}
-    >>> student = pk.Student("test_convnext", pk.tasks.Classification(2), bank, **options)
-    >>> noise = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32), np.uint8)
-    >>> images = pk.PackedImages(noise, np.array([0, 1, 0, 1]), tuple("abcd"), ("cat", "dog"), "noise")
-    >>> effects = pk.prototype_effects(student, bank, images, progress=False)
-    >>> effects.removed, effects.change.shape  # each prototype; all classes and each class
-    (('p00', 'p01', 'p02'), (3, 3))
+    >>> images, bank = pk.Farmyard(size=4, image_px=32), pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
+    >>> task, augmentation = pk.tasks.Classification(len(images.classes)), pk.FeatureAugmentationConfig()
+    >>> student = pk.Student("test_convnext", task, bank, feature_augmentation=augmentation, image_px=32)
+    >>> pk.prototype_effects(student, bank, images, progress=False).removed
+    ('p00', 'p01', 'p02')
     """
     own, task, images = checked_bank(student, bank), student.task, packed_for(student, dataset)
     task.check(images)
@@ -146,10 +140,11 @@ def prototype_effects(
     truth, start = task.truth(images), 0
     # closed at once also after an error: until then the student is in eval mode and may be on another device
     with (
-        switches_kept(own),
+        ExitStack() as kept,
         closing(outputs(student, images, batch_size=batch_size, device=device)) as passes,
         tqdm(total=len(images), desc="effects", unit="image", disable=not progress) as bar,
     ):
+        kept.callback(own.enabled.copy_, own.enabled.clone())  # the same prototypes are enabled afterwards
         for output in passes:
             stop = start + len(output.features)
             for result, switch in zip(results, switches, strict=True):
@@ -162,15 +157,11 @@ def prototype_effects(
     uncounted = counts is None
     measured = jackknife(task, results, images) if uncounted else bootstrap(task, np.array(results), resamples, seed)
     names, members = zip(*removals, strict=True)
-    return PrototypeEffects(task.metric, (ALL, *task.names), names, members, *measured, len(images))
+    return PrototypeEffects(task.metric, ("all classes", *task.names), names, members, *measured, len(images))
 
 
 def checked_bank(student: Student, bank: PrototypeBank) -> PrototypeBank:
-    """The student's own bank, which it reads.
-
-    Raises:
-        ValueError: the student reads no prototypes, or was trained with another bank.
-    """
+    """The student's own bank, which it reads; refused where it reads none, or was trained with another."""
     own = student.bank
     if own is None or student.feature_augmentation is None or student.feature_augmentation.content == "mlp":
         raise ValueError(
@@ -185,30 +176,14 @@ def checked_bank(student: Student, bank: PrototypeBank) -> PrototypeBank:
 
 
 def switched_off(enabled: Bool[Tensor, " K"], name: str, members: Sequence[int]) -> Bool[Tensor, " K"]:
-    """The switches with some prototypes off.
-
-    Raises:
-        IndexError: a prototype that is not there.
-        ValueError: none would be left.
-    """
-    bad = [k for k in members if not 0 <= k < len(enabled)]
-    if bad:
+    """The switches with some prototypes off; those must be there, and others left."""
+    if bad := [k for k in members if not 0 <= k < len(enabled)]:
         raise IndexError(f"{name!r} removes prototype {bad[0]}: {len(enabled)} are numbered 0..{len(enabled) - 1}")
     left = enabled.clone()
     left[list(members)] = False
     if not left.any():
         raise ValueError(f"without {name!r} no prototype is left: the augmentation needs one at least")
     return left
-
-
-@contextmanager
-def switches_kept(bank: PrototypeBank) -> Iterator[None]:
-    """Whatever happens inside, the same prototypes are enabled afterwards."""
-    kept = bank.enabled.clone()
-    try:
-        yield
-    finally:
-        bank.enabled.copy_(kept)
 
 
 Measured = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

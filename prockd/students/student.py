@@ -92,12 +92,19 @@ class Student(nn.Module):
             self.backbone: Any = create_backbone(backbone, image_px=image_px, **timm_kwargs)
             if weights is not None:
                 load_weights(self.backbone, Path(weights))
-            self.memory_format = memory_format_of(self.backbone)
-            fine = layers_down_to(self.backbone, task.stride) if layers is None else layers
-            self.layers = choose_layers(self.backbone, fine)
+            # Convolutions on a CPU prefer channels last, but there oneDNN's backward pass of a strided 1x1 convolution
+            # on the RGB image writes beyond its memory (torch 2.14): RepVGG, MobileOne, FastViT and MobileCLIP die.
+            convs = [m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
+            crashes = any(conv.in_channels == 3 and conv.kernel_size == (1, 1) for conv in convs)
+            self.memory_format = torch.contiguous_format if crashes else torch.channels_last
+            self.layers = choose_layers(self.backbone, layers)
+            if layers is None:  # in a pyramid also the finer ones, down to the task's stride
+                strides = [info["reduction"] for info in self.backbone.feature_info]
+                finer = () if strides[0] == strides[-1] else (i for i, s in enumerate(strides) if s >= task.stride)
+                self.layers = tuple(sorted({*self.layers, *finer}))
             config = self.backbone.pretrained_cfg
-            self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
-            self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+            for name in ("mean", "std"):
+                self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1), persistent=False)
             self.backbone.eval()  # a look at the sizes of the maps must not count as a step of its batch norms
             with torch.no_grad():
                 maps = self._maps(torch.zeros(1, 3, image_px, image_px))
@@ -108,7 +115,8 @@ class Student(nn.Module):
             self.last_width, self.last_grid = maps[-1].shape[1], (maps[-1].shape[2], maps[-1].shape[3])
             self.adapter = nn.ModuleList(nn.Conv2d(m.shape[1], self.embed_dim, 1) for m in maps)
             self.head = task.head(self.embed_dim, self.grid, image_px)
-            prune(self.backbone, self.layers)
+            if hasattr(self.backbone, "prune_intermediate_layers"):  # what lies behind the last layer that is read
+                self.backbone.prune_intermediate_layers(list(self.layers), prune_norm=False, prune_head=True)
             torch.manual_seed(seed + 1)
             self.feature_augmentation: FeatureAugmentation | None = None
             self.feature_augmentation_options: dict[str, Any] | None = None
@@ -141,11 +149,8 @@ class Student(nn.Module):
         """
         maps = self._maps(images)
         projected = [conv(m) for conv, m in zip(self.adapter, maps, strict=True)]
-        joined = reduce(
-            torch.add,
-            [p if p.shape[2:] == self.grid else F.interpolate(p, self.grid, mode="bilinear") for p in projected],
-        )
-        features = joined.flatten(2).transpose(1, 2)  # (B, N, E)
+        joined = [p if p.shape[2:] == self.grid else F.interpolate(p, self.grid, mode="bilinear") for p in projected]
+        features = reduce(torch.add, joined).flatten(2).transpose(1, 2)  # (B, N, E)
         if predicted == 0:
             return StudentOutput(features, None, None, maps[-1])
         read = features[:predicted]
@@ -165,8 +170,7 @@ class Student(nn.Module):
     @property
     def plain_parameters(self) -> int:
         """Parameters that the plain prediction needs."""
-        modules: list[nn.Module] = [self.backbone, self.adapter, self.head]
-        return sum(p.numel() for m in modules for p in m.parameters())
+        return sum(p.numel() for m in (self.backbone, self.adapter, self.head) for p in m.parameters())
 
     @property
     def extra_parameters(self) -> int:
@@ -181,16 +185,7 @@ class Student(nn.Module):
         """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`.
 
         Args:
-            path: a safetensors file; its folder is made, a file of that name is replaced.
-
-        Returns:
-            The path.
-
-        >>> import tempfile
-        >>> from prockd.tasks import Classification
-        >>> student = Student("test_convnext", Classification(2, ("cat", "dog")), image_px=32)
-        >>> Student.load(student.save(tempfile.mkdtemp() + "/student.safetensors")).task.classes
-        ('cat', 'dog')
+            path: a safetensors file, which is returned; its folder is made, a file of that name is replaced.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,9 +228,8 @@ class Student(nn.Module):
                 )
             fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
             task = TASKS[kind](**fields)
-        bank = None
-        if metadata["bank"] is not None:
-            bank = PrototypeBank(**metadata["bank"]["options"])
+        bank = metadata["bank"] and PrototypeBank(**metadata["bank"]["options"])
+        if bank:
             bank.names = metadata["bank"]["names"]
         options = {name: metadata[name] for name in ("feature_augmentation", "embed_dim", "layers", "grid", "image_px")}
         student = cls(metadata["backbone"], task, bank, **options, **metadata["timm_kwargs"])
@@ -255,28 +249,3 @@ class Student(nn.Module):
             f"{self.grid[0]}x{self.grid[1]} patches of {self.embed_dim}{bank}; "
             f"{type(self.task).__name__} of {self.task.num_classes} classes)"
         )
-
-
-def layers_down_to(backbone: Any, stride: int) -> tuple[int, ...]:
-    """The layers a teacher would read too, and in a pyramid the finer ones down to this stride."""
-    strides = [info["reduction"] for info in backbone.feature_info]
-    finer = () if strides[0] == strides[-1] else (i for i, s in enumerate(strides) if s >= stride)
-    return tuple(sorted({*choose_layers(backbone, None), *finer}))
-
-
-def memory_format_of(backbone: nn.Module) -> torch.memory_format:
-    """Channels last, which convolutions on a CPU prefer; contiguous where that would end the process.
-
-    In channels last oneDNN's backward pass of a 1x1 convolution with a stride on the RGB image writes beyond its memory
-    (torch 2.14): RepVGG, MobileOne, FastViT and MobileCLIP have one, and die within a few steps.
-    """
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.kernel_size == (1, 1):
-            return torch.contiguous_format
-    return torch.channels_last
-
-
-def prune(backbone: Any, layers: Sequence[int]) -> None:
-    """Drop what lies behind the last layer that is read, when timm knows how."""
-    if hasattr(backbone, "prune_intermediate_layers"):
-        backbone.prune_intermediate_layers(list(layers), prune_norm=False, prune_head=True)

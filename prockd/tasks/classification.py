@@ -27,19 +27,10 @@ class Classification(Task):
         multi_label: learn tags, with a yes or no for each class.
         class_weights: C factors of the loss of each class, of its yes with ``multi_label``; empty for none. See
             :meth:`balanced`.
-
-    >>> import torch
-    >>> task = Classification(2, ("cat", "dog"))
-    >>> scores = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-    >>> task.decode(scores, image_px=32).tolist()
-    [0, 1]
-    >>> round(float(task.loss(scores, torch.tensor([0, 1]))), 3)
-    0.22
     """
 
     multi_label: bool = False
     class_weights: tuple[float, ...] = ()
-
     fit = "crop"
     formats = ("timm", "onnx")
 
@@ -53,13 +44,7 @@ class Classification(Task):
 
     @classmethod
     def for_images(cls, images: PackedImages, balanced: bool = False, **knobs: Any) -> "Classification":
-        """The task with the classes of these images, of many labels where they have tags.
-
-        Args:
-            images: labelled.
-            balanced: let rare classes count more, see :meth:`balanced`.
-            knobs: fields of the task.
-        """
+        """The task with the classes of these images, multi-label where they have tags; see :meth:`balanced`."""
         knobs = {"multi_label": images.tags is not None, **knobs}
         task = cls(len(images.classes), tuple(images.classes), **knobs)
         return task.balanced(images) if balanced else task
@@ -123,11 +108,7 @@ class Classification(Task):
         return np.array(images.tags if self.multi_label else images.labels)
 
     def check(self, images: PackedImages) -> None:
-        """Refuse labels outside the task.
-
-        Raises:
-            ValueError: names the image, its label and the range.
-        """
+        """Refuse labels outside the task; the message names the image, its label and the range."""
         truth = self.truth(images)
         if self.multi_label:
             if truth.shape[1] != self.num_classes:

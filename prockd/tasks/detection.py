@@ -30,20 +30,12 @@ class Detection(Task):
         num_levels: maps of its pyramid; the finest is the student's, each further one is half as fine.
         dropout: share of the features' channels, 0..1, that the detector does without in each training step: with few
             boxes it otherwise learns them by heart.
-
-    >>> import torch
-    >>> task = Detection(2, ("cat", "dog"), detector="fcos", width=32, num_levels=2)
-    >>> head = task.head(8, (4, 4), image_px=32).eval()  # reads 4 x 4 patches of 8 values
-    >>> boxes = task.decode(head(torch.zeros(1, 16, 8)), image_px=64)[0]
-    >>> len(boxes.above(0.5))  # nothing learned, nothing detected
-    0
     """
 
     detector: str = "fcos"
     width: int = 64
     num_levels: int = 3
     dropout: float = 0.3
-
     data = "detection"
     metric = "mAP"
     class_metric = "AP"
@@ -74,12 +66,10 @@ class Detection(Task):
         return torch.stack(list(prediction.head.losses(prediction, targets).values())).sum()
 
     def consistency(self, prediction: RawBoxes, augmented: RawBoxes) -> Float[Tensor, ""]:
-        """KL(augmented || plain) of class scores + smooth L1 of box deltas, at the same places.
-
-        A place counts as much as the augmented prediction sees an object there: most places show none.
-        """
+        """KL(augmented || plain) of class scores + smooth L1 of box deltas, at the same places."""
         name, other = "cls_logits", "bbox_regression"
-        sure = augmented.outputs[name].detach().sigmoid().amax(-1)  # (B, A)
+        # (B, A) a place counts as much as the augmented prediction sees an object there: most places show none
+        sure = augmented.outputs[name].detach().sigmoid().amax(-1)
         apart = binary_kl(prediction.outputs[name], augmented.outputs[name]).sum(-1)
         moved = F.smooth_l1_loss(prediction.outputs[other], augmented.outputs[other], reduction="none").sum(-1)
         return ((apart + moved) * sure).sum() / sure.sum()
@@ -114,18 +104,13 @@ class Detection(Task):
         return [Boxes(boxes, labels, np.ones(len(labels), np.float32)) for boxes, labels in pairs]
 
     def check(self, images: PackedImages) -> None:
-        """Refuse images without boxes (no objects are an empty array), and labels outside the task.
-
-        Raises:
-            ValueError: names the image, the label and the range.
-            ImportError: what counts the score is not installed; before a night of training, not after it.
-        """
+        """Refuse images without boxes (no objects are an empty array), labels outside the task and a missing extra."""
+        # what counts the score is needed before a night of training, not after it
         with needs_extra("detection", "Mean average precision"):
             import pycocotools  # noqa: F401 - for torchmetrics
-        _, labels = self.annotations(images)
+        labels = self.annotations(images)[1]
         for name, mine in zip(images.ids, labels, strict=True):
-            wrong = mine[(mine < 0) | (mine >= self.num_classes)]
-            if len(wrong):
+            if len(wrong := mine[(mine < 0) | (mine >= self.num_classes)]):
                 raise ValueError(
                     f"image {name!r} has a box of label {wrong[0]}, but the task has classes "
                     f"0..{self.num_classes - 1}; pass images without labels as unlabelled="

@@ -12,16 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection import faster_rcnn, fcos, retinanet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 
-DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 LIMITS = {"score_thresh": 0.02, "detections_per_img": 100, "topk_candidates": 200}
 """Weak boxes are kept, for the precision-recall curve; a picture asks for its own threshold."""
 
@@ -48,19 +44,14 @@ class RawBoxes:
 
 
 class Pyramid(nn.Module):
-    """One map -> several, each half as fine as the one before: (B, N, E) -> [(B, width, h, w), ...].
-
-    A single map suffices (simple feature pyramid, arXiv 2203.16527), so convolutional and transformer students, whose
-    layers the adapter has joined into one map, get the same detector.
-    """
+    """(B, N, E) -> [(B, width, h, w), ...], each half as fine as the one before; of one map (arXiv 2203.16527)."""
 
     def __init__(self, embed_dim: int, width: int, num_levels: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid, self.out_channels = grid, width
-        norm = partial(nn.GroupNorm, 8)
+        conv = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 8), inplace=None)
         self.levels = nn.ModuleList(
-            Conv2dNormActivation(width if i else embed_dim, width, 3, 2 if i else 1, norm_layer=norm, inplace=None)
-            for i in range(num_levels)
+            [conv(embed_dim, width), *(conv(width, width, stride=2) for _ in range(1, num_levels))]
         )
 
     def forward(self, features: Tensor) -> list[Tensor]:
@@ -73,18 +64,7 @@ class Pyramid(nn.Module):
 
 
 class DetectionHead(nn.Module):
-    """Pyramid + one of torchvision's detectors; reads plain and augmented features alike.
-
-    Args:
-        kind: one of ``DETECTORS``.
-        embed_dim: E.
-        width: channels of the pyramid, a multiple of 32.
-        num_levels: maps of the pyramid.
-        num_classes: C.
-        grid: rows and columns of the features.
-        image_px: side of the images.
-        dropout: share of the E channels that are left out in training.
-    """
+    """Pyramid + one of torchvision's detectors; reads plain and augmented features, on this grid, alike."""
 
     def __init__(
         self, kind: str, embed_dim: int, width: int, num_levels: int, num_classes: int, grid: tuple[int, int],
@@ -97,7 +77,7 @@ class DetectionHead(nn.Module):
         self.kind, self.num_classes, self.image_px = kind, num_classes, image_px
         self.pyramid = Pyramid(embed_dim, width, num_levels, grid)
         strides = [image_px / min(grid) * 2**level for level in range(num_levels)]
-        self.detector: Any = MAKERS[kind](self.pyramid, num_classes, strides)
+        self.detector: Any = DETECTORS[kind](self.pyramid, num_classes, strides)
         self.detector.backbone = nn.Identity()  # the pyramid is this module's own
 
     def forward(self, features: Tensor) -> RawBoxes:
@@ -150,9 +130,7 @@ class DetectionHead(nn.Module):
     def second_stage(self, raw: RawBoxes, targets: Targets | None = None) -> tuple[Targets, dict[str, Tensor]]:
         """Faster R-CNN on the pyramid: boxes, or with targets the losses of both stages; its class 0 is background."""
         rpn, heads, images = self.detector.rpn, self.detector.roi_heads, self.images(raw)
-        rpn.training = heads.training = (
-            targets is not None
-        )  # it decides what they give, in whatever mode the student is
+        rpn.training = heads.training = targets is not None  # what they give, in whatever mode the student is
         shifted = None if targets is None else [{**t, "labels": t["labels"] + 1} for t in targets]
         maps = OrderedDict((str(i), level) for i, level in enumerate(raw.levels))
         with torch.autocast(raw.levels[0].device.type, enabled=False):  # boxes would be rounded to whole pixels
@@ -164,10 +142,10 @@ class DetectionHead(nn.Module):
 def make_fcos(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
     """FCOS: every place inside an object says how far its edges are (arXiv 1904.01355)."""
     anchors = AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides))
-    head = FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=2)
+    head = fcos.FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=2)
     # distances pass through a ReLU: from the bias 0 half of them start dead, and with some seeds all of them stay so
     nn.init.ones_(head.regression_head.bbox_reg.bias)
-    return FCOS(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
+    return fcos.FCOS(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
 
 
 def make_retinanet(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
@@ -175,22 +153,23 @@ def make_retinanet(pyramid: Pyramid, num_classes: int, strides: list[float]) -> 
     sizes = tuple((4 * s, 4 * s * 2 ** (1 / 3), 4 * s * 2 ** (2 / 3)) for s in strides)
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(strides))
     norm = partial(nn.GroupNorm, 32)
-    head = RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm)
-    return RetinaNet(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
+    head = retinanet.RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm)
+    return retinanet.RetinaNet(pyramid, num_classes, anchor_generator=anchors, head=head, **LIMITS)
 
 
 def make_fasterrcnn(pyramid: Pyramid, num_classes: int, strides: list[float]) -> Any:
     """Faster R-CNN: places first, then a closer look at each (arXiv 1506.01497)."""
     anchors = AnchorGenerator(tuple((4 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
     pool = MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=5, sampling_ratio=2)
-    box_head = TwoMLPHead(pyramid.out_channels * 25, 2 * pyramid.out_channels)
-    return FasterRCNN(
+    box_head = faster_rcnn.TwoMLPHead(pyramid.out_channels * 25, 2 * pyramid.out_channels)
+    return faster_rcnn.FasterRCNN(
         pyramid, rpn_anchor_generator=anchors, box_roi_pool=pool, box_head=box_head,
-        box_predictor=FastRCNNPredictor(2 * pyramid.out_channels, num_classes + 1), rpn_post_nms_top_n_train=100,
-        rpn_post_nms_top_n_test=100, rpn_pre_nms_top_n_train=200, rpn_pre_nms_top_n_test=200,
+        box_predictor=faster_rcnn.FastRCNNPredictor(2 * pyramid.out_channels, num_classes + 1),
+        rpn_post_nms_top_n_train=100, rpn_post_nms_top_n_test=100,
+        rpn_pre_nms_top_n_train=200, rpn_pre_nms_top_n_test=200,
         box_batch_size_per_image=64, box_score_thresh=LIMITS["score_thresh"],
         box_detections_per_img=LIMITS["detections_per_img"],
     )  # fmt: skip
 
 
-MAKERS = {"fcos": make_fcos, "retinanet": make_retinanet, "fasterrcnn": make_fasterrcnn}
+DETECTORS = {"fcos": make_fcos, "retinanet": make_retinanet, "fasterrcnn": make_fasterrcnn}

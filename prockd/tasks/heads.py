@@ -33,11 +33,8 @@ class ConvHead(nn.Module):
         self.arguments = {"embed_dim": embed_dim, "width": width, "num_classes": num_classes, "grid": grid,
                           "image_px": image_px}  # fmt: skip
         self.grid, self.image_px = grid, image_px
-        norm = partial(nn.GroupNorm, 8)
-        self.convs = nn.Sequential(
-            Conv2dNormActivation(embed_dim, width, 3, norm_layer=norm, inplace=None),
-            Conv2dNormActivation(width, width, 3, norm_layer=norm, inplace=None),
-        )
+        conv = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 8), inplace=None)
+        self.convs = nn.Sequential(conv(embed_dim, width), conv(width, width))
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -26,18 +26,11 @@ class Segmentation(Task):
         width: channels of the head, a multiple of 8.
         dice_weight: weight of the Dice loss beside the cross-entropy.
         class_weights: C factors of the cross-entropy of each class; empty for none.
-
-    >>> import torch
-    >>> task = Segmentation(3, ("background", "leg", "tail"), width=16)
-    >>> scores = task.head(8, (4, 4), image_px=32)(torch.zeros(2, 16, 8))  # features of 4 x 4 patches
-    >>> task.decode(scores, image_px=64).shape
-    (2, 64, 64)
     """
 
     width: int = 64
     dice_weight: float = 1.0
     class_weights: tuple[float, ...] = ()
-
     data = "segmentation"
     stride = 4  # small parts are lost on a coarser map
     metric = "mean IoU"
@@ -88,15 +81,9 @@ class Segmentation(Task):
         return images.masks
 
     def check(self, images: PackedImages) -> None:
-        """Refuse images without masks, and masks of more classes than the task has.
-
-        Raises:
-            ValueError: names the image and the values that the task lacks.
-        """
+        """Refuse images without masks, and masks with values that the task lacks; the message names them."""
         for name, mask in zip(images.ids, self.truth(images), strict=True):
-            values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-            wrong = [int(v) for v in values if v >= self.num_classes and v != IGNORE]
-            if wrong:
+            if wrong := [int(v) for v in np.unique(mask) if v >= self.num_classes and v != IGNORE]:
                 raise ValueError(
                     f"the mask of image {name!r} holds {wrong[:5]}, but the task has classes 0..{self.num_classes - 1}"
                 )

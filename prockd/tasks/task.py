@@ -19,13 +19,6 @@ Decoded = Sequence[Any] | np.ndarray
 """Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, or a list of
 :class:`prockd.tasks.Boxes`."""
 
-ANNOTATIONS = {
-    "classification": ("labels", "Sample.label"),
-    "segmentation": ("masks", "Sample.mask, a class for each pixel"),
-    "detection": ("boxes", "Sample.boxes and Sample.box_labels"),
-}
-"""What images of each kind of data hold: its name in packed images, and where it comes from."""
-
 
 class ExportError(ValueError):
     """A student cannot be written in this format; the message says why and which format does."""
@@ -130,12 +123,12 @@ class Task(ABC):
         """The truth in the form of a decoded prediction."""
 
     def check(self, images: PackedImages) -> None:
-        """Refuse images that the task cannot learn from.
-
-        Raises:
-            ValueError: names what is missing, or the image and what is wrong with it.
-        """
-        name, sample = ANNOTATIONS[self.data]
+        """Refuse images that the task cannot learn from, by a ValueError that names the image and what is wrong."""
+        name, sample = {
+            "classification": ("labels", "Sample.label"),
+            "segmentation": ("masks", "Sample.mask, a class for each pixel"),
+            "detection": ("boxes", "Sample.boxes and Sample.box_labels"),
+        }[self.data]
         if getattr(images, name) is None:
             raise ValueError(f"{images!r} has no {name}: {type(self).__name__} learns {sample}")
 
@@ -164,11 +157,7 @@ class Task(ABC):
         return Marks(" ".join(f"{value:g}" for value in np.ravel(decoded)))
 
     def check_format(self, format: str) -> None:
-        """Refuse a format that its students cannot be exported in.
-
-        Raises:
-            ExportError: says why, and which formats it has.
-        """
+        """Refuse a format that its students cannot be exported in, by an ExportError that names those it has."""
         name = type(self).__name__
         if not self.formats:
             raise ExportError(f"{name} is a task of your own: export its head yourself")
