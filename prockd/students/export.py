@@ -18,8 +18,7 @@ from prockd._extras import needs_extra
 from prockd.students.student import Student
 from prockd.tasks.task import ExportError
 
-EXAMPLES = Path(__file__).with_name("examples")
-"""Files that are copied beside the weights as they are."""
+EXAMPLES = Path(__file__).with_name("examples")  # files that are copied beside the weights as they are
 
 
 def export_student(
@@ -78,15 +77,13 @@ def export_student(
 def export_weights(student: Student, folder: Path) -> tuple[list[Path], dict[str, Any]]:
     """``backbone.safetensors`` and ``head.safetensors``; what ``student.json`` says of the head."""
     heads = {f"{name}.{k}": v for name in ("adapter", "head") for k, v in getattr(student, name).state_dict().items()}
-    written = []
-    for name, state in (("backbone", student.backbone.state_dict()), ("head", heads)):
-        written.append(folder / f"{name}.safetensors")
-        safetensors.torch.save_file(
-            {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}, written[-1]
-        )
+    states = {folder / "backbone.safetensors": student.backbone.state_dict(), folder / "head.safetensors": heads}
+    for path, state in states.items():
+        state = {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
+        safetensors.torch.save_file(state, path)
     kind = type(student.head)
     head = {"module": Path(inspect.getfile(kind)).stem, "class": kind.__name__, "arguments": student.head.arguments}
-    return written, {"head": head}
+    return [*states], {"head": head}
 
 
 class Graph(nn.Module):

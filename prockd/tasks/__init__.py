@@ -2,10 +2,10 @@
 
 from prockd.tasks.classification import Classification as Classification
 from prockd.tasks.detection import Detection as Detection
-from prockd.tasks.marks import Boxes as Boxes
-from prockd.tasks.marks import Marks as Marks
 from prockd.tasks.segmentation import Segmentation as Segmentation
+from prockd.tasks.task import Boxes as Boxes
 from prockd.tasks.task import ExportError as ExportError
+from prockd.tasks.task import Marks as Marks
 from prockd.tasks.task import Score as Score
 from prockd.tasks.task import Task as Task
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
 from prockd.tasks.heads import PooledLinear
-from prockd.tasks.marks import Marks
-from prockd.tasks.task import Score, Task, class_counts, kl
+from prockd.tasks.task import Marks, Score, Task, class_counts, kl
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_boxes
 from prockd.tasks.classification import binary_kl
 from prockd.tasks.detectors import DETECTORS, DetectionHead, RawBoxes, Targets
-from prockd.tasks.marks import Boxes, Marks
-from prockd.tasks.task import ExportError, Score, Task
+from prockd.tasks.task import Boxes, ExportError, Marks, Score, Task
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from prockd._types import IGNORE
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_masks
 from prockd.tasks.heads import ConvHead
-from prockd.tasks.marks import Marks
-from prockd.tasks.task import Score, Task, class_counts, kl
+from prockd.tasks.task import Marks, Score, Task, class_counts, kl
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
-from prockd.tasks.marks import Marks
 
 Decoded = Sequence[Any] | np.ndarray
 """Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, or a list of
@@ -39,6 +40,51 @@ class Score:
     details: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The objects of one image, best first where they are predicted.
+
+    Attributes:
+        boxes: (n, 4) x0, y0, x1, y1 in pixels of the square image.
+        labels: (n,) classes.
+        scores: (n,) 0..1; 1 where they are the truth.
+    """
+
+    boxes: Float32[np.ndarray, "n 4"]
+    labels: Int64[np.ndarray, " n"]
+    scores: Float32[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: np.ndarray) -> "Boxes":
+        """Some of them, by index or by True and False."""
+        return Boxes(self.boxes[rows], self.labels[rows], self.scores[rows])
+
+    def above(self, score: float) -> "Boxes":
+        """Those with at least this score."""
+        return self.select(self.scores >= score)
+
+    def distinct(self, iou: float = 0.5) -> "Boxes":
+        """The best of each place, whatever its class: those that overlap no better one by more than this IoU."""
+        return self.select(nms(torch.tensor(self.boxes), torch.tensor(self.scores), iou).numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """A decoded prediction, or the truth, of one image as a figure shows it: one of the three.
+
+    Attributes:
+        text: a line above the image; two equal lines agree.
+        mask: (H, W) class of each pixel, ``IGNORE`` where nothing is drawn.
+        boxes: frames of objects.
+    """
+
+    text: str = ""
+    mask: UInt8[np.ndarray, "H W"] | None = None
+    boxes: Boxes | None = None
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """A label space and everything that depends on it: subclass it as a frozen dataclass.
@@ -58,14 +104,10 @@ class Task(ABC):
     num_classes: int
     classes: tuple[str, ...] = ()
 
-    data: ClassVar[str] = "classification"
-    """Kind of data that it learns from: "classification", "segmentation" or "detection", see :mod:`prockd.datasets`."""
-    fit: ClassVar[str] = "pad"
-    """How pictures become squares where nobody says, see :func:`prockd.datasets.pack`."""
-    stride: ClassVar[int] = 8
-    """Image pixels in a cell of the finest map that it would like to read."""
-    formats: ClassVar[tuple[str, ...]] = ()
-    """Formats that its students are exported in, see :func:`prockd.students.export_student`."""
+    data: ClassVar[str] = "classification"  # what it learns from: or "segmentation", "detection"; see prockd.datasets
+    fit: ClassVar[str] = "pad"  # how pictures become squares where nobody says, see prockd.datasets.pack
+    stride: ClassVar[int] = 8  # image pixels in a cell of the finest map that it would like to read
+    formats: ClassVar[tuple[str, ...]] = ()  # what its students are exported in, see prockd.students.export_student
 
     def __post_init__(self) -> None:
         names = self.classes
