@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from prockd.datasets import Arrays, pack
 from prockd.datasets.transforms import to_unit
 from prockd.farmyard import Farmyard
-from prockd.teachers.features import VIEWS, PatchFeatures, extract, fuse_layers, seen
+from prockd.teachers.features import VIEWS, PatchFeatures, as_view, extract, fuse_layers
 from prockd.teachers.teacher import Teacher
 
 
@@ -84,7 +84,7 @@ def test_one_view_is_enough_where_nothing_is_mirrored(teacher, packed, features,
 def test_a_third_view_shows_the_teacher_the_same_shapes_in_other_colours(teacher, packed, features, tmp_path):
     recoloured = read(teacher, packed, tmp_path, views=("recoloured", "mirrored"))
     assert recoloured.views == ("plain", "mirrored", "recoloured")
-    images = seen(to_unit(torch.from_numpy(np.array(packed.pixels))), packed.pixels, "recoloured")
+    images = as_view(to_unit(torch.from_numpy(np.array(packed.pixels))), packed.pixels, "recoloured")
     for a, b, said in zip(recoloured.maps, features.maps, teacher(images), strict=True):
         np.testing.assert_allclose(a[:, :2], b, atol=2e-3, rtol=2e-3)
         np.testing.assert_allclose(a[:, 2], said.numpy(), atol=2e-3, rtol=2e-3)

@@ -87,7 +87,7 @@ def batch_of(
 
 
 def terms_of(distiller: Distiller, batch: Batch, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    return distiller.terms(distiller(batch), targets)
+    return distiller.terms(*distiller(batch), targets)
 
 
 # Learning
@@ -493,14 +493,14 @@ def test_what_would_train_nothing_is_refused(features, unlabelled, bank):
 
 
 def poisoned(after: int, value):
-    """feature_transfer that goes wrong after some calls."""
-    inner, calls = losses.feature_transfer, []
+    """The feature loss that goes wrong after some calls."""
+    inner, calls = losses.feature, []
 
-    def feature_transfer(student, teacher):
+    def feature(student, teacher, *rest):
         calls.append(None)
         return inner(student, teacher) if len(calls) <= after else value(student)
 
-    return feature_transfer
+    return feature
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def poisoned(after: int, value):
 def test_a_loss_that_is_not_finite_stops_with_step_terms_and_images_and_keeps_the_last_good_checkpoint(
     features, bank, tmp_path, monkeypatch, value, message
 ):
-    monkeypatch.setattr(losses, "feature_transfer", poisoned(4, value))
+    monkeypatch.setattr(losses, "feature", poisoned(4, value))
     student = made(bank)
     with pytest.raises(NonFiniteLossError, match=message) as told:
         run(student, features.images, BASE, features=features, run_dir=tmp_path, checkpoint_every=1)
@@ -785,6 +785,7 @@ def two_processes(features, unlabelled, tmp_path_factory) -> tuple[Path, list[di
     return folder, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_share_each_step_and_end_in_identical_weights(two_processes, bank):
     folder, (first, second) = two_processes
     assert differing(first["weights"], second["weights"]) == []
@@ -799,6 +800,7 @@ def test_two_processes_share_each_step_and_end_in_identical_weights(two_processe
     assert kept["step"] == 6
 
 
+@pytest.mark.slow
 def test_two_processes_score_once_and_stop_together(two_processes):
     _, (first, second) = two_processes
     assert (first["scored"], second["scored"]) == ([0, 0], [])
@@ -806,6 +808,7 @@ def test_two_processes_score_once_and_stop_together(two_processes):
     assert first["stopped"] == second["stopped"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{task}, batch {size}" for task, size in CASES])
 def test_the_gradient_of_two_processes_is_that_of_one_with_the_whole_batch(two_processes, features, unlabelled, number):
     task, size = CASES[number]
@@ -819,6 +822,7 @@ def test_the_gradient_of_two_processes_is_that_of_one_with_the_whole_batch(two_p
         assert difference < 1e-4 * sum(g.square().sum() for g in whole.values()).sqrt()
 
 
+@pytest.mark.slow
 def test_the_line_of_the_readme_starts_two_processes_on_a_machine_without_a_gpu(tmp_path):
     (line,) = re.findall(r"`(torchrun .*?)-m prockd distill", Path("README.md").read_text())
     script = tmp_path / "count.py"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prockd.training.losses import assignment_transfer, feature_transfer, hint
+from prockd.training.losses import assignment, feature, hint
 
 B, N, E, K = 2, 12, 16, 6
 
@@ -23,7 +23,7 @@ def towards(a: torch.Tensor, b: torch.Tensor, steps: int = 5) -> list[torch.Tens
 
 def test_assignment_transfer_is_zero_for_equal_features_and_grows_with_the_difference(tensors):
     student, teacher, prototypes = tensors
-    values = [assignment_transfer(s, teacher, prototypes).item() for s in towards(teacher, student)]
+    values = [assignment(s, teacher, prototypes).item() for s in towards(teacher, student)]
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert values == sorted(values)
     assert values[-1] > 0.1
@@ -36,12 +36,12 @@ def test_assignment_transfer_is_the_kl_divergence_of_teacher_from_student_per_pa
         for n in range(N):
             p, q = ((F.cosine_similarity(x[b, n], prototypes, dim=1) / 0.3).softmax(0) for x in (teacher, student))
             total += (p * (p / q).log()).sum().item()
-    assert assignment_transfer(student, teacher, prototypes, 0.3).item() == pytest.approx(total / (B * N), rel=1e-4)
+    assert assignment(student, teacher, prototypes, 0.3).item() == pytest.approx(total / (B * N), rel=1e-4)
 
 
 def test_assignment_transfer_reaches_student_and_prototypes_never_the_teacher(tensors):
     student, teacher, prototypes = (tensor.requires_grad_() for tensor in tensors)
-    assignment_transfer(student, teacher, prototypes).backward()
+    assignment(student, teacher, prototypes).backward()
     assert (student.grad.abs().sum(-1) > 0).all()
     assert (prototypes.grad.abs().sum(-1) > 0).all()
     assert teacher.grad is None
@@ -53,18 +53,18 @@ def test_prototypes_learn_from_the_students_side_alone(tensors):
     target = (F.normalize(teacher, dim=-1) @ F.normalize(prototypes.detach(), dim=-1).T / 0.1).softmax(-1)
     score = (F.normalize(student, dim=-1) @ F.normalize(prototypes, dim=-1).T / 0.1).log_softmax(-1)
     expected = torch.autograd.grad(-(target * score).sum(-1).mean(), prototypes)
-    got = torch.autograd.grad(assignment_transfer(student, teacher, prototypes), prototypes)
+    got = torch.autograd.grad(assignment(student, teacher, prototypes), prototypes)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)  # else they would move to please both sides
 
 
 def test_assignment_transfer_sees_directions_and_not_lengths(tensors):
     student, teacher, prototypes = tensors
-    before = assignment_transfer(student, teacher, prototypes)
-    torch.testing.assert_close(assignment_transfer(3 * student, 5 * teacher, 7 * prototypes), before)
+    before = assignment(student, teacher, prototypes)
+    torch.testing.assert_close(assignment(3 * student, 5 * teacher, 7 * prototypes), before)
 
 
 def test_a_low_temperature_asks_for_the_strongest_prototype_and_a_high_one_for_little(tensors):
-    values = [assignment_transfer(*tensors, temperature).item() for temperature in (0.05, 0.1, 1.0, 10.0)]
+    values = [assignment(*tensors, temperature).item() for temperature in (0.05, 0.1, 1.0, 10.0)]
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.01
 
@@ -75,7 +75,7 @@ def test_following_the_gradient_gives_the_student_the_teachers_prototypes(tensor
     optimiser = torch.optim.Adam([student], lr=0.1)
     for _ in range(60):
         optimiser.zero_grad()
-        assignment_transfer(student, teacher, prototypes).backward()
+        assignment(student, teacher, prototypes).backward()
         optimiser.step()
     strongest = [(F.normalize(x, dim=-1) @ F.normalize(prototypes, dim=-1).T).argmax(-1) for x in (student, teacher)]
     assert (strongest[0] == strongest[1]).float().mean() > 0.95
@@ -89,16 +89,16 @@ def test_feature_transfer_goes_from_zero_over_one_to_two(tensors):
     across = torch.zeros_like(teacher)
     across[..., 0], across[..., 1] = -teacher[..., 1], teacher[..., 0]
     for student, value in ((4 * teacher, 0.0), (across, 1.0), (-teacher, 2.0)):
-        assert feature_transfer(student, teacher).item() == pytest.approx(value, abs=1e-5)
+        assert feature(student, teacher).item() == pytest.approx(value, abs=1e-5)
 
 
 def test_feature_transfer_grows_with_the_difference_and_never_reaches_the_teacher(tensors):
     student, teacher, _ = tensors
-    values = [feature_transfer(s, teacher).item() for s in towards(teacher, student)]
+    values = [feature(s, teacher).item() for s in towards(teacher, student)]
     assert values == sorted(values)
     student.requires_grad_()
     teacher.requires_grad_()
-    feature_transfer(student, teacher).backward()
+    feature(student, teacher).backward()
     assert (student.grad.abs().sum(-1) > 0).all()
     assert teacher.grad is None
 

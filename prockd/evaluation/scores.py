@@ -17,33 +17,19 @@ from prockd.tasks.task import Decoded
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How good the plain (z) and the augmented (z+) student are on some labelled images, by the task's metric, 0..1.
+    """How good the plain (z) and the augmented (z+) student are on some labelled images, by the task's metric, 0..1."""
 
-    Attributes:
-        plain: of z.
-        augmented: of z+; None without augmentation.
-        predictions: predicted by z, one an image: see :data:`prockd.tasks.task.Decoded`.
-        augmented_predictions: predicted by z+; None without augmentation.
-        labels: the truth, in the same form.
-        metric: what is measured, in words.
-        per_class: (C,) the metric of each class for z, NaN where the images show none.
-        augmented_per_class: (C,) the same for z+; None without augmentation.
-        details: other numbers of z, by name.
-        augmented_details: the same of z+.
-        class_metric: what is measured of one class, in words.
-    """
-
-    plain: float
-    augmented: float | None
-    predictions: Any
-    augmented_predictions: Any
-    labels: Any
-    metric: str = "accuracy"
-    per_class: np.ndarray | None = None
-    augmented_per_class: np.ndarray | None = None
-    details: Mapping[str, float] = field(default_factory=dict)
-    augmented_details: Mapping[str, float] = field(default_factory=dict)
-    class_metric: str = "recall"
+    plain: float  # of z
+    augmented: float | None  # of z+; None without augmentation, as all that follows of it
+    predictions: Any  # predicted by z, one an image: see prockd.tasks.task.Decoded
+    augmented_predictions: Any  # predicted by z+
+    labels: Any  # the truth, in the same form
+    metric: str = "accuracy"  # what is measured, in words
+    per_class: np.ndarray | None = None  # (C,) the class metric of each class for z, NaN where the images show none
+    augmented_per_class: np.ndarray | None = None  # the same for z+
+    details: Mapping[str, float] = field(default_factory=dict)  # other numbers of z, by name
+    augmented_details: Mapping[str, float] = field(default_factory=dict)  # the same of z+
+    class_metric: str = "recall"  # what is measured of one class
 
     def __repr__(self) -> str:
         metric = "" if self.metric == "accuracy" else f"{self.metric}: "

@@ -64,7 +64,7 @@ def run_experiment(
             if processes.is_main:
                 found.save(kept)
             for name in ("train", *(["unlabelled"] if config.distill.unlabelled_batch else [])):
-                world.taught(name, config.distill)
+                world.teacher_input(name, config.distill)
     student, history = train_student(
         world, found, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
         checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,

@@ -111,7 +111,7 @@ class World:
             )  # fmt: skip
         return self._features[name]
 
-    def taught(self, name: str, config: DistillConfig) -> Any:
+    def teacher_input(self, name: str, config: DistillConfig) -> Any:
         """What :func:`prockd.distill` reads of a set: features, or with no store the teacher and the images."""
         if config.store == "maps" or self.teacher is None:
             return self.features(name)

@@ -27,22 +27,15 @@ VIEWS = ("plain", "mirrored", "recoloured")
 class PatchFeatures:
     """What a teacher computed for every patch of every image.
 
-    Attributes:
-        maps: one (M, V, D_l, h_l, w_l) float16 array a layer; V in the order of ``views``.
-        images: the images themselves, at one size.
-        teacher: fingerprint of the teacher.
-        layers: the teacher's layer indices.
-        views: names out of ``VIEWS``, "plain" first.
-
     Raises:
         ValueError: another number of views than the maps have.
     """
 
-    maps: tuple[np.ndarray, ...]
-    images: PackedImages
-    teacher: str
-    layers: tuple[int, ...]
-    views: tuple[str, ...] = ("plain",)
+    maps: tuple[np.ndarray, ...]  # one (M, V, D_l, h_l, w_l) float16 array a layer; V in the order of views
+    images: PackedImages  # the images themselves, at one size
+    teacher: str  # fingerprint of the teacher
+    layers: tuple[int, ...]  # the teacher's layer indices
+    views: tuple[str, ...] = ("plain",)  # names out of VIEWS
 
     def __post_init__(self) -> None:
         if any(m.shape[1] != len(self.views) for m in self.maps):
@@ -170,7 +163,7 @@ layer 4: 12x12 patches of 320; 1 MB, teacher 4a3d8f91)
                 batch = resize(to_unit(torch.from_numpy(pixels).to(device)), teacher.image_px)
                 for v, view in enumerate(views):
                     with autocast(device, precision):
-                        maps = teacher(seen(batch, pixels, view))
+                        maps = teacher(as_view(batch, pixels, view))
                     for array, layer in zip(arrays, maps, strict=True):
                         array[rows, v] = layer.half().cpu().numpy()
                 bar.update(len(pixels))
@@ -181,7 +174,7 @@ layer 4: 12x12 patches of 320; 1 MB, teacher 4a3d8f91)
     return PatchFeatures(maps, images, teacher.fingerprint, teacher.layers, views)
 
 
-def seen(batch: Float[Tensor, "B 3 H W"], pixels: np.ndarray, view: str) -> Float[Tensor, "B 3 H W"]:
+def as_view(batch: Float[Tensor, "B 3 H W"], pixels: np.ndarray, view: str) -> Float[Tensor, "B 3 H W"]:
     """A view of images; the new colours of one depend on its own pixels alone, so they are the same on every run."""
     if view == "recoloured":
         return recolour(batch, [zlib.crc32(image.tobytes()) for image in pixels])

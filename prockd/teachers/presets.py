@@ -17,26 +17,15 @@ SECOND_HALF = (6, 9, 11)
 
 @dataclass(frozen=True)
 class TeacherPreset:
-    """One teacher, ready to name.
+    """One teacher, ready to name."""
 
-    Attributes:
-        model: timm's name with the tag of the weights, which ``pretrained=True`` fetches where there is a network.
-        image_px: side of the square input.
-        layers: timm's intermediate features that are read.
-        grids: rows and columns of patches of each layer at that size.
-        widths: values of a patch of each layer.
-        description: what it was trained for, and what that is good for here.
-        normalisation: mean and standard deviation of the RGB channels, of images in 0..1.
-        timm_kwargs: passed on to ``timm.create_model``.
-    """
-
-    model: str
-    image_px: int
-    layers: tuple[int, ...]
-    grids: tuple[tuple[int, int], ...]
-    widths: tuple[int, ...]
-    description: str
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    model: str  # timm's name with the tag of the weights, which pretrained=True fetches where there is a network
+    image_px: int  # side of the square input
+    layers: tuple[int, ...]  # timm's intermediate features that are read
+    grids: tuple[tuple[int, int], ...]  # rows and columns of patches of each layer at that size
+    widths: tuple[int, ...]  # values of a patch of each layer
+    description: str  # what it was trained for, and what that is good for here
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET  # mean and std of RGB in 0..1
     timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,19 +82,13 @@ TEACHER_PRESETS: Mapping[str, TeacherPreset] = {
 
 def preset_rows() -> list[dict[str, object]]:
     """One row a preset, for `prockd presets`."""
-    rows: list[dict[str, object]] = []
-    for name, preset in TEACHER_PRESETS.items():
-        grids = dict.fromkeys(f"{h}x{w}" for h, w in preset.grids)
-        means: dict[object, str] = {IMAGENET: "ImageNet", CLIP: "CLIP", HALF: "0.5"}
-        rows.append(
-            {
-                "name": name,
-                "timm model": preset.model,
-                "input": f"{preset.image_px} px",
-                "layers": " ".join(map(str, preset.layers)),
-                "patches": " ".join(grids),
-                "mean": means[preset.normalisation],
-                "description": preset.description,
-            }
-        )
-    return rows
+    means: dict[object, str] = {IMAGENET: "ImageNet", CLIP: "CLIP", HALF: "0.5"}
+    return [
+        {
+            "name": name, "timm model": preset.model, "input": f"{preset.image_px} px",
+            "layers": " ".join(map(str, preset.layers)),
+            "patches": " ".join(dict.fromkeys(f"{h}x{w}" for h, w in preset.grids)),
+            "mean": means[preset.normalisation], "description": preset.description,
+        }
+        for name, preset in TEACHER_PRESETS.items()
+    ]  # fmt: skip

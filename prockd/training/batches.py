@@ -21,19 +21,12 @@ from prockd.teachers.teacher import Teacher
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images, cropped, and what the teacher computes for the same crops.
+    """One step's images, cropped, and what the teacher computes for the same crops."""
 
-    Attributes:
-        images: (B, 3, H, W) RGB, 0..1.
-        labelled: how many of them have targets, the first ones; the others are for transfer only.
-        teacher: (B, D or E, h, w) teacher patches on the student's grid.
-        last: (B, D_last, h, w) teacher's last map on the student's last grid.
-    """
-
-    images: Tensor
-    labelled: int = 0
-    teacher: Tensor | None = None
-    last: Tensor | None = None
+    images: Tensor  # (B, 3, H, W) RGB, 0..1
+    labelled: int = 0  # how many have targets, the first ones; the others are for transfer only
+    teacher: Tensor | None = None  # (B, D or E, h, w) teacher patches on the student's grid
+    last: Tensor | None = None  # (B, D_last, h, w) teacher's last map on the student's last grid
 
     def joined(self, other: "Batch") -> "Batch":
         """These images followed by others, which are for transfer only."""
@@ -45,12 +38,8 @@ class Batch:
 class Source:
     """Random crops of packed images with the same crops of the teacher's maps and of the task's targets.
 
-    Stored maps are cut like the images ("replayed"). That is an approximation: the teacher saw the whole image, so a
-    patch knows what lies outside the crop, and an enlarged crop has coarser maps. On Farmyard the cosine between a
-    replayed patch and the teacher's own pass of the crop is .96, .80 and .71, on average, with ``min_crop`` .9, .5 and
-    .3 (benchmarks/crops.py). With the teacher itself in place of its features, it sees every crop in every step.
-
-    Mirror images are read from the mirrored view: the features of a mirrored image are not mirrored features.
+    Stored maps are cut like the images ("replayed"); a teacher in their place sees the crops. Mirror images are read
+    from the mirrored view: the features of a mirrored image are not mirrored features.
 
     Args:
         images: what is cropped.

@@ -1,7 +1,6 @@
 """Student, projector and bank as one module, and the terms of the loss on what it gives."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,52 +12,8 @@ from prockd.students.student import Student
 from prockd.training import losses
 from prockd.training.batches import Batch
 
-
-@dataclass(frozen=True)
-class Outputs:
-    """What the terms of the loss compare; the first axis of every tensor counts images.
-
-    Attributes:
-        predictions: of the labelled images: "plain" (z), "augmented" (z+) and "teacher" (of the teacher's features).
-        maps: of all images: "features" f and "u" (B, N, E), "last" and "teacher_last" (B, D_last, h, w).
-    """
-
-    predictions: dict[str, Any] = field(default_factory=dict)
-    maps: dict[str, Tensor] = field(default_factory=dict)
-
-
-Term = tuple[tuple[str, ...], Callable[["Distiller", dict[str, Any], Any], Tensor]]
-
-TERMS: Mapping[str, Term] = {
-    "task": (("plain",), lambda d, out, targets: d.task_loss(out["plain"], targets)),
-    "augmented": (("augmented",), lambda d, out, targets: d.task_loss(out["augmented"], targets)),
-    "teacher_branch": (("teacher",), lambda d, out, targets: d.task_loss(out["teacher"], targets)),
-    "consistency": (
-        ("plain", "augmented"), lambda d, out, _: d.student.task.consistency(out["plain"], out["augmented"])
-    ),
-    "assignment": (
-        ("features", "u"),
-        lambda d, out, _: losses.assignment_transfer(out["features"], out["u"], d.prototypes, d.temperature),
-    ),
-    "feature": (("features", "u"), lambda d, out, _: losses.feature_transfer(out["features"], out["u"])),
-    "hint": (("last", "teacher_last"), lambda d, out, _: losses.hint(out["last"], out["teacher_last"])),
-}  # fmt: skip
-"""The outputs that a term reads and its value, by the name that has a knob ``<name>_weight`` (task: always 1)."""
-
-
-def term_of(name: str) -> Term:
-    """A term of ``TERMS``, or else the transfer that :mod:`prockd.training.losses` has by this name."""
-
-    def transfer(d: "Distiller", out: dict[str, Any], _: Any) -> Tensor:
-        value: Tensor = getattr(losses, name)(out["features"], out["u"], d.prototypes, d.temperature)
-        return value
-
-    return TERMS.get(name, (("features", "u"), transfer))
-
-
-def term_names(config: Any) -> list[str]:
-    """The terms that have a knob ``<name>_weight`` in a configuration, and the task's."""
-    return ["task", *(f.name.removesuffix("_weight") for f in fields(config) if f.name.endswith("_weight"))]
+OTHER_TERMS = ("task", "augmented", "teacher_branch", "consistency", "hint")
+"""Terms that are no transfer of patches: a further weight is that of a function of :mod:`prockd.training.losses`."""
 
 
 class Distiller(nn.Module):
@@ -66,7 +21,7 @@ class Distiller(nn.Module):
 
     Args:
         student: the student with its bank.
-        weights: of each term by name, see :func:`term_of`; those of weight 0 are not computed.
+        weights: of each term by name, see ``OTHER_TERMS``; those of weight 0 are not computed.
         hint_width: values of a patch of the teacher's last map, which the projector gives for the hint; 0 for none.
         train_bank: whether the prototypes learn too.
         temperature: of the assignments.
@@ -74,9 +29,6 @@ class Distiller(nn.Module):
         label_smoothing: of the task loss.
         recoloured: share of the images that the student sees in other colours.
     """
-
-    student: Student
-    temperature: float
 
     def __init__(
         self,
@@ -98,44 +50,39 @@ class Distiller(nn.Module):
         if student.bank is not None:
             student.bank.requires_grad_(train_bank)
 
-    @property
-    def prototypes(self) -> Float[Tensor, "K E"]:
-        """Those that are enabled."""
-        bank = self.student.bank
-        assert bank is not None
-        return bank.prototypes[bank.enabled]
+    def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What the terms compare: predictions of the labelled images by their term, and maps of all images.
 
-    def forward(self, batch: Batch) -> Outputs:
-        """Predictions of the labelled images and maps of all."""
+        Maps are "features" f and "u" (B, N, E), "last" and "teacher_last" (B, D_last, h, w).
+        """
         student, bank, labelled = self.student, self.student.bank, batch.labelled
         output = student(recolour_some(batch.images, self.recoloured), labelled)
-        predictions = {"plain": output.logits, "augmented": output.augmented_logits} if labelled else {}
+        predictions = {"task": output.logits, "augmented": output.augmented_logits} if labelled else {}
         maps = {"features": output.features}
         if batch.teacher is not None and bank is not None:
-            teacher = batch.teacher
-            u = bank.embed(teacher) if self.train_bank else teacher.flatten(2).transpose(1, 2)  # (B, N, E)
+            u = bank.embed(batch.teacher) if self.train_bank else batch.teacher.flatten(2).transpose(1, 2)  # (B, N, E)
             u = u.contiguous()  # in the student's order of memory, or backward through its maps is slow
             maps["u"] = u
             if self.weights["teacher_branch"] and labelled:
                 g = bank(u[:labelled]) if self.teacher_reads == "module" else u[:labelled]
                 g_plus = student.augmented(g)
-                predictions["teacher"] = student.head(g if g_plus is None else g_plus)
+                predictions["teacher_branch"] = student.head(g if g_plus is None else g_plus)
         if batch.last is not None and self.projector is not None:
             maps |= {"last": self.projector(output.last), "teacher_last": batch.last}
-        return Outputs({name: value for name, value in predictions.items() if value is not None}, maps)
+        return {name: value for name, value in predictions.items() if value is not None}, maps
 
-    def terms(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
-        """Unweighted terms of the loss of whatever the outputs allow, by name."""
-        out = outputs.predictions | outputs.maps
-        return {
-            name: value(self, out, targets)
-            for name, (reads, value) in ((name, term_of(name)) for name, weight in self.weights.items() if weight)
-            if all(key in out for key in reads)
-        }
-
-    def task_loss(self, prediction: Any, targets: Any) -> Float[Tensor, ""]:
-        """Of one of the predictions."""
-        return self.student.task.loss(prediction, targets, self.label_smoothing)
+    def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Any) -> dict[str, Tensor]:
+        """Unweighted terms of the loss by name: all that have a weight and what they compare."""
+        task, bank, wanted = self.student.task, self.student.bank, [name for name, w in self.weights.items() if w]
+        terms = {n: task.loss(predictions[n], targets, self.label_smoothing) for n in wanted if n in predictions}
+        if "consistency" in wanted and "augmented" in predictions:
+            terms["consistency"] = task.consistency(predictions["task"], predictions["augmented"])
+        if "u" in maps and bank is not None:
+            compared = maps["features"], maps["u"], bank.prototypes[bank.enabled], self.temperature
+            terms |= {name: getattr(losses, name)(*compared) for name in wanted if name not in OTHER_TERMS}
+        if "hint" in wanted and "last" in maps:
+            terms["hint"] = losses.hint(maps["last"], maps["teacher_last"])
+        return terms
 
     def total(self, terms: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """L = task + w1 augmented + w2 teacher_branch + w3 consistency + w4 transfer (METHOD part 3)."""

@@ -1,5 +1,7 @@
 """What :func:`prockd.distill` is given, as packed images and the teacher's part; what does not fit is refused."""
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 
@@ -9,9 +11,9 @@ from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
-from prockd.training.distiller import term_names, term_of
+from prockd.training.distiller import OTHER_TERMS
 
-Taught = tuple[PackedImages, PatchFeatures | Teacher | None]
+TeacherInput = tuple[PackedImages, PatchFeatures | Teacher | None]
 """Images, and a teacher's features of them or the teacher itself; None to learn from labels alone."""
 
 
@@ -24,7 +26,7 @@ def open_inputs(
     *,
     device: torch.device,
     progress: bool = True,
-) -> tuple[Taught, Taught | None]:
+) -> tuple[TeacherInput, TeacherInput | None]:
     """The labelled images and the unlabelled ones, packed; with a store, a teacher itself becomes its features.
 
     Raises:
@@ -39,21 +41,27 @@ def open_inputs(
     size = image_px if sized is None else sized.image_px
     views = ("plain", "mirrored") if config.flip else ("plain",)
 
-    def taught(given: ImageDataset | PackedImages, seen: PatchFeatures | Teacher | None) -> Taught:
+    def with_teacher(given: ImageDataset | PackedImages) -> TeacherInput:
         images = given if isinstance(given, PackedImages) else pack(given, size, progress=progress)
-        if isinstance(seen, Teacher) and config.store == "maps":
-            seen = extract(seen, images, views=views, device=device, progress=progress)
-        return images, seen
+        if isinstance(features, Teacher) and config.store == "maps":
+            return images, extract(features, images, views=views, device=device, progress=progress)
+        return images, features
 
     if unlabelled is None:
-        return taught(dataset, features), None
+        return with_teacher(dataset), None
     if isinstance(unlabelled, PatchFeatures):
-        return taught(dataset, features), (unlabelled.images, unlabelled if config.store == "maps" else features)
-    return taught(dataset, features), taught(unlabelled, features)
+        return with_teacher(dataset), (unlabelled.images, unlabelled if config.store == "maps" else features)
+    return with_teacher(dataset), with_teacher(unlabelled)
+
+
+def term_weights(config: DistillConfig) -> dict[str, float]:
+    """The weight of each term of the loss by its name, which is that of its knob without ``_weight``."""
+    names = [f.name for f in fields(config) if f.name.endswith("_weight")]
+    return {"task": 1.0} | {name.removesuffix("_weight"): getattr(config, name) for name in names}
 
 
 def check_inputs(
-    student: Student, labelled: Taught, more: Taught | None, config: DistillConfig, num_processes: int = 1
+    student: Student, labelled: TeacherInput, more: TeacherInput | None, config: DistillConfig, num_processes: int = 1
 ) -> None:
     """Refuse combinations that would silently train something else than was asked.
 
@@ -62,14 +70,10 @@ def check_inputs(
     """
     (images, teacher), bank = labelled, student.bank
     student.task.check(images)
-    transfers = [f"{name}_weight" for name in term_names(config) if "u" in term_of(name)[0]]
-    transfer = [name for name in transfers if getattr(config, name)]
+    transfer = [f"{name}_weight" for name, weight in term_weights(config).items() if weight and name not in OTHER_TERMS]
     need_bank = transfer + (["teacher_branch_weight"] if config.teacher_branch_weight else [])
-    small = [
-        f"{n}={getattr(config, n)}"
-        for n in ("batch_size", "unlabelled_batch")
-        if 0 < getattr(config, n) < num_processes
-    ]
+    sizes = {name: getattr(config, name) for name in ("batch_size", "unlabelled_batch")}
+    small = [f"{name}={size}" for name, size in sizes.items() if 0 < size < num_processes]
     other_images = isinstance(teacher, PatchFeatures) and not same_images(teacher.images, images)
     other_teacher = isinstance(teacher, Teacher) and bank is not None and bank.teacher not in ("", teacher.fingerprint)
     problems = {

@@ -22,8 +22,8 @@ from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
 from prockd.training.batches import Source, shuffled
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
-from prockd.training.distiller import Distiller, Outputs, term_names
-from prockd.training.inputs import Taught, check_inputs, open_inputs
+from prockd.training.distiller import Distiller
+from prockd.training.inputs import TeacherInput, check_inputs, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
 
 
@@ -33,21 +33,13 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass
 class History:
-    """What happened in training.
+    """What happened in training."""
 
-    Attributes:
-        rows: one dict a logged step: ``step``, ``lr``, ``seconds`` since the start, and each loss term.
-        scores: of the last step on the validation images; None without them.
-        step: optimiser steps done.
-        stopped: True when a callback ended the run early.
-        seconds_per_step: mean wall time.
-    """
-
-    rows: Rows = field(default_factory=list)
-    scores: Scores | None = None
-    step: int = 0
-    stopped: bool = False
-    seconds_per_step: float = 0.0
+    rows: Rows = field(default_factory=list)  # one a logged step: step, lr, seconds since the start, loss and its terms
+    scores: Scores | None = None  # of the last step on the validation images
+    step: int = 0  # optimiser steps done
+    stopped: bool = False  # a callback ended the run early
+    seconds_per_step: float = 0.0  # mean wall time
 
     def curve(self, term: str) -> tuple[list[float], list[float]]:
         """Steps and values of one column, such as ``"task"`` or ``"assignment"``."""
@@ -64,22 +56,16 @@ Callback = Callable[[int, dict[str, float]], bool | None]
 
 
 class Trainer:
-    """One optimiser step after another. What a step reads and draws depends on its number alone, wherever a run begins.
+    """Optimiser steps. What one reads and draws depends on its number alone, wherever a run begins.
 
-    Args:
-        distiller: what learns; on its device already.
-        labelled: images and teacher, checked.
-        more: the same of unlabelled images.
-        config: every knob.
-        processes: who shares each batch.
-        folder: where checkpoints are written; None for nowhere.
+    The distiller is on its device already, ``more`` are unlabelled images, checkpoints go into ``folder``.
     """
 
     def __init__(
         self,
         distiller: Distiller,
-        labelled: Taught,
-        more: Taught | None,
+        labelled: TeacherInput,
+        more: TeacherInput | None,
         config: DistillConfig,
         processes: Processes,
         folder: Path | None = None,
@@ -182,14 +168,12 @@ class Trainer:
         draw = int(torch.randint(2**62, (), generator=generator))
         seed_global(draw + processes.rank, device)
         with autocast(device, config.mixed_precision):
-            outputs = self.distiller(batch)
-        outputs = Outputs(
-            map_tensors(lambda t: processes.gather(t.float(), len(rows)), outputs.predictions),
-            map_tensors(lambda t: processes.gather(t.float(), *sizes), outputs.maps),
-        )
+            predictions, maps = self.distiller(batch)
+        predictions = map_tensors(lambda t: processes.gather(t.float(), len(rows)), predictions)
+        maps = map_tensors(lambda t: processes.gather(t.float(), *sizes), maps)
         seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
         targets = self.labelled.targets(rows, crops, student, device) if batch.labelled else None
-        return rows, self.distiller.terms(outputs, targets)
+        return rows, self.distiller.terms(predictions, maps, targets)
 
 
 def learning_rate(step: int, config: DistillConfig) -> float:
@@ -202,9 +186,8 @@ def learning_rate(step: int, config: DistillConfig) -> float:
 
 def make_distiller(student: Student, config: DistillConfig, hint_width: int = 0) -> Distiller:
     """The module of these knobs; ``hint_width`` is the width of the teacher's last map."""
-    weights = {name: getattr(config, f"{name}_weight", 1.0) for name in term_names(config)}
     return Distiller(
-        student, weights, hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
+        student, term_weights(config), hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
         temperature=config.temperature, teacher_reads=config.teacher_reads, label_smoothing=config.label_smoothing,
         recoloured=config.recoloured,
     )  # fmt: skip
@@ -245,9 +228,11 @@ def distill(
     Args:
         student: what to train. Its bank is frozen unless ``config.train_bank``.
         dataset: labelled images of the task.
-        features: a teacher's, of the same images in the same order, or the teacher itself, which is then extracted, or
-            with ``config.store="none"`` sees every crop itself (slow, exact; see
-            :class:`prockd.training.batches.Source`). None to learn from labels alone.
+        features: a teacher's, of the same images in the same order, or the teacher itself, which is then extracted.
+            Crops are replayed on these maps: an approximation, as the teacher saw the whole image. On Farmyard the
+            cosine between a replayed patch and the teacher's own pass of the crop is .96, .80 and .71 with ``min_crop``
+            .9, .5 and .3 (benchmarks/crops.py). With ``config.store="none"`` the teacher itself sees every crop, in
+            every step (slow, exact). None to learn from labels alone.
         unlabelled: features of more images, used for transfer only; with a teacher also the images themselves.
         config: every knob.
         val: images scored once, after the last step.

@@ -1,7 +1,6 @@
-"""Losses as free functions. Student first, teacher second; every value is a mean over patches or images.
+"""Losses as free functions ``name(student, teacher, prototypes, temperature)``, each with a knob ``name_weight``.
 
-A knob ``<name>_weight`` whose term is not in :data:`prockd.training.distiller.TERMS` weighs the function ``<name>`` of
-this file, called as ``name(student, teacher, prototypes, temperature)``: patches (B, N, E), prototypes (K, E).
+Patches are (B, N, E), prototypes (K, E); every value is a mean over patches. The hint alone compares other maps.
 """
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def assignment_transfer(
+def assignment(
     student: Float[Tensor, "B N E"],
     teacher: Float[Tensor, "B N E"],
     prototypes: Float[Tensor, "K E"],
@@ -25,6 +24,23 @@ def assignment_transfer(
     return F.kl_div(score.flatten(0, 1), target.flatten(0, 1), reduction="batchmean")
 
 
+def feature(
+    student: Float[Tensor, "B N E"],
+    teacher: Float[Tensor, "B N E"],
+    prototypes: Tensor | None = None,
+    temperature: float = 0.1,
+) -> Float[Tensor, ""]:
+    """1 - cosine between the student's and the teacher's patch, 0..2; prototypes have no part in it."""
+    teacher = teacher.detach()
+    return 1 - ((student * teacher).sum(-1) / (length(student) * length(teacher))).mean()
+
+
+def hint(student: Float[Tensor, "B D h w"], teacher: Float[Tensor, "B D h w"]) -> Float[Tensor, ""]:
+    """FitNets hint (arXiv 1412.6550): mean squared error to the teacher's map, in units of the teacher's variance."""
+    teacher = teacher.detach()
+    return F.mse_loss(student, teacher) / teacher.var().clamp_min(1e-6)
+
+
 def cosine(features: Float[Tensor, "B N E"], prototypes: Float[Tensor, "K E"]) -> Float[Tensor, "B N K"]:
     """Cosine of each patch to each prototype; the products are scaled, which is cheaper than scaled features."""
     products: Tensor = features @ F.normalize(prototypes, dim=-1).T
@@ -35,15 +51,3 @@ def length(features: Float[Tensor, "B N E"]) -> Float[Tensor, "B N"]:
     """Euclidean length of each patch, at least a little."""
     lengths: Tensor = torch.linalg.vector_norm(features, dim=-1)
     return lengths.clamp_min(1e-8)
-
-
-def feature_transfer(student: Float[Tensor, "B N E"], teacher: Float[Tensor, "B N E"]) -> Float[Tensor, ""]:
-    """1 - cosine between the student's and the teacher's patch, 0..2."""
-    teacher = teacher.detach()
-    return 1 - ((student * teacher).sum(-1) / (length(student) * length(teacher))).mean()
-
-
-def hint(student: Float[Tensor, "B D h w"], teacher: Float[Tensor, "B D h w"]) -> Float[Tensor, ""]:
-    """FitNets hint (arXiv 1412.6550): mean squared error to the teacher's map, in units of the teacher's variance."""
-    teacher = teacher.detach()
-    return F.mse_loss(student, teacher) / teacher.var().clamp_min(1e-6)

@@ -18,17 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Who takes part; with a count of 1 everything below does nothing.
+    """Who takes part; with a count of 1 everything below does nothing."""
 
-    Attributes:
-        rank: number of this process; 0, the main one, writes files and shows bars.
-        count: how many there are.
-        device: of this process.
-    """
-
-    rank: int
+    rank: int  # number of this process; 0, the main one, writes files and shows bars
     count: int
-    device: torch.device
+    device: torch.device  # of this process
 
     @property
     def is_main(self) -> bool:
@@ -55,10 +49,10 @@ class Processes:
 
     def once(self, make: Callable[[], T]) -> T:
         """What the main process makes, given to all."""
-        made: list[Any] = [make() if self.is_main else None]
+        answer: list[Any] = [make() if self.is_main else None]
         if self.count > 1:
-            dist.broadcast_object_list(made, src=0)
-        result: T = made[0]
+            dist.broadcast_object_list(answer, src=0)
+        result: T = answer[0]
         return result
 
     @contextmanager
