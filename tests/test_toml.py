@@ -26,6 +26,7 @@ def test_every_knob_stands_in_the_file_below_its_sentence():
         for f in dataclasses.fields(knobs):
             about = f.metadata["help"].rstrip(".")
             assert any(line.startswith("# " + about) for line in lines), f.name
+    assert lines[lines.index("[data]") - 1].startswith("# What is learned from")
     above = lines[lines.index("warmup = 0.05") - 1]
     assert above == "# Part of the steps over which the learning rate rises (0 to 1)."
 

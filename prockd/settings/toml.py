@@ -98,11 +98,11 @@ def to_toml(config: ExperimentConfig) -> str:
     document.add(tomlkit.comment("Settings of a prockd run. Change them here, or with --set section.name=value."))
     for section, knobs in config.sections().items():
         table = tomlkit.table()
-        table.comment((type(knobs).__doc__ or "").split(" (")[0].rstrip("."))
         for f in dataclasses.fields(knobs):  # type: ignore[arg-type]
             table.add(tomlkit.comment(comment(f)))
             table.add(f.name, getattr(knobs, f.name))
         document.add(tomlkit.nl())
+        document.add(tomlkit.comment((type(knobs).__doc__ or "").split(" (")[0]))
         document.add(section, table)
     return tomlkit.dumps(document)
 
