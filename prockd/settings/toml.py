@@ -94,17 +94,15 @@ def changed(
 
 def to_toml(config: ExperimentConfig) -> str:
     """The text of :func:`write_config`."""
-    document = tomlkit.document()
-    document.add(tomlkit.comment("Settings of a prockd run. Change them here, or with --set section.name=value."))
+    parts = ["# Settings of a prockd run. Change them here, or with --set section.name=value.\n"]
     for section, knobs in config.sections().items():
         table = tomlkit.table()
         for f in dataclasses.fields(knobs):  # type: ignore[arg-type]
             table.add(tomlkit.comment(comment(f)))
             table.add(f.name, getattr(knobs, f.name))
-        document.add(tomlkit.nl())
-        document.add(tomlkit.comment((type(knobs).__doc__ or "").split(" (")[0]))
-        document.add(section, table)
-    return tomlkit.dumps(document)
+        document = tomlkit.document().add(section, table)
+        parts.append(f"# {(type(knobs).__doc__ or '').split(' (')[0]}\n{tomlkit.dumps(document)}")
+    return "\n".join(parts)
 
 
 def comment(f: "dataclasses.Field[Any]") -> str:
