@@ -29,7 +29,8 @@ from prockd import (
     discover,
 )
 from prockd.evaluation.effects import prototype_effects
-from prockd.runs.world import World
+from prockd.runs import World, task_settings
+from prockd.settings import set_values
 from prockd.settings.knobs import ConfigError
 
 
@@ -543,3 +544,25 @@ def test_importing_the_widgets_does_not_import_umap() -> None:
 def walk(widget: ipywidgets.Widget) -> list[ipywidgets.Widget]:
     """A widget and all that is in it."""
     return [widget, *(inner for child in getattr(widget, "children", ()) for inner in walk(child))]
+
+
+def test_the_panel_takes_any_task_and_ones_own_images(tmp_path: Path) -> None:
+    names = {"train": 8, "val": 5}
+    sets = {}
+    for i, (name, count) in enumerate(names.items()):
+        given = features(count, name, i)
+        masks = np.tile(np.arange(SIZE) // (SIZE // 2), (count, SIZE, 1)).astype(np.uint8)  # left and right half
+        images = dataclasses.replace(given.images, classes=("left", "right"), masks=masks, labels=np.full(count, -1))
+        sets[name] = dataclasses.replace(given, images=images)
+    config = set_values(task_settings("segmentation"), [f"student.image_px={SIZE}", f"data.path={tmp_path}"])
+    panel = DistillationPanel(World(config, sets), folder=tmp_path)
+    panel.knobs["num_prototypes"].value = 4
+    panel.knobs["steps"].value = 2
+    assert panel.knobs["labels_per_class"].number.max == 4, "eight images of two classes, whatever they show"
+    panel.run()
+    made = panel.wait(60)
+    assert made is not None
+    assert made.settings.task == "segmentation"
+    assert made.settings.changes() == {"num_prototypes": 4}
+    assert made.history.scores is not None
+    assert made.history.scores.metric == "mean IoU"
