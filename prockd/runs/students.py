@@ -88,7 +88,8 @@ def teach(
     return distill(
         student, world.images("train"), config=config, val=world.images(on), cpu=world.cpu, progress=progress,
         features=world.teacher_input("train", config) if teacher else None,
-        unlabelled=world.teacher_input("unlabelled", config) if teacher and config.unlabelled_batch else None, **options,
+        unlabelled=world.teacher_input("unlabelled", config) if teacher and config.unlabelled_batch else None,
+        **options,
     )  # fmt: skip
 
 
