@@ -44,6 +44,11 @@ def copy_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
+def homes(*modules: torch.nn.Module) -> set[str]:
+    """Kinds of the devices where modules are."""
+    return {t.device.type for m in modules for t in (*m.parameters(), *m.buffers())}
+
+
 def curves(history) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
 

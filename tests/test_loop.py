@@ -27,6 +27,7 @@ from loop_world import (
     copy_of,
     curves,
     gradients,
+    homes,
     made,
     one_of_two,
     run,
@@ -391,10 +392,6 @@ def test_flips_without_the_mirrored_view_are_refused_with_both_ways_out(features
 
 
 # Devices
-
-
-def homes(*modules: torch.nn.Module) -> set[str]:
-    return {t.device.type for m in modules for t in (*m.parameters(), *m.buffers())}
 
 
 @pytest.mark.parametrize("store", ["maps", "none"])
