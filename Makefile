@@ -51,7 +51,7 @@ test: $(STAMP)-test  ## every test and example, then every notebook from first c
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks/*.ipynb --nbmake-timeout=600 || status=1; \
 	exit $$status
 
-quick: $(STAMP)-test  ## the tests that take less than ten seconds each, without notebooks
+quick: $(STAMP)-test  ## the tests that are not marked slow, without notebooks: about a minute
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
 lint: $(STAMP)-dev  ## ruff, mypy, import-linter; biome for the scripts where node is installed

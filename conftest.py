@@ -4,6 +4,7 @@ prockd is imported inside fixtures, after jaxtyping has hooked it.
 """
 
 import doctest
+import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+
+# Before prockd: what is first imported while jaxtyping's hook loads one of its modules is compiled from source, since
+# Python then looks for byte code of another name. That is 2,900 files and 8 s in every process.
+for _package in ("accelerate", "anywidget", "beartype", "beartype.door", "matplotlib.figure", "scipy.optimize",
+                 "scipy.stats", "sklearn.cluster", "timm", "torchvision.transforms.v2"):  # fmt: skip
+    importlib.import_module(_package)
 
 if TYPE_CHECKING:
     from prockd.datasets import Arrays, PackedImages

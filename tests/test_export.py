@@ -184,6 +184,7 @@ for path in pathlib.Path({str(root)!r}).glob("*/load_student.py"):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "segmentation", "fcos", "retinanet"])
 def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, graphs, picture):
     student = made(task)
@@ -207,6 +208,7 @@ def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, graphs, pi
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "fcos"])
 def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task, graphs):
     onnxruntime = pytest.importorskip("onnxruntime")

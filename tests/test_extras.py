@@ -37,6 +37,7 @@ def block(monkeypatch):
     return lambda *names: [monkeypatch.setitem(sys.modules, name, None) for name in names]
 
 
+@pytest.mark.slow
 def test_every_module_of_prockd_can_be_imported_without_any_extra_and_widgets_name_theirs():
     done = subprocess.run([sys.executable, "-c", CORE_ONLY], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

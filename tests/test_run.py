@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prockd.cli import app
-from prockd.runs import RECIPES, World, open_world, run_experiment, task_settings
+from prockd.runs import RECIPES, Run, World, open_world, run_experiment, task_settings
 from prockd.runs.folder import RunFolderError, start_run
 from prockd.runs.run import scored
 from prockd.runs.world import make_teacher
@@ -37,8 +39,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def silence(monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
@@ -82,26 +83,38 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "student.safetensors")
 
 
+@pytest.fixture(scope="module")
+def finished(folders, tmp_path_factory) -> Callable[[str], tuple[Run, Path]]:
+    """The finished run of a task and its folder, trained once for all tests that only read it."""
+
+    @cache
+    def run_of(kind: str) -> tuple[Run, Path]:
+        size = 64 if kind == "detection" else 32  # a detector's pyramid needs more than one place in its coarsest map
+        folder = tmp_path_factory.mktemp(kind)
+        config = config_of(folders, kind, f"student.image_px={size}")
+        return run_experiment(config, folder, cpu=True, progress=False), folder
+
+    return run_of
+
+
 @pytest.mark.parametrize("kind", ["classification", "segmentation", "detection"])
-def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(folders, kind, tmp_path):
-    size = 64 if kind == "detection" else 32  # a detector's pyramid needs more than one place in its coarsest map
-    config = config_of(folders, kind, f"student.image_px={size}")
-    run = run_experiment(config, tmp_path, cpu=True, progress=False)
-    told = json.loads((tmp_path / "results.json").read_text())
+def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(finished, kind):
+    run, folder = finished(kind)
+    told = json.loads((folder / "results.json").read_text())
     assert [row["prediction"] for row in told["students"]] == ["plain z", "augmented z+"]
     assert told["students"][0][run.scores.metric] == run.scores.plain
     assert told["students"][1]["parameters"] > told["students"][0]["parameters"] > 0
     assert told["images"] == {"train": 12, "test": 4, "source": 12}
     assert [row["class"] for row in told["classes"]] == list(run.world.task.classes)
-    versions = json.loads((tmp_path / "versions.json").read_text())
+    versions = json.loads((folder / "versions.json").read_text())
     assert torch.__version__.startswith(versions["torch"])
     assert versions["seed"] == 0
-    html = (tmp_path / "report.html").read_text()
+    html = (folder / "report.html").read_text()
     assert html.count("<img") >= 4
-    assert list((tmp_path / "figures").glob("*.png"))
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert list((folder / "figures").glob("*.png"))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 3
-    again = scored(tmp_path, cpu=True, progress=False)[1]
+    again = scored(folder, cpu=True, progress=False)[1]
     assert (again.plain, again.augmented) == (run.scores.plain, run.scores.augmented)
 
 
@@ -203,13 +216,12 @@ def prockd(*words: str):
     return CliRunner().invoke(app, list(words))
 
 
-def test_the_commands_train_score_and_export_as_the_library_does(folders, tmp_path):
+def test_the_commands_train_score_and_export_as_the_library_does(folders, finished, tmp_path):
     sets = [word for change in SMALL for word in ("--set", change)]
     done = prockd("distill", "--data", folders["classification"], "--run-dir", str(tmp_path), "--cpu", "-q", *sets)
     assert done.exit_code == 0, done.output
     assert "augmented z+" in done.output
-    run_experiment(config_of(folders), tmp_path / "library", cpu=True, progress=False)
-    first, second = weights(tmp_path), weights(tmp_path / "library")
+    first, second = weights(tmp_path), weights(finished("classification")[1])
     assert all(torch.equal(first[name], second[name]) for name in first)
     told = json.loads(prockd("evaluate", str(tmp_path), "--json", "--cpu", "-q").stdout)
     row = json.loads((tmp_path / "results.json").read_text())["students"][0]
