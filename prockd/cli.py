@@ -75,7 +75,7 @@ Cpu = Annotated[bool, Option("--cpu", help="Stay on the CPU.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bars.")]
 
 
-def settings(config: Path | None, preset: str, changes: list[str] | None, **options: object) -> ExperimentConfig:
+def read_settings(config: Path | None, preset: str, changes: list[str] | None, **options: object) -> ExperimentConfig:
     """Preset, then file, then ``--set``, then those of the options in ``KNOBS`` that are not None."""
     from prockd.runs.recipes import task_settings
 
@@ -129,7 +129,7 @@ def extract(
     """Pass every image through the teacher once; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
-    own = settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
+    own = read_settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     sets = {"prototypes": world.source, "labelled": world.train}
     if own.distill.unlabelled_batch:
@@ -165,7 +165,7 @@ def discover(
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
     teaching = {"teacher": teacher, "teacher_weights": teacher_weights}
-    own = settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
+    own = read_settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     bank = find_prototypes(world, progress=not quiet)
     section = prototype_section(world, bank)
@@ -214,7 +214,7 @@ def distill(
         "student_weights": student_weights, "steps": steps, "seed": seed, "mixed_precision": mixed_precision,
     }  # fmt: skip
     unchanged = config is None and not set_ and all(value is None for value in options.values())
-    own = run_config(run_dir) if resume and unchanged else settings(config, preset, set_, **options)
+    own = run_config(run_dir) if resume and unchanged else read_settings(config, preset, set_, **options)
     run_experiment(
         own, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
         progress=not quiet,

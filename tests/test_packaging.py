@@ -142,3 +142,15 @@ def test_no_file_names_a_machine_or_a_package_registry(pattern):
         if found := re.search(pattern, text):
             naming[path.relative_to(ROOT).as_posix()] = found[0]
     assert naming == {}
+
+
+def test_no_public_function_has_the_name_of_a_module_or_room() -> None:
+    files = [file for file in (ROOT / "prockd").rglob("*.py") if "examples" not in file.parts]
+    rooms = {file.parent.name for file in files} | {file.stem for file in files}
+    functions = {
+        f"{file.relative_to(ROOT)}: {node.name}"
+        for file in files
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name in rooms and file.name != "cli.py"
+    }
+    assert functions == set()

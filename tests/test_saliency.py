@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from prockd.prototypes.saliency import BARS, INNER, OUTER, saliency, zones
+from prockd.prototypes.saliency import BARS, INNER, OUTER, patch_saliency, zones
 
 
 def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
@@ -12,10 +12,10 @@ def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
     patches = torch.randn(7200, 8, generator=torch.Generator().manual_seed(0)) * 0.1
     patches[subject & ~stray, 0] += 3
     where = torch.from_numpy(zones(np.array([[0.0, 0, 1, 1]]), (6, 6)))[0][places]
-    salient = saliency(patches, where)
+    salient = patch_saliency(patches, where)
     assert salient[subject & ~stray].min() > 0.5 > salient[~subject].max() + 0.1
     assert salient[stray].item() < 0.4
-    assert torch.equal(saliency(patches[:4], torch.full((4,), OUTER)), torch.ones(4))
+    assert torch.equal(patch_saliency(patches[:4], torch.full((4,), OUTER)), torch.ones(4))
 
 
 def test_zones_are_those_of_the_picture_and_not_of_the_square():

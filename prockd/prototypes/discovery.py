@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from prockd.prototypes.bank import PrototypeBank, check_finite
-from prockd.prototypes.saliency import BARS, saliency, zones
+from prockd.prototypes.saliency import BARS, patch_saliency, zones
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
 
@@ -62,7 +62,7 @@ def discover(
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would move the generators of GPUs too
         K, E, rectify = config.num_prototypes, config.embed_dim, config.init == "uniform"
         bank = PrototypeBank(K, features.width, E, teacher=features.teacher, rectify=rectify)
-        weights = saliency(patches[0], zone, seed=config.seed) ** 2 if config.salient else torch.ones(len(owners))
+        weights = patch_saliency(patches[0], zone, seed=config.seed) ** 2 if config.salient else torch.ones(len(owners))
         if config.init == "kmeans":
             start_from_pca(bank, patches[0], weights)
         with torch.no_grad():

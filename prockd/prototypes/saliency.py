@@ -26,7 +26,7 @@ def zones(pictured: Float[np.ndarray, "M 4"], grid: tuple[int, int]) -> Int[np.n
     return np.select([ring < 0, ring == 0, ring >= deep], [BARS, OUTER, INNER], BETWEEN).astype(np.int8)
 
 
-def saliency(patches: Float[Tensor, "P D"], zone: Int[Tensor, " P"], *, seed: int = 0) -> Float[Tensor, " P"]:
+def patch_saliency(patches: Float[Tensor, "P D"], zone: Int[Tensor, " P"], *, seed: int = 0) -> Float[Tensor, " P"]:
     """How much each patch looks like the middle of pictures rather than like their border, 0..1.
 
     The border prior of salient object detection (Wei et al., ECCV 2012): photographers keep what they mean away from
