@@ -16,7 +16,7 @@ import torch
 
 # Before prockd: what is first imported while jaxtyping's hook loads one of its modules is compiled from source, since
 # Python then looks for byte code of another name. That is 2,900 files and 8 s in every process.
-for _package in ("accelerate", "anywidget", "beartype", "beartype.door", "matplotlib.figure", "scipy.optimize",
+for _package in ("anywidget", "beartype", "beartype.door", "matplotlib.figure", "scipy.optimize",
                  "scipy.stats", "sklearn.cluster", "timm", "torchvision.transforms.v2"):  # fmt: skip
     importlib.import_module(_package)
 
