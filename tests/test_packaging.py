@@ -42,7 +42,7 @@ def run(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-SLOW = ("IPython", "accelerate", "matplotlib", "numpy", "scipy", "sklearn", "timm", "torch", "torchvision", "umap")
+SLOW = ("IPython", "matplotlib", "numpy", "scipy", "sklearn", "timm", "torch", "torchvision", "umap")
 
 
 @pytest.mark.parametrize("code", ["import prockd", "import prockd.settings", "import prockd_widgets"])
@@ -77,6 +77,34 @@ def test_every_name_of_the_stub_is_there_and_the_same_as_where_it_is_defined():
         assert getattr(prockd, name) is (getattr(module, name) if room else module)
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         prockd.nothing_of_the_kind  # noqa: B018
+
+
+NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn"}
+"""What is imported by another name than that which pip knows."""
+
+
+def imported_by(folder: str) -> set[str]:
+    """The packages of others that the code of a folder imports; its examples run where prockd is not."""
+    modules: set[str] = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8")) if "examples" not in path.parts else ast.Module([], [])
+        for node in ast.walk(tree):
+            modules |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            modules |= {node.module or ""} if isinstance(node, ast.ImportFrom) and not node.level else set()
+    packages = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    return {NAMES.get(p, p.replace("_", "-")) for p in packages if not p.startswith("prockd")}
+
+
+def test_every_package_that_is_imported_is_asked_for_and_no_other():
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    core, lab, detection, export = (
+        {re.match(r"[\w-]+", each)[0] for each in asked}
+        for asked in (project["dependencies"], extras["lab"], extras["detection"], extras["export"])
+    )
+    assert imported_by("prockd") == core | detection | export | {"umap-learn"}
+    made_of = {"IPython", "traitlets"}  # ipywidgets is
+    assert imported_by("widgets/prockd_widgets") - core == (lab - {"jupyterlab", "umap-learn"}) | made_of
 
 
 def test_no_file_imports_itself_by_way_of_others():
