@@ -57,19 +57,19 @@ def run_experiment(
         if processes.is_main:
             start_run(folder, config, resume=resume, overwrite=overwrite)
         world = open_world(config, cpu=cpu, progress=progress)
-        found = None
+        prototypes = None
         if world.teacher is not None:
             read = bank if processes.is_main and not (resume and kept.is_file()) else kept
-            found = find_prototypes(world, read, progress=progress)
+            prototypes = find_prototypes(world, read, progress=progress)
             if processes.is_main:
-                found.save(kept)
+                prototypes.save(kept)
             for name in ("train", *(["unlabelled"] if config.distill.unlabelled_batch else [])):
                 world.teacher_input(name, config.distill)
     student, history = train_student(
-        world, found, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
+        world, prototypes, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
         checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
     )  # fmt: skip
-    run = Run(world, found, student, history)
+    run = Run(world, prototypes, student, history)
     if processes.is_main and not history.stopped:
         student.save(folder / "student.safetensors")
         from prockd.runs.report import finish_run  # it loads matplotlib, which only the main process needs
