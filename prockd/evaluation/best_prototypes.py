@@ -19,7 +19,7 @@ TOP = 50
 
 @dataclass(frozen=True, eq=False)
 class PartPrototypes:
-    """"Is there a tail?": for each part the prototype whose strongest patches, one an image, lie on it most.
+    """ "Is there a tail?": for each part the prototype whose strongest patches, one an image, lie on it most.
 
     Attributes:
         part_names: of all parts, background first.
@@ -42,7 +42,7 @@ class PartPrototypes:
     @property
     def top(self) -> int:
         """How many strongest patches were asked: 50, or as many as there are images."""
-        return self.image.shape[1]
+        return int(self.image.shape[1])
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -81,8 +81,8 @@ def part_prototypes(
 
     >>> import torch
     >>> from prockd.datasets import PackedImages
-    >>> masks = np.array([[[0, 0, 1, 1]] * 2, [[1, 1, 0, 0]] * 2], np.uint8)  # a tail to the right, one to the left
-    >>> pixels, labels = np.zeros((2, 3, 2, 4), np.uint8), np.zeros(2, np.int64)
+    >>> masks = np.array([[[0, 1]] * 2, [[1, 0]] * 2], np.uint8)  # a tail to the right, one to the left
+    >>> pixels, labels = np.zeros((2, 3, 2, 2), np.uint8), np.zeros(2, np.int64)
     >>> images = PackedImages(pixels, labels, ("a", "b"), ("cow",), "", parts=masks)
     >>> assignments = torch.tensor([[[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.7, 0.3]]])  # 2 images, 2 patches, K = 2
     >>> part_prototypes(assignments, images, (1, 2), ("background", "tail"))

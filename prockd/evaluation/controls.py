@@ -88,7 +88,7 @@ def nearest_place_parts(
     All images share one grid, so that thousands of patches are equally near: all foreground patches of the five nearest
     places vote. ValueError for a single image, which has no other half.
     """
-    M, N = parts.shape
+    M = len(parts)
     if M < 2:
         raise ValueError("one image has no other half to learn places from: give at least 2 images")
     half, near = np.random.default_rng(seed).permutation(M) % 2, place_neighbours(grid)

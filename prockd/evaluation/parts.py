@@ -60,7 +60,7 @@ def part_agreement(
 ) -> PartAgreement:
     """Compare the strongest prototype of each patch with its true part, and with ``grid`` with its place in the frame.
 
-    Purity: Manning, Raghavan and Schütze, Introduction to Information Retrieval (2008), 16.3. It rises with K by itself.
+    Purity: Manning, Raghavan and Schütze, Introduction to Information Retrieval (2008), 16.3. It rises with K.
     """
     table, front = contingency(assigned, parts, num_prototypes, num_parts), parts > 0
     total = max(1, int(front.sum()))

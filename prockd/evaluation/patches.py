@@ -59,7 +59,7 @@ def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float32[np.nda
     patches = np.empty((M, h * w, C * p * q), np.float32)
     for start in range(0, M, _CHUNK):
         square = pixels[start : start + _CHUNK].astype(np.float32) / 255
-        if (H, W) != (h * p, w * q):
+        if H % h or W % w:
             square = down @ square @ across.T
         cells = square.reshape(-1, C, h, p, w, q).transpose(0, 2, 4, 1, 3, 5)  # (m, h, w, C, p, q)
         patches[start : start + _CHUNK] = cells.reshape(-1, h * w, C * p * q)
@@ -70,7 +70,8 @@ def place_blocks(grid: tuple[int, int], count: int) -> Int[np.ndarray, " N"]:
     """Which of at most ``count`` equal blocks of the frame each patch lies in: what a prototype of places would say."""
     (h, w), side = grid, max(1, int(count**0.5))
     rows, columns = np.divmod(np.arange(h * w), w)
-    return rows * side // h * side + columns * side // w
+    blocks: np.ndarray = rows * side // h * side + columns * side // w
+    return blocks
 
 
 def place_neighbours(grid: tuple[int, int], count: int = 5) -> Int[np.ndarray, "N n"]:
@@ -85,7 +86,7 @@ def overlap(length: int, count: int) -> Float64[np.ndarray, "count length"]:
     """How much of each pixel of a line lies in each of ``count`` equal pieces of it, in whole 1/count of a pixel."""
     pieces, pixels = np.arange(count + 1) * length, np.arange(length + 1) * count
     shared = np.minimum(pieces[1:, None], pixels[1:]) - np.maximum(pieces[:-1, None], pixels[:-1])
-    return np.maximum(0.0, shared)
+    return np.clip(shared, 0.0, None)
 
 
 def check_grid(size: tuple[int, int], grid: tuple[int, int]) -> None:

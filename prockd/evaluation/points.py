@@ -9,7 +9,7 @@ from sklearn.metrics import recall_score
 from torch import Tensor
 
 from prockd.datasets import PackedImages, PointAnnotations
-from prockd.evaluation.parts import with_controls
+from prockd.evaluation.controls import with_controls
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +120,9 @@ def point_agreement_with_controls(
 ) -> dict[str, PointAgreement]:
     """Agreement of the prototypes, and of what knows no parts: with as many names, learned from the same points.
 
-    The controls are those of :func:`prockd.evaluation.parts.with_controls`, fitted to the ``train`` images as the
-    prototypes should be, and the place in the image (legs are low in most pictures).
+    The controls are those of :func:`prockd.evaluation.controls.with_controls`, fitted to the ``train`` images as the
+    prototypes should be.
     """
     train = np.asarray(train, bool)
-    M, N, K = assignments.shape
     groups = with_controls(assignments, images, grid, train=train, seed=seed)
-    (h, w), side = grid, max(1, int(K**0.5))
-    rows, columns = np.divmod(np.arange(N), w)
-    groups["place in the image"] = np.tile(rows * side // h * side + columns * side // w, (M, 1))
-    return {name: point_agreement(group, points, train, K) for name, group in groups.items()}
+    return {name: point_agreement(group, points, train, assignments.shape[2]) for name, group in groups.items()}
