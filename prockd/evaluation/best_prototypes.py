@@ -19,7 +19,7 @@ TOP = 50
 
 @dataclass(frozen=True, eq=False)
 class PartPrototypes:
-    """ "Is there a tail?": for each part the prototype whose strongest patches, one an image, lie on it most.
+    """For each part the prototype whose strongest patches, one an image, lie on it most: is there a tail?
 
     Attributes:
         part_names: of all parts, background first.
@@ -53,6 +53,17 @@ class PartPrototypes:
     def gallery(self) -> list[int]:
         """The prototypes that a gallery shows: one a part, in the order of the parts, none twice."""
         return list(dict.fromkeys(self.prototype[self.prototype >= 0].tolist()))
+
+    @property
+    def part(self) -> Int[np.ndarray, " K"]:
+        """(K,) what each prototype shows: the part that it shows best of all, else the one it shows most, 0 for none.
+
+        It shows a part where at least a quarter of its strongest patches lie on it.
+        """
+        shares = np.where(np.arange(len(self.share)) > 0, self.shares, 0.0)
+        most = np.where(shares.max(1) >= 0.25, shares.argmax(1), 0)
+        best = np.where(self.prototype == np.arange(len(shares))[:, None], shares, 0.0)
+        return np.where(best.any(1), best.argmax(1), most)
 
     def by_part(self) -> dict[str, float | None]:
         """The best share of each part; None where the part is absent."""
@@ -91,7 +102,13 @@ def part_prototypes(
     Raises:
         ValueError: as :func:`agreement_with_controls`.
     """
-    on = _checked_on(images, grid, part_names, touch)
+    return prototypes_on(assignments, _checked_on(images, grid, part_names, touch), part_names, top=top)
+
+
+def prototypes_on(
+    assignments: Float[Tensor, "M N K"], on: Bool[np.ndarray, "M N P"], part_names: Sequence[str], *, top: int = TOP
+) -> PartPrototypes:
+    """:func:`part_prototypes` where it is known which parts each patch lies on."""
     assigned, K = assignments.argmax(-1).cpu().numpy(), assignments.shape[2]
     preferring = np.bincount(assigned.ravel(), minlength=K)[:, None]
     lying = np.stack([np.bincount(assigned[on[..., p]], minlength=K) for p in range(on.shape[2])], 1)  # (K, P)
