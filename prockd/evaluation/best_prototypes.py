@@ -65,6 +65,12 @@ class PartPrototypes:
         best = np.where(self.prototype == np.arange(len(shares))[:, None], shares, 0.0)
         return np.where(best.any(1), best.argmax(1), most)
 
+    def told(self, prototype: int) -> list[str]:
+        """Words for what a prototype shows, such as "leg 92%": each part that it shows best of all, else its own."""
+        parts = np.flatnonzero(self.prototype == prototype).tolist() or [int(self.part[prototype])]
+        shares = self.shares[prototype]
+        return [f"{self.part_names[p]} {shares[p]:.0%}" if p else self.part_names[0] for p in parts]
+
     def by_part(self) -> dict[str, float | None]:
         """The best share of each part; None where the part is absent."""
         shares = zip(self.part_names[1:], self.share[1:].tolist(), strict=True)
