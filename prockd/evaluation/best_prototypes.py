@@ -19,7 +19,7 @@ TOP = 50
 
 @dataclass(frozen=True, eq=False)
 class PartPrototypes:
-    """ "Is there a tail?": for each part the prototype whose strongest patches, one an image, lie on it most.
+    """For each part the prototype whose strongest patches, one an image, lie on it most: is there a tail?
 
     Attributes:
         part_names: of all parts, background first.
