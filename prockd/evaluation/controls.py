@@ -1,14 +1,16 @@
 """What knows no parts, beside every number: place in the frame, raw pixels, shuffled assignments."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.patches import pixel_patches, place_blocks, place_neighbours
+from prockd.evaluation.patches import cut_patches, pixel_patches, place_blocks, place_neighbours
 
 PLACE, NEAREST, PIXELS, SHUFFLED = "place in the image", "5 nearest places", "raw pixels", "shuffled"
 """Names of the controls in every table."""
@@ -78,6 +80,25 @@ def _pixel_chunks(images: PackedImages, grid: tuple[int, int]) -> Iterator[Float
     for start in range(0, len(images), _CHUNK):
         patches = pixel_patches(images.select(np.arange(start, min(start + _CHUNK, len(images)))), grid)
         yield patches.reshape(-1, patches.shape[2])
+
+
+def pixel_names(
+    clusters: MiniBatchKMeans, grid: tuple[int, int]
+) -> Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B N K"]]:
+    """How clusters of raw pixels name the patches of images in 0..1."""
+
+    def assign(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N K"]:
+        patches = cut_patches(images.contiguous().numpy(), grid)
+        named = torch.from_numpy(clusters.predict(patches.reshape(-1, patches.shape[2]))).long()
+        return F.one_hot(named, clusters.n_clusters).reshape(len(images), -1, clusters.n_clusters).half()
+
+    return assign
+
+
+def place_names(grid: tuple[int, int], count: int) -> Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B N K"]]:
+    """How blocks of the frame name the patches of images: always the same."""
+    named = F.one_hot(torch.from_numpy(place_blocks(grid, count)), count).half()
+    return lambda images: named.expand(len(images), -1, -1)
 
 
 def nearest_place_parts(

@@ -40,11 +40,6 @@ class PartAgreement:
         used = self.table[self.table.any(1)]
         return float((used[:, 0] > used[:, 1:].sum(1)).mean()) if len(used) else float("nan")
 
-    def row(self) -> dict[str, object]:
-        """The agreement as a row of a table."""
-        columns = {"part purity": self.purity, "NMI with parts": self.nmi, "NMI with place": self.nmi_place}
-        return {**columns, "commonest part": self.majority}
-
     def __repr__(self) -> str:
         place = "" if self.nmi_place is None else f" and with place {self.nmi_place:.3f}"
         return f"PartAgreement(purity {self.purity:.3f}, NMI {self.nmi:.3f}{place}, commonest part {self.majority:.3f})"

@@ -51,19 +51,18 @@ def pixel_patches(images: PackedImages, grid: tuple[int, int]) -> Float32[np.nda
 
     Where the grid does not divide the side, pixels are resampled by area to the next multiple of it.
     """
-    pixels, (h, w) = np.asarray(images.pixels), grid
-    M, C, H, W = pixels.shape
+    chunks = (np.asarray(images.pixels[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK))
+    return np.concatenate([cut_patches(pixels.astype(np.float32) / 255, grid) for pixels in chunks])
+
+
+def cut_patches(pixels: Float32[np.ndarray, "M C H W"], grid: tuple[int, int]) -> Float32[np.ndarray, "M N V"]:
+    """The values of each patch, row by row of the grid."""
+    (M, C, H, W), (h, w) = pixels.shape, grid
     check_grid((H, W), grid)
     p, q = -(-H // h), -(-W // w)  # rows and columns of pixels in a patch
-    down, across = overlap(H, h * p).astype(np.float32) / H, overlap(W, w * q).astype(np.float32) / W
-    patches = np.empty((M, h * w, C * p * q), np.float32)
-    for start in range(0, M, _CHUNK):
-        square = pixels[start : start + _CHUNK].astype(np.float32) / 255
-        if H % h or W % w:
-            square = down @ square @ across.T
-        cells = square.reshape(-1, C, h, p, w, q).transpose(0, 2, 4, 1, 3, 5)  # (m, h, w, C, p, q)
-        patches[start : start + _CHUNK] = cells.reshape(-1, h * w, C * p * q)
-    return patches
+    if H % h or W % w:
+        pixels = (overlap(H, h * p) / H).astype(np.float32) @ pixels @ (overlap(W, w * q) / W).astype(np.float32).T
+    return pixels.reshape(M, C, h, p, w, q).transpose(0, 2, 4, 1, 3, 5).reshape(M, h * w, -1)
 
 
 def place_blocks(grid: tuple[int, int], count: int) -> Int[np.ndarray, " N"]:
@@ -86,7 +85,8 @@ def overlap(length: int, count: int) -> Float64[np.ndarray, "count length"]:
     """How much of each pixel of a line lies in each of ``count`` equal pieces of it, in whole 1/count of a pixel."""
     pieces, pixels = np.arange(count + 1) * length, np.arange(length + 1) * count
     shared = np.minimum(pieces[1:, None], pixels[1:]) - np.maximum(pieces[:-1, None], pixels[:-1])
-    return np.clip(shared, 0.0, None)
+    clipped: np.ndarray = np.maximum(0.0, shared)
+    return clipped
 
 
 def check_grid(size: tuple[int, int], grid: tuple[int, int]) -> None:

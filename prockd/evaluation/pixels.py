@@ -33,13 +33,6 @@ class PixelAgreement:
     foreground_iou: float
     background_iou: float
 
-    def row(self) -> dict[str, object]:
-        """The agreement as a row of a table."""
-        return {
-            "NMI of all pixels": self.nmi, "ARI of all pixels": self.ari, "foreground IoU": self.foreground_iou,
-            "background IoU": self.background_iou,
-        }  # fmt: skip
-
 
 def pixel_agreement(
     assignments: Float[Tensor, "M N K"] | Int[np.ndarray, "M N"],
