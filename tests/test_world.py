@@ -135,7 +135,9 @@ def test_the_demo_writes_one_report_that_needs_no_network(tmp_path, monkeypatch)
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     kinds = [row["student learns from"] for row in results["students"]]
     assert kinds == ["labels alone", "labels + teacher", "(linear probe on the teacher)"]
-    assert [row["patches grouped by"] for row in results["parts"]] == ["prototypes", "shuffled", "raw pixels"]
+    assert [row["patches grouped by"] for row in results["parts"]] == [
+        "prototypes", "place in the image", "raw pixels", "shuffled", "5 nearest places",
+    ]  # fmt: skip
     assert "labels + teacher" in html
     assert (tmp_path / "demo" / "prototypes.safetensors").is_file()
 
