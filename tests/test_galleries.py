@@ -33,18 +33,18 @@ def test_where_parts_are_known_a_gallery_shows_the_clearest_prototype_of_each_pa
 
 def test_without_labels_the_clearest_come_first_and_what_keeps_to_the_border_last():
     M, N = 8, SIDE * SIDE
-    a = torch.full((M, N, 4), 0.01)
+    a = torch.full((M, N, 5), 0.01)
+    a[..., 3] = 0.02  # 3 is everywhere, 2 at the border, and 4 nowhere preferred
     middle, corner = 2 * SIDE + 2, 0
-    a[:, middle, 0] = a[:, middle + 1, 1] = a[:, corner, 2] = 0.9  # 2 is at the border, and 3 nowhere preferred
+    a[:, middle, 0] = a[:, middle + 1, 1] = a[:, corner, 2] = 0.9
     rng = np.random.default_rng(0)
     base = rng.normal(size=(4, 1, 16))
-    spread = np.array([1.0, 0.2, 0.0, 0.0])[:, None, None]  # 0 is muddled, 1 clear, 2 clearest
-    used, _, _ = strongest_patches(a)
-    vectors = (base + spread * rng.normal(size=(4, M, 16)))[used].astype(np.float32)
+    spread = np.array([1.0, 0.2, 0.0, 0.1])[:, None, None]  # 0 is muddled, 1 clear, 2 and 3 clearest
+    vectors = (base + spread * rng.normal(size=(4, M, 16))).astype(np.float32)
     images = pictures(M)
-    assert clearest_prototypes(vectors, a, images, (SIDE, SIDE)) == [1, 0, 2]
+    assert clearest_prototypes(vectors, a, images, (SIDE, SIDE)) == [1, 0, 2, 3]
     assert clearest_prototypes(vectors, a, images, (SIDE, SIDE), count=1) == [1]
-    assert set(clearest_prototypes(vectors[:, :1], a, images, (SIDE, SIDE))) == {0, 1, 2}, "one image has no cosines"
+    assert set(clearest_prototypes(vectors[:, :1], a, images, (SIDE, SIDE))) == {0, 1, 2, 3}, "one image has no cosines"
 
 
 def test_strongest_patches_are_one_an_image_and_leave_out_what_no_patch_prefers():

@@ -52,8 +52,8 @@ def clearest_prototypes(
     """Without any label: the prototypes whose strongest patches, one an image, are most alike, background last.
 
     Alike is the mean cosine, which SemanticLens calls clarity (arXiv 2501.05398). Sky and grass are the clearest of
-    all, so prototypes come first whose strongest patches keep away from the border of pictures, by the border prior of
-    :func:`prockd.prototypes.saliency.patch_saliency`.
+    all, so prototypes come first that at least twice as many patches prefer in the middle of pictures as along their
+    border, by the prior of :func:`prockd.prototypes.saliency.patch_saliency`.
 
     Args:
         vectors: the strongest patches of each of the U prototypes that some patch prefers.
@@ -62,12 +62,13 @@ def clearest_prototypes(
         grid: rows and columns of patches.
         count: prototypes, at most.
     """
-    used, image, patch = strongest_patches(assignments)
+    used = strongest_patches(assignments)[0]
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
     clarity = mean_cosine(unit) if unit.shape[1] > 1 else np.zeros(len(used))
-    zone = zones(images.pictured, grid)
-    inner, outer = ((zone[image, patch] == side).mean(1) / max((zone == side).mean(), 1e-9) for side in (INNER, OUTER))
-    order = np.lexsort((-clarity, inner <= outer))[:count]
+    zone, preferred = zones(images.pictured, grid), assignments.argmax(-1).cpu().numpy()
+    counts = [np.bincount(preferred[zone == side], minlength=assignments.shape[2])[used] for side in (INNER, OUTER)]
+    inner, outer = (number / max(1, (zone == side).sum()) for number, side in zip(counts, (INNER, OUTER), strict=True))
+    order = np.lexsort((-clarity, inner < 2 * outer))[:count]
     return [int(k) for k in used[order]]
 
 
