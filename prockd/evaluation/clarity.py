@@ -67,7 +67,7 @@ def _mean_cosine(unit: Float[np.ndarray, "K T E"]) -> Float[np.ndarray, " K"]:
 
 def strongest_vectors(
     bank: PrototypeBank, features: PatchFeatures, assignments: Float[Tensor, "M N K"], *, top: int = TOP
-) -> Float[np.ndarray, "K T E"]:
+) -> Float[np.ndarray, "used T E"]:
     """The strongest patches (u), one an image, of each prototype that some patch prefers."""
     used = np.flatnonzero(assignments.argmax(-1).flatten().bincount(minlength=assignments.shape[2]).cpu().numpy())
     patch, score = strongest(assignments)
@@ -92,7 +92,7 @@ def lives_in_one(
     """
     names, numbers = np.unique([str(owner) for owner in owners], return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"all images are of one group, {names[0]!r}: every prototype lives in it")
+        raise ValueError(f"all images are of one group, {str(names[0])!r}: every prototype lives in it")
     owner = np.repeat(numbers[:, None], assigned.shape[1], 1)
     table = contingency(assigned, owner, int(assigned.max()) + 1, len(names))
     table = table[table.any(1)]
