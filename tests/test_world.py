@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from prockd import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, Tea
 from prockd.cli import app
 from prockd.runs import RECIPES, World, open_world, task_settings, train_student
 from prockd.runs.demo import run_demo
+from prockd.runs.sets import farmyard_sets
 from prockd.settings import ConfigError, set_values
 
 
@@ -34,6 +36,16 @@ def test_no_set_of_the_world_shares_an_image_with_another(world):
     sets = [world.source, world.train, world.unlabelled, world.val, world.test]
     seen = [image.tobytes() for features in sets for image in np.asarray(features.images.pixels)]
     assert len(set(seen)) == len(seen)
+
+
+def test_the_form_of_the_settings_is_that_of_every_set():
+    config = task_settings("segmentation")
+    varied = replace(config, data=config.data.replace(form="varied", num_discover=3, num_val=3))
+    for name, images in farmyard_sets(varied).items():
+        assert images.form == "varied", name
+        assert images.fingerprint != farmyard_sets(config)[name].fingerprint
+    with pytest.raises(ConfigError, match=r"form = 'loose': choose one of 'framed', 'varied'"):
+        config.data.replace(form="loose")
 
 
 def test_unlabelled_and_source_images_carry_no_label(world):

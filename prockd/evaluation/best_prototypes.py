@@ -54,6 +54,23 @@ class PartPrototypes:
         """The prototypes that a gallery shows: one a part, in the order of the parts, none twice."""
         return list(dict.fromkeys(self.prototype[self.prototype >= 0].tolist()))
 
+    @property
+    def part(self) -> Int[np.ndarray, " K"]:
+        """(K,) what each prototype shows: the part that it shows best of all, else the one it shows most, 0 for none.
+
+        It shows a part where at least a quarter of its strongest patches lie on it.
+        """
+        shares = np.where(np.arange(len(self.share)) > 0, self.shares, 0.0)
+        most = np.where(shares.max(1) >= 0.25, shares.argmax(1), 0)
+        best = np.where(self.prototype == np.arange(len(shares))[:, None], shares, 0.0)
+        return np.where(best.any(1), best.argmax(1), most)
+
+    def told(self, prototype: int) -> list[str]:
+        """Words for what a prototype shows, such as "leg 92%": each part that it shows best of all, else its own."""
+        parts = np.flatnonzero(self.prototype == prototype).tolist() or [int(self.part[prototype])]
+        shares = self.shares[prototype]
+        return [f"{self.part_names[p]} {shares[p]:.0%}" if p else self.part_names[0] for p in parts]
+
     def by_part(self) -> dict[str, float | None]:
         """The best share of each part; None where the part is absent."""
         shares = zip(self.part_names[1:], self.share[1:].tolist(), strict=True)
@@ -91,7 +108,13 @@ def part_prototypes(
     Raises:
         ValueError: as :func:`agreement_with_controls`.
     """
-    on = _checked_on(images, grid, part_names, touch)
+    return prototypes_on(assignments, _checked_on(images, grid, part_names, touch), part_names, top=top)
+
+
+def prototypes_on(
+    assignments: Float[Tensor, "M N K"], on: Bool[np.ndarray, "M N P"], part_names: Sequence[str], *, top: int = TOP
+) -> PartPrototypes:
+    """:func:`part_prototypes` where it is known which parts each patch lies on."""
     assigned, K = assignments.argmax(-1).cpu().numpy(), assignments.shape[2]
     preferring = np.bincount(assigned.ravel(), minlength=K)[:, None]
     lying = np.stack([np.bincount(assigned[on[..., p]], minlength=K) for p in range(on.shape[2])], 1)  # (K, P)

@@ -15,7 +15,7 @@ def farmyard_sets(config: ExperimentConfig) -> dict[str, ImageDataset]:
     """Farmyard's target species for the task, and its source species to find prototypes on."""
     data, recipe = config.data, recipe_of(config.task.kind)
     size = (data.per_class or recipe.per_class) * len(Farmyard("target", "train", 1).species_names)
-    how: dict[str, Any] = dict(recipe.farmyard)
+    how: dict[str, Any] = {"form": data.form, **recipe.farmyard}
     source = {name: value for name, value in how.items() if name != "labels"}  # its labels are never read
     return {
         "train": Farmyard("target", "train", size, seed=data.seed, **how),
