@@ -10,12 +10,14 @@ from torch.nn import functional as F
 from prockd.datasets import Arrays, pack
 from prockd.datasets.transforms import to_unit
 from prockd.farmyard import Farmyard
-from prockd.teachers.features import VIEWS, PatchFeatures, as_view, extract, fuse_layers
+from prockd.teachers.features import PatchFeatures, extract, fuse_layers
+from prockd.teachers.passes import VIEWS, as_view
 from prockd.teachers.teacher import Teacher
 
 
 def read(teacher, images, tmp_path, **options) -> PatchFeatures:
-    return extract(teacher, images, root=tmp_path, device="cpu", progress=False, **options)
+    """In full precision, so that what is read can be compared with what the teacher says when it is asked directly."""
+    return extract(teacher, images, root=tmp_path, device="cpu", progress=False, **{"precision": "fp32"} | options)
 
 
 def say(teacher, packed, *, mirrored: bool = False) -> list[np.ndarray]:
@@ -160,7 +162,7 @@ def test_extraction_leaves_the_random_numbers_that_follow_alone(teacher, packed,
 
 def test_a_teacher_on_the_cpu_is_moved_for_the_passes_and_comes_back(teacher, packed, features, tmp_path):
     with fake_device() as away, accelerator(away):
-        moved = extract(teacher, packed, root=tmp_path, progress=False)
+        moved = extract(teacher, packed, precision="fp32", root=tmp_path, progress=False)
         assert {p.device.type for p in teacher.parameters()} == {"cpu"}
     for a, b in zip(moved.maps, features.maps, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3, rtol=2e-3)
