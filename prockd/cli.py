@@ -126,7 +126,7 @@ def extract(
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pass the images that prototypes are found on through the teacher once; discover and distill then read the cache."""
+    """Pass the images that prototypes are found on through the teacher; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
     own = read_settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)

@@ -81,7 +81,9 @@ def test_a_bank_of_another_space_is_refused_and_has_an_entry_of_its_own(passing,
             getattr(bank.fuse, changed)[3] += 0.5
     else:
         setattr(bank, changed, True if changed == "rectify" else "")
-    with pytest.raises(ValueError, match=rf"space {embedded.space[:8]}, but the bank's is {bank.space[:8]}: embed them"):
+    with pytest.raises(
+        ValueError, match=rf"space {embedded.space[:8]}, but the bank's is {bank.space[:8]}: embed them"
+    ):
         bank.assignments(embedded)
     bank.check(passing(bank))
     assert len(entries(tmp_path)) == 2

@@ -368,15 +368,16 @@ def test_embedded_features_are_refused_where_the_maps_themselves_are_needed(feat
     embedded = embed_features(fresh_bank(), features)
     needy = [(fresh_bank(), {"hint_weight": 1.0}), (fresh_bank(), {"train_bank": True})]
     needy += [(None, {"assignment_weight": 0.0, "feature_weight": 0.0, "teacher_branch_weight": 0.0})]
+    message = r"embedded features are of use to their frozen bank only.*pk\.extract"
     for bank, changes in needy:
+        config = BASE.replace(unlabelled_batch=2, **changes)
         for first in (features, embedded):
-            with pytest.raises(ValueError, match=r"embedded features are of use to their frozen bank only.*pk\.extract"):
-                config = BASE.replace(unlabelled_batch=2, **changes)
+            with pytest.raises(ValueError, match=message):
                 run(made(bank), features.images, config, features=first, unlabelled=embedded)
     other = fresh_bank()
     with torch.no_grad():
         other.fuse.bias[0] += 1
-    with pytest.raises(ValueError, match="embedded in space .* embed them with this bank"):
+    with pytest.raises(ValueError, match=r"embedded in space .* embed them with this bank"):
         run(made(other), features.images, BASE, features=embedded)
     with pytest.raises(ValueError, match="teacher features belong to other images"):
         run(made(fresh_bank()), features.images, BASE, features=embedded.select([0, 1]))
