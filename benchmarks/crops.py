@@ -1,4 +1,4 @@
-"""What is lost between a teacher's own pass and what is stored: by replaying crops on maps, by fewer bits and directions.
+"""What is lost between a teacher's own pass and what is stored: by replaying crops, in fewer bits, in fewer directions.
 
     python benchmarks/crops.py [teacher.safetensors]     # writes results/crops.md, about ten minutes on a CPU
 
