@@ -50,3 +50,8 @@ def test_prototypes_that_live_in_one_group_are_counted():
     assert lives_in_one(assigned, np.arange(4)) == 0
     with pytest.raises(ValueError, match="all images are of one group, 'cow'"):
         lives_in_one(assigned, ["cow"] * 4)
+
+
+def test_only_the_patches_that_are_asked_count():
+    assigned, asked = np.array([[0, 1], [0, 1]]), np.array([[True, False], [True, True]])
+    assert lives_in_one(assigned, ["cow", "goat"], asked) == 0.5
