@@ -118,7 +118,8 @@ def features(teacher: "Teacher", packed: "PackedImages", tmp_path_factory: pytes
     """Both views of the packed images: 8x8 patches of 8 + 16 + 24 values."""
     from prockd.teachers.features import extract
 
-    return extract(teacher, packed, device="cpu", root=tmp_path_factory.mktemp("features"), progress=False)
+    how = {"precision": "fp32", "device": "cpu", "progress": False}  # the same numbers on every machine
+    return extract(teacher, packed, root=tmp_path_factory.mktemp("features"), **how)
 
 
 @pytest.fixture

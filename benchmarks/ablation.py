@@ -121,13 +121,13 @@ def run(arm: Arm, labels: int, seed: int) -> dict[str, Any]:
 
 
 @functools.cache
-def teacher_of(kind: str, image_px: int = 96) -> Any:
-    """The Farmyard teacher, or the same network with random weights."""
+def teacher_of(kind: str, image_px: int = 0) -> Any:
+    """The Farmyard teacher at its own size or another one, or the same network with random weights."""
     import torch
 
     from prockd.teachers.teacher import Teacher
 
-    teacher = Teacher("farmyard", image_px=image_px)
+    teacher = Teacher("farmyard", image_px=image_px or None)
     if kind == "random":
         torch.manual_seed(0)
         for module in teacher.backbone.modules():
@@ -312,8 +312,9 @@ def parts_told() -> dict[str, tuple[float, float]]:
     path = RUNS / "parts.json"
     if not path.exists():
         world = world_of("farmyard", 0)
-        assignments = banks("farmyard", "learned").assignments(world.test)
-        found = agreement_with_controls(assignments, world.test.images, world.test.grid, len(PARTS))
+        bank = banks("farmyard", "learned")
+        test = world.embedded("test", bank)
+        found = agreement_with_controls(bank.assignments(test), test.images, test.grid, len(PARTS))
         rows = {name: (a.purity, a.nmi) for name, a in found.items()}
         rows["always the commonest part"] = (found["prototypes"].majority, 0.0)
         path.write_text(json.dumps(rows))

@@ -1,14 +1,16 @@
 """Ratios, each measured in one run: a distillation step over a plain step, extract() over the bare timm forward.
 
-    python benchmarks/speed.py     # writes results/speed.md
+    python benchmarks/speed.py [teacher.safetensors]     # writes results/speed.md
 
 Times are CPU time of one thread, so that other work on the machine does not count.
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ SHORT, LONG = 5, 30
 """Steps of two runs: their difference leaves out what happens once, such as embedding the cache."""
 
 
+def farmyard_teacher() -> pk.Teacher:
+    """The one that ships, or that of a file."""
+    return pk.Teacher("farmyard", weights=sys.argv[1] if sys.argv[1:] else None)
+
+
 def cpu_seconds(work: Callable[[], object]) -> float:
     """CPU time of a call."""
     began = time.process_time()
@@ -32,7 +39,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def steps_of(rounds: int = 5) -> dict[str, float]:
     """Milliseconds of a step of each kind of student: medians of interleaved rounds."""
-    teacher = pk.Teacher("farmyard")
+    teacher = farmyard_teacher()
     world = open_world(teacher=teacher, num_discover=200, num_unlabelled=10, num_val=10, num_test=10, progress=False)
     discovery, augment, best = pk.best()
     bank = pk.discover(world.source, config=discovery.replace(steps=10), progress=False)
@@ -53,23 +60,35 @@ def steps_of(rounds: int = 5) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def extraction(count: int = 384, rounds: int = 3) -> tuple[float, float]:
-    """Images a second of the bare backbone and of extract(), which also reads and writes; medians."""
-    teacher = pk.Teacher("farmyard")
-    images = pk.pack(pk.Farmyard("target", "test", count), 96, progress=False)
-    batch = to_unit(torch.from_numpy(images.pixels[:64].copy()))
+def extraction(count: int = 192, rounds: int = 3) -> dict[str, float]:
+    """Images a second of the bare backbone and of what keeps features, in one view; medians of interleaved rounds."""
+    teacher = farmyard_teacher()
+    images = pk.pack(pk.Farmyard("target", "val", count, image_px=teacher.image_px), teacher.image_px, progress=False)
+    batch = to_unit(torch.from_numpy(images.pixels[:16].copy())).contiguous(memory_format=torch.channels_last)
+    bank = pk.PrototypeBank(48, sum(teacher.widths), 96)
 
     def bare() -> None:
         with torch.no_grad():
             for _ in range(count // len(batch)):
                 teacher.backbone.forward_intermediates(batch, indices=list(teacher.layers), intermediates_only=True)
 
-    def whole() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            pk.extract(teacher, images, views=("plain",), root=Path(folder), progress=False)
+    def kept(keep: Callable[..., object], **how: Any) -> Callable[[], object]:
+        def run() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                keep(teacher, images, views=("plain",), root=Path(folder), progress=False, **how)
 
-    rates = [(count / cpu_seconds(bare), count / cpu_seconds(whole)) for _ in range(rounds)]
-    return statistics.median(r for r, _ in rates), statistics.median(r for _, r in rates)
+        return run
+
+    works = {"bare timm forward, fp32, 16 a batch": bare}
+    works |= {f"`extract()`, {p}, {n} a batch": kept(pk.extract, precision=p, batch_size=n)
+              for p, n in (("fp32", 64), ("fp32", 16), ("bf16", 64), ("bf16", 16))}  # fmt: skip
+    works["`extract_compact()`, bf16"] = kept(pk.extract_compact, precision="bf16")
+    works["`embed_features()`, bf16"] = kept(partial(pk.embed_features, bank), precision="bf16")
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            rates[name].append(count / cpu_seconds(work))
+    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def main() -> None:
@@ -77,12 +96,15 @@ def main() -> None:
     torch.set_num_threads(1)
     steps = steps_of()
     plain = steps["labels alone"]
-    bare, whole = extraction()
-    lines = ["# Speed, as ratios", "", "Made by `python benchmarks/speed.py`: CPU time of one thread, one run.", ""]
+    rates = extraction()
+    bare = next(iter(rates.values()))
+    lines = ["# Speed, as ratios", "", "Made by `python benchmarks/speed.py`: CPU time of one thread, one run."]
+    lines += [f"{farmyard_teacher()}.", ""]
     lines += ["| a step of 48 images, default student | ms | over labels alone (aim 1.25) |", "|---|---|---|"]
     lines += [f"| {name} | {ms:.0f} | {ms / plain:.2f} |" for name, ms in steps.items()]
     lines += ["", "| images through the teacher | images/s | over the bare forward (floor 0.90) |", "|---|---|---|"]
-    lines += [f"| bare timm forward | {bare:.0f} | 1.00 |", f"| `extract()` | {whole:.0f} | {whole / bare:.2f} |", ""]
+    lines += [f"| {name} | {rate:.0f} | {rate / bare:.2f} |" for name, rate in rates.items()]
+    lines += ["", "`extract_compact()` passes 48 images twice, which here is a quarter of them.", ""]
     RESULTS.write_text("\n".join(lines))
     print("\n".join(lines))
 

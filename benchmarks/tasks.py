@@ -96,7 +96,7 @@ def farmyard(teacher: str, seed: int, *, task: str, per_class: int, num_unlabell
 
     recipe = RECIPES[task]
     world = open_world(
-        task=task, teacher=teacher_of("farmyard" if teacher == "trained" else teacher, recipe.teacher_px or 96),
+        task=task, teacher=teacher_of("farmyard" if teacher == "trained" else teacher, recipe.teacher_px),
         per_class=per_class, num_discover=400, num_unlabelled=num_unlabelled, num_val=10, num_test=500, seed=seed,
         progress=False,
     )  # fmt: skip
@@ -297,8 +297,9 @@ def run(problem: Problem, arm: Arm, seed: int, steps: int | None = None) -> dict
         "steps": config.steps, "images_a_step": config.batch_size + config.unlabelled_batch, "lr": config.lr,
         "label_free_steps": config.label_free_steps, "parameters": student.plain_parameters,
         "extra_parameters": student.extra_parameters, "teacher_parameters": teacher_size,
-        "labelled": len(world.train), "unlabelled": len(world.unlabelled) if config.unlabelled_batch else 0,
-        "test": len(world.test), "image_px": student.image_px,
+        "labelled": len(world.images("train")),
+        "unlabelled": len(world.images("unlabelled")) if config.unlabelled_batch else 0,
+        "test": len(world.images("test")), "image_px": student.image_px,
         "final": {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")},
     }  # fmt: skip
 

@@ -30,12 +30,16 @@ from .farmyard import Farmyard as Farmyard
 from .prototypes.bank import PrototypeBank as PrototypeBank
 from .prototypes.bank import nearest_patches as nearest_patches
 from .prototypes.discovery import discover as discover
+from .prototypes.embedding import embed_features as embed_features
 from .settings.method import DiscoverConfig as DiscoverConfig
 from .settings.method import DistillConfig as DistillConfig
 from .settings.method import FeatureAugmentationConfig as FeatureAugmentationConfig
 from .settings.method import best as best
 from .settings.method import paper as paper
 from .students.student import Student as Student
+from .teachers.compact import CompactFeatures as CompactFeatures
+from .teachers.compact import extract_compact as extract_compact
+from .teachers.embedded import EmbeddedFeatures as EmbeddedFeatures
 from .teachers.features import PatchFeatures as PatchFeatures
 from .teachers.features import extract as extract
 from .teachers.teacher import Teacher as Teacher

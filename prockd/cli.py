@@ -126,16 +126,12 @@ def extract(
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pass every image through the teacher once; discover and distill then read the cache."""
+    """Pass the images that prototypes are found on through the teacher; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
     own = read_settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
-    sets = {"prototypes": world.source, "labelled": world.train}
-    if own.distill.unlabelled_batch:
-        sets["unlabelled"] = world.unlabelled
-    for name, features in sets.items():
-        typer.echo(f"{name:<11} {features!r}")
+    typer.echo(repr(world.source))
 
 
 @app.command(

@@ -47,6 +47,13 @@ def on_device(device: torch.device, *modules: nn.Module) -> Iterator[None]:
             part.to(home)
 
 
+def fastest_precision(device: torch.device) -> str:
+    """What a frozen network computes fastest in and nearly as exactly: bf16 on a CPU that can (benchmarks/speed.py)."""
+    # torch has no public name for what the CPU can; where a version lacks these, fp32 is right, only slower
+    tells = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16" if device.type == "cpu" and any(tell is not None and tell() for tell in tells) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Passes inside compute in "bf16" or "fp16"; with "fp32" or "no" as they are."""
     kind = PRECISIONS.get(precision, torch.float32)

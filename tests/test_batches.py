@@ -12,7 +12,7 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.teachers.features import PatchFeatures, fuse_layers
-from prockd.training.batches import Source, embed_all, shuffled
+from prockd.training.batches import Source, shuffled
 
 TASK = Classification(2, ("upright", "level"))
 
@@ -74,14 +74,6 @@ def test_crops_of_embedded_features_are_of_the_same_place_too(smooth):
     torch.testing.assert_close(batches[0].teacher, batches[1].teacher, atol=2e-3, rtol=0)
     expected = F.normalize(F.adaptive_avg_pool2d(batches[0].images, student.grid), dim=1)
     assert (F.normalize(batches[0].teacher, dim=1) * expected).sum(1).min() > 0.98
-
-
-def test_embedded_features_are_those_of_the_bank_for_both_views(features, bank):
-    embedded = embed_all(bank, features, chunk=5)
-    assert embedded.shape == (12, 2, 16, 8, 8)
-    with torch.no_grad():
-        u = bank.embed(features.fused([7], view="mirrored"))[0]
-    np.testing.assert_allclose(embedded[7, 1].reshape(16, -1).T, u, atol=5e-3, rtol=5e-3)
 
 
 def test_a_crop_of_everything_without_mirroring_is_the_image_itself(packed):

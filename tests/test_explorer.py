@@ -105,7 +105,9 @@ def test_of_two_million_patches_only_those_that_are_shown_are_read(bank, feature
     ids = tuple(f"farm/{i:06d}" for i in range(M))
     images = PackedImages(pixels, np.zeros(M, np.int64), ids, CLASSES, "many", masks)
     read, fused = [], PatchFeatures.fused
-    monkeypatch.setattr(PatchFeatures, "fused", lambda self, indices: read.extend(indices) or fused(self, indices))
+    monkeypatch.setattr(
+        PatchFeatures, "fused", lambda self, indices, view: read.extend(indices) or fused(self, indices, view)
+    )
     explorer = PrototypeExplorer(bank, replace(features, images=images, maps=(maps,)), part_names=PART_NAMES)
     assert M * N == 2_000_000
     assert len(read) == len(set(read)) == 1600

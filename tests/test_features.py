@@ -10,12 +10,14 @@ from torch.nn import functional as F
 from prockd.datasets import Arrays, pack
 from prockd.datasets.transforms import to_unit
 from prockd.farmyard import Farmyard
-from prockd.teachers.features import VIEWS, PatchFeatures, as_view, extract, fuse_layers
+from prockd.teachers.features import PatchFeatures, extract, extract_pooled, fuse_layers
+from prockd.teachers.passes import VIEWS, as_view
 from prockd.teachers.teacher import Teacher
 
 
 def read(teacher, images, tmp_path, **options) -> PatchFeatures:
-    return extract(teacher, images, root=tmp_path, device="cpu", progress=False, **options)
+    """In full precision, so that what is read can be compared with what the teacher says when it is asked directly."""
+    return extract(teacher, images, root=tmp_path, device="cpu", progress=False, **{"precision": "fp32"} | options)
 
 
 def say(teacher, packed, *, mirrored: bool = False) -> list[np.ndarray]:
@@ -160,7 +162,7 @@ def test_extraction_leaves_the_random_numbers_that_follow_alone(teacher, packed,
 
 def test_a_teacher_on_the_cpu_is_moved_for_the_passes_and_comes_back(teacher, packed, features, tmp_path):
     with fake_device() as away, accelerator(away):
-        moved = extract(teacher, packed, root=tmp_path, progress=False)
+        moved = extract(teacher, packed, precision="fp32", root=tmp_path, progress=False)
         assert {p.device.type for p in teacher.parameters()} == {"cpu"}
     for a, b in zip(moved.maps, features.maps, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3, rtol=2e-3)
@@ -291,6 +293,21 @@ def test_each_fused_layer_points_where_the_teacher_said(features):
 def test_a_layer_of_large_values_does_not_drown_the_others():
     small, large = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
     torch.testing.assert_close(fuse_layers([small, large], (4, 4)), fuse_layers([small, 1e4 * large], (4, 4)))
+
+
+def test_pooled_features_join_the_mean_of_every_layer_however_they_are_made(teacher, packed, features, tmp_path):
+    joined = features.pooled()
+    assert joined.shape == (12, 8 + 16 + 24)
+    np.testing.assert_allclose(joined[3, 8:24], features.maps[1][3, 0].astype(np.float64).mean((1, 2)), rtol=1e-4)
+    alone = extract_pooled(teacher, packed, precision="fp32", device="cpu", root=tmp_path, progress=False)
+    np.testing.assert_allclose(alone, joined, atol=2e-3, rtol=2e-3)
+    assert entries(tmp_path) == []
+
+
+def test_maps_of_some_layers_may_be_read_alone_in_any_view(features):
+    (last,) = features.layer_maps([5, 2], np.array([1, 0]), slice(-1, None))
+    np.testing.assert_array_equal(last[0], features.maps[2][5, 1].astype(np.float32))
+    np.testing.assert_array_equal(last[1], features.maps[2][2, 0].astype(np.float32))
 
 
 def test_select_keeps_images_labels_and_maps_together(features):

@@ -39,6 +39,7 @@ from prockd.datasets import Arrays, pack
 from prockd.evaluation.scores import evaluate
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover
+from prockd.prototypes.embedding import embed_features
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
 from prockd.tasks import Segmentation
@@ -337,16 +338,51 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_teacher_in_place_of_features_is_extracted_with_the_unlabelled_images(
-    teacher, stripes, packed, features, fresh_bank, cache
+@pytest.mark.parametrize("wants_maps", [False, True])
+def test_a_teacher_in_place_of_features_keeps_what_training_reads_and_no_more(
+    teacher, stripes, packed, fresh_bank, cache, wants_maps
 ):
-    config, ends = BASE.replace(unlabelled_batch=3), []
-    for given in ({"features": features, "unlabelled": features}, {"features": teacher, "unlabelled": stripes}):
+    config, ends = BASE.replace(unlabelled_batch=3, hint_weight=float(wants_maps)), []
+    keep = partial(embed_features, fresh_bank()) if not wants_maps else extract
+    stored = keep(teacher, packed, progress=False)
+    for given in ({"features": stored, "unlabelled": stored}, {"features": teacher, "unlabelled": stripes}):
         student = made(fresh_bank())
         run(student, stripes if given["features"] is teacher else packed, config, **given)
         ends.append(copy_of(student))
     assert differing(*ends) == []
-    assert len(list((cache / "features").iterdir())) == 1
+    kept = {path.name: len(list(path.iterdir())) for path in cache.iterdir() if path.name != "images"}
+    assert kept == ({"features": 1, "embedded": 1} if wants_maps else {"embedded": 1})
+
+
+def test_embedded_features_train_the_student_that_their_maps_train(features, fresh_bank):
+    config, ends = BASE.replace(unlabelled_batch=3), []
+    embedded = embed_features(fresh_bank(), features)
+    for given in (features, embedded):
+        student = made(fresh_bank())
+        run(student, features.images, config, features=given, unlabelled=given.select(np.arange(7)))
+        ends.append(copy_of(student))
+    assert differing(*ends) == []
+
+
+def test_embedded_features_are_refused_where_the_maps_themselves_are_needed(features, fresh_bank):
+    embedded = embed_features(fresh_bank(), features)
+    needy = [(fresh_bank(), {"hint_weight": 1.0}), (fresh_bank(), {"train_bank": True})]
+    needy += [(None, {"assignment_weight": 0.0, "feature_weight": 0.0, "teacher_branch_weight": 0.0})]
+    message = r"embedded features are of use to their frozen bank only.*pk\.extract"
+    for bank, changes in needy:
+        config = BASE.replace(unlabelled_batch=2, **changes)
+        for first in (features, embedded):
+            with pytest.raises(ValueError, match=message):
+                run(made(bank), features.images, config, features=first, unlabelled=embedded)
+    other = fresh_bank()
+    with torch.no_grad():
+        other.fuse.bias[0] += 1
+    with pytest.raises(ValueError, match=r"embedded in space .* embed them with this bank"):
+        run(made(other), features.images, BASE, features=embedded)
+    with pytest.raises(ValueError, match="teacher features belong to other images"):
+        run(made(fresh_bank()), features.images, BASE, features=embedded.select([0, 1]))
+    with pytest.raises(ValueError, match="store='none' keeps no features"):
+        run(made(fresh_bank()), features.images, BASE.replace(store="none"), features=embedded)
 
 
 def test_with_no_store_the_teacher_sees_every_crop_and_nothing_is_cached(teacher, packed, fresh_bank, cache):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from fake_device import fake_device
 
-from prockd.evaluation.probe import linear_probe, pooled
+from prockd.evaluation.probe import linear_probe
 
 
 def clouds(count: int, *, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,12 +38,6 @@ def test_the_strength_of_a_probe_is_chosen_on_its_training_images_alone():
     first, second = test[0][:75], test[0][75:]
     halves = [linear_probe(*train, half, test[1][i : i + 75]) for half, i in ((first, 0), (second, 75))]
     assert np.mean(halves) == pytest.approx(accuracy)  # it would not be if the test images had a say
-
-
-def test_pooled_joins_the_mean_of_every_layer(features):
-    joined = pooled(features, view="mirrored")
-    assert joined.shape == (12, 8 + 16 + 24)
-    np.testing.assert_allclose(joined[3, 8:24], features.maps[1][3, 1].astype(np.float64).mean((1, 2)), rtol=1e-4)
 
 
 def test_features_and_labels_may_be_tensors_of_another_device():

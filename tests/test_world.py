@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from prockd import DiscoverConfig, DistillConfig, FeatureAugmentationConfig, Teacher, discover
 from prockd.cli import app
+from prockd.prototypes.bank import PrototypeBank
 from prockd.runs import RECIPES, World, open_world, task_settings, train_student
 from prockd.runs.demo import run_demo
 from prockd.runs.sets import farmyard_sets
@@ -118,6 +119,94 @@ def test_a_student_can_start_from_another_ones_backbone(world, bank):
     assert all(same)
     assert history.scores is not None
     assert history.scores.augmented is not None
+
+
+def kept(folder) -> dict[str, int]:
+    """How many entries of each kind a cache holds."""
+    return {path.name: len(list(path.iterdir())) for path in folder.iterdir()}
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch) -> World:
+    """A world of which nothing is cached, and whose teacher's size is not the usual one."""
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))
+    teacher = Teacher("farmyard", image_px=64)
+    sizes = {"per_class": 2, "num_discover": 24, "num_unlabelled": 8, "num_val": 6, "num_test": 10}
+    return open_world(teacher=teacher, progress=False, **sizes)
+
+
+def found(world: World, **changes) -> PrototypeBank:
+    config = DiscoverConfig(num_prototypes=8, embed_dim=16, steps=1, max_patches=500).replace(**changes)
+    return discover(world.source, config=config, progress=False)
+
+
+def test_nothing_on_the_way_from_images_to_scores_keeps_a_raw_map(fresh, tmp_path):
+    bank = found(fresh)
+    config = DistillConfig(steps=1, batch_size=8, unlabelled_batch=4)
+    train_student(fresh, bank, None, config)
+    bank.assignments(fresh.embedded("test", bank))
+    assert 0 <= fresh.probe() <= 1
+    assert kept(tmp_path) == {"images": 4, "compact": 1, "embedded": 3}  # "val" was not asked for
+
+
+def test_raw_maps_are_kept_of_what_needs_them_alone(fresh, tmp_path):
+    bank = found(fresh)
+    train_student(fresh, bank, None, DistillConfig(steps=1, batch_size=8, hint_weight=1.0), on="val")
+    train_student(fresh, bank, None, DistillConfig(steps=1, batch_size=8, train_bank=True), on="val")
+    train_student(fresh, None, None, DistillConfig(steps=1, batch_size=8, assignment_weight=0.0, feature_weight=0.0))
+    assert kept(tmp_path)["features"] == 1
+    assert len(fresh.look("test", 3)) == 3
+    assert kept(tmp_path)["features"] == 2
+
+
+def test_the_images_are_drawn_at_the_size_the_teacher_sees(fresh):
+    assert {fresh.images(name).image_px for name in fresh.sets} == {64}
+    assert fresh.sets["train"].image_px == 64
+    assert fresh.source.grid == fresh.teacher.grid == (8, 8)
+    alone = open_world(task_settings("classification", teacher="none"), progress=False)
+    assert alone.sets["train"].image_px == alone.config.student.image_px == 96
+
+
+def test_another_bank_of_the_same_space_reads_what_the_first_one_left(fresh, tmp_path, monkeypatch):
+    first, second, third = found(fresh), found(fresh, num_prototypes=5), found(fresh, embed_dim=12)
+    fresh.embedded("train", first)
+    monkeypatch.setattr(Teacher, "forward", lambda self, images: pytest.fail("the teacher ran again"))
+    assert fresh.embedded("train", second) is fresh.embedded("train", first)
+    with pytest.raises(pytest.fail.Exception, match="the teacher ran again"):
+        fresh.embedded("train", third)
+
+
+def test_fewer_labels_read_the_rows_that_more_labels_left(fresh, monkeypatch):
+    bank = found(fresh)
+    whole = fresh.embedded("train", bank)
+    monkeypatch.setattr(Teacher, "forward", lambda self, images: pytest.fail("the teacher ran again"))
+    one = fresh.few(1)
+    part = one.embedded("train", bank)
+    assert part.maps is whole.maps
+    assert part.images.ids == one.images("train").ids
+    rows = [whole.images.ids.index(name) for name in part.images.ids]
+    np.testing.assert_array_equal(part.embedded(range(10)), whole.embedded(rows))
+    assert one.source is fresh.source
+
+
+def test_a_probe_reads_the_same_means_whatever_is_there(fresh):
+    bank = found(fresh)
+    before = fresh.pooled("train")
+    fresh.embedded("train", bank)
+    np.testing.assert_allclose(fresh.pooled("train"), before, atol=1e-6)
+    fresh.features("train")
+    np.testing.assert_allclose(fresh.pooled("train"), before, atol=2e-3, rtol=2e-3)
+
+
+def test_images_that_serve_for_all_pass_the_teacher_once_a_view(fresh, packed, monkeypatch):
+    config = set_values(task_settings(), ["data.path=ignored"])
+    own = World(config, {"train": packed, "test": packed}, teacher=fresh.teacher, progress=False)
+    bank = found(own)
+    monkeypatch.setattr(Teacher, "forward", lambda self, images: pytest.fail("the teacher ran again"))
+    embedded = own.embedded("unlabelled", bank)
+    assert embedded is own.embedded("train", bank) is own.embedded("source", bank)
+    assert embedded.views == ("plain", "mirrored", "recoloured")
+    assert own.pooled("train").shape == (12, 608)
 
 
 def test_the_student_has_at_most_a_tenth_of_the_teachers_parameters(world, bank):

@@ -4,13 +4,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
 from prockd.evaluation.best_prototypes import TOP, strongest
 from prockd.evaluation.parts import contingency
 from prockd.prototypes.bank import PrototypeBank
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 
 LIVES = 0.8
@@ -77,31 +78,40 @@ def strongest_patches(
 
 
 def strongest_vectors(
-    bank: PrototypeBank, features: PatchFeatures, assignments: Float[Tensor, "M N K"], *, top: int = TOP
+    bank: PrototypeBank,
+    features: PatchFeatures | EmbeddedFeatures,
+    assignments: Float[Tensor, "M N K"],
+    *,
+    top: int = TOP,
 ) -> Float[np.ndarray, "U T E"]:
     """The strongest patches (u), one an image, of each prototype that some patch prefers."""
     _, image, patch = strongest_patches(assignments, top=top)
     vectors = np.empty((*image.shape, bank.embed_dim), np.float32)
     for start in range(0, len(features), 64):
         rows = np.arange(start, min(start + 64, len(features)))
-        u = bank.embed(features.fused(rows)).detach().cpu().numpy()
+        u = bank.read(features, rows).detach().cpu().numpy()
         now = (image >= start) & (image <= rows[-1])
         vectors[now] = u[image[now] - start, patch[now]]
     return vectors
 
 
 def lives_in_one(
-    assigned: Int[np.ndarray, "M N"], owners: Sequence[Hashable] | np.ndarray, *, share: float = LIVES
+    assigned: Int[np.ndarray, "M N"],
+    owners: Sequence[Hashable] | np.ndarray,
+    asked: Bool[np.ndarray, "M N"] | None = None,
+    *,
+    share: float = LIVES,
 ) -> float:
     """Share of the prototypes that some patch prefers with more than ``share`` of their patches in images of one owner.
 
-    Owners are one an image: its number to ask for single images, or its group, such as the video that it is of.
-    ValueError where all have one owner.
+    Owners are one an image: its number to ask for single images, or its group, such as the video that it is of. Only
+    patches that are ``asked`` count. ValueError where all images have one owner.
     """
     names, numbers = np.unique([str(owner) for owner in owners], return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"all images are of one group, {names[0]!r}: every prototype lives in it")
+        raise ValueError(f"all images are of one group, {str(names[0])!r}: every prototype lives in it")
     owner = np.repeat(numbers[:, None], assigned.shape[1], 1)
-    table = contingency(assigned, owner, int(assigned.max()) + 1, len(names))
+    asked = np.ones(assigned.shape, bool) if asked is None else asked
+    table = contingency(assigned[asked], owner[asked], int(assigned.max()) + 1, len(names))
     table = table[table.any(1)]
     return float((table.max(1) > share * table.sum(1)).mean())

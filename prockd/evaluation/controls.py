@@ -10,7 +10,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.patches import cut_patches, pixel_patches, place_blocks, place_neighbours
+from prockd.evaluation.patches import cut_patches, nearest_places, pixel_patches, place_blocks
 
 PLACE, NEAREST, PIXELS, SHUFFLED = "place in the image", "5 nearest places", "raw pixels", "shuffled"
 """Names of the controls in every table."""
@@ -102,20 +102,22 @@ def place_names(grid: tuple[int, int], count: int) -> Callable[[Float[Tensor, "B
 
 
 def nearest_place_parts(
-    parts: Int[np.ndarray, "M N"], grid: tuple[int, int], num_parts: int, *, seed: int = 0
+    parts: Int[np.ndarray, "M N"], grid: tuple[int, int], num_parts: int, *, count: int = 5, seed: int = 0
 ) -> Int[np.ndarray, "M N"]:
     """The part that place alone tells of each patch: 5 nearest neighbours on x and y, among the other half's patches.
 
-    All images share one grid, so that thousands of patches are equally near: all foreground patches of the five nearest
-    places vote. ValueError for a single image, which has no other half.
+    All images share one grid, so that many foreground patches are equally near, at the same place: they all vote. Where
+    there are fewer than ``count``, the next places join until there are. ValueError for a single image, which has no
+    other half.
     """
-    M = len(parts)
+    M, N = parts.shape
     if M < 2:
         raise ValueError("one image has no other half to learn places from: give at least 2 images")
-    half, near = np.random.default_rng(seed).permutation(M) % 2, place_neighbours(grid)
+    half, near = np.random.default_rng(seed).permutation(M) % 2, nearest_places(grid)
     told = np.empty_like(parts)
     for side in (0, 1):
         votes = np.stack([(parts[half != side] == part).sum(0) for part in range(1, num_parts)], 1)  # (N, P - 1)
-        # A place where the other half shows no part takes the commonest: a vote far below one there and nowhere else.
-        told[half == side] = (votes[near].sum(1) + votes.sum(0) / (1 + votes.sum())).argmax(1) + 1
+        voters = votes.sum(1)[near].cumsum(1)  # (N, N) as more and more places vote
+        enough = (voters < min(count, voters[0, -1])).sum(1)  # the last place that is needed
+        told[half == side] = votes[near].cumsum(1)[np.arange(N), enough].argmax(1) + 1
     return told

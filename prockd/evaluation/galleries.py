@@ -12,12 +12,13 @@ from prockd.evaluation.clarity import mean_cosine, strongest_patches, strongest_
 from prockd.farmyard import PARTS
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.saliency import INNER, OUTER, zones
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 
 
 def gallery_prototypes(
     bank: PrototypeBank,
-    features: PatchFeatures,
+    features: PatchFeatures | EmbeddedFeatures,
     assignments: Float[Tensor, "M N K"],
     *,
     part_names: Sequence[str] | None = None,

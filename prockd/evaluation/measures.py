@@ -30,6 +30,7 @@ from prockd.evaluation.pixels import pixel_agreement
 from prockd.evaluation.points import point_patches
 from prockd.evaluation.stability import consistency, matched_share, near_points, stability
 from prockd.prototypes.bank import PrototypeBank
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
 
@@ -38,13 +39,13 @@ class Measured(NamedTuple):
     """Prototypes, what they are measured on, and their teacher, for what needs other pixels (crops, stability)."""
 
     bank: PrototypeBank
-    features: PatchFeatures
+    features: PatchFeatures | EmbeddedFeatures
     teacher: Teacher | None = None
 
 
 def part_report(
     bank: PrototypeBank,
-    features: PatchFeatures,
+    features: PatchFeatures | EmbeddedFeatures,
     part_names: Sequence[str] = (),
     *,
     teacher: Teacher | None = None,
@@ -133,19 +134,20 @@ class _Measuring:
         return checked_parts(self.images, self.grid, len(self.part_names)) > 0
 
     def without_labels(self) -> None:
-        """Clarity, and how many prototypes live in one image or one group."""
-        mine = self.measured["prototypes"]
-        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(self.hard["prototypes"].size))
-        shuffled = self.soft["prototypes"].flatten(0, 1)[order].reshape(self.soft["prototypes"].shape)
+        """Clarity, and how many prototypes live in one image or one group; not of the bars beside padded pictures."""
+        mine, soft, inside = self.measured["prototypes"], self.soft["prototypes"], self.images.in_picture(self.grid)
+        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(inside.size))
+        shuffled = soft.flatten(0, 1)[order].reshape(soft.shape)
         asked = {name: (each, self.soft[name]) for name, each in self.measured.items()} | {SHUFFLED: (mine, shuffled)}
         for name, (each, a) in asked.items():
+            a = a * torch.from_numpy(inside)[..., None]
             found = self.tried(clarity_of, strongest_vectors(each.bank, each.features, a))
             self.keep(name, asdict(found) if found else {})
         groups = self.images.groups
         for name, group in self.hard.items():
-            self.keep(name, {"in_one_image": self.tried(lives_in_one, group, np.arange(len(group)))})
+            self.keep(name, {"in_one_image": self.tried(lives_in_one, group, np.arange(len(group)), inside)})
             if groups is not None:
-                self.keep(name, {"in_one_group": self.tried(lives_in_one, group, groups)})
+                self.keep(name, {"in_one_group": self.tried(lives_in_one, group, groups, inside)})
 
     def parts_of_patches(self) -> None:
         """Purity, information with parts and with place, the best prototype of each part."""

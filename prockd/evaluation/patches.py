@@ -73,12 +73,11 @@ def place_blocks(grid: tuple[int, int], count: int) -> Int[np.ndarray, " N"]:
     return blocks
 
 
-def place_neighbours(grid: tuple[int, int], count: int = 5) -> Int[np.ndarray, "N n"]:
-    """The ``count`` patches of the frame nearest to each, itself first."""
+def nearest_places(grid: tuple[int, int]) -> Int[np.ndarray, "N N"]:
+    """All patches of the frame by their distance from each, itself first."""
     (h, w), N = grid, grid[0] * grid[1]
-    xy = np.stack(np.divmod(np.arange(N), w), 1) / (h, w)
-    distances = ((xy[:, None] - xy) ** 2).sum(-1)  # (N, N)
-    return np.argsort(distances, axis=1, kind="stable")[:, :count]
+    yx = np.stack(np.divmod(np.arange(N), w), 1) / (h, w)
+    return np.argsort(((yx[:, None] - yx) ** 2).sum(-1), axis=1, kind="stable")
 
 
 def overlap(length: int, count: int) -> Float64[np.ndarray, "count length"]:

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-
-from prockd.teachers.features import PatchFeatures
 
 
 def linear_probe(
@@ -38,10 +35,3 @@ def linear_probe(
     if held.any():
         model = GridSearchCV(model, {"C": list(strengths)}, cv=[(np.flatnonzero(~held), np.flatnonzero(held))])
     return float(model.fit(x, labels).score(x_test, labels_test))
-
-
-def pooled(features: PatchFeatures, view: str = "plain") -> Float[np.ndarray, "M D"]:
-    """Each layer averaged over its patches and all layers joined: what a linear probe on the teacher reads."""
-    v = features.views.index(view)
-    means = [torch.from_numpy(np.array(m[:, v])).float().mean((2, 3)).numpy() for m in features.maps]
-    return np.concatenate(means, axis=1)

@@ -29,14 +29,14 @@ def plot_teacher_maps(
         IndexError: an image or layer that is not there.
     """
     selected = draw.checked_indices(indices, len(features), "image")
-    positions = range(len(features.maps))
+    positions = range(len(features.layers))
     rows = draw.checked_indices(positions if layers is None else layers, len(positions), "layer")
     figure, axes = draw.panels(len(rows) + 1, len(selected), 1.15)
     for ax, image in zip(axes[0], selected, strict=True):
         draw.show_image(ax, features.images.pixels[image])
     axes[0, 0].set_ylabel("image", fontsize=draw.SMALL)
     for row, layer in zip(axes[1:], rows, strict=True):
-        maps = np.asarray(features.maps[layer][selected, 0], np.float32)  # (n, D, h, w)
+        maps = features.layer_maps(selected, layers=slice(layer, layer + 1))[0].numpy()  # (n, D, h, w)
         n, D, h, w = maps.shape
         shown = features.images.select(selected).in_picture((h, w)).ravel()  # not the bars beside padded pictures
         components = principal(maps.transpose(0, 2, 3, 1).reshape(-1, D)[shown], 3)

@@ -18,6 +18,7 @@ from prockd.evaluation.patches import lies_on
 from prockd.evaluation.points import PointAgreement, PointPatches
 from prockd.plots import _draw as draw
 from prockd.prototypes.bank import Patch, PrototypeBank, nearest_patches
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 
 
@@ -33,7 +34,7 @@ def plot_gallery(
     full: bool = False,
     grid: tuple[int, int] | None = None,
     bank: PrototypeBank | None = None,
-    features: PatchFeatures | None = None,
+    features: PatchFeatures | EmbeddedFeatures | None = None,
 ) -> Figure:
     """One row a prototype: the patches that belong most to it, best first, one from an image, each in its box.
 
@@ -236,10 +237,10 @@ def _show_patch(ax: Axes, images: PackedImages, patch: Patch, grid: tuple[int, i
 
 
 @torch.no_grad()
-def _distance(bank: PrototypeBank, features: PatchFeatures, patch: Patch, prototype: int) -> float:
+def _distance(bank: PrototypeBank, features: PatchFeatures | EmbeddedFeatures, patch: Patch, prototype: int) -> float:
     """1 - cosine between a patch and a prototype, in the space of the prototypes."""
     bank.check(features)
-    u = bank.embed(features.fused([patch.image]).to(bank.prototypes.device))[0]  # (N, E)
+    u = bank.read(features, [patch.image])[0]  # (N, E)
     here = u[patch.row * features.grid[1] + patch.column]
     return 1 - float(F.cosine_similarity(here, bank.prototypes[prototype], dim=0))
 

@@ -1,5 +1,6 @@
 """The bank of prototypes (METHOD part 1): what local things a teacher's patches are compared with."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -14,7 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prockd.cache import digest
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
+from prockd.teachers.features import check_finite as check_finite
 
 
 class PrototypeBank(nn.Module):
@@ -107,17 +111,42 @@ class PrototypeBank(nn.Module):
         g: Tensor = self.transform(torch.cat([u, self.describe(u).unsqueeze(1).expand_as(u)], dim=-1))
         return g
 
+    @property
+    def space(self) -> str:
+        """Fingerprint of all that u depends on: the teacher, W_c and the ReLU; no prototype, assignment or switch."""
+        tensors = [p.detach().cpu().contiguous().numpy() for p in self.fuse.parameters()]
+        return digest(
+            [
+                self.teacher,
+                self.fuse.weight.shape,
+                self.rectify,
+                *(hashlib.sha256(t.tobytes()).hexdigest() for t in tensors),
+            ]
+        )
+
     @torch.no_grad()
-    def assignments(self, features: PatchFeatures, *, view: str = "plain", chunk: int = 256) -> Float[Tensor, "M N K"]:
+    def assignments(
+        self, features: PatchFeatures | EmbeddedFeatures, *, view: str = "plain", chunk: int = 256
+    ) -> Float[Tensor, "M N K"]:
         """Soft assignment of every patch, in half precision, on the CPU; ValueError for another teacher's, or NaN."""
         self.check(features)
         parts = []
         for start in range(0, len(features), chunk):
             indices = np.arange(start, min(start + chunk, len(features)))
-            fused = features.fused(indices, view)
-            check_finite(fused, features, indices)
-            parts.append(self.assign(self.embed(fused)).half().cpu())
+            parts.append(self.assign(self.read(features, indices, view)).half().cpu())
         return torch.cat(parts).float()
+
+    def read(
+        self, features: PatchFeatures | EmbeddedFeatures, indices: Sequence[int] | np.ndarray, view: str = "plain"
+    ) -> Float[Tensor, "B N E"]:
+        """U of some images, embedded now or before; ValueError for features that are not finite, or an unseen view."""
+        if isinstance(features, EmbeddedFeatures):
+            maps = features.embedded(indices, view)
+            check_finite(maps, features, np.asarray(indices))
+            return maps.flatten(2).transpose(1, 2).to(self.prototypes)
+        maps = features.fused(indices, view)
+        check_finite(maps, features, np.asarray(indices))
+        return self.embed(maps)
 
     def rename(self, prototype: int, name: str) -> None:
         """Give a prototype a name, which is saved with the bank; an empty one raises ValueError."""
@@ -161,11 +190,21 @@ class PrototypeBank(nn.Module):
             raise IndexError(f"prototype {prototype} is not there: {self.num_prototypes} are numbered from 0")
         return int(prototype)
 
-    def check(self, features: PatchFeatures) -> None:
-        """Refuse features of another teacher or width with a ValueError."""
-        if features.width != self.fuse.in_features or (self.teacher and features.teacher != self.teacher):
+    def check(self, features: PatchFeatures | EmbeddedFeatures) -> None:
+        """Refuse features of another teacher, width or space with a ValueError."""
+        if isinstance(features, PatchFeatures):
+            self.check_teacher(features.teacher, features.width)
+        elif features.space != self.space:
             raise ValueError(
-                f"these features come from teacher {features.teacher[:8]} (width {features.width}), but the bank was "
+                f"these features were embedded in space {features.space[:8]}, but the bank's is {self.space[:8]}: "
+                "embed them with this bank, embed_features(bank, ...)"
+            )
+
+    def check_teacher(self, teacher: str, width: int) -> None:
+        """Refuse another teacher's fingerprint or summed width D with a ValueError."""
+        if width != self.fuse.in_features or (self.teacher and teacher != self.teacher):
+            raise ValueError(
+                f"these features come from teacher {teacher[:8]} (width {width}), but the bank was "
                 f"learned from teacher {self.teacher[:8]} (width {self.fuse.in_features}); extract them again with the "
                 "bank's teacher"
             )
@@ -268,13 +307,3 @@ def bank_health(bank: PrototypeBank, assignments: Float[Tensor, "M N K"]) -> Ban
     unit = F.normalize(bank.prototypes.detach(), dim=-1)
     close = (unit @ unit.T > 0.95).triu(diagonal=1).nonzero().tolist()
     return BankHealth(counts / counts.sum(), tuple(np.flatnonzero(counts == 0).tolist()), tuple(map(tuple, close)))
-
-
-def check_finite(fused: Float[Tensor, "B D h w"], features: PatchFeatures, indices: np.ndarray) -> None:
-    """Refuse features that are not finite with a ValueError that names the first image."""
-    finite = torch.isfinite(fused).flatten(1).all(1)
-    if not finite.all():
-        image = features.images.ids[int(indices[int(finite.int().argmin())])]
-        raise ValueError(
-            f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
-        )

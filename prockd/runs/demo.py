@@ -42,11 +42,11 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
     run_dir.mkdir(parents=True, exist_ok=True)
     with stage("1. Teacher: every image passes once, and once mirrored"):
         world = open_world(num_discover=images, num_test=images // 2, cpu=cpu)
-        typer.echo(f"  {world.teacher}\n  {world.source}\n  {world.train}\n  {world.test}")
+        typer.echo(f"  {world.teacher}\n  {world.source}")
     with stage("2. Prototypes: what local things does the teacher know?"):
         bank = find_prototypes(world)
         bank.save(run_dir / "prototypes.safetensors")
-        test = world.test
+        test = world.embedded("test", bank)
         agreement = agreement_with_controls(bank.assignments(test), test.images, test.grid, len(PARTS))
         parts = [
             {"patches grouped by": name, "part purity": a.purity, "NMI": a.nmi, "commonest part": a.majority}
@@ -54,7 +54,7 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
         ]
         typer.echo(format_table(parts))
     histories: dict[str, list[History]] = {"labels alone": [], "labels + teacher": []}
-    with stage(f"3. Students: {len(world.train)} labelled images, {steps} steps, {seeds} of each kind"):
+    with stage(f"3. Students: {len(world.images('train'))} labelled images, {steps} steps, {seeds} of each kind"):
         config, augmentation = world.config.distill.replace(steps=steps), world.config.feature_augmentation
         for seed in range(seeds):
             for name, own in zip(histories, (None, bank), strict=True):
@@ -96,10 +96,10 @@ def demo_sections(
     scores: Sequence[Mapping[str, object]],
 ) -> list[Section]:
     """Text, figures and tables of the report, in the order of the data flow."""
-    test = world.test
+    test = world.embedded("test", bank)
     assignments = bank.assignments(test)
     some = np.random.default_rng(0).permutation(len(test))[:30]
-    vectors = bank.embed(test.fused(some)).detach().flatten(0, 1).cpu()
+    vectors = bank.read(test, some).flatten(0, 1)
     truth = patch_parts(np.asarray(test.images.parts), test.grid, len(PARTS))[some].ravel()
     front = np.flatnonzero(truth > 0)
     embedding = embed_2d(vectors[front], method="umap" if find_spec("umap") else "pca")
@@ -115,7 +115,7 @@ def demo_sections(
     )
     of_students = (
         f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
-        f"species from {len(world.train)} labelled images: from the labels alone, and with the teacher as well."
+        f"species from {len(world.images('train'))} labelled images: from labels alone, and with the teacher as well."
     )
     gallery = plots.plot_gallery(assignments, test.images, part_names=PARTS)
     whole = plots.plot_part_maps(assignments, test.images, range(min(5, len(test))), part_names=PARTS)
@@ -125,7 +125,7 @@ def demo_sections(
     attention = plots.plot_attention(student, test.images, 0)
     student_figures = [(figure_of(curves), "Training curves"), (attention, "What the augmentation attends to")]
     return [
-        teacher_section(test, of_teacher),
+        teacher_section(world, "test", of_teacher),
         Section("Prototypes", of_bank, bank_figures, parts),
         Section("Students", of_students, student_figures, scores),
     ]

@@ -22,7 +22,6 @@ from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
 from prockd.students.student import Student
-from prockd.teachers.features import PatchFeatures
 
 
 def finish_run(run: Run, folder: Path) -> None:
@@ -102,7 +101,7 @@ def report_sections(run: Run) -> list[Section]:
     """Text, tables and figures in the order in which data flow."""
     sections = [_numbers(run), _data(run.world)]
     if run.world.teacher is not None:
-        sections.append(teacher_section(run.world.source, f"{run.world.teacher!r}. Each image passes through it once."))
+        sections.append(teacher_section(run.world, "source", f"{run.world.teacher!r}."))
     if run.bank is not None:
         sections.append(prototype_section(run.world, run.bank))
     curves = (figure_of(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")
@@ -110,17 +109,21 @@ def report_sections(run: Run) -> list[Section]:
     return [*sections, _predictions(run), _settings(run.world)]
 
 
-def teacher_section(features: PatchFeatures, text: str) -> Section:
-    """Some images as the teacher sees them."""
-    some = np.linspace(0, len(features) - 1, min(6, len(features))).astype(int)
-    figure = (plots.plot_teacher_maps(features, some.tolist()), "Images, and each layer of the teacher as colours")
+def teacher_section(world: World, name: str, text: str) -> Section:
+    """Some images of a set as the teacher sees them."""
+    features = world.look(name)
+    figure = (
+        plots.plot_teacher_maps(features, range(len(features))),
+        "Images, and each layer of the teacher as colours",
+    )
     return Section("What the teacher sees", f"{text} Like colours are like features.", [figure])
 
 
 def prototype_section(world: World, bank: PrototypeBank) -> Section:
     """The health of the prototypes, the clearest of them, and what they stand for on whole images."""
-    source, assignments = world.source, bank.assignments(world.source)
-    images, shown = source.images, torch.from_numpy(source.images.in_picture(source.grid))
+    source = world.embedded("source", bank)
+    assignments, images = bank.assignments(source), source.images
+    shown = torch.from_numpy(images.in_picture(source.grid))
     health = bank_health(bank, assignments[shown][None])
     dead, pairs = len(health.dead), len(health.duplicates)
     used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"

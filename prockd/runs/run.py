@@ -64,7 +64,7 @@ def run_experiment(
             if processes.is_main:
                 prototypes.save(kept)
             for name in ("train", *(["unlabelled"] if config.distill.unlabelled_batch else [])):
-                world.teacher_input(name, config.distill)
+                world.teacher_input(name, config.distill, prototypes)
     student, history = train_student(
         world, prototypes, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
         checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,

@@ -11,11 +11,11 @@ from prockd.settings.experiment import DataConfig, ExperimentConfig, class_names
 from prockd.tasks import TASKS
 
 
-def farmyard_sets(config: ExperimentConfig) -> dict[str, ImageDataset]:
-    """Farmyard's target species for the task, and its source species to find prototypes on."""
+def farmyard_sets(config: ExperimentConfig, image_px: int) -> dict[str, ImageDataset]:
+    """Farmyard's target species for the task, and its source species to find prototypes on, drawn at ``image_px``."""
     data, recipe = config.data, recipe_of(config.task.kind)
     size = (data.per_class or recipe.per_class) * len(Farmyard("target", "train", 1).species_names)
-    how: dict[str, Any] = {"form": data.form, **recipe.farmyard}
+    how: dict[str, Any] = {"form": data.form, "image_px": min(image_px, 512), **recipe.farmyard}  # 512 px at most
     source = {name: value for name, value in how.items() if name != "labels"}  # its labels are never read
     return {
         "train": Farmyard("target", "train", size, seed=data.seed, **how),

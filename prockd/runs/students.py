@@ -87,8 +87,10 @@ def teach(
     config = config or (world.config.distill if teacher else recipe_of(world.config.task.kind).alone)
     return distill(
         student, world.images("train"), config=config, val=world.images(on), cpu=world.cpu, progress=progress,
-        features=world.teacher_input("train", config) if teacher else None,
-        unlabelled=world.teacher_input("unlabelled", config) if teacher and config.unlabelled_batch else None,
+        features=world.teacher_input("train", config, student.bank) if teacher else None,
+        unlabelled=(
+            world.teacher_input("unlabelled", config, student.bank) if teacher and config.unlabelled_batch else None
+        ),
         **options,
     )  # fmt: skip
 

@@ -6,18 +6,25 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from prockd._types import ImageDataset
 from prockd.datasets import DatasetError, PackedImages, pack
-from prockd.evaluation.probe import linear_probe, pooled
+from prockd.evaluation.probe import linear_probe
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.embedding import embed_features
 from prockd.runs.recipes import recipe_of, task_settings
 from prockd.runs.sets import farmyard_sets, own_sets
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig, TaskConfig, TeacherConfig
 from prockd.settings.method import DistillConfig
 from prockd.tasks import TASKS, Task
-from prockd.teachers.features import PatchFeatures, extract
+from prockd.teachers.compact import extract_compact
+from prockd.teachers.embedded import EmbeddedFeatures
+from prockd.teachers.features import PatchFeatures, extract, extract_pooled
 from prockd.teachers.teacher import Teacher
+from prockd.training.inputs import reads_maps
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -34,7 +41,9 @@ MISSING = {
 class World:
     """Every image set of an experiment, its task, and what the teacher says of the images.
 
-    Images are packed, and pass through the teacher, when they are first asked for; both are kept in the cache.
+    Images are packed, and pass through the teacher, when they are first asked for, and what is asked for is kept in the
+    cache: compact features of the source, embedded ones of what a student learns from or prototypes are judged on, and
+    the teacher's own maps only of what :meth:`features` is asked for.
 
     Args:
         config: all settings.
@@ -61,6 +70,8 @@ class World:
         self._task = task
         self._images: dict[str, PackedImages] = {}
         self._features = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
+        self._source: PatchFeatures | None = self._features.get("source")
+        self._embedded: dict[tuple[str, str], EmbeddedFeatures] = {}  # by set and space
 
     @cached_property
     def task(self) -> Task:
@@ -99,23 +110,48 @@ class World:
         return images.sample(most, seed=data.seed)
 
     def features(self, name: str) -> PatchFeatures:
-        """What the teacher says of a set, in the views that it is used in; ValueError where there is no teacher."""
+        """The teacher's own maps of a set, in the views it is used in: large; ValueError where there is no teacher."""
         name = self._serving(name)
         if name not in self._features:
-            if self.teacher is None:
-                raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
-            views = VIEWS["source" if name == self._serving("source") else name]
-            self._features[name] = extract(
-                self.teacher, self.images(name), views=views, precision=self.config.teacher.precision,
-                device="cpu" if self.cpu else None, progress=self.progress,
-            )  # fmt: skip
+            self._features[name] = extract(*self._passing(name), views=VIEWS[name], **self._how)
         return self._features[name]
 
-    def teacher_input(self, name: str, config: DistillConfig) -> Any:
+    def embedded(self, name: str, bank: PrototypeBank) -> EmbeddedFeatures:
+        """A set in the space of a bank, in the views it is used in; ValueError without a teacher, or with another."""
+        name = self._serving(name)
+        if (key := (name, bank.space)) not in self._embedded:
+            stored = self._source if name == self._serving("source") else None
+            if (given := self._features.get(name, stored)) is not None:
+                self._embedded[key] = embed_features(bank, given)
+            else:
+                self._embedded[key] = embed_features(bank, *self._passing(name), views=VIEWS[name], **self._how)
+        return self._embedded[key]
+
+    def look(self, name: str, count: int = 6) -> PatchFeatures:
+        """The teacher's own maps of a few images of a set, to be shown."""
+        name = self._serving(name)
+        total = len(self.images(name))
+        some = np.linspace(0, total - 1, min(count, total)).astype(int)
+        if name in self._features:
+            return self._features[name].select(some)
+        teacher, images = self._passing(name)
+        return extract(teacher, images.select(some), views=("plain",), **self._how | {"progress": False})
+
+    def _passing(self, name: str) -> tuple[Teacher, PackedImages]:
+        if self.teacher is None:
+            raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
+        return self.teacher, self.images(name)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        device = "cpu" if self.cpu else None
+        return {"precision": self.config.teacher.precision, "device": device, "progress": self.progress}
+
+    def teacher_input(self, name: str, config: DistillConfig, bank: PrototypeBank | None) -> Any:
         """What :func:`prockd.distill` reads of a set: features, or with no store the teacher and the images."""
-        if config.store == "maps" or self.teacher is None:
-            return self.features(name)
-        return self.teacher if name == "train" else self.images(self._serving(name))
+        if config.store == "none" and self.teacher is not None:
+            return self.teacher if name == "train" else self.images(self._serving(name))
+        return self.features(name) if bank is None or reads_maps(config, bank) else self.embedded(name, bank)
 
     def _serving(self, name: str) -> str:
         """The set whose features serve for this one: the labelled images where there are no others."""
@@ -124,8 +160,12 @@ class World:
 
     @property
     def source(self) -> PatchFeatures:
-        """Features to find prototypes in."""
-        return self.features("source")
+        """Features to find prototypes in, at a fifth of the size of the teacher's own maps."""
+        if self._source is None:
+            name = self._serving("source")
+            given = self._features.get(name)
+            self._source = given or extract_compact(*self._passing(name), views=VIEWS["source"], **self._how)
+        return self._source
 
     @property
     def train(self) -> PatchFeatures:
@@ -156,17 +196,28 @@ class World:
         kept = few(images, per_class, self.config.data.seed)
         row_of = {name: m for m, name in enumerate(images.ids)}
         rows = [row_of[name] for name in kept.ids]
-        train: PackedImages | PatchFeatures = self.train.select(rows) if self.is_taught else kept
         sets = {name: self._features.get(name, self._images.get(name, s)) for name, s in self.sets.items()}
+        sets["train"] = self._features["train"].select(rows) if "train" in self._features else kept
         config = replace(self.config, data=self.config.data.replace(per_class=0))
-        return World(
-            config, sets | {"train": train}, teacher=self.teacher, task=self.task, cpu=self.cpu, progress=self.progress
-        )
+        fewer = World(config, sets, teacher=self.teacher, task=self.task, cpu=self.cpu, progress=self.progress)
+        for (name, space), features in self._embedded.items():
+            fewer._embedded[name, space] = features.select(rows) if name == "train" else features
+        fewer._source = self._source if self._serving("source") == fewer._serving("source") == "source" else None
+        return fewer
 
     def probe(self, on: str = "test") -> float:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
-        other = self.features(on)
-        return linear_probe(pooled(self.train), self.train.images.labels, pooled(other), other.images.labels)
+        labels = [self.images(self._serving(name)).labels for name in ("train", on)]
+        return linear_probe(self.pooled("train"), labels[0], self.pooled(on), labels[1])
+
+    def pooled(self, name: str) -> Float[np.ndarray, "M D"]:
+        """What a linear probe reads of a set, from what is there or else from a pass that keeps no map."""
+        name = self._serving(name)
+        there = [self._features.get(name), *(f for (own, _), f in self._embedded.items() if own == name)]
+        for features in there:
+            if features is not None:
+                return features.pooled()
+        return extract_pooled(*self._passing(name), **self._how)
 
     def __repr__(self) -> str:
         teacher = "labels alone" if self.teacher is None else f"taught by {self.teacher.name!r}"
@@ -210,8 +261,12 @@ def open_world(
     config = config or task_settings(task)
     config = replace(config, data=config.data.replace(**data))
     recipe_of(config.task.kind)
-    sets = farmyard_sets(config) if config.data.path == FARMYARD else own_sets(config, progress=progress)
-    return World(config, sets, teacher=teacher or make_teacher(config.teacher), cpu=cpu, progress=progress)
+    teacher = teacher or make_teacher(config.teacher)
+    if config.data.path == FARMYARD:
+        sets = farmyard_sets(config, config.student.image_px if teacher is None else teacher.image_px)
+    else:
+        sets = own_sets(config, progress=progress)
+    return World(config, sets, teacher=teacher, cpu=cpu, progress=progress)
 
 
 def make_teacher(settings: TeacherConfig) -> Teacher | None:

@@ -30,7 +30,9 @@ class TeacherConfig(Knobs):
     image_px: int = knob(0, 0, 4096, "Side of the square input; 0 for the model's own.", "pixels")
     mean: tuple[float, ...] = numbers(float, "Mean of the input's channels, 0..1; empty for the model's own.")
     std: tuple[float, ...] = numbers(float, "Standard deviation of the same; empty for the model's own.")
-    precision: str = choice("fp32", ("fp32", "bf16", "fp16"), "What it computes in; bf16 is faster on a GPU.")
+    precision: str = choice(
+        "auto", ("auto", "fp32", "bf16", "fp16"), "What it computes in; auto is bf16 on a CPU that can, else fp32."
+    )
     options: Mapping[str, Any] = table('More for timm.create_model, such as pad_type = "same".')
 
 

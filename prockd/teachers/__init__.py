@@ -1,5 +1,8 @@
 """The frozen teacher, and what it says of every patch of a data set."""
 
+from prockd.teachers.compact import CompactFeatures as CompactFeatures
+from prockd.teachers.compact import extract_compact as extract_compact
+from prockd.teachers.embedded import EmbeddedFeatures as EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures as PatchFeatures
 from prockd.teachers.features import extract as extract
 from prockd.teachers.presets import TEACHER_PRESETS as TEACHER_PRESETS

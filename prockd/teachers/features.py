@@ -2,25 +2,23 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from prockd._types import ImageDataset
-from prockd.cache import ArrayWriter, cached_arrays
-from prockd.datasets import PackedImages, pack
-from prockd.datasets.transforms import recolour, resize, to_unit
-from prockd.devices import PRECISIONS, autocast, device_for, on_device
+from prockd.cache import ArrayWriter, cached_arrays, digest
+from prockd.datasets import PackedImages
+from prockd.teachers.embedded import EmbeddedFeatures
+from prockd.teachers.passes import Passes, number_of
 from prockd.teachers.teacher import Teacher, finest
-
-VIEWS = ("plain", "mirrored", "recoloured")
-"""How the teacher may see an image: as it is, left-right mirrored, in other colours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +57,42 @@ class PatchFeatures:
         """D: the summed width of all layers."""
         return sum(self.widths)
 
-    def fused(self, indices: Sequence[int] | np.ndarray, view: str = "plain") -> Float[Tensor, "B D h w"]:
-        """All layers of some images on the finest grid; each layer's patches have unit length before they are resized.
+    def layer_maps(
+        self, indices: Sequence[int] | np.ndarray, view: str | np.ndarray = "plain", layers: slice = slice(None)
+    ) -> list[Tensor]:
+        """The (B, D_l, h_l, w_l) map of each layer as the teacher gave it, of all or some layers.
 
-        Unit length per layer keeps a layer of large activations from drowning the others.
+        ``view`` is a name, or of each image the number of its view.
 
         Raises:
             ValueError: the teacher has not seen this view.
         """
-        if view not in self.views:
-            raise ValueError(f"there is no view {view!r}, only {self.views}: extract(..., views={(*self.views, view)})")
-        v = self.views.index(view)
-        return fuse_layers([torch.from_numpy(np.array(m[indices, v])).float() for m in self.maps], self.grid)
+        v = number_of(view, self.views) if isinstance(view, str) else view
+        return [torch.from_numpy(np.array(m[indices, v])).float() for m in self.maps[layers]]
+
+    def fused(self, indices: Sequence[int] | np.ndarray, view: str | np.ndarray = "plain") -> Float[Tensor, "B D h w"]:
+        """All layers of some images on the finest grid; each layer's patches have unit length before they are resized.
+
+        Unit length per layer keeps a layer of large activations from drowning the others. Arguments and errors are
+        those of :meth:`layer_maps`.
+        """
+        return fuse_layers(self.layer_maps(indices, view), self.grid)
+
+    def pooled(self) -> Float[np.ndarray, "M D"]:
+        """Each layer averaged over its patches and all layers joined: what a linear probe on the teacher reads."""
+        chunks = (np.arange(start, min(start + 128, len(self))) for start in range(0, len(self), 128))
+        return torch.cat([pool_layers(self.layer_maps(chunk)) for chunk in chunks]).numpy()
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All that the features are made of."""
+        return self.maps
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the features themselves, which are read for it: two that differ in a value never share it."""
+        # not of where they come from: anybody may make features by hand, or change those of a data set
+        crc = [zlib.crc32(a[m : m + 64].tobytes()) for a in self.arrays() for m in range(0, len(a), 64)]
+        return digest([self.teacher, self.images.fingerprint, self.views, self.layers, self.grid, crc])
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "PatchFeatures":
         """The same features for some of the images only."""
@@ -95,14 +117,31 @@ def fuse_layers(maps: Sequence[Tensor], grid: tuple[int, int]) -> Float[Tensor, 
     )
 
 
+def pool_layers(maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:
+    """The mean of each layer over its patches, all layers joined."""
+    return torch.cat([m.mean((2, 3)) for m in maps], 1)
+
+
+def check_finite(
+    fused: Float[Tensor, "B D h w"], features: "PatchFeatures | EmbeddedFeatures | Passes", indices: np.ndarray
+) -> None:
+    """Refuse features that are not finite with a ValueError that names the first image."""
+    finite = torch.isfinite(fused).flatten(1).all(1)
+    if not finite.all():
+        image = features.images.ids[int(indices[int(finite.int().argmin())])]
+        raise ValueError(
+            f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
+        )
+
+
 def extract(
     teacher: Teacher,
     dataset: ImageDataset | PackedImages,
     *,
     image_px: int | None = None,
     views: Sequence[str] = ("plain", "mirrored"),
-    precision: str = "fp32",
-    batch_size: int = 64,
+    precision: str = "auto",
+    batch_size: int = 16,
     device: str | torch.device | None = None,
     root: Path | None = None,
     progress: bool = True,
@@ -125,8 +164,9 @@ layer 4: 12x12 patches of 320; 1 MB, teacher 4a3d8f91)
         views: names out of ``VIEWS``; "plain" is always there. Random flips in training need "mirrored", and
             :func:`prockd.discover` learns from all three.
         precision: what the teacher computes in: "fp32", "bf16" or "fp16"; features are stored as float16 in any case.
-            With "bf16" the patches of Farmyard's teacher have a cosine of 0.99999 with those of "fp32", 0.9997 at worst
-            (benchmarks/crops.py).
+            "auto" is "bf16" on a CPU that has instructions for it, about twice as fast (benchmarks/speed.py), else
+            "fp32". With "bf16" the patches of Farmyard's teacher have a cosine of 0.99999 with those of "fp32", 0.9997
+            at worst (benchmarks/crops.py).
         batch_size: images in a teacher pass.
         device: where the teacher runs; None is where it is, or from the CPU the GPU if there is one.
         root: cache folder; the default is ``$PROCKD_CACHE`` or ``~/.cache/prockd``.
@@ -137,45 +177,39 @@ layer 4: 12x12 patches of 320; 1 MB, teacher 4a3d8f91)
         CacheError: the disk is full.
         DatasetError: an image cannot be read.
     """
-    if isinstance(views, str) or not set(views) <= set(VIEWS):
-        raise ValueError(f"views={views!r}: choose some of {VIEWS}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: choose one of {tuple(PRECISIONS)}")
-    views = tuple(view for view in VIEWS if view in ("plain", *views))
-    if isinstance(dataset, PackedImages) and image_px is None:
-        images = dataset
-    else:
-        images = pack(dataset, image_px or teacher.image_px, root=root, progress=progress)
-    key: dict[str, object] = {
-        "teacher": teacher.fingerprint, "images": images.fingerprint, "image_px": images.image_px, "views": views,
-        "precision": precision,
-    }  # fmt: skip
-    device = device_for(teacher, device)
+    passes = Passes(
+        teacher, dataset, image_px=image_px, views=views, precision=precision, batch_size=batch_size, device=device,
+        root=root, progress=progress,
+    )  # fmt: skip
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
-        shapes = [(len(images), len(views), D, h, w) for D, (h, w) in zip(teacher.widths, teacher.grids, strict=True)]
-        arrays = [writer.create(f"layer{i}", shape, np.float16) for i, shape in enumerate(shapes)]
-        bar = tqdm(total=len(images), desc="teacher", unit="image", disable=not progress)
-        with on_device(device, teacher), bar:
-            for start in range(0, len(images), batch_size):
-                pixels = np.array(images.pixels[start : start + batch_size])
-                rows = slice(start, start + len(pixels))
-                batch = resize(to_unit(torch.from_numpy(pixels).to(device)), teacher.image_px)
-                for v, view in enumerate(views):
-                    with autocast(device, precision):
-                        maps = teacher(as_view(batch, pixels, view))
-                    for array, layer in zip(arrays, maps, strict=True):
-                        array[rows, v] = layer.half().cpu().numpy()
-                bar.update(len(pixels))
+        count, grids = (len(passes.images), len(passes.views)), zip(teacher.widths, teacher.grids, strict=True)
+        arrays = [writer.create(f"layer{i}", (*count, D, *grid), np.float16) for i, (D, grid) in enumerate(grids)]
+        with closing(iter(passes)) as seen:
+            for rows, v, maps in seen:
+                for array, layer in zip(arrays, maps, strict=True):
+                    array[rows, v] = layer.half().cpu().numpy()
         return {}
 
-    arrays, _ = cached_arrays("features", key, build, root=root)
+    arrays, _ = cached_arrays("features", passes.key, build, root=root)
     maps = tuple(arrays[f"layer{i}"] for i in range(len(teacher.layers)))
-    return PatchFeatures(maps, images, teacher.fingerprint, teacher.layers, views)
+    return PatchFeatures(maps, passes.images, teacher.fingerprint, teacher.layers, passes.views)
 
 
-def as_view(batch: Float[Tensor, "B 3 H W"], pixels: np.ndarray, view: str) -> Float[Tensor, "B 3 H W"]:
-    """A view of images; the new colours of one depend on its own pixels alone, so they are the same on every run."""
-    if view == "recoloured":
-        return recolour(batch, [zlib.crc32(image.tobytes()) for image in pixels])
-    return batch.flip(3) if view == "mirrored" else batch
+def extract_pooled(
+    teacher: Teacher, dataset: ImageDataset | PackedImages, *, root: Path | None = None, **how: Any
+) -> Float[np.ndarray, "M D"]:
+    """Run the teacher once and keep each layer's mean over the patches of an image: what a linear probe reads.
+
+    ``how`` takes ``precision``, ``batch_size``, ``device`` and ``progress`` of :func:`extract`; its errors are those.
+    """
+    passes = Passes(teacher, dataset, root=root, **how)
+
+    def build(writer: ArrayWriter) -> Mapping[str, object]:
+        means = writer.create("means", (len(passes.images), sum(teacher.widths)), np.float32)
+        with closing(iter(passes)) as seen:
+            for rows, _, maps in seen:
+                means[rows] = pool_layers(maps).cpu().numpy()
+        return {}
+
+    return np.array(cached_arrays("pooled", passes.key, build, root=root)[0]["means"])

@@ -13,8 +13,10 @@ from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_maps, random_crops, to_unit, whole_images
 from prockd.devices import map_tensors
 from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.embedding import embed_features, embedded_maps
 from prockd.students.student import Student
 from prockd.tasks.task import Task
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, fuse_layers
 from prockd.teachers.teacher import Teacher
 
@@ -43,8 +45,9 @@ class Source:
 
     Args:
         images: what is cropped.
-        teacher: features of the same images, or the teacher itself; None to learn from labels alone.
-        bank: embeds the teacher's patches here when it is frozen; None leaves them as they are.
+        teacher: features of the same images, embedded by the bank or not, or the teacher itself; None to learn from
+            labels alone.
+        bank: embeds the teacher's patches when it is frozen, stored ones once for all; None leaves them as they are.
         task: whose targets are read; None for unlabelled images.
         min_crop: smallest part of the image that a crop keeps.
         flip: mirror half of the images.
@@ -54,7 +57,7 @@ class Source:
     def __init__(
         self,
         images: PackedImages,
-        teacher: PatchFeatures | Teacher | None = None,
+        teacher: PatchFeatures | EmbeddedFeatures | Teacher | None = None,
         bank: PrototypeBank | None = None,
         *,
         task: Task | None = None,
@@ -64,7 +67,9 @@ class Source:
     ) -> None:
         self.images, self.teacher, self.bank, self.task = images, teacher, bank, task
         self.min_crop, self.flip, self.wants_last = min_crop, flip, wants_last
-        self.embedded = embed_all(bank, teacher) if bank and isinstance(teacher, PatchFeatures) else None
+        self.stored = teacher
+        if bank is not None and isinstance(teacher, PatchFeatures):
+            self.stored = embed_features(bank, teacher, batch_size=64)
 
     def crops(self, count: int, generator: torch.Generator) -> Crops:
         """Draw what is cut out of each of the next images."""
@@ -89,9 +94,9 @@ class Source:
             patches, last = self.look(to_unit(cut_maps(pixels, regions, (side, side))))
             regions = whole_images(len(rows)).regions.to(device)
         else:
-            patches, last = self.replay(self.teacher, rows, crops.mirrored, device)
-        cut_last = None if last is None else cut_maps(last, regions, student.last_grid)
-        return Batch(images, labelled, cut_maps(patches, regions, student.grid), cut_last)
+            patches, last = self.replay(rows, crops.mirrored)
+        cut_last = None if last is None else cut_maps(last.to(device), regions, student.last_grid)
+        return Batch(images, labelled, cut_maps(patches.to(device), regions, student.grid), cut_last)
 
     @torch.no_grad()
     def look(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tensor, Tensor | None]:
@@ -99,40 +104,19 @@ class Source:
         assert isinstance(self.teacher, Teacher)
         maps = self.teacher(images)
         patches = fuse_layers(maps, self.teacher.grid)
-        return patches if self.bank is None else embedded(self.bank, patches), maps[-1] if self.wants_last else None
+        return patches if self.bank is None else embedded_maps(self.bank, patches), maps[
+            -1
+        ] if self.wants_last else None
 
-    def replay(
-        self, features: PatchFeatures, rows: np.ndarray, mirrored: Tensor, device: torch.device
-    ) -> tuple[Tensor, Tensor | None]:
+    def replay(self, rows: np.ndarray, mirrored: Tensor) -> tuple[Tensor, Tensor | None]:
         """The teacher's patches and, where it is wanted, last map of the whole images."""
-        views = np.where(mirrored.numpy(), features.views.index("mirrored") if self.flip else 0, 0)
-
-        def read(maps: np.ndarray) -> Tensor:
-            return torch.from_numpy(maps[rows, views]).to(device).float()
-
-        if self.embedded is not None:
-            return read(self.embedded), read(features.maps[-1]) if self.wants_last else None
-        maps = [read(m) for m in features.maps]
-        return fuse_layers(maps, features.grid), maps[-1] if self.wants_last else None
-
-
-@torch.no_grad()
-def embed_all(bank: PrototypeBank, features: PatchFeatures, *, chunk: int = 128) -> Float[np.ndarray, "M V E h w"]:
-    """U of every image and view in half precision: with a frozen bank it need not be computed in each step."""
-    bank.check(features)
-    out = np.empty((len(features), len(features.views), bank.embed_dim, *features.grid), np.float16)
-    for start in range(0, len(features), chunk):
-        indices = np.arange(start, min(start + chunk, len(features)))
-        for v, view in enumerate(features.views):
-            fused = features.fused(indices, view).to(bank.prototypes.device)
-            out[indices, v] = embedded(bank, fused).half().cpu().numpy()
-    return out
-
-
-def embedded(bank: PrototypeBank, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B E h w"]:
-    """U as maps."""
-    u = bank.embed(fused)  # (B, N, E)
-    return u.transpose(1, 2).reshape(len(u), -1, *fused.shape[2:])
+        assert isinstance(self.stored, PatchFeatures | EmbeddedFeatures)
+        views = np.where(mirrored.numpy(), self.stored.views.index("mirrored") if self.flip else 0, 0)
+        read = self.stored.fused if isinstance(self.stored, PatchFeatures) else self.stored.embedded
+        if not self.wants_last:
+            return read(rows, views), None
+        assert isinstance(self.teacher, PatchFeatures)
+        return read(rows, views), self.teacher.layer_maps(rows, views, slice(-1, None))[0]
 
 
 def shuffled(total: int, batch: int, seed: int, step: int) -> np.ndarray:

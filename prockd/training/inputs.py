@@ -1,28 +1,40 @@
 """What :func:`prockd.distill` is given, as packed images and the teacher's part; what does not fit is refused."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
 
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages, pack
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.embedding import embed_features
 from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
 from prockd.training.distiller import OTHER_TERMS
 
-TeacherInput = tuple[PackedImages, PatchFeatures | Teacher | None]
+StoredFeatures = PatchFeatures | EmbeddedFeatures
+"""What is kept of a teacher: its own maps, or the patches in the space of a bank."""
+
+TeacherInput = tuple[PackedImages, StoredFeatures | Teacher | None]
 """Images, and a teacher's features of them or the teacher itself; None to learn from labels alone."""
+
+
+def reads_maps(config: DistillConfig, bank: PrototypeBank | None) -> bool:
+    """Whether training needs the teacher's own maps: no frozen bank stands between, or a hint reads the last one."""
+    return bank is None or config.train_bank or config.hint_weight > 0
 
 
 def open_inputs(
     dataset: ImageDataset | PackedImages,
-    features: PatchFeatures | Teacher | None,
-    unlabelled: PatchFeatures | ImageDataset | PackedImages | None,
+    features: StoredFeatures | Teacher | None,
+    unlabelled: StoredFeatures | ImageDataset | PackedImages | None,
     config: DistillConfig,
-    image_px: int,
+    student: Student,
     *,
     device: torch.device,
     progress: bool = True,
@@ -32,24 +44,27 @@ def open_inputs(
     Raises:
         ValueError: features where the teacher is needed, or images where features are.
     """
-    if config.store == "none" and isinstance(features, PatchFeatures):
+    if config.store == "none" and isinstance(features, StoredFeatures):
         raise ValueError("store='none' keeps no features: pass the teacher itself, features=Teacher(...)")
-    if isinstance(features, PatchFeatures) and not isinstance(unlabelled, PatchFeatures | None):
+    if isinstance(features, StoredFeatures) and not isinstance(unlabelled, StoredFeatures | None):
         message = "features=Teacher(...), or unlabelled=extract(teacher, images)"
         raise ValueError(f"unlabelled images need a teacher: {message}")
-    sized = features.images if isinstance(features, PatchFeatures) else features
-    size = image_px if sized is None else sized.image_px
+    sized = features.images if isinstance(features, StoredFeatures) else features
+    size, bank = student.image_px if sized is None else sized.image_px, student.bank
     views = ("plain", "mirrored") if config.flip else ("plain",)
 
     def with_teacher(given: ImageDataset | PackedImages) -> TeacherInput:
         images = given if isinstance(given, PackedImages) else pack(given, size, progress=progress)
-        if isinstance(features, Teacher) and config.store == "maps":
-            return images, extract(features, images, views=views, device=device, progress=progress)
-        return images, features
+        if not isinstance(features, Teacher) or config.store == "none":
+            return images, features
+        how: dict[str, Any] = {"views": views, "device": device, "progress": progress}
+        if bank is None or reads_maps(config, bank):
+            return images, extract(features, images, **how)
+        return images, embed_features(bank, features, images, **how)
 
     if unlabelled is None:
         return with_teacher(dataset), None
-    if isinstance(unlabelled, PatchFeatures):
+    if isinstance(unlabelled, StoredFeatures):
         return with_teacher(dataset), (unlabelled.images, unlabelled if config.store == "maps" else features)
     return with_teacher(dataset), with_teacher(unlabelled)
 
@@ -74,8 +89,9 @@ def check_inputs(
     need_bank = transfer + (["teacher_branch_weight"] if config.teacher_branch_weight else [])
     sizes = {name: getattr(config, name) for name in ("batch_size", "unlabelled_batch")}
     small = [f"{name}={size}" for name, size in sizes.items() if 0 < size < num_processes]
-    other_images = isinstance(teacher, PatchFeatures) and not same_images(teacher.images, images)
+    other_images = isinstance(teacher, StoredFeatures) and not same_images(teacher.images, images)
     other_teacher = isinstance(teacher, Teacher) and bank is not None and bank.teacher not in ("", teacher.fingerprint)
+    embedded = any(isinstance(given, EmbeddedFeatures) for given in (teacher, more and more[1]))
     problems = {
         f"{' and '.join(small)} for {num_processes} processes: each needs an image in every step": bool(small),
         "teacher features belong to other images than the labelled ones: extract() the same images in the same order":
@@ -89,13 +105,16 @@ def check_inputs(
         "label_free_steps learn from transfer alone: set assignment_weight or feature_weight (with prototypes) or "
         "hint_weight above 0":
             config.label_free_steps > 0 and not config.hint_weight and not (bank and transfer),
+        "embedded features are of use to their frozen bank only: pass the bank to Student, without train_bank or "
+        "hint_weight, or the teacher's own maps, features=pk.extract(teacher, images)":
+            embedded and reads_maps(config, bank),
         f"the bank was learned from another teacher than {teacher!r}: pass that one": other_teacher,
     }  # fmt: skip
     for message, is_so in problems.items():
         if is_so:
             raise ValueError(message)
     for features in (teacher, more and more[1]):
-        if isinstance(features, PatchFeatures):
+        if isinstance(features, StoredFeatures):
             if config.flip and "mirrored" not in features.views:
                 raise ValueError(
                     f"flip mirrors half of the images, but the teacher saw them {' and '.join(features.views)} only: "

@@ -23,7 +23,7 @@ from prockd.teachers.teacher import Teacher
 from prockd.training.batches import Source, shuffled
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
 from prockd.training.distiller import Distiller
-from prockd.training.inputs import TeacherInput, check_inputs, open_inputs, term_weights
+from prockd.training.inputs import StoredFeatures, TeacherInput, check_inputs, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
 
 
@@ -197,8 +197,8 @@ def distill(
     student: Student,
     dataset: ImageDataset | PackedImages,
     *,
-    features: PatchFeatures | Teacher | None = None,
-    unlabelled: PatchFeatures | ImageDataset | PackedImages | None = None,
+    features: StoredFeatures | Teacher | None = None,
+    unlabelled: StoredFeatures | ImageDataset | PackedImages | None = None,
     config: DistillConfig | None = None,
     val: ImageDataset | PackedImages | None = None,
     run_dir: str | Path | None = None,
@@ -228,7 +228,8 @@ def distill(
     Args:
         student: what to train. Its bank is frozen unless ``config.train_bank``.
         dataset: labelled images of the task.
-        features: a teacher's, of the same images in the same order, or the teacher itself, which is then extracted.
+        features: a teacher's, of the same images in the same order, as :func:`prockd.embed_features` or
+            :func:`prockd.extract` keep them, or the teacher itself, of which the smaller of the two is then kept.
             Crops are replayed on these maps: an approximation, as the teacher saw the whole image. On Farmyard the
             cosine between a replayed patch and the teacher's own pass of the crop is .96, .80 and .71 with ``min_crop``
             .9, .5 and .3 (benchmarks/crops.py). With ``config.store="none"`` the teacher itself sees every crop, in
@@ -253,16 +254,16 @@ def distill(
     processes = connect(cpu=cpu)
     device, progress = processes.device, progress and processes.is_main
     with processes.main_first():
-        labelled, more = open_inputs(
-            dataset, features, unlabelled, config, student.image_px, device=device, progress=progress
-        )
+        labelled, more = open_inputs(dataset, features, unlabelled, config, student, device=device, progress=progress)
     check_inputs(student, labelled, more, config, processes.count)
     teacher, history = labelled[1], History()
     with random_state_kept(device):
         seed_global(config.seed, device)
-        distiller = make_distiller(student, config, 0 if teacher is None else teacher.widths[-1])
+        hint_width = teacher.widths[-1] if isinstance(teacher, PatchFeatures | Teacher) else 0
+        distiller = make_distiller(student, config, hint_width)
         with on_device(device, distiller, *([teacher] if isinstance(teacher, Teacher) else [])):
-            trainer = Trainer(distiller, labelled, more, config, processes, folder)
+            with processes.main_first():  # it keeps what the bank makes of features for the others
+                trainer = Trainer(distiller, labelled, more, config, processes, folder)
             if folder and resume:
                 history.rows, history.step = load_checkpoint(folder, trainer.parts, asdict(config))
             student.train()

@@ -22,7 +22,6 @@ from prockd.evaluation.galleries import clearest_prototypes, part_names_of
 from prockd.evaluation.patches import lies_on, patch_parts
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
-from prockd.teachers.features import PatchFeatures
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import BankEditor, state_of
 from prockd_widgets.html import offline_page
@@ -118,7 +117,7 @@ class PrototypeExplorer(BankEditor):
         check_options(type(self), options)
         if projection not in ("pca", "umap"):
             raise ValueError(f"projection={projection!r}: choose 'pca' or 'umap'")
-        everything = features.images if isinstance(features, PatchFeatures) else images
+        everything = images if isinstance(features, Student) else features.images
         if everything is None:
             raise ValueError("a student alone has no pictures: pass images=")
         if len(everything) == 0 or bank.num_prototypes == 0:

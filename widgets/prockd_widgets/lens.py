@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from prockd.datasets import PackedImages
 from prockd.plots._draw import draw_box, overlay
 from prockd.students.student import Student
-from prockd.teachers.features import PatchFeatures
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.html import offline_page
 from prockd_widgets.options import check_options
@@ -66,7 +65,7 @@ class PatchLens(anywidget.AnyWidget):
         **options: Any,
     ) -> None:
         check_options(type(self), options)
-        everything = features.images if isinstance(features, PatchFeatures) else images
+        everything = images if isinstance(features, Student) else features.images
         if everything is None:
             raise ValueError("a student alone has no pictures: pass images=")
         if len(everything) == 0:

@@ -17,14 +17,15 @@ from prockd.datasets.transforms import to_unit
 from prockd.evaluation.best_prototypes import PartPrototypes
 from prockd.prototypes.bank import PrototypeBank, check_finite, groups_in_turn
 from prockd.students.student import Student
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 from prockd_widgets.sprites import Sheet
 
 NOWHERE = 0xFFFF
 """Coordinate of a patch that is not on the map."""
 MAX_PATCHES, MAX_IMAGES = 200_000, 1_600
-Model = PatchFeatures | Student
-"""A teacher's features, or a student that looks at the images now."""
+Model = PatchFeatures | EmbeddedFeatures | Student
+"""A teacher's features, taken to the space of the bank or not, or a student that looks at the images now."""
 _LEVELS = 7
 _CHUNK = 128
 
@@ -127,7 +128,7 @@ def read_units(
         ValueError: the features belong to another teacher or other images, or are not finite (names the image), or
             images are gone.
     """
-    if isinstance(source, PatchFeatures):
+    if isinstance(source, PatchFeatures | EmbeddedFeatures):
         if bank is not None:
             bank.check(source)
         if source.images.ids != images.ids:
@@ -137,12 +138,14 @@ def read_units(
     units = []
     for start in range(0, len(indices), _CHUNK):
         chunk = indices[start : start + _CHUNK]
-        if isinstance(source, PatchFeatures):
-            fused = source.fused(chunk)
-            check_finite(fused, source, chunk)
-            u = bank.embed(fused.to(bank.prototypes.device)) if bank else fused.flatten(2).transpose(1, 2)
-        else:
+        if isinstance(source, Student):
             u = _student_patches(source, images, chunk)
+        elif bank is not None:
+            u = bank.read(source, chunk)
+        else:
+            maps = source.fused(chunk) if isinstance(source, PatchFeatures) else source.embedded(chunk)
+            check_finite(maps, source, chunk)
+            u = maps.flatten(2).transpose(1, 2)
         if source.grid != grid:
             maps = u.transpose(1, 2).reshape(len(u), -1, *source.grid)
             u = F.interpolate(maps, grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
