@@ -162,13 +162,14 @@ def plot_assignments(
     tints = ListedColormap([to_rgba(colour, alpha) for colour, _ in styles])
     figure, axes = draw.panels(2, len(selected), 1.7)
     x, y = _centres(np.arange(h * w), (h, w), images.image_px)
+    dot = 6.0 * min(1.0, 12 / max(h, w)) ** 2  # in fine grids too the picture is seen between the markers
     for (above, below), m, ranks in zip(axes.T, selected, rank[assigned], strict=True):
         draw.show_image(above, images.pixels[m])
         coloured = np.ma.masked_less(ranks.reshape(h, w), 0)
         draw.overlay(below, images.pixels[m], coloured, -0.5, len(common) - 0.5, tints)
         for r, (_, marker) in enumerate(styles):
             at = ranks == r
-            below.scatter(x[at], y[at], s=6, c="white", marker=marker, edgecolors="black", linewidths=0.4)
+            below.scatter(x[at], y[at], s=dot, c="white", marker=marker, edgecolors="black", linewidths=0.4)
     draw.legend(figure, [draw.legend_key(r, f"{labels[k]} ({usage[k]:,})") for r, k in enumerate(common)])
     left = int((usage > 0).sum()) - len(common)
     rest = f"; {left} rarer ones are left grey" if left else ""
