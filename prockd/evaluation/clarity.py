@@ -75,7 +75,7 @@ def strongest_vectors(
 ) -> Float[np.ndarray, "used T E"]:
     """The strongest patches (u), one an image, of each prototype that some patch prefers."""
     share, preferred = assignments.max(-1)
-    used = preferred[share > 0].unique().cpu().numpy()  # a patch that is left out has no share in any
+    used = np.unique(preferred[share > 0].cpu().numpy())  # a patch that is left out has no share in any
     patch, score = strongest(assignments)
     image = np.argsort(-score[:, used], axis=0, kind="stable")[:top]  # (T, K)
     patch = np.take_along_axis(patch[:, used], image, 0)
