@@ -254,8 +254,9 @@ def page(lines: list[dict[str, Any]]) -> str:
         if not mine:
             continue
         one = mine[0]
-        text += [f"## {title}", f"K = {one['K']}, {one['px']} px, {one['images']} images, seeds of discovery "
-                 f"{', '.join(str(s) for s in dict.fromkeys(line['seed'] for line in mine))}: mean, least and greatest.",
+        seeds = ", ".join(str(seed) for seed in sorted({line["seed"] for line in mine}))
+        facts = f"K = {one['K']}, {one['px']} px, {one['images']} images, seeds of discovery {seeds}"
+        text += [f"## {title}", f"{facts}: mean, least and greatest.",
                  f"```\n{format_table(goal_rows(mine))}\n```"]  # fmt: skip
         for form in dict.fromkeys(line["form"] for line in mine):
             of_form = [line for line in mine if line["form"] == form]
@@ -268,8 +269,8 @@ HEAD = """# Are prototypes parts?
 
 Made by `python benchmarks/parts.py`, one line a run in `parts.jsonl`. Prototypes are found on the teacher's own species
 without labels, and measured on Farmyard's target species, which it never saw; part labels measure and nothing else. The
-*random teacher* is the same network with random weights. *Place in the image* names blocks of the frame, as many as there
-are prototypes or a few fewer, *5 nearest places* the part that is commonest at a patch's place in the other half of the
+*random teacher* is the same network with random weights. *Place in the image* names blocks of the frame, about as many
+as prototypes, *5 nearest places* the part that is commonest at a patch's place in the other half of the
 images, *raw pixels* are k-means on the pixels of patches, *shuffled* are the same prototypes in another order (for
 patches that keep their prototype: chance). Each measure is defined where it is computed, in `prockd/evaluation/`."""
 
