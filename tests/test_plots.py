@@ -504,7 +504,9 @@ def test_one_removal_shows_each_class_with_its_interval_the_most_harmed_below_th
 
 
 def test_points_are_drawn_in_their_patch_with_the_part_that_the_prototype_tells_and_errors_are_ringed(images):
-    points = PointPatches(np.array([1, 1, 2]), np.array([0, 5, 4]), np.array([0, 1, 0]), ("ear", "leg"))
+    points = PointPatches(
+        np.array([1, 1, 2]), np.array([0, 5, 4]), np.array([0, 1, 0]), ("ear", "leg"), np.full((3, 2), 0.5)
+    )
     assigned = np.zeros((M, 9), int)
     assigned[1, 5] = 1
     named = PointAgreement(

@@ -42,9 +42,9 @@ def test_no_set_of_the_world_shares_an_image_with_another(world):
 def test_the_form_of_the_settings_is_that_of_every_set():
     config = task_settings("segmentation")
     varied = replace(config, data=config.data.replace(form="varied", num_discover=3, num_val=3))
-    for name, images in farmyard_sets(varied).items():
+    for name, images in farmyard_sets(varied, 96).items():
         assert images.form == "varied", name
-        assert images.fingerprint != farmyard_sets(config)[name].fingerprint
+        assert images.fingerprint != farmyard_sets(config, 96)[name].fingerprint
     with pytest.raises(ConfigError, match=r"form = 'loose': choose one of 'framed', 'varied'"):
         config.data.replace(form="loose")
 
@@ -224,7 +224,9 @@ def test_the_demo_writes_one_report_that_needs_no_network(tmp_path, monkeypatch)
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     kinds = [row["student learns from"] for row in results["students"]]
     assert kinds == ["labels alone", "labels + teacher", "(linear probe on the teacher)"]
-    assert [row["patches grouped by"] for row in results["parts"]] == ["prototypes", "shuffled", "raw pixels"]
+    assert [row["patches grouped by"] for row in results["parts"]] == [
+        "prototypes", "place in the image", "raw pixels", "shuffled", "5 nearest places",
+    ]  # fmt: skip
     assert "labels + teacher" in html
     assert (tmp_path / "demo" / "prototypes.safetensors").is_file()
 

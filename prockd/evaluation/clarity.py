@@ -45,7 +45,7 @@ def clarity_of(vectors: Float[np.ndarray, "K T E"], *, seed: int = 0) -> Clarity
     if K < 2 or T < 2:
         raise ValueError(f"{K} prototypes with {T} strongest patches each: clarity compares at least 2 of both")
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
-    clear = _mean_cosine(unit)
+    clear = mean_cosine(unit)
     means = unit.mean(1)
     means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     cosines = means @ means.T
@@ -55,15 +55,26 @@ def clarity_of(vectors: Float[np.ndarray, "K T E"], *, seed: int = 0) -> Clarity
         different = len(np.unique(mine, axis=0)) > 1
         label = KMeans(2, n_init=3, random_state=seed).fit_predict(mine) if different else np.arange(T) % 2
         centres = np.stack([mine[label == side].mean(0) for side in (0, 1)])
-        doubt[k] = 1 - _mean_cosine(centres[None] / np.linalg.norm(centres, axis=1, keepdims=True).clip(1e-12))[0]
+        doubt[k] = 1 - mean_cosine(centres[None] / np.linalg.norm(centres, axis=1, keepdims=True).clip(1e-12))[0]
     return Clarity(float(clear.mean()), float(cosines.max(1).mean()), float(doubt.mean()))
 
 
-def _mean_cosine(unit: Float[np.ndarray, "K T E"]) -> Float[np.ndarray, " K"]:
+def mean_cosine(unit: Float[np.ndarray, "K T E"]) -> Float[np.ndarray, " K"]:
     """Mean cosine over pairs of different vectors: their mean's squared length, less what each has with itself."""
     T = unit.shape[1]
     cosines: np.ndarray = ((unit.mean(1) ** 2).sum(1) - 1 / T) * T / (T - 1)
     return cosines
+
+
+def strongest_patches(
+    assignments: Float[Tensor, "M N K"], *, top: int = TOP
+) -> tuple[Int[np.ndarray, " U"], Int[np.ndarray, "U T"], Int[np.ndarray, "U T"]]:
+    """The prototypes that some patch prefers, and image and patch of the strongest ones of each, one an image."""
+    share, preferred = assignments.max(-1)
+    used = np.unique(preferred[share > 0].cpu().numpy())
+    patch, score = strongest(assignments)
+    image = np.argsort(-score[:, used], axis=0, kind="stable")[:top]
+    return used, image.T, np.take_along_axis(patch[:, used], image, 0).T
 
 
 def strongest_vectors(
@@ -72,19 +83,15 @@ def strongest_vectors(
     assignments: Float[Tensor, "M N K"],
     *,
     top: int = TOP,
-) -> Float[np.ndarray, "used T E"]:
+) -> Float[np.ndarray, "U T E"]:
     """The strongest patches (u), one an image, of each prototype that some patch prefers."""
-    share, preferred = assignments.max(-1)
-    used = np.unique(preferred[share > 0].cpu().numpy())  # a patch that is left out has no share in any
-    patch, score = strongest(assignments)
-    image = np.argsort(-score[:, used], axis=0, kind="stable")[:top]  # (T, K)
-    patch = np.take_along_axis(patch[:, used], image, 0)
-    vectors = np.empty((len(used), len(image), bank.embed_dim), np.float32)
+    _, image, patch = strongest_patches(assignments, top=top)
+    vectors = np.empty((*image.shape, bank.embed_dim), np.float32)
     for start in range(0, len(features), 64):
         rows = np.arange(start, min(start + 64, len(features)))
         u = bank.read(features, rows).detach().cpu().numpy()
-        t, k = np.nonzero((image >= start) & (image <= rows[-1]))
-        vectors[k, t] = u[image[t, k] - start, patch[t, k]]
+        now = (image >= start) & (image <= rows[-1])
+        vectors[now] = u[image[now] - start, patch[now]]
     return vectors
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.best_prototypes import prototypes_on
+from prockd.evaluation.galleries import gallery_prototypes
 from prockd.evaluation.patches import lies_on
 from prockd.evaluation.points import PointAgreement, PointPatches
 from prockd.plots import _draw as draw
@@ -43,7 +44,8 @@ def plot_gallery(
         assignments: soft assignments of every patch.
         images: the images, in the same order.
         prototypes: which; None is where parts are known the clearest one of each part, by the one rule of all galleries
-            (:func:`prockd.evaluation.best_prototypes.part_prototypes`), else the ten that most patches prefer.
+            (:func:`prockd.evaluation.galleries.gallery_prototypes`), else with ``bank`` and ``features`` the ten
+            clearest of all, else the ten that most patches prefer.
         count: patches in a row.
         names: of all K prototypes.
         part_names: by part index; where the images have part masks, each row then names the part that it shows and how
@@ -69,8 +71,10 @@ def plot_gallery(
         on = lies_on(np.asarray(images.parts), grid, len(part_names))
         found = prototypes_on(assignments, on, part_names)
     if prototypes is None and found is not None:
-        prototypes = found.gallery
-    elif prototypes is None:
+        prototypes = found.gallery or None  # there is none where all is background
+    if prototypes is None and bank is not None and features is not None:
+        prototypes = gallery_prototypes(bank, features, assignments)
+    if prototypes is None:
         prototypes = [int(k) for k in np.argsort(-usage, kind="stable")[:10] if usage[k]]
     selected = draw.checked_indices(prototypes, K, "prototype")
     figure, axes = draw.panels(len(selected), min(count, M), 1.0, below=0.18)
@@ -80,9 +84,7 @@ def plot_gallery(
             label += "".join(f"\n{part}" for part in found.told(k))
         row[0].set_ylabel(label, fontsize=draw.SMALL, rotation=0, ha="right", va="center", labelpad=6)
         for ax, patch in zip(row, nearest_patches(assignments, grid, k, count), strict=True):
-            across, down = (slice(None),) * 2 if full else _window(grid, patch, images.image_px, context)
-            draw.show_image(ax, images.pixels[patch.image][:, down, across])
-            draw.draw_box(ax, patch.row, patch.column, grid, images.image_px, across.start or 0, down.start or 0)
+            _show_patch(ax, images, patch, grid, None if full else context)
             text = f"{patch.score:.2f} · {draw.short_name(images.ids[patch.image])}"
             if bank is not None and features is not None:
                 text += f"\ndistance {_distance(bank, features, patch, k):.2f}"
@@ -225,6 +227,13 @@ def plot_points(
         f"{agreement.accuracy:.0%} are (always telling the commonest part: {agreement.chance:.0%}).",
     )
     return figure
+
+
+def _show_patch(ax: Axes, images: PackedImages, patch: Patch, grid: tuple[int, int], context: float | None) -> None:
+    """A patch in its box with its context, or in the whole image."""
+    across, down = (slice(None),) * 2 if context is None else _window(grid, patch, images.image_px, context)
+    draw.show_image(ax, images.pixels[patch.image][:, down, across])
+    draw.draw_box(ax, patch.row, patch.column, grid, images.image_px, across.start or 0, down.start or 0)
 
 
 @torch.no_grad()

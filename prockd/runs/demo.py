@@ -98,9 +98,6 @@ def demo_sections(
     """Text, figures and tables of the report, in the order of the data flow."""
     test = world.embedded("test", bank)
     assignments = bank.assignments(test)
-    share = agreement.table[:, 1:].max(1) / np.maximum(1, agreement.table.sum(1))
-    part = agreement.table[:, 1:].argmax(1)
-    clearest = [int(max(np.flatnonzero(part == p), key=lambda k: share[k])) for p in np.unique(part)]
     some = np.random.default_rng(0).permutation(len(test))[:30]
     vectors = bank.read(test, some).flatten(0, 1)
     truth = patch_parts(np.asarray(test.images.parts), test.grid, len(PARTS))[some].ravel()
@@ -120,10 +117,11 @@ def demo_sections(
         f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
         f"species from {len(world.images('train'))} labelled images: from labels alone, and with the teacher as well."
     )
-    gallery = plots.plot_gallery(assignments, test.images, prototypes=clearest, part_names=PARTS)
+    gallery = plots.plot_gallery(assignments, test.images, part_names=PARTS)
+    whole = plots.plot_part_maps(assignments, test.images, range(min(5, len(test))), part_names=PARTS)
     table, curves = plots.plot_part_table(agreement, PARTS), plots.plot_curves({k: v[-1] for k, v in histories.items()})
-    bank_figures = [(gallery, "Nearest patches"), (figure_of(scatter), "Map of patches coloured by part")]
-    bank_figures.append((figure_of(table), "Parts by prototype"))
+    bank_figures = [(gallery, "The clearest prototype of each part"), (whole, "What each patch's prototype stands for")]
+    bank_figures += [(figure_of(scatter), "Map of patches coloured by part"), (figure_of(table), "Parts by prototype")]
     attention = plots.plot_attention(student, test.images, 0)
     student_figures = [(figure_of(curves), "Training curves"), (attention, "What the augmentation attends to")]
     return [

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prockd import plots
+from prockd.evaluation.galleries import part_names_of
 from prockd.evaluation.scores import Scores
 from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.runs.folder import write_json
@@ -119,20 +120,23 @@ def teacher_section(world: World, name: str, text: str) -> Section:
 
 
 def prototype_section(world: World, bank: PrototypeBank) -> Section:
-    """The health of the prototypes, and the patches of those that most patches prefer."""
+    """The health of the prototypes, the clearest of them, and what they stand for on whole images."""
     source = world.embedded("source", bank)
-    assignments = bank.assignments(source)
-    health = bank_health(bank, assignments)
+    assignments, images = bank.assignments(source), source.images
+    shown = torch.from_numpy(images.in_picture(source.grid))
+    health = bank_health(bank, assignments[shown][None])
     dead, pairs = len(health.dead), len(health.duplicates)
     used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"
     alike = f"{pairs} pair{' is' if pairs == 1 else 's are'} alike" if pairs else "no two are alike"
     text = (
-        f"{bank.num_prototypes} prototypes from {len(source)} images, without any label. {used}; {alike}. "
-        "Shown are the commonest."
+        f"{bank.num_prototypes} prototypes from {len(source)} images, without any label. {used}; {alike}. Shown are "
+        + ("the clearest one of each part." if images.parts is not None else "the ones whose patches are most alike.")
     )
-    commonest = np.argsort(-health.usage)[:10].tolist()
-    gallery = plots.plot_gallery(assignments, source.images, prototypes=commonest)
-    return Section("Prototypes", text, [(gallery, "The patches that belong most to each prototype")])
+    names, some = part_names_of(images) or None, np.linspace(0, len(images) - 1, min(5, len(images))).astype(int)
+    gallery = plots.plot_gallery(assignments, images, part_names=names, bank=bank, features=source)
+    maps = plots.plot_part_maps(assignments, images, np.unique(some), part_names=names, names=bank.names)
+    figures = [(gallery, "The patches that belong most to each prototype"), (maps, "What each patch's prototype is")]
+    return Section("Prototypes", text, figures)
 
 
 def _numbers(run: Run) -> Section:

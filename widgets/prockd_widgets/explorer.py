@@ -16,9 +16,10 @@ from IPython.display import Image
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.best_prototypes import PartPrototypes, prototypes_on
+from prockd.evaluation.clarity import strongest_patches
 from prockd.evaluation.embed import embed_2d, principal
+from prockd.evaluation.galleries import clearest_prototypes, part_names_of
 from prockd.evaluation.patches import lies_on, patch_parts
-from prockd.farmyard import PARTS
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd_widgets.assets import script, style_sheet
@@ -134,7 +135,7 @@ class PrototypeExplorer(BankEditor):
             read_patches(names[i], b, source, everything, indices, self.grid) for i, (b, source) in enumerate(models)
         ]
         self._remember()
-        self._part_names = _part_names(everything, part_names)
+        self._part_names = part_names_of(everything, part_names)
         self._umap = threading.Thread()
         self._steps: list[list[float]] = []
         super().__init__(**options)
@@ -210,8 +211,19 @@ class PrototypeExplorer(BankEditor):
         """
         if not self.parts:
             raise ValueError("these images have no part masks, so no prototype shows a part")
-        soft = self._soft[model].reshape(len(self.images), -1, self._soft[model].shape[1])
-        return prototypes_on(soft, self._on, self._part_names)
+        return prototypes_on(self._by_image(self._soft[model]), self._on, self._part_names)
+
+    def _by_image(self, patches: torch.Tensor) -> torch.Tensor:
+        return patches.reshape(len(self.images), -1, patches.shape[1])
+
+    def _gallery(self, model: int) -> list[int]:
+        """The prototypes that galleries show."""
+        if self.parts:
+            return self.part_prototypes(model).gallery
+        soft = self._by_image(self._soft[model])
+        _, image, patch = strongest_patches(soft)
+        vectors = self._by_image(self.models[model].unit)[image, patch].float().numpy()
+        return clearest_prototypes(vectors, soft, self.images, self.grid)
 
     @property
     def bytes_sent(self) -> Sent:
@@ -293,7 +305,7 @@ class PrototypeExplorer(BankEditor):
         return explorer_picture(
             ExplorerView(
                 self.images, self.grid, model.bank.names, self.label(self.model), self.soft(self.model),
-                self.stats[self.model], self.part_prototypes(self.model).gallery if self.parts else [],
+                self.stats[self.model], self._gallery(self.model),
                 np.frombuffer(self.xy[self.model], np.uint16).reshape(-1, 2), self.selection,
                 self.prototype, self.image, self.smooth, f"{self.map_note}, {len(self.selection):,} selected",
                 f"Prototype explorer, seed {self.seed}, data {self.meta['data'][:12]}",
@@ -351,16 +363,3 @@ class PrototypeExplorer(BankEditor):
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and for pages without a kernel its picture and its words."""
         return static_bundle(self, super()._repr_mimebundle_(**kwargs))
-
-
-def _part_names(images: PackedImages, names: Sequence[str] | None) -> list[str]:
-    """The names of the caller, Farmyard's for its images, else numbers; none without masks."""
-    if images.parts is None:
-        return []
-    most = int(np.asarray(images.parts).max())
-    if names is None:
-        farmyard = images.ids[0].startswith("farmyard/") and most < len(PARTS)
-        names = PARTS if farmyard else ["background", *(f"part {i}" for i in range(1, most + 1))]
-    if most >= len(names):
-        raise ValueError(f"{len(names)} part names, but the masks have part {most}")
-    return list(names)

@@ -33,7 +33,7 @@ class ExplorerView:
         label: (P,) strongest prototype of each patch, -1 in the bars beside padded pictures.
         soft: (P, K) soft assignment.
         stats: one row a prototype; ``near`` has its nearest patches with their distances.
-        gallery: prototypes to show first; see :func:`prockd.evaluation.best_prototypes.part_prototypes`.
+        gallery: prototypes to show after the one in focus; see :mod:`prockd.evaluation.galleries`.
         xy: (P, 2) places on the map, ``NOWHERE`` for none.
         selection: numbers of the selected patches.
         prototype: the one in focus, -1 for none.
