@@ -52,6 +52,7 @@ def part_report(
     others: Mapping[str, Measured] | None = None,
     again: Sequence[PrototypeBank] = (),
     points: PointAnnotations | None = None,
+    num_changed: int | None = None,
     seed: int = 0,
 ) -> PartReport:
     """Measure prototypes on images, which should not be those that they were found on, beside every control.
@@ -64,6 +65,7 @@ def part_report(
         others: other prototypes on the same images, by name, such as those of a random teacher.
         again: the same discovery with other seeds, for the share of patches that keep their prototype.
         points: key points of the images, for information at the points, their error, and consistency.
+        num_changed: of how many images crops, shifted, mirrored and noisy ones are seen by the teacher; None is all.
         seed: of shuffling, halves, crops, noise and k-means on pixels.
 
     Raises:
@@ -86,7 +88,7 @@ def part_report(
     else:
         measuring.parts_of_patches()
         measuring.pixels()
-        measuring.other_pixels()
+        measuring.other_pixels(num_changed)
         measuring.other_seeds(again)
     if points is not None:
         measuring.key_points(points)
@@ -117,10 +119,10 @@ class _Measuring:
             if value is not None:
                 self.values[key][group] = value
 
-    def tried(self, measure: Callable[..., Any], *of: Any) -> Any:
+    def tried(self, measure: Callable[..., Any], *of: Any, **how: Any) -> Any:
         """What is measured; where nothing can be, None, and the sentence that says why among the notes, once."""
         try:
-            return measure(*of)
+            return measure(*of, **how)
         except ValueError as error:
             if str(error) not in self.notes:
                 self.notes.append(str(error))
@@ -170,7 +172,7 @@ class _Measuring:
             found = pixel_agreement(each, self.images, self.grid, len(self.part_names), seed=self.seed)
             self.keep(name, {f"pixel_{key}" if key in ("nmi", "ari") else key: v for key, v in asdict(found).items()})
 
-    def other_pixels(self) -> None:
+    def other_pixels(self, count: int | None) -> None:
         """Random crops, and images that are shifted, mirrored or noisy: what needs the teacher again."""
         seeing = {name: each for name, each in self.measured.items() if each.teacher is not None}
         assigns: dict[str, Assign] = {
@@ -180,13 +182,18 @@ class _Measuring:
             self.notes.append("no teacher was given: nothing is measured on crops, shifted, mirrored or noisy images")
             return
         others = {name: assign for name, assign in assigns.items() if name != "prototypes"}
-        where = (self.images, self.grid, len(self.part_names))
-        crops = crop_agreement(assigns["prototypes"], *where, others=others, seed=self.seed)
-        self.values["crops_purity"] = {name: each.purity for name, each in crops.items()}
+        some = np.linspace(0, len(self.images) - 1, min(count or len(self.images), len(self.images))).astype(int)
+        images, front = self.images.select(some), self.front[some]
+        where = (images, self.grid, len(self.part_names))
+        crops = self.tried(crop_agreement, assigns["prototypes"], *where, others=others, seed=self.seed)
+        for name, agreement in (crops or {}).items():
+            self.keep(name, {"crops_purity": agreement.purity})
         clusters = pixel_clusters(self.images, self.grid, self.K, seed=self.seed)
         assigns |= {PLACE: place_names(self.grid, self.K), PIXELS: pixel_names(clusters, self.grid)}
         for name, assign in assigns.items():
-            kept = stability(assign, self.images, self.grid, self.front, seed=self.seed)
+            kept = self.tried(stability, assign, images, self.grid, front, seed=self.seed)
+            if kept is None:
+                continue
             chance = kept.pop("chance")
             kept["stability"] = kept.pop("shift")
             self.keep(name, kept)

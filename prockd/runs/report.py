@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 
 from prockd import plots
 from prockd.evaluation.galleries import part_names_of
+from prockd.evaluation.part_table import PartReport
 from prockd.evaluation.scores import Scores
 from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, save_png, write_report
+from prockd.runs.measured import measure_prototypes, measure_sections
 from prockd.runs.students import Run
 from prockd.runs.world import World
 from prockd.settings.knobs import differences
@@ -26,14 +28,16 @@ from prockd.students.student import Student
 
 def finish_run(run: Run, folder: Path) -> None:
     """Write figures, the report, and last the results."""
-    config, sections = run.world.config, report_sections(run)
+    config = run.world.config
+    measured = None if run.bank is None else measure_prototypes(run.world, run.bank, "train")
+    sections = report_sections(run, measured)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for section in sections:
         name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
         for number, (figure, _) in enumerate(section.figures, 1):
             save_png(figure, folder / "figures" / f"{name}_{number}.png", dpi=130)
     write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
-    write_json(folder / "results.json", results(run))
+    write_json(folder / "results.json", results(run) | ({"prototypes": measured.numbers()} if measured else {}))
 
 
 def results(run: Run) -> dict[str, Any]:
@@ -97,13 +101,15 @@ def class_rows(scores: Scores, classes: Sequence[str]) -> list[dict[str, object]
     ]
 
 
-def report_sections(run: Run) -> list[Section]:
+def report_sections(run: Run, measured: PartReport | None = None) -> list[Section]:
     """Text, tables and figures in the order in which data flow."""
     sections = [_numbers(run), _data(run.world)]
     if run.world.teacher is not None:
         sections.append(teacher_section(run.world, "source", f"{run.world.teacher!r}."))
     if run.bank is not None:
         sections.append(prototype_section(run.world, run.bank))
+    if measured is not None:
+        sections += measure_sections(measured, "the labelled images, whose parts no training has seen")
     curves = (figure_of(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")
     sections.append(Section("Training", "The terms of the loss. metrics.jsonl has them all.", [curves]))
     return [*sections, _predictions(run), _settings(run.world)]
