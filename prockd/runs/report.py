@@ -120,8 +120,7 @@ def teacher_section(world: World, name: str, text: str) -> Section:
 
 def prototype_section(world: World, bank: PrototypeBank) -> Section:
     """The health of the prototypes, and the patches of those that most patches prefer."""
-    source = world.embedded("source", bank)
-    assignments = bank.assignments(source)
+    source, assignments = world.source, bank.assignments(world.source)
     health = bank_health(bank, assignments)
     dead, pairs = len(health.dead), len(health.duplicates)
     used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"

@@ -142,7 +142,7 @@ def extract_compact(
                     means[rows] = pool_layers(maps).cpu().numpy()
         return {}
 
-    key = passes.key | {"rank": rank}
+    key = passes.key | {"version": 1, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
     arrays, _ = cached_arrays("compact", key, build, root=root)
     stored = {name: np.array(arrays[name]) if name == "directions" else arrays[name] for name in arrays}
     return CompactFeatures((), passes.images, teacher.fingerprint, teacher.layers, passes.views, **stored)
