@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,10 +13,18 @@ from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_maps, random_crops, to_unit, whole_images
 from prockd.devices import map_tensors
 from prockd.prototypes.bank import PrototypeBank
-from prockd.students.student import Student
 from prockd.tasks.task import Task
 from prockd.teachers.features import PatchFeatures, fuse_layers
 from prockd.teachers.teacher import Teacher
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What learns from batches, a student or a teacher: the size of its images and its grids of patches."""
+
+    image_px: int
+    grid: tuple[int, int]  # of the features that are compared with the teacher's
+    last_grid: tuple[int, int]  # of its last map
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,12 @@ class Source:
         """Draw what is cut out of each of the next images."""
         return random_crops(count, generator, min_area=self.min_crop, flip=self.flip)
 
-    def targets(self, rows: np.ndarray, crops: Crops, student: Student, device: torch.device) -> Any:
+    def targets(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Any:
         """The task's targets of some images, cropped."""
         assert self.task is not None
         return map_tensors(lambda t: t.to(device), self.task.targets(self.images, rows, crops, student.image_px))
 
-    def batch(self, rows: np.ndarray, crops: Crops, student: Student, device: torch.device) -> Batch:
+    def batch(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Batch:
         """Images and teacher maps, cropped at the same places."""
         pixels = torch.from_numpy(np.array(self.images.pixels[rows])).to(device).float()
         pixels = torch.where(crops.mirrored.to(device)[:, None, None, None], pixels.flip(3), pixels)
