@@ -7,7 +7,6 @@ clustering*: the same place of a picture, seen in two crops, belongs to the same
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,6 @@ def train_teacher(
         for split, count in (("train", images), ("val", min(images, 1800)))
     )
     packed = pack(train, clusters.image_px)
-    Classification(len(classes), classes).check(packed)
     teacher = Teacher("farmyard", weights=begun, image_px=clusters.image_px, output_stride=OUTPUT_STRIDE)
     learner, history = learn_clusters(
         teacher, packed, clusters, num_classes=len(classes), bank=read_clusters(begun, teacher),
@@ -89,7 +87,7 @@ def train_teacher(
         "seconds": history.rows[-1]["seconds"], "losses": history.rows[-1],
         "val_accuracy": species_accuracy(learner, pack(val, clusters.image_px)),
     }  # fmt: skip
-    card = earlier | {
+    card: dict[str, Any] = earlier | {
         "timm_kwargs": dict(earlier["timm_kwargs"]) | {"output_stride": OUTPUT_STRIDE}, "image_px": clusters.image_px,
         "layers": list(teacher.layers), "images": images, "data": train.fingerprint, "classes": classes,
         "clustering": {"temperature": clusters.temperature}, "stages": earlier.get("stages", {}) | {"clusters": stage},
@@ -102,7 +100,7 @@ def train_teacher(
     return card
 
 
-def learn_species(out: Path, images: int, config: DistillConfig, run_dir: Path, *, cpu: bool) -> Mapping[str, Any]:
+def learn_species(out: Path, images: int, config: DistillConfig, run_dir: Path, *, cpu: bool) -> dict[str, Any]:
     """The first stage; writes a teacher's file and returns its card."""
     train, val = Farmyard("source", "train", images), Farmyard("source", "val", min(images, 1800))
     task = Classification(len(train.classes), tuple(train.classes))

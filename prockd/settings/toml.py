@@ -4,13 +4,15 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomlkit
 
 from prockd.settings.experiment import ExperimentConfig
-from prockd.settings.knobs import ConfigError, K, did_you_mean
+from prockd.settings.knobs import ConfigError, Knobs, did_you_mean
 from prockd.settings.knobs import differences as knob_differences
+
+K = TypeVar("K", bound=Knobs)
 
 
 def write_config(config: ExperimentConfig, path: str | Path) -> Path:

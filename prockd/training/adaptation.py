@@ -16,6 +16,7 @@ from prockd.devices import on_device, random_state_kept, seed_global
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.clustered import assign_by_cosine, cluster_tensors
 from prockd.settings.method import ClusterConfig
+from prockd.tasks import Classification
 from prockd.teachers.teacher import Teacher
 from prockd.training.clustering import PairSource, PatchClusters, start_clusters
 from prockd.training.loop import Callback, History, Trainer
@@ -59,11 +60,13 @@ def learn_clusters(
         The trained network with its bank, whose assignment is that of the clusters, and what happened.
 
     Raises:
-        ValueError: no images, another number of groups, images smaller than a crop, more prototypes than patches, or
-            images of a step that processes cannot share evenly.
+        ValueError: labels outside the classes, another number of groups, images smaller than a crop, more prototypes
+            than patches, or images of a step that processes cannot share evenly.
     """
     processes = connect(cpu=cpu)
     check_images(images, config, processes.count)
+    if num_classes and config.species_weight:
+        Classification(num_classes).check(images)
     source = PairSource(images, config, group_numbers(images, groups))
     with random_state_kept(processes.device):
         seed_global(config.seed, processes.device)
@@ -83,7 +86,7 @@ def learn_clusters(
 @torch.no_grad()
 def start(learner: PatchClusters, source: PairSource, bank: PrototypeBank | None) -> None:
     """Give a learner W_c and prototypes: those of a bank where they fit, else new ones from the teacher's patches."""
-    own, config = learner.bank, learner.config
+    own = learner.bank
     keeps_fuse = bank is not None and bank.fuse.weight.shape == own.fuse.weight.shape
     if bank is not None and keeps_fuse:
         own.fuse.load_state_dict(bank.fuse.state_dict())
@@ -116,7 +119,7 @@ def check_images(images: PackedImages, config: ClusterConfig, num_processes: int
 
 
 def write_teacher(path: Path, backbone: nn.Module, bank: PrototypeBank | None, card: Mapping[str, Any]) -> None:
-    """Write weights, where there is a bank its W_c and prototypes, and model card to one safetensors file, which :class:`prockd.Teacher` opens."""
+    """Write weights, W_c and prototypes, and the model card to one safetensors file, which a Teacher opens."""
     state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in backbone.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(state | (cluster_tensors(bank) if bank else {}), path, {"prockd": json.dumps(card)})

@@ -24,7 +24,7 @@ from prockd.settings.method import ClusterConfig
 from prockd.tasks.heads import PooledLinear
 from prockd.teachers.features import fuse_layers
 from prockd.teachers.teacher import Teacher, finest
-from prockd.training.batches import Batch, Reader, Source
+from prockd.training.batches import Batch, Reader, Source, embedded
 from prockd.training.distiller import recolour_some
 
 MIN_OVERLAP = 0.15
@@ -128,7 +128,8 @@ class PatchClusters(nn.Module):
             raise ValueError(
                 f"{teacher.name} cannot see crops of {self.image_px} px ({error}): set crop_px={teacher.image_px}"
             ) from error
-        self.grid, self.last_grid = finest([(m.shape[2], m.shape[3]) for m in probe]), tuple(probe[-1].shape[2:])
+        grids = [(m.shape[2], m.shape[3]) for m in probe]
+        self.grid, self.last_grid = finest(grids), grids[-1]
         self.species = PooledLinear(probe[-1].shape[1], num_classes) if num_classes and config.species_weight else None
 
     @property
@@ -174,7 +175,7 @@ class PatchClusters(nn.Module):
     def embedded(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B E h w"]:
         """U as maps."""
         with torch.autocast(fused.device.type, enabled=False):
-            return self.bank.embed(fused).transpose(1, 2).unflatten(2, fused.shape[2:])
+            return embedded(self.bank, fused)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Of each crop u, and where they are wanted class scores and how far its patches have drifted."""
@@ -191,7 +192,7 @@ class PatchClusters(nn.Module):
             predictions["drift"] = drift.repeat(2)  # one a crop, as all predictions; second crops are not looked at
         return predictions, {}
 
-    def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Pairs) -> dict[str, Tensor]:
+    def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Any) -> dict[str, Tensor]:
         """Unweighted terms of the loss by name."""
         terms = {"clusters": self.clusters(predictions["u"], targets)}
         if "species" in predictions:
@@ -234,9 +235,9 @@ def aligned(
     both, overlap = kept.repeat(2), overlap[kept]
     regions, upright = pairs.regions[both], torch.where(pairs.mirrored[:, None, None, None], u.flip(3), u)[both]
     low, size = regions[:, None, :2], regions[:, None, 2:] - regions[:, None, :2]
-    within = (overlap.repeat(2, 1).unflatten(1, (2, 2)) - low) / size
+    within = (overlap.repeat(2, 1).view(-1, 2, 2) - low) / size
     cut = cut_maps(upright, within.flatten(1).clamp(0, 1), (side, side))  # (2b, E, side, side)
-    patches = F.normalize(cut.flatten(2).transpose(1, 2), dim=-1).unflatten(0, (2, -1)).flatten(1, 2)  # (2, P, E)
+    patches = F.normalize(cut.flatten(2).transpose(1, 2), dim=-1).reshape(2, -1, u.shape[1])  # (2, P, E)
     weights = middle_weights(overlap, pairs.pictured[: len(kept)][kept], (side, side)).flatten()
     groups, seen = pairs.groups[: len(kept)][kept].repeat_interleave(side**2), weights > 0
     return patches[:, seen], weights[seen], groups[seen]
@@ -262,15 +263,13 @@ def balanced_in(
 ) -> Float[Tensor, "P K"]:
     """Assignments of each patch that use all prototypes about equally in every group."""
     assigned = torch.empty_like(scores)
-    for group in groups.unique():
+    for group in sorted(set(groups.tolist())):
         rows = groups == group
         assigned[rows] = balanced(scores[rows], weights[rows], max_rounds=3)
     return assigned
 
 
-def rareness(
-    assigned: Float[Tensor, "V P K"], weights: Float[Tensor, " P"], power: float
-) -> Float[Tensor, " P"]:
+def rareness(assigned: Float[Tensor, "V P K"], weights: Float[Tensor, " P"], power: float) -> Float[Tensor, " P"]:
     """Weights of mean 1 of patches whose prototypes are rare: the mean of frequency^-power over their assignment."""
     frequency = (assigned.mean(0) * weights[:, None]).sum(0) / weights.sum()
     rare: Tensor = assigned.mean(0) @ frequency.clamp_min(1e-6) ** -power
@@ -283,7 +282,8 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
 
     Patches come from ``start_images`` images, as evenly as can be from all groups, and weigh as in training.
     """
-    config, bank, device, rng = learner.config, learner.bank, learner.mean.device, np.random.default_rng(learner.config.seed)
+    config, bank, device = learner.config, learner.bank, learner.mean.device
+    rng = np.random.default_rng(config.seed)
     taken = np.sort(evenly(source.groups.numpy(), config.start_images, rng))
     patches, weights = [], []
     for start in range(0, len(taken), batch_size):
