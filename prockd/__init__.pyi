@@ -30,6 +30,7 @@ from .farmyard import Farmyard as Farmyard
 from .prototypes.bank import PrototypeBank as PrototypeBank
 from .prototypes.bank import nearest_patches as nearest_patches
 from .prototypes.discovery import discover as discover
+from .settings.method import ClusterConfig as ClusterConfig
 from .settings.method import DiscoverConfig as DiscoverConfig
 from .settings.method import DistillConfig as DistillConfig
 from .settings.method import FeatureAugmentationConfig as FeatureAugmentationConfig
@@ -39,6 +40,8 @@ from .students.student import Student as Student
 from .teachers.features import PatchFeatures as PatchFeatures
 from .teachers.features import extract as extract
 from .teachers.teacher import Teacher as Teacher
+from .training.adaptation import Adapted as Adapted
+from .training.adaptation import adapt as adapt
 from .training.loop import History as History
 from .training.loop import distill as distill
 

@@ -60,7 +60,9 @@ KNOBS = {
 
 Data = Annotated[str | None, Option(help="A folder or file of your own images; Farmyard if not given.")]
 TaskKind = Annotated[str | None, Option(help="classification (if not given), segmentation, detection or your own.")]
-TeacherName = Annotated[str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, none.")]
+TeacherName = Annotated[
+    str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
+]
 TeacherWeights = Annotated[Path | None, Option(help="Local weights of the teacher: safetensors or .pth.")]
 Config = Annotated[Path | None, Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")]
 Preset = Annotated[str, Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
@@ -366,3 +368,51 @@ def train_teacher(
     stage = card["stages"]["clusters"]
     share = "" if stage["val_accuracy"] is None else f"{stage['val_accuracy']:.1%} on source species, "
     typer.echo(f"wrote {out}: {share}{stage['seconds'] / 60:.0f} minutes of the second stage")
+
+
+@app.command(
+    epilog="`prockd adapt-teacher --data photos --teacher mobilenetv2_tf --teacher-weights weights.safetensors`\n\n"
+    '`prockd adapt-teacher --data videos --group "^[^/]+" --steps 400`  (a folder a video)\n\n'
+    "`prockd distill --data photos --teacher adapted.safetensors`  (then)"
+)
+def adapt_teacher(
+    data: Annotated[str, Option(help="A folder or file of your own images; labels are not read.")],
+    teacher: TeacherName = None,
+    teacher_weights: TeacherWeights = None,
+    out: Annotated[Path, Option(help="File to write, which --teacher then takes.")] = Path("runs/adapted.safetensors"),
+    group: Annotated[
+        str | None, Option(help="Regular expression that finds the group (video, farm) of an image in its id.")
+    ] = None,
+    steps: Annotated[int, Option(min=1, help="Optimiser steps.")] = 200,
+    seed: Annotated[int, Option(help="Seed of the start, the order and the crops.")] = 0,
+    mixed_precision: Annotated[str, Option(help="no, bf16 or fp16.")] = "no",
+    set_: Annotated[
+        list[str] | None, Option("--set", "-s", metavar="NAME=VALUE", help="Change a ClusterConfig knob.")
+    ] = None,
+    overwrite: Overwrite = False,
+    cpu: Cpu = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a teacher go on learning from your own images, without labels: the same place in two crops, one prototype."""
+    from prockd.datasets import checked, open_splits
+    from prockd.runs.world import make_teacher
+    from prockd.settings.experiment import TeacherConfig
+    from prockd.settings.method import ClusterConfig
+    from prockd.training.adaptation import adapt
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
+    config = set_knobs(ClusterConfig(steps=steps, seed=seed, mixed_precision=mixed_precision), set_)
+    splits = open_splits(data, group=group, on_bad="skip")
+    images = splits.get("train", next(iter(splits.values())))
+    images = checked({"images": images}, on_bad="skip", progress=not quiet)["images"]
+    names = {"name": teacher, "weights": str(teacher_weights) if teacher_weights else None}
+    begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
+    if begun is None:
+        raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")
+    adapted = adapt(begun, images, config=config, cpu=cpu, progress=not quiet)
+    adapted.save(out)
+    minutes = adapted.card["adapted"]["seconds"] / 60
+    typer.echo(
+        f"{adapted!r}\nwrote {out} after {minutes:.1f} minutes; next: prockd distill --data {data} --teacher {out}"
+    )

@@ -202,6 +202,16 @@ def test_species_are_learned_beside_clusters_and_a_label_outside_is_refused(imag
         learn_clusters(teacher, wrong, config, num_classes=2, **CPU)
 
 
+def test_groups_take_turns_however_many_images_they_have(images):
+    source = source_of(images, groups=[0] * 15 + [1] * 2 + [2] * 3)
+    steps = np.concatenate([source.rows(4, 0, step) for step in range(15)])
+    assert np.bincount(source.groups.numpy()[steps]).tolist() == [20, 20, 20]
+    assert set(steps.tolist()) == set(range(20))
+    assert (
+        source.rows(4, 0, 7).tolist() == source_of(images, groups=[0] * 15 + [1] * 2 + [2] * 3).rows(4, 0, 7).tolist()
+    )
+
+
 def test_prototypes_start_as_centres_of_patches_of_all_groups_alike():
     groups = np.array([0] * 90 + [1] * 5 + [2] * 5)
     taken = evenly(groups, 12, np.random.default_rng(0))
@@ -228,7 +238,7 @@ def test_crops_that_never_meet_cost_nothing_and_break_nothing(images, teacher):
 
 def test_what_cannot_be_clustered_is_refused_in_one_sentence(images, teacher):
     cases = [
-        (SMALL.replace(crop_px=64), "image_px=48 is smaller than crop_px=64"),
+        (SMALL.replace(crop_px=64), "the images are 48 px, and crop_px=64"),
         (SMALL.replace(frozen_layers=3), "frozen_layers=3 of 3 layers"),
         (SMALL.replace(num_prototypes=4000), "num_prototypes=4000 is too many: 20 images at 32 px have"),
     ]

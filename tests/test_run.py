@@ -320,7 +320,7 @@ def test_check_data_tells_what_is_wrong_and_its_exit_code_says_so(folders, tmp_p
 
 
 @pytest.mark.parametrize("command", ["extract", "discover", "distill", "evaluate", "export", "demo", "check-data",
-                                     "unpack", "train-teacher"])  # fmt: skip
+                                     "unpack", "train-teacher", "adapt-teacher"])  # fmt: skip
 def test_each_command_helps_with_an_example(command):
     told = prockd(command, "--help")
     assert told.exit_code == 0

@@ -17,7 +17,7 @@ from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig, T
 from prockd.settings.method import DistillConfig
 from prockd.tasks import TASKS, Task
 from prockd.teachers.features import PatchFeatures, extract
-from prockd.teachers.teacher import Teacher
+from prockd.teachers.teacher import Teacher, is_file
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -222,7 +222,8 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would move the generators of GPUs too
         teacher = Teacher(**own | {"pretrained": settings.pretrained}, **settings.options)
-    if settings.name != FARMYARD and not settings.weights and not settings.pretrained:
+    known = settings.name == FARMYARD or is_file(settings.name) or settings.weights or settings.pretrained
+    if not known:
         remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
         warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
     return teacher

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from jaxtyping import Int64
 from torch import nn
 
-from prockd.datasets import PackedImages
+from prockd._types import ImageDataset
+from prockd.datasets import PackedImages, pack
 from prockd.devices import on_device, random_state_kept, seed_global
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.clustered import assign_by_cosine, cluster_tensors
@@ -21,6 +24,103 @@ from prockd.teachers.teacher import Teacher
 from prockd.training.clustering import PairSource, PatchClusters, start_clusters
 from prockd.training.loop import Callback, History, Trainer
 from prockd.training.processes import connect
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A teacher that knows one's own images better, and the prototypes that it learned with.
+
+    Attributes:
+        teacher: frozen again; its features are others than before, and so is its fingerprint.
+        bank: prototypes of this teacher, whose assignment is softmax(cosine / temperature).
+        history: of the training.
+        card: what :meth:`save` writes beside the weights: how the teacher is built, and how it was adapted.
+    """
+
+    teacher: Teacher
+    bank: PrototypeBank
+    history: History
+    card: Mapping[str, Any]
+
+    def save(self, path: str | Path) -> Path:
+        """Write teacher, prototypes and card to one safetensors file: ``pk.Teacher(path)`` opens the teacher again.
+
+        So does ``pk.Teacher(name, weights=path)``. :func:`prockd.prototypes.clustered.read_clusters` reads the bank.
+        """
+        write_teacher(Path(path), self.teacher.backbone, self.bank, self.card)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        adapted = self.card["adapted"]
+        groups = f" of {adapted['groups']} groups" if adapted["groups"] > 1 else ""
+        return f"Adapted({self.teacher.name!r} to {adapted['images']} images{groups}; {self.bank!r}; {self.history!r})"
+
+
+def adapt(
+    teacher: Teacher,
+    images: ImageDataset | PackedImages,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    config: ClusterConfig | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    cpu: bool = False,
+    progress: bool = True,
+) -> Adapted:
+    """Let a teacher go on learning from one's own images, without any label.
+
+    The same place of a picture, seen in two crops, comes to belong to the same prototype, while its features are held
+    near what they were (``config.drift_weight``). With groups, such as videos or farms, all prototypes are used in each
+    of them, so that a prototype is something that groups share. What it helps and what it does not is measured in
+    benchmarks/results/real_parts.md.
+
+    Args:
+        teacher: any; it stays as it is.
+        images: the images; labels, masks and boxes are not read.
+        groups: (M,) names of the group of each image; None for ``images.groups`` where the data set knows them, else
+            for one group. A group counts as much as another, however many images it has.
+        config: every knob.
+        run_dir: where metrics and checkpoints are written.
+        resume: go on from the last checkpoint in ``run_dir``.
+        callbacks: called at each logged step.
+        cpu: stay on the CPU even where there is a GPU.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: another number of groups than images, images smaller than a crop, more prototypes than patches, or
+            crops of a size that the teacher cannot see.
+        DatasetError: there are no images, or one cannot be read.
+        NonFiniteLossError: the loss is not finite.
+
+    >>> import prockd as pk
+    >>> images = pk.Farmyard("target", "unlabelled", 8)
+    >>> config = pk.ClusterConfig(steps=2, batch_size=4, image_px=96, crop_px=64, num_prototypes=6)
+    >>> adapted = pk.adapt(pk.Teacher("farmyard"), images, config=config, progress=False)
+    >>> adapted.teacher.fingerprint == adapted.bank.teacher != pk.Teacher("farmyard").fingerprint
+    True
+    """
+    config = config or ClusterConfig()
+    packed = images if isinstance(images, PackedImages) else pack(images, config.image_px, progress=progress)
+    groups = packed.groups if groups is None else groups
+    learner, history = learn_clusters(
+        teacher, packed, config.replace(species_weight=0.0), groups=groups, run_dir=run_dir, resume=resume,
+        callbacks=callbacks, cpu=cpu, progress=progress,
+    )  # fmt: skip
+    adapted = deepcopy(teacher)
+    adapted.backbone.load_state_dict(learner.backbone.state_dict())
+    learner.bank.teacher = adapted.fingerprint
+    card = {
+        "architecture": teacher.architecture, "timm_kwargs": dict(teacher.timm_kwargs), "layers": teacher.layers,
+        "image_px": teacher.image_px, "mean": teacher.mean.flatten().tolist(), "std": teacher.std.flatten().tolist(),
+        "clustering": {"temperature": config.temperature},
+        "adapted": {
+            "teacher": teacher.name, "fingerprint": teacher.fingerprint, "images": len(packed),
+            "data": packed.fingerprint, "groups": int(group_numbers(packed, groups).max()) + 1,
+            "config": asdict(config), "seconds": history.rows[-1]["seconds"], "losses": history.rows[-1],
+        },
+    }  # fmt: skip
+    return Adapted(adapted, learner.bank, history, card)
 
 
 def learn_clusters(
@@ -64,7 +164,14 @@ def learn_clusters(
             than patches, or images of a step that processes cannot share evenly.
     """
     processes = connect(cpu=cpu)
-    check_images(images, config, processes.count)
+    if images.image_px < config.crop_px:
+        raise ValueError(
+            f"the images are {images.image_px} px, and crop_px={config.crop_px}: take larger images or smaller crops"
+        )
+    if config.batch_size % processes.count:
+        raise ValueError(
+            f"batch_size={config.batch_size} for {processes.count} processes: each needs as many images in a step"
+        )
     if num_classes and config.species_weight:
         Classification(num_classes).check(images)
     source = PairSource(images, config, group_numbers(images, groups))
@@ -103,19 +210,6 @@ def group_numbers(images: PackedImages, groups: Sequence[Hashable] | None) -> In
     if len(groups) != len(images):
         raise ValueError(f"{len(groups)} groups for {len(images)} images: give each image the name of its group")
     return np.unique([str(group) for group in groups], return_inverse=True)[1].astype(np.int64)
-
-
-def check_images(images: PackedImages, config: ClusterConfig, num_processes: int) -> None:
-    """Refuse what cannot be clustered."""
-    B, C = config.batch_size, num_processes
-    problems = {
-        f"image_px={config.image_px} is smaller than crop_px={config.crop_px}: crops would only be enlarged":
-            images.image_px < config.crop_px,
-        f"batch_size={B} for {C} processes: each needs as many images in every step": B % C > 0,
-    }  # fmt: skip
-    for message, is_so in problems.items():
-        if is_so:
-            raise ValueError(message)
 
 
 def write_teacher(path: Path, backbone: nn.Module, bank: PrototypeBank | None, card: Mapping[str, Any]) -> None:

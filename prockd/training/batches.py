@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prockd.datasets import PackedImages
@@ -73,6 +73,10 @@ class Source:
         self.images, self.teacher, self.bank, self.task = images, teacher, bank, task
         self.min_crop, self.flip, self.wants_last = min_crop, flip, wants_last
         self.embedded = embed_all(bank, teacher) if bank and isinstance(teacher, PatchFeatures) else None
+
+    def rows(self, count: int, seed: int, step: int) -> Int64[np.ndarray, " B"]:
+        """The images of a step."""
+        return shuffled(len(self.images), count, seed, step)
 
     def crops(self, count: int, generator: torch.Generator) -> Crops:
         """Draw what is cut out of each of the next images."""
@@ -149,7 +153,7 @@ def shuffled(total: int, batch: int, seed: int, step: int) -> np.ndarray:
     return np.array([permutation(total, seed, place // total)[place % total] for place in places])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def permutation(total: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the images in one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(total)

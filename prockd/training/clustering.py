@@ -24,7 +24,7 @@ from prockd.settings.method import ClusterConfig
 from prockd.tasks.heads import PooledLinear
 from prockd.teachers.features import fuse_layers
 from prockd.teachers.teacher import Teacher, finest
-from prockd.training.batches import Batch, Reader, Source, embedded
+from prockd.training.batches import Batch, Reader, Source, embedded, permutation
 from prockd.training.distiller import recolour_some
 
 MIN_OVERLAP = 0.15
@@ -34,7 +34,7 @@ ZOOMED = 0.1, 0.4
 LEAST_WEIGHT = 0.15
 """Of a patch on the border of its picture; one in the middle half has 1."""
 START_PATCHES = 64
-"""Of an image, from which W_c and prototypes start."""
+"""Of an image and for a prototype, at least, where there are so many: W_c and prototypes start from them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ class PairSource(Source):
     def __init__(self, images: PackedImages, config: ClusterConfig, groups: Int64[np.ndarray, " M"]) -> None:
         super().__init__(images, min_crop=config.min_crop, flip=config.flip)
         self.zoom, self.groups = config.zoom, torch.from_numpy(groups)
+        self.members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+    def rows(self, count: int, seed: int, step: int) -> Int64[np.ndarray, " B"]:
+        """As many images of each group, which take turns, however many it has."""
+        turns = (divmod(place, len(self.members)) for place in range(step * count, (step + 1) * count))
+        drawn = []
+        for turn, group in turns:
+            epoch, place = divmod(turn, len(members := self.members[group]))
+            drawn.append(members[permutation(len(members), seed, epoch)[place]])
+        return np.array(drawn)
 
     def crops(self, count: int, generator: torch.Generator) -> Crops:
         """The first crops, then the second ones."""
@@ -285,6 +295,7 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
     config, bank, device = learner.config, learner.bank, learner.mean.device
     rng = np.random.default_rng(config.seed)
     taken = np.sort(evenly(source.groups.numpy(), config.start_images, rng))
+    each = max(START_PATCHES, -(-START_PATCHES * config.num_prototypes // len(taken)))
     patches, weights = [], []
     for start in range(0, len(taken), batch_size):
         rows = taken[start : start + batch_size]
@@ -292,7 +303,7 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
         images = source.batch(rows, whole, learner, device).images
         t = learner.fused(learner.maps(learner.backbone, images)).flatten(2).transpose(1, 2).cpu()  # (b, N, D)
         near = middle_weights(whole.regions, source.targets(rows, whole, learner, device).pictured.cpu(), learner.grid)
-        few = torch.from_numpy(rng.permutation(t.shape[1])[:START_PATCHES])
+        few = torch.from_numpy(rng.permutation(t.shape[1])[:each])
         patches.append(t[:, few].flatten(0, 1))
         weights.append(near[:, few].flatten())
     sample, near = torch.cat(patches), torch.cat(weights)

@@ -20,7 +20,7 @@ from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
-from prockd.training.batches import Source, shuffled
+from prockd.training.batches import Source
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
 from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
@@ -163,12 +163,12 @@ class Trainer:
         config, processes, student = self.config, self.processes, self.learner.student
         device, share = processes.device, slice(processes.rank, None, processes.count)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        rows = shuffled(len(self.labelled.images), config.batch_size, config.seed, step)
+        rows = self.labelled.rows(config.batch_size, config.seed, step)
         crops = self.labelled.crops(len(rows), generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
         batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
-            others = shuffled(len(self.more.images), self.more_batch, config.seed + 1, step)
+            others = self.more.rows(self.more_batch, config.seed + 1, step)
             more_crops = self.more.crops(len(others), generator)
             batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
