@@ -173,6 +173,21 @@ def test_the_loss_falls_and_repeats_with_the_seed(images, teacher):
     assert np.mean(first[-5:]) < np.mean(first[:5]) - 0.1
 
 
+def test_shares_of_two_processes_are_pairs_of_their_own_and_give_the_whole_together(images, teacher):
+    learner, source = learner_of(teacher, SMALL.replace(recoloured=0.0)).train(), source_of(images)
+    rows, crops = np.tile(np.arange(8), 2), source.crops(8, torch.Generator().manual_seed(0))
+
+    def predicted(share: slice) -> dict[str, torch.Tensor]:
+        return learner(source.batch(rows[share], crops[share], learner, torch.device("cpu")))[0]
+
+    whole, shares = predicted(slice(None)), [predicted(slice(rank, None, 2)) for rank in range(2)]
+    for name, value in whole.items():
+        joined = torch.empty_like(value)
+        for rank, share in enumerate(shares):
+            joined[rank::2] = share[name]
+        torch.testing.assert_close(joined, value)
+
+
 def test_drift_is_held_by_its_weight(images, teacher):
     def drift(weight: float) -> float:
         config = SMALL.replace(steps=15, drift_weight=weight, recoloured=0.0)

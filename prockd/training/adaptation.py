@@ -72,8 +72,7 @@ def adapt(
 
     The same place of a picture, seen in two crops, comes to belong to the same prototype, while its features are held
     near what they were (``config.drift_weight``). With groups, such as videos or farms, all prototypes are used in each
-    of them, so that a prototype is something that groups share. What it helps and what it does not is measured in
-    benchmarks/results/real_parts.md.
+    of them, so that a prototype is something that groups share.
 
     Args:
         teacher: any; it stays as it is.

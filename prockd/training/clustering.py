@@ -149,16 +149,17 @@ class PatchClusters(nn.Module):
 
     def learned_parameters(self) -> list[nn.Parameter]:
         """Those of the backbone that lie behind its frozen layers."""
-        named, frozen = list(self.backbone.named_parameters()), self.config.frozen_layers
+        frozen = self.config.frozen_layers
         if frozen >= len(self.layers):
             raise ValueError(
                 f"frozen_layers={frozen} of {len(self.layers)} layers that are read: nothing is left to learn"
             )
-        if not frozen:
-            return [parameter for _, parameter in named]
-        module = self.backbone.feature_info[self.layers[frozen - 1]]["module"]
-        last = max(i for i, (name, _) in enumerate(named) if name.startswith(f"{module}."))
-        return [parameter for _, parameter in named[last + 1 :]]
+        parts = list(self.backbone.named_modules())  # in the order in which they are passed
+        last = self.backbone.feature_info[self.layers[frozen - 1]]["module"] if frozen else None
+        stay = (
+            0 if last is None else 1 + max(i for i, (name, _) in enumerate(parts) if f"{name}.".startswith(f"{last}."))
+        )
+        return [parameter for _, part in parts[stay:] for parameter in part.parameters(recurse=False)]
 
     def train(self, mode: bool = True) -> "PatchClusters":
         """Layers that do not learn stay in eval mode, with ``frozen_norms`` all of the backbone."""
