@@ -379,7 +379,9 @@ def adapt_teacher(
     data: Annotated[str, Option(help="A folder or file of your own images; labels are not read.")],
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
-    out: Annotated[Path, Option(help="File to write, which --teacher then takes.")] = Path("runs/adapted.safetensors"),
+    out: Annotated[Path, Option(help="File to write, for --teacher; its prototypes go beside it, for --bank.")] = Path(
+        "runs/adapted.safetensors"
+    ),
     group: Annotated[
         str | None, Option(help="Regular expression that finds the group (video, farm) of an image in its id.")
     ] = None,
@@ -410,9 +412,7 @@ def adapt_teacher(
     begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
     if begun is None:
         raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")
-    adapted = adapt(begun, images, config=config, cpu=cpu, progress=not quiet)
+    adapted, bank = adapt(begun, images, config=config, cpu=cpu, progress=not quiet), out.with_stem(f"{out.stem}_bank")
     adapted.save(out)
-    minutes = adapted.card["adapted"]["seconds"] / 60
-    typer.echo(
-        f"{adapted!r}\nwrote {out} after {minutes:.1f} minutes; next: prockd distill --data {data} --teacher {out}"
-    )
+    adapted.bank.save(bank)
+    typer.echo(f"{adapted!r}\nwrote {out} and {bank}; next: prockd distill --data {data} --teacher {out} --bank {bank}")

@@ -328,9 +328,12 @@ def test_a_teacher_is_adapted_to_a_folder_and_then_named_by_its_file(folders, tm
     assert "'farmyard' to 12 images of 2 groups; PrototypeBank(4 prototypes" in done.output
     again = prockd("adapt-teacher", *words)
     assert (again.exit_code, "is there already" in again.output) == (2, True)
-    read = prockd("extract", "--data", data, "--teacher", out, "--cpu", "-q")
-    assert read.exit_code == 0, read.output
-    assert "labelled    PatchFeatures(12 images" in read.output
+    bank, run = str(tmp_path / "adapted_bank.safetensors"), tmp_path / "run"
+    tiny = [word for change in SMALL if change[:7] != "teacher" for word in ("--set", change)]
+    then = prockd(
+        "distill", "--data", data, "--teacher", out, "--bank", bank, "--cpu", "-q", "--run-dir", str(run), *tiny
+    )
+    assert then.exit_code == 0, then.output
     wrong = prockd("adapt-teacher", *words, "--overwrite", "--set", "zom=1")
     assert (wrong.exit_code, "Did you mean 'zoom'?" in wrong.output) == (2, True)
     nobody = prockd("adapt-teacher", *words, "--overwrite", "--teacher", "none")

@@ -53,7 +53,8 @@ class Adapted:
     def __repr__(self) -> str:
         adapted = self.card["adapted"]
         groups = f" of {adapted['groups']} groups" if adapted["groups"] > 1 else ""
-        return f"Adapted({self.teacher.name!r} to {adapted['images']} images{groups}; {self.bank!r}; {self.history!r})"
+        cost = f"{self.history.step} steps in {adapted['seconds']:.0f} s"
+        return f"Adapted({self.teacher.name!r} to {adapted['images']} images{groups}; {self.bank!r}; {cost})"
 
 
 def adapt(
