@@ -23,7 +23,7 @@ from prockd.tasks import TASKS, Task
 from prockd.teachers.compact import extract_compact
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract, extract_pooled
-from prockd.teachers.teacher import Teacher
+from prockd.teachers.teacher import Teacher, is_file
 from prockd.training.inputs import reads_maps
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
@@ -282,7 +282,8 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would move the generators of GPUs too
         teacher = Teacher(**own | {"pretrained": settings.pretrained}, **settings.options)
-    if settings.name != FARMYARD and not settings.weights and not settings.pretrained:
+    known = settings.name == FARMYARD or is_file(settings.name) or settings.weights or settings.pretrained
+    if not known:
         remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
         warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
     return teacher
