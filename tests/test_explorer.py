@@ -18,7 +18,9 @@ from prockd_widgets.assets import SCRIPTS, STATIC
 from widget_world import CLASSES, PART_NAMES, discovered, world
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
+from prockd.evaluation.best_prototypes import part_prototypes
 from prockd.evaluation.embed import Embedding
+from prockd.evaluation.patches import lies_on
 from prockd.tasks import Classification
 
 N = 16
@@ -112,6 +114,76 @@ def test_of_two_million_patches_only_those_that_are_shown_are_read(bank, feature
     assert explorer.meta["note"] == "1,600 of 125,000 images are shown, drawn with seed 0"
     assert explorer.meta["patches"] == 25_600
     assert len(patches_module.choose_images(200, 10_000, 0)) == 20
+
+
+@pytest.fixture
+def padded(features: PatchFeatures) -> PatchFeatures:
+    """The same patches, of which the left and the right column of each image are bars beside a narrow picture."""
+    frames = np.tile(np.array([-8, 0, 24, 32], np.float32), (len(features), 1))
+    return replace(features, images=replace(features.images, frames=frames))
+
+
+def test_bars_beside_padded_pictures_are_neither_counted_nor_placed_nor_selected_nor_near(bank, padded):
+    explorer = PrototypeExplorer(bank, padded, part_names=PART_NAMES)
+    inside = padded.images.in_picture(padded.grid).ravel()
+    assert inside.sum() == len(inside) / 2
+    assert (explorer.label() >= 0).tolist() == inside.tolist()
+    assert (explorer.soft().sum(1) > 0.99).tolist() == inside.tolist()
+    assert (np.frombuffer(explorer.xy[0], np.uint16).reshape(-1, 2)[:, 0] != 0xFFFF).tolist() == inside.tolist()
+    assert explorer.map_note == f"PCA of {inside.sum()} patches"
+    assert f"{inside.sum()} patches of 12 images" in repr(explorer)
+    assert [row["patch"] for row in explorer.rows()] == np.flatnonzero(inside).tolist()
+    explorer.selection = [0, 1, 2, 3]
+    assert explorer.selection == (1, 2)
+    assert all(inside[p] for row in explorer.stats[0] for p, _ in row["near"])
+    assert explorer.meta["shown"] == [[0, 4, 1, 3]] * 12
+    assert explorer.snapshot().data
+    two = PrototypeExplorer(bank, padded, other=(discovered(padded, 4), padded), part_names=PART_NAMES)
+    assert sorted(two.meta["match"])[0] >= 0
+
+
+def test_nothing_is_said_of_bars_where_pictures_fill_their_squares(explorer):
+    assert explorer.meta["shown"] is None
+
+
+def test_the_lens_is_like_nothing_in_the_bars_and_refuses_a_patch_there(padded):
+    lens = PatchLens(padded)
+    assert lens.patch == 1
+    assert (lens.likeness()[:, :, [0, 3]] == 0).all()
+    assert lens.likeness()[0, 0, 1] == pytest.approx(1, abs=1e-3)
+    with pytest.raises(traitlets.TraitError, match="patch 3 shows the bar beside a padded picture"):
+        lens.patch = 3
+
+
+def test_nearest_patches_are_of_one_group_each_before_any_group_has_a_second(bank, features):
+    groups = tuple("abc"[m % 3] for m in range(12))
+    grouped = replace(features, images=replace(features.images, groups=groups))
+    explorer = PrototypeExplorer(bank, grouped, part_names=PART_NAMES)
+    for row in explorer.stats[0]:
+        images = [p // N for p, _ in row["near"]]
+        assert len(set(images)) == 12
+        for turn in range(4):
+            assert {groups[m] for m in images[3 * turn : 3 * turn + 3]} == set("abc")
+    assert explorer.meta["grouped"]
+
+
+def test_the_table_names_the_clearest_prototype_of_each_part_as_galleries_do(bank, features):
+    explorer = PrototypeExplorer(bank, features, part_names=PART_NAMES)
+    soft = explorer.soft().reshape(12, N, 5)
+    found = part_prototypes(soft, features.images, features.grid, PART_NAMES)
+    on = lies_on(features.images.parts, features.grid, 3)
+    share = np.array([[on[range(12), soft[:, :, k].argmax(1), part].mean() for part in range(3)] for k in range(5)])
+    np.testing.assert_allclose(found.shares, share)
+    marked = {part: k for k, row in enumerate(explorer.stats[0]) for part in row["clearest"]}
+    assert marked == {part: int(found.prototype[part]) for part in (1, 2)}
+    for k, row in enumerate(explorer.stats[0]):
+        assert row["share"] == (pytest.approx(found.shares[k, row["part"]], abs=1e-3) if row["part"] else None)
+    leg = marked[1]
+    bank.disable(leg)
+    again = PrototypeExplorer(bank, features, part_names=PART_NAMES)
+    assert leg not in {int(k) for k in again.part_prototypes().gallery}
+    with pytest.raises(ValueError, match="no part masks"):
+        PrototypeExplorer(bank, world(parts=False)).part_prototypes()
 
 
 def test_without_part_masks_nothing_is_said_about_parts():

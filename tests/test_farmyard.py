@@ -9,8 +9,10 @@ import pytest
 from torch.utils.data import DataLoader
 
 from prockd import UNLABELLED, Sample, _data_path
+from prockd.evaluation.parts import part_agreement, patch_parts
 from prockd.farmyard import (
     BACKGROUNDS,
+    FORMS,
     KEYPOINTS,
     PARTS,
     Farmyard,
@@ -50,8 +52,9 @@ def zoo() -> list[Sample]:
         (Farmyard("target", "test", 10, background="shifted"), "9700f229faa5192a"),
         (Farmyard("target", "unlabelled", 4, background="night", image_px=160), "f3ae40f4f8a05009"),
         (Farmyard("target", "train", 4, background="snow", image_px=32), "83910651a2b04e9e"),
+        (Farmyard("all", "train", 28, form="varied", image_px=160), "3b46d0772f46c9e2"),
     ],
-    ids=["single", "scene", "shifted", "night", "snow"],
+    ids=["single", "scene", "shifted", "night", "snow", "varied"],
 )
 def test_pixels_and_labels_are_the_ones_the_shipped_teacher_learned_from(dataset: Farmyard, expected: str) -> None:
     assert digest(*map(dataset.__getitem__, range(len(dataset)))) == expected
@@ -66,12 +69,14 @@ def test_samples_are_the_same_with_any_number_of_workers_and_in_any_order() -> N
     assert digest(pickle.loads(pickle.dumps(dataset))[3]) == alone[3]
 
 
-def test_no_two_of_species_split_kind_seed_and_background_share_an_image() -> None:
+def test_no_two_of_species_split_kind_form_seed_and_background_share_an_image_or_an_id() -> None:
     datasets = [Farmyard(split=split, size=10) for split in ("train", "val", "test", "unlabelled")]
     datasets += [Farmyard("source", size=10), Farmyard("all", size=10), Farmyard(size=10, seed=1)]
-    datasets += [Farmyard(size=10, kind="scene")] + [Farmyard(size=10, background=name) for name in BACKGROUNDS[1:]]
-    images = [dataset[i].image.tobytes() for dataset in datasets for i in range(10)]
-    assert len(set(images)) == len(images)
+    datasets += [Farmyard(split=split, size=10, form="varied") for split in ("train", "val", "test", "unlabelled")]
+    datasets += [Farmyard(size=10, kind="scene"), Farmyard(size=10, kind="scene", form="varied")]
+    datasets += [Farmyard(size=10, background=name) for name in BACKGROUNDS[1:]]
+    samples = [dataset[i] for dataset in datasets for i in range(10)]
+    assert len({sample.image.tobytes() for sample in samples}) == len({sample.id for sample in samples}) == len(samples)
     assert len({dataset.fingerprint for dataset in datasets}) == len(datasets)
 
 
@@ -131,6 +136,58 @@ def test_an_animal_fills_a_single_picture(zoo: list[Sample]) -> None:
     assert np.quantile(sides, 0.02) > 0.6
     covered = [np.mean(sample.parts > 0) for sample in zoo if sample.parts is not None]
     assert 0.2 < np.mean(covered) < 0.6
+
+
+def test_the_framed_form_is_the_usual_one_and_keeps_its_fingerprint() -> None:
+    usual, framed = Farmyard(size=3), Farmyard(size=3, form="framed")
+    assert usual.fingerprint == framed.fingerprint
+    assert digest(*map(usual.__getitem__, range(3))) == digest(*map(framed.__getitem__, range(3)))
+    names = "horse+cow+goat+giraffe+moose+llama+wolf+lion+rhinoceros+pig"
+    assert usual.fingerprint == f"farmyard-1/target/train/3/single/96px/seed0/field/{names}/73aaea5e8ce16108"
+    assert usual[0].id == "farmyard/target/single/field/train/0/000000"
+    assert "form='varied'" in repr(Farmyard(form="varied"))
+
+
+@pytest.fixture(scope="module")
+def patches() -> dict[str, np.ndarray]:
+    """The parts of 20 x 20 patches of 150 singles of each form."""
+    masks = {form: [Farmyard(size=150, image_px=160, form=form)[i].parts for i in range(150)] for form in FORMS}
+    return {form: patch_parts(np.array(parts), (20, 20), len(PARTS)) for form, parts in masks.items()}
+
+
+def test_place_in_the_picture_tells_less_of_the_part_in_the_varied_form(patches: dict[str, np.ndarray]) -> None:
+    row, column = np.divmod(np.arange(400), 20)
+    blocks = np.tile(row * 9 // 20 * 9 + column * 9 // 20, (150, 1))
+    told = {form: part_agreement(blocks, parts, 81, len(PARTS)).purity for form, parts in patches.items()}
+    assert told["framed"] > 0.44
+    assert told["varied"] < 0.4
+
+
+@pytest.mark.parametrize("part", ["ear", "horn", "foot", "tail"])
+def test_thin_parts_are_a_larger_share_of_a_varied_animal(part: str, patches: dict[str, np.ndarray]) -> None:
+    share = {form: np.mean(parts[parts > 0] == PARTS.index(part)) for form, parts in patches.items()}
+    assert share["varied"] > 1.05 * share["framed"]
+
+
+def test_a_bold_animal_is_drawn_larger_in_its_thin_parts_and_never_out_of_range() -> None:
+    for species in load_species().values():
+        bold = species.bold()
+        for name in ("tail_length", "tail_width", "ear_size", "horn_length", "horn_width", "leg_width", "foot_size"):
+            assert vars(bold)[name] >= vars(species)[name], name
+        assert (bold.neck, bold.head, bold.leg) == (species.neck, species.head, species.leg)
+    widest = next(iter(load_species().values())).replace(tail_width=0.35, horn_width=4.0)
+    assert (widest.bold().tail_width, widest.bold().horn_width) == (0.35, 4.0)
+
+
+def test_a_varied_animal_is_of_many_sizes_and_hardly_cut_off() -> None:
+    dataset = Farmyard("all", "val", size=140, form="varied")
+    boxes = np.array([dataset[i].boxes[0] for i in range(140)])  # type: ignore[index]
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 96
+    assert np.quantile(sides, 0.1) < 0.55
+    assert np.quantile(sides, 0.9) > 0.85
+    assert sides.min() > 0.35
+    centres = (boxes[:, 2:] + boxes[:, :2]).mean(axis=0) / 2 / 96
+    assert np.abs(centres - 0.5).max() < 0.06, "no side is preferred"
 
 
 @pytest.mark.parametrize("kind", ["single", "scene"])
@@ -247,6 +304,7 @@ def test_species_can_be_picked_by_name() -> None:
         ({"species": "both"}, "source, target, all"),
         ({"split": "dev"}, "train, val, test, unlabelled"),
         ({"kind": "herd"}, "single, scene"),
+        ({"form": "loose"}, "form = 'loose' is not one of framed, varied"),
         ({"background": "sea"}, "field, snow, night, shifted"),
         ({"image_px": 16}, "image_px = 16 is not from 32 to 512"),
         ({"size": 0}, "size = 0"),

@@ -4,60 +4,11 @@ import numpy as np
 import pytest
 import torch
 from fake_device import fake_device
+from part_world import hard, masked
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from prockd.datasets import PackedImages
-from prockd.evaluation.parts import agreement_with_controls, part_agreement, patch_parts, pixel_patches
-
-
-def masked(num_images: int = 8, side_px: int = 32, num_parts: int = 4, patch_px: int = 4) -> PackedImages:
-    """Images whose patches are each of one part, with pixels that tell nothing of it."""
-    rng = np.random.default_rng(0)
-    side = side_px // patch_px
-    parts = rng.integers(0, num_parts, (num_images, side, side)).repeat(patch_px, 1).repeat(patch_px, 2)
-    pixels = rng.integers(0, 256, (num_images, 3, side_px, side_px)).astype(np.uint8)
-    ids = tuple(map(str, range(num_images)))
-    return PackedImages(pixels, np.zeros(num_images, np.int64), ids, ("x",), "f", parts.astype(np.uint8))
-
-
-def hard(assigned: np.ndarray, num_prototypes: int) -> torch.Tensor:
-    """(M, N) prototype numbers as assignments of 0.9 and 0.1."""
-    return torch.eye(num_prototypes)[torch.from_numpy(assigned)] * 0.8 + 0.1
-
-
-# Parts of patches
-
-
-def test_a_patch_has_the_commonest_part_where_half_of_it_is_foreground():
-    mask = np.zeros((1, 4, 12), np.uint8)
-    mask[0, :2, 0:4] = 3  # half foreground: part 3
-    mask[0, :2, 4:8] = 3
-    mask[0, 0, 4] = 0  # one pixel short of half: background
-    mask[0, :, 8:12] = 1
-    mask[0, :3, 8:12] = 2  # 12 pixels of part 2, 4 of part 1
-    assert patch_parts(mask, (1, 3), 4).tolist() == [[3, 0, 2]]
-
-
-def test_background_does_not_vote_against_parts_where_half_is_foreground():
-    mask = np.zeros((1, 4, 4), np.uint8)
-    mask[0, 0] = 1
-    mask[0, 1] = 2
-    mask[0, 1, 0] = 1  # 8 pixels of background, 5 of part 1, 3 of part 2
-    assert patch_parts(mask, (1, 1), 3).tolist() == [[1]]
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_patches_are_counted_row_by_row(dtype):
-    mask = np.arange(6).reshape(1, 2, 3).repeat(2, 1).repeat(4, 2).astype(dtype)
-    assert patch_parts(mask, (2, 3), 6).tolist() == [[0, 1, 2, 3, 4, 5]]
-
-
-@pytest.mark.parametrize("grid", [(5, 8), (8, 5), (64, 8)])
-def test_a_mask_that_cannot_be_cut_into_equal_patches_is_refused(grid):
-    with pytest.raises(ValueError, match=f"32x32 pixels cannot be cut into {grid[0]}x{grid[1]}"):
-        patch_parts(np.zeros((1, 32, 32), np.uint8), grid, 2)
-
-
-# Agreement
+from prockd.evaluation.parts import agreement_with_controls, information, part_agreement
+from prockd.evaluation.patches import patch_parts
 
 
 def test_a_perfect_assignment_has_purity_and_information_one():
@@ -94,7 +45,7 @@ def test_controls_stand_beside_the_prototypes_and_know_nothing():
     images = masked(num_images=24)
     assigned = patch_parts(images.parts, (8, 8), 4)
     agreement = agreement_with_controls(hard(assigned, 4), images, (8, 8), 4)
-    assert set(agreement) == {"prototypes", "shuffled", "raw pixels"}
+    assert list(agreement) == ["prototypes", "place in the image", "raw pixels", "shuffled", "5 nearest places"]
     assert agreement["prototypes"].purity == pytest.approx(1)
     for control in ("shuffled", "raw pixels"):  # pixels are noise here
         assert agreement[control].purity == pytest.approx(agreement[control].majority, abs=0.08)
@@ -131,14 +82,6 @@ def test_images_without_masks_are_refused():
         agreement_with_controls(torch.zeros(8, 64, 3), images, (8, 8), 4)
 
 
-def test_pixel_patches_are_cut_at_the_places_of_the_patches():
-    images = masked(num_images=2)
-    patches = pixel_patches(images, (8, 4))
-    assert patches.shape == (2, 32, 3 * 4 * 8)
-    cut = images.pixels[1, :, 5 * 4 : 6 * 4, 2 * 8 : 3 * 8]
-    np.testing.assert_allclose(patches[1, 5 * 4 + 2], cut.ravel() / 255, rtol=1e-6)
-
-
 def test_assignments_on_another_device_agree_as_those_on_the_cpu_do():
     images = masked()
     a = hard(patch_parts(images.parts, (8, 8), 4), 4)
@@ -146,3 +89,66 @@ def test_assignments_on_another_device_agree_as_those_on_the_cpu_do():
         there = agreement_with_controls(a.to(device), images, (8, 8), 4)
     for name, here in agreement_with_controls(a, images, (8, 8), 4).items():
         np.testing.assert_array_equal(there[name].table, here.table)
+
+
+def test_place_stands_beside_every_purity_and_wins_where_parts_keep_their_place():
+    images = masked(num_images=24)
+    fixed = replace(images, parts=np.repeat(images.parts[:1], 24, 0))
+    never = hard(np.zeros((24, 64), np.int64), 81)
+    agreement = agreement_with_controls(never, fixed, (8, 8), 4)
+    assert agreement["place in the image"].purity == agreement["5 nearest places"].purity == 1
+    anywhere = agreement_with_controls(never, images, (8, 8), 4)
+    assert anywhere["5 nearest places"].purity == pytest.approx(1 / 3, abs=0.07)
+
+
+def test_information_with_place_is_one_for_prototypes_that_are_places_and_small_for_those_that_are_not():
+    images = masked(num_images=24)
+    place = np.tile(np.arange(64), (24, 1))
+    told = agreement_with_controls(hard(place, 64), images, (8, 8), 4)["prototypes"]
+    assert told.nmi_place == pytest.approx(1)
+    told = agreement_with_controls(hard(patch_parts(images.parts, (8, 8), 4), 64), images, (8, 8), 4)["prototypes"]
+    assert told.nmi_place < 0.2
+
+
+def test_information_of_counts_is_that_of_the_labels():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, 400), rng.integers(0, 7, 400)
+    b[:200] = a[:200]
+    table = np.zeros((6, 8), np.int64)
+    np.add.at(table, (a, b), 1)
+    expected = normalized_mutual_info_score(a, b), adjusted_rand_score(a, b)
+    assert information(table) == pytest.approx(expected)
+    assert information(np.zeros((3, 4), np.int64)) == (0, 0)
+    assert information(np.eye(1, dtype=np.int64)) == (0, 0)
+
+
+def test_the_share_of_background_counts_prototypes_that_some_patch_prefers():
+    assigned, parts = np.array([[0, 0, 0, 1, 1, 1]]), np.array([[0, 0, 1, 0, 2, 2]])
+    assert part_agreement(assigned, parts, 5, 3).background_share == 0.5
+
+
+def test_another_teacher_stands_beside_the_prototypes():
+    images = masked()
+    told = hard(patch_parts(images.parts, (8, 8), 4), 4)
+    agreement = agreement_with_controls(told, images, (8, 8), 4, others={"random teacher": torch.rand(8, 64, 7)})
+    assert list(agreement)[:2] == ["prototypes", "random teacher"]
+    assert agreement["random teacher"].table.shape == (7, 4)
+
+
+def test_one_image_is_measured_without_the_control_that_needs_another_half():
+    images = masked(num_images=1)
+    assert "5 nearest places" not in agreement_with_controls(torch.rand(1, 64, 3), images, (8, 8), 4)
+
+
+def test_what_would_mean_nothing_is_refused_in_a_sentence():
+    images = masked()
+    empty = replace(images, parts=np.zeros_like(images.parts))
+    with pytest.raises(ValueError, match="no patch of these 8 images lies on a part: all is background"):
+        agreement_with_controls(torch.rand(8, 64, 3), empty, (8, 8), 4)
+    one = np.zeros_like(images.parts)
+    one[0, :8, :8] = 1
+    with pytest.raises(ValueError, match="9 prototypes, but only 4 patches lie on parts: purity would mean nothing"):
+        agreement_with_controls(torch.rand(8, 64, 9), replace(images, parts=one), (8, 8), 4)
+    object.__setattr__(images, "parts", images.parts[:, :16, :16])
+    with pytest.raises(ValueError, match="part masks of 16x16 pixels, but images of 32x32"):
+        agreement_with_controls(torch.rand(8, 64, 3), images, (8, 8), 4)

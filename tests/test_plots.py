@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from prockd import plots
 from prockd.datasets import PackedImages
 from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.embed import Embedding
+from prockd.evaluation.galleries import gallery_prototypes
 from prockd.evaluation.intervals import paired_interval
 from prockd.evaluation.parts import part_agreement
 from prockd.evaluation.points import PointAgreement, PointPatches
@@ -136,8 +138,78 @@ def test_gallery_rows_start_with_the_most_used_and_leave_out_dead_prototypes(ima
 def test_gallery_shows_the_best_prototype_of_each_known_part(images, assignments):
     figure = plots.plot_gallery(assignments, images, names=["sky", "grass", "hoof", "none"], part_names=PARTS, count=2)
     labels = [row[0].get_ylabel() for row in panels_of(figure, 2)]
-    # hoof has 5 patches, 3 of them in the uppermost row, which is leg; sky has 25, of which 12 are
-    assert labels == ["hoof\n5 patches\nleg 60%", "grass\n15 patches\ntail 100%"]
+    # of the strongest patches, one an image, those of hoof lie on leg in three of five; those of sky, 0 or 1, in all
+    assert labels == ["sky\n25 patches\nleg 100%", "grass\n15 patches\ntail 100%"]
+    assert caption_of(figure).endswith("Parts: share of the 5 strongest patches that lie on them.")
+    figure = plots.plot_gallery(assignments, images, prototypes=[2, 0], part_names=PARTS, count=2)
+    assert [row[0].get_ylabel() for row in panels_of(figure, 2)] == [
+        "p02\n5 patches\nleg 60%",
+        "p00\n25 patches\nleg 100%",
+    ]
+
+
+def test_galleries_choose_the_prototype_whose_strongest_patches_lie_on_the_part_and_not_the_most_faithful_one(images):
+    a = torch.zeros(M, 9, K)
+    a[:, :, 0] = 0.3  # the background of all
+    a[:2, 1, 1] = 0.5  # on leg alone, in two images; in the others its strongest patch is in the middle row
+    a[2:, 4, 1] = 0.2
+    a[:, 2, 2] = a[:, 5, 2] = 0.4  # half of its patches on leg, among them the strongest of every image
+    a[:, 2, 2] += 0.2
+    figure = plots.plot_gallery(a, images, part_names=PARTS, count=2)
+    assert panels_of(figure, 2)[0, 0].get_ylabel() == "p02\n10 patches\nleg 100%"
+
+
+def test_without_parts_a_gallery_with_bank_and_features_shows_the_clearest_prototypes(images, assignments, features):
+    torch.manual_seed(0)
+    bank, unmasked = PrototypeBank(K, features.width, 8), replace(images, parts=None)
+    features = replace(features, images=unmasked)
+    figure = plots.plot_gallery(assignments, unmasked, bank=bank, features=features, count=2)
+    rows = [row[0].get_ylabel().split()[0] for row in panels_of(figure, 3)]
+    assert rows == [f"p{k:02d}" for k in gallery_prototypes(bank, features, assignments)]
+
+
+@pytest.fixture
+def padded(images) -> PackedImages:
+    """The same squares, of which the left and the right third are bars."""
+    return replace(images, frames=np.tile(np.array([-8, 0, 16, 24], np.float32), (M, 1)))
+
+
+def test_bars_beside_padded_pictures_are_in_no_gallery_and_no_map(padded, assignments, features):
+    figure = plots.plot_gallery(assignments, padded, prototypes=[2, 0], count=5, context=0.0)
+    for row in panels_of(figure, 2):
+        assert {box.get_x() for ax in row for box in ax.patches} == {-0.5}
+        for ax in row:
+            assert ax.images[0].get_array().shape == (PATCH, PATCH, 3)
+    assert panels_of(figure, 2)[0, 0].get_ylabel() == "p02\n2 patches"  # patches 1 and 4 of images 1 and 4
+    assert panels_of(figure, 2)[1, 0].get_ylabel() == "p00\n8 patches"
+    heat = arrays_of(plots.plot_heatmap(assignments, padded, 4, 2))[1]
+    assert (heat[:, [0, 2]] == 0).all()
+    assert heat[1, 1] == 1
+    painted = panels_of(plots.plot_assignments(assignments, padded, [4, 0]), 2)[1, 0].images[1].get_array()
+    assert painted.mask.tolist() == [[True, False, True]] * 3
+    like = panels_of(plots.plot_similarity(replace(features, images=padded), 0, 1, 1), 2)[1, 0].images[1].get_array()
+    assert np.isnan(np.ma.filled(like, np.nan)).tolist() == [[True, False, True]] * 3
+    rgb = arrays_of(panels_of(plots.plot_teacher_maps(replace(features, images=padded), [0, 1], layers=[0]), 2)[1, 0])[
+        0
+    ]
+    assert (rgb[:, [0, 2]] == 1).all()
+    assert (rgb[:, 1] < 1).any()
+
+
+def test_attention_leaves_the_bars_beside_padded_pictures_out():
+    bank = PrototypeBank(K, 6, 8)
+    augmentation = FeatureAugmentationConfig()
+    student = Student(
+        "test_vit", Classification(2), bank, feature_augmentation=augmentation, image_px=64, patch_size=16
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
+    frames = np.array([[0, -16, 64, 48]], np.float32)
+    images = PackedImages(pixels, np.zeros(1, np.int64), ("a",), ("cow", "pig"), "fake", frames=frames)
+    _, attention, change = panels_of(plots.plot_attention(student, images, 0, top=1), 1)[0]
+    for ax in (attention, change):
+        blank = np.isnan(np.ma.filled(ax.images[1].get_array(), np.nan))
+        assert blank[[0, 3]].all()
+        assert not blank[1:3].any()
 
 
 def test_gallery_tells_the_distance_of_each_patch_to_its_prototype(images, assignments, features):
@@ -442,7 +514,9 @@ def test_one_removal_shows_each_class_with_its_interval_the_most_harmed_below_th
 
 
 def test_points_are_drawn_in_their_patch_with_the_part_that_the_prototype_tells_and_errors_are_ringed(images):
-    points = PointPatches(np.array([1, 1, 2]), np.array([0, 5, 4]), np.array([0, 1, 0]), ("ear", "leg"))
+    points = PointPatches(
+        np.array([1, 1, 2]), np.array([0, 5, 4]), np.array([0, 1, 0]), ("ear", "leg"), np.full((3, 2), 0.5)
+    )
     assigned = np.zeros((M, 9), int)
     assigned[1, 5] = 1
     named = PointAgreement(

@@ -106,12 +106,13 @@ def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(finished
     assert told["students"][1]["parameters"] > told["students"][0]["parameters"] > 0
     assert told["images"] == {"train": 12, "test": 4, "source": 12}
     assert [row["class"] for row in told["classes"]] == list(run.world.task.classes)
+    assert {"clarity", "redundancy", "polysemanticity", "in_one_image"} == set(told["prototypes"]), "no part is known"
     versions = json.loads((folder / "versions.json").read_text())
     assert torch.__version__.startswith(versions["torch"])
     assert versions["seed"] == 0
     html = (folder / "report.html").read_text()
     assert html.count("<img") >= 4
-    assert list((folder / "figures").glob("*.png"))
+    assert {f"prototypes_{n}.png" for n in (1, 2)} <= {path.name for path in (folder / "figures").iterdir()}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 3
     again = scored(folder, cpu=True, progress=False)[1]

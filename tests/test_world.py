@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from prockd.cli import app
 from prockd.prototypes.bank import PrototypeBank
 from prockd.runs import RECIPES, World, open_world, task_settings, train_student
 from prockd.runs.demo import run_demo
+from prockd.runs.sets import farmyard_sets
 from prockd.settings import ConfigError, set_values
 
 
@@ -35,6 +37,16 @@ def test_no_set_of_the_world_shares_an_image_with_another(world):
     sets = [world.source, world.train, world.unlabelled, world.val, world.test]
     seen = [image.tobytes() for features in sets for image in np.asarray(features.images.pixels)]
     assert len(set(seen)) == len(seen)
+
+
+def test_the_form_of_the_settings_is_that_of_every_set():
+    config = task_settings("segmentation")
+    varied = replace(config, data=config.data.replace(form="varied", num_discover=3, num_val=3))
+    for name, images in farmyard_sets(varied, 96).items():
+        assert images.form == "varied", name
+        assert images.fingerprint != farmyard_sets(config, 96)[name].fingerprint
+    with pytest.raises(ConfigError, match=r"form = 'loose': choose one of 'framed', 'varied'"):
+        config.data.replace(form="loose")
 
 
 def test_unlabelled_and_source_images_carry_no_label(world):
@@ -221,8 +233,10 @@ def test_the_demo_writes_one_report_that_needs_no_network(tmp_path, monkeypatch)
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     kinds = [row["student learns from"] for row in results["students"]]
     assert kinds == ["labels alone", "labels + teacher", "(linear probe on the teacher)"]
-    assert [row["patches grouped by"] for row in results["parts"]] == ["prototypes", "shuffled", "raw pixels"]
-    assert "labels + teacher" in html
+    asked = {"purity", "place", "crops_purity", "crops_place", "nmi_part", "nmi_place", "stability", "mirror", "parts"}
+    assert asked <= set(results["prototypes"]), "place stands beside purity"
+    for told in ("labels + teacher", "Is there a tail?", "place in the image", "5 nearest places"):
+        assert told in html
     assert (tmp_path / "demo" / "prototypes.safetensors").is_file()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from prockd._types import UNLABELLED, Sample
 from prockd.cache import digest
@@ -60,6 +60,15 @@ class PackedImages:
         # A frame that begins at -9 has 9 picture pixels of bars before the picture, and as many behind it.
         bar = np.maximum(0, -low) / (high - low)
         return np.concatenate([bar, 1 - bar], 1)
+
+    def in_picture(self, grid: tuple[int, int]) -> Bool[np.ndarray, "M N"]:
+        """Whether the centre of each patch lies in the picture, and not in a bar beside it."""
+        pictured, (h, w) = self.pictured, grid
+        inside = []
+        for low, high, count in ((1, 3, h), (0, 2, w)):
+            centre = (np.arange(count) + 0.5) / count
+            inside.append((centre >= pictured[:, low, None]) & (centre <= pictured[:, high, None]))  # (M, count)
+        return (inside[0][:, :, None] & inside[1][:, None, :]).reshape(len(self), -1)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -9,7 +9,7 @@ from sklearn.metrics import recall_score
 from torch import Tensor
 
 from prockd.datasets import PackedImages, PointAnnotations
-from prockd.evaluation.parts import with_controls
+from prockd.evaluation.controls import with_controls
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,7 @@ class PointPatches:
     patch: Int64[np.ndarray, " Q"]
     part: Int64[np.ndarray, " Q"]  # index into parts
     parts: tuple[str, ...]
+    xy: Float[np.ndarray, "Q 2"]  # to the right and down, 0..1 of the square
 
     def __len__(self) -> int:
         return len(self.part)
@@ -27,7 +28,7 @@ class PointPatches:
     def select(self, images: Bool[np.ndarray, " M"]) -> "PointPatches":
         """The points of some images."""
         kept = images[self.image]
-        return PointPatches(self.image[kept], self.patch[kept], self.part[kept], self.parts)
+        return PointPatches(self.image[kept], self.patch[kept], self.part[kept], self.parts, self.xy[kept])
 
     def __repr__(self) -> str:
         counts = zip(self.parts, np.bincount(self.part, minlength=len(self.parts)), strict=True)
@@ -54,11 +55,17 @@ def point_patches(
             fault = f"the end of {len(rows)} ids, such as {images.ids[rows[0]]!r}" if rows else "none of the images"
             raise ValueError(f"key points of {frame!r}, which is {fault}: frames must be ids such as {images.ids[0]!r}")
         low, high = (np.zeros(2), np.full(2, S)) if images.frames is None else np.split(images.frames[rows[0]], 2)
-        cell = np.floor((points.xy - low) / (high - low) * (w, h)).astype(int)  # column, row
+        place = (points.xy - low) / (high - low)
+        cell = np.floor(place * (w, h)).astype(int)  # column, row
         kept = (points.visible | hidden) & (cell >= 0).all(1) & (cell < (w, h)).all(1)
-        columns.append((np.full(kept.sum(), rows[0]), (cell[:, 1] * w + cell[:, 0])[kept], points.part[kept]))
-    image, patch, part = (np.concatenate(column).astype(np.int64) for column in zip(*columns, strict=True))
-    return PointPatches(image, patch, part, annotations.parts)
+        patch = cell[:, 1] * w + cell[:, 0]
+        columns.append((np.full(kept.sum(), rows[0]), patch[kept], points.part[kept], place[kept]))
+    if not sum(len(column[0]) for column in columns):
+        count = sum(map(len, annotations.images.values()))
+        raise ValueError(f"none of {count} key points is visible inside its image: are they in pixels of the picture?")
+    image, patch, part, xy = (np.concatenate(column) for column in zip(*columns, strict=True))
+    image, patch, part = (column.astype(np.int64) for column in (image, patch, part))
+    return PointPatches(image, patch, part, annotations.parts, xy.astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +127,9 @@ def point_agreement_with_controls(
 ) -> dict[str, PointAgreement]:
     """Agreement of the prototypes, and of what knows no parts: with as many names, learned from the same points.
 
-    The controls are those of :func:`prockd.evaluation.parts.with_controls`, fitted to the ``train`` images as the
-    prototypes should be, and the place in the image (legs are low in most pictures).
+    The controls are those of :func:`prockd.evaluation.controls.with_controls`, fitted to the ``train`` images as the
+    prototypes should be.
     """
     train = np.asarray(train, bool)
-    M, N, K = assignments.shape
     groups = with_controls(assignments, images, grid, train=train, seed=seed)
-    (h, w), side = grid, max(1, int(K**0.5))
-    rows, columns = np.divmod(np.arange(N), w)
-    groups["place in the image"] = np.tile(rows * side // h * side + columns * side // w, (M, 1))
-    return {name: point_agreement(group, points, train, K) for name, group in groups.items()}
+    return {name: point_agreement(group, points, train, assignments.shape[2]) for name, group in groups.items()}

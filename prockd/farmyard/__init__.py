@@ -6,6 +6,7 @@ from prockd.farmyard.body import KEYPOINTS as KEYPOINTS
 from prockd.farmyard.body import PARTS as PARTS
 from prockd.farmyard.dataset import RENDERER_VERSION as RENDERER_VERSION
 from prockd.farmyard.dataset import Farmyard as Farmyard
+from prockd.farmyard.scene import FORMS as FORMS
 from prockd.farmyard.scene import render as render
 from prockd.farmyard.sheet import overlay_parts as overlay_parts
 from prockd.farmyard.sheet import part_palette as part_palette

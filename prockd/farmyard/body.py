@@ -50,10 +50,10 @@ class Pose:
     left: bool = False  # whether the animal faces left
 
 
-def random_pose(u: Uniform) -> Pose:
-    """Draw a pose: walking or standing, sometimes grazing, seen from slightly ahead or behind."""
+def random_pose(u: Uniform, tilt: float = 5.0) -> Pose:
+    """Draw a pose: walking or standing, sometimes grazing, seen from ahead or behind, tilted by up to ``tilt``."""
     neck, head = ((-60, -30), (-5, 15)) if u(0, 1) < 0.15 else ((-14, 12), (-10, 12))
-    return Pose(u(0, 1), u(3, 24), u(*neck), u(*head), u(-18, 30), u(-5, 5), u(0.8, 1.0), u(0, 1) < 0.5)
+    return Pose(u(0, 1), u(3, 24), u(*neck), u(*head), u(-18, 30), u(-tilt, tilt), u(0.8, 1.0), u(0, 1) < 0.5)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from prockd._data_path import data_path
 from prockd._types import UNLABELLED, Sample
 from prockd.farmyard.backdrop import BACKGROUNDS
 from prockd.farmyard.body import PARTS
-from prockd.farmyard.scene import render
+from prockd.farmyard.scene import FORMS, render
 from prockd.farmyard.species import SpeciesError, load_species
 
 RENDERER_VERSION = 1
@@ -27,8 +27,8 @@ LABELS = ("species", "parts")
 class Farmyard:
     """Drawn quadrupeds with known classes, parts, boxes and key points; sample i depends on the arguments and i alone.
 
-    A *single* sample is one animal that fills the picture, of class ``i % len(classes)``. A *scene* holds one to five
-    animals of various sizes that overlap; its label is their class if they share one, else ``UNLABELLED``.
+    A *single* sample is one animal, of class ``i % len(classes)``. A *scene* holds one to five animals of various
+    sizes that overlap; its label is their class if they share one, else ``UNLABELLED``.
 
     Random streams: sample i draws from ``np.random.default_rng([seed, stream, i])``, where ``stream`` is different for
     every combination of species, split and kind, so splits share no sample. Pixels have no other source of randomness.
@@ -38,6 +38,9 @@ class Farmyard:
         split: "train", "val", "test", or "unlabelled": more of the same, without labels.
         size: number of samples, 1 or more.
         kind: "single" or "scene".
+        form: "framed": a single animal fills the picture, upright, so its place there half tells the part. "varied": it
+            is anywhere, 45 to 100 % of the picture, turned up to 15 degrees and cut off by the edge by up to 10 % of a
+            side; in singles and scenes alike its tail, ears, horns, lower legs and feet are larger than life.
         image_px: width and height in pixels, 32..512.
         seed: 0 or more.
         species_names: names to restrict ``species`` to; None for all of them. Classes keep the order of the file.
@@ -68,6 +71,7 @@ class Farmyard:
         size: int = 300,
         *,
         kind: str = "single",
+        form: str = "framed",
         image_px: int = 96,
         seed: int = 0,
         species_names: Sequence[str] | None = None,
@@ -76,7 +80,8 @@ class Farmyard:
         species_file: str | Path | None = None,
     ) -> None:
         choices = (("species", species, SPECIES), ("split", split, SPLITS), ("kind", kind, KINDS),
-                   ("background", background, BACKGROUNDS), ("labels", labels, LABELS))  # fmt: skip
+                   ("form", form, FORMS), ("background", background, BACKGROUNDS),
+                   ("labels", labels, LABELS))  # fmt: skip
         for name, value, options in choices:
             if value not in options:
                 raise ValueError(f"{name} = {value!r} is not one of {', '.join(options)}")
@@ -91,7 +96,7 @@ class Farmyard:
             missing = ", ".join(unknown) or "animal"
             raise SpeciesError(f"{path}: no {missing} among its {species} species {', '.join(there)}")
         self._species = [s for name, s in there.items() if species_names is None or name in species_names]
-        self.species, self.split, self.kind, self.background = species, split, kind, background
+        self.species, self.split, self.kind, self.form, self.background = species, split, kind, form, background
         self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self._stream = (SPECIES.index(species) * len(SPLITS) + SPLITS.index(split)) * len(KINDS) + KINDS.index(kind)
@@ -107,11 +112,17 @@ class Farmyard:
         return tuple(s.name for s in self._species)
 
     @property
+    def _other_form(self) -> str:
+        """The form in ids and fingerprint; nothing for the framed one, whose caches are older than the other."""
+        return "" if self.form == "framed" else f"/{self.form}"
+
+    @property
     def fingerprint(self) -> str:
         """Text that changes when any image or label would change."""
         return (
             f"farmyard-{RENDERER_VERSION}/{self.species}/{self.split}/{self._size}/{self.kind}/{self.image_px}px"
-            f"/seed{self.seed}/{self.background}/{'+'.join(self.species_names)}/{self._digest}{'/parts' * self._masked}"
+            f"/seed{self.seed}/{self.background}/{'+'.join(self.species_names)}/{self._digest}"
+            f"{self._other_form}{'/parts' * self._masked}"
         )
 
     def per_class(self, count: int) -> "Farmyard":
@@ -148,11 +159,12 @@ class Farmyard:
             if rng.random() < 0.3:
                 drawn[:] = drawn[0]
         herd = [self._species[k] for k in drawn]
-        sample = render(herd, rng, image_px=self.image_px, background=self.background, single=single)
+        sample = render(herd, rng, image_px=self.image_px, background=self.background, single=single, form=self.form)
         labels = drawn[sample.box_labels]
         if self.split == "unlabelled":
             labels[:] = UNLABELLED
-        name = f"farmyard/{self.species}/{self.kind}/{self.background}/{self.split}/{self.seed}/{index:06d}"
+        where = f"{self.species}/{self.kind}{self._other_form}/{self.background}/{self.split}"
+        name = f"farmyard/{where}/{self.seed}/{index:06d}"
         if self._masked:
             return replace(sample, id=name, boxes=None, box_labels=None, mask=sample.parts)
         label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
@@ -161,7 +173,7 @@ class Farmyard:
     def __repr__(self) -> str:
         masked = ", labels='parts'" if self._masked else ""
         return (
-            f"Farmyard({self.species!r}, {self.split!r}, {self._size}, kind={self.kind!r}, image_px={self.image_px}, "
-            f"seed={self.seed}, background={self.background!r}{masked}): "
+            f"Farmyard({self.species!r}, {self.split!r}, {self._size}, kind={self.kind!r}, form={self.form!r}, "
+            f"image_px={self.image_px}, seed={self.seed}, background={self.background!r}{masked}): "
             f"{len(self.classes)} classes {', '.join(self.classes)}"
         )

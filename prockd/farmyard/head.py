@@ -93,7 +93,7 @@ def draw_ear(body: Body, s: Species, head: Frame, *, far: bool) -> None:
     ear = Frame(root, share * head.angle + angle - (14 if far else 0), s.ear_size, s.ear_size)
     body.add(smooth(ear.all(outline)), EAR, "ear", FAR_SHADE if far else 0.9)
     if not far:
-        if s.ear in ("pointed", "leaf", "round"):
+        if s.ear_inside or s.ear in ("pointed", "leaf", "round"):
             body.add(smooth(ear.all([(0.2 + 0.6 * u, 0.55 * v) for u, v in outline])), EAR, "inner_ear")
         body.points["ear_tip"] = ear.at(0.75, 0.05)
 
@@ -103,7 +103,7 @@ def draw_horns(body: Body, s: Species, head: Frame, *, far: bool) -> None:
     if s.horn == "none" or (far and s.horn in ("ram", "nose")):
         return
     shade, up, size = FAR_SHADE if far else 1.0, head.angle - (13.0 if far else 0.0), s.horn_length
-    thick = 0.035 + 0.05 * size
+    thick = (0.035 + 0.05 * size) * s.horn_width
     root = head.at(0.24 if far else 0.14, 0.42)
 
     def stroke(start: Point, angle: Real, length: Real, turn: Real, width: Real, n: int = 6) -> list[Point]:
@@ -116,7 +116,7 @@ def draw_horns(body: Body, s: Species, head: Frame, *, far: bool) -> None:
     kind = "snout's tusk" if s.horn == "tusk" and s.muzzle == "snout" else s.horn
     for u, v, angle, length, turn, width, more, n in _HORNS.get(kind, []):
         start = head.at(u + 0.1 if far and v > 0 else u, v)
-        spine = stroke(start, up + angle, length * size, turn, width + more * size, n)
+        spine = stroke(start, up + angle, length * size, turn, (width + more * size) * s.horn_width, n)
     if s.horn == "lyre":
         bend = arc(root, up + 135, 0.5 * size, 40, 4)
         body.add(ribbon(bend, [thick, thick, 0.9 * thick, 0.8 * thick]), HORN, "horn", shade)
@@ -135,4 +135,4 @@ def draw_horns(body: Body, s: Species, head: Frame, *, far: bool) -> None:
         stroke(head.at(0.9, 0.12), up + 78, size, 42, 0.17 * s.head + 0.12 * size)
         stroke(head.at(0.64, 0.25), up + 84, 0.5 * size, 35, 0.14 * s.head + 0.06 * size)
     elif s.horn == "knob":
-        body.add(ellipse(spine[-1], 0.036, n=9), HORN, "hair", shade)
+        body.add(ellipse(spine[-1], 0.036 * s.horn_width, n=9), HORN, "hair", shade)

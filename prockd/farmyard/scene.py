@@ -19,6 +19,13 @@ from prockd.farmyard.texture import PATTERNS, TILE, crop, noise_tile, pattern_ti
 MAX_OCCLUSION = 0.25
 """Largest share of the animals' pixels that things in front may hide."""
 
+FORMS = ("framed", "varied")
+"""Of single animals: framed ones fill the picture, upright, so that their place there half tells the part; varied ones
+are anywhere, of many sizes, turned, cut off by the edge, and drawn bold."""
+
+_MAX_CUT = 0.1
+"""Largest share of a varied animal's width and of its height that lies beyond an edge."""
+
 _MIN_VISIBLE = 20
 _MARKED = 128
 """What is added to a fill's number where the coat's pattern marks it; an animal has fewer outlines than this."""
@@ -60,7 +67,13 @@ def paint_animal(
 
 
 def render(
-    herd: Sequence[Species], rng: Generator, *, image_px: int = 96, background: str = "field", single: bool = True
+    herd: Sequence[Species],
+    rng: Generator,
+    *,
+    image_px: int = 96,
+    background: str = "field",
+    single: bool = True,
+    form: str = "framed",
 ) -> Sample:
     """Render animals into a picture; the same generator state gives the same pixels on every machine.
 
@@ -69,7 +82,8 @@ def render(
         rng: source of every random choice.
         image_px: width and height, 32..512.
         background: a family of ``BACKGROUNDS``.
-        single: whether the (one) animal fills the picture, rather than standing somewhere in a scene.
+        single: whether the (one) animal is the picture's subject, rather than standing somewhere in a scene.
+        form: one of ``FORMS``.
 
     Returns:
         The picture with all that is known of it; box labels are positions in ``herd``. Animals of which fewer than 20
@@ -79,14 +93,18 @@ def render(
     horizon = u(0.2, 0.75)
     canvas = draw_backdrop(background, image_px, horizon, u)
     light = (u(-1, 1), u(0.2, 1))
-    shares = [u(0.75, 1.0)] if single else sorted(u(0.25, 0.7) for _ in herd)  # small ones are far and painted first
+    varied = form == "varied"
+    least = 0.45 if varied else 0.75
+    shares = [u(least, 1.0)] if single else sorted(u(0.25, 0.7) for _ in herd)  # small ones are far and painted first
     parts, owners = np.zeros((2, image_px, image_px), dtype=np.uint8)
     bodies = []
     for number, (species, share) in enumerate(zip(herd, shares, strict=True), start=1):
-        pose = random_pose(u)
-        body = build(species, pose).posed(pose, share * image_px)
+        pose = random_pose(u, tilt=15.0 if varied else 5.0)
+        body = build(species.bold() if varied else species, pose).posed(pose, share * image_px)
         width, height = body.size()
-        if single:  # near the middle, at most 5 % of a side beyond an edge
+        if single and varied:
+            x, y = (u(-_MAX_CUT * side, image_px - (1 - _MAX_CUT) * side) for side in (width, height))
+        elif single:  # near the middle, at most 5 % of a side beyond an edge
             rooms = [(side, 0.5 * (image_px - side)) for side in (width, height)]
             reaches = [(room, min(room + 0.05 * side, 0.1 * image_px)) for side, room in rooms]
             x, y = (room + u(-reach, reach) for room, reach in reaches)

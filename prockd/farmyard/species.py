@@ -7,10 +7,17 @@ from pathlib import Path
 
 from prockd._data_path import data_path
 from prockd.farmyard.texture import PATTERNS
-from prockd.settings.knobs import ConfigError, Knobs, checked, choice, did_you_mean, knob
+from prockd.settings.knobs import ConfigError, Knobs, checked, choice, did_you_mean, knob, plain
 
 _HORNS = ("none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk",
           "knob")  # fmt: skip
+
+_BOLD = {"tail_length": (1.1, 0.32), "tail_width": (1.3, 0.2), "horn_length": (1.0, 0.34), "horn_width": (1.8, 0.0),
+         "leg_width": (1.1, 0.115), "foot_size": (1.15, 0.17)}  # fmt: skip
+"""Of a bold animal's thin parts: the multiple of the usual size, and the least size."""
+
+_BOLD_EARS = {"leaf": 0.27, "pointed": 0.26, "floppy": 0.3, "round": 0.14, "fan": 0.3}
+"""Least size of a bold animal's ears: round ones are as wide as they are long, and would hide the head."""
 
 
 class SpeciesError(ValueError):
@@ -55,14 +62,22 @@ class Species(Knobs):
     muzzle_depth: float = knob(0.6, 0.15, 1.6, "Share of the head's depth.")
     ear: str = choice("leaf", ("leaf", "pointed", "round", "floppy", "fan"), "Shape of the ears.")
     ear_size: float = knob(0.15, 0.03, 0.7, "Length of the ears.")
+    ear_inside: bool = plain(False, "Whether floppy and fan ears show a lighter or darker inside, as the others do.")
     horn: str = choice("none", _HORNS, "Kind of horns, antlers or tusks.")
     horn_length: float = knob(0.3, 0.03, 1.2, "Length of horns, antlers or tusks.")
+    horn_width: float = knob(1.0, 0.3, 4.0, "Width of slender horns, antlers or tusks, as a multiple of the usual one.")
     mane: str = choice("none", ("none", "stiff", "hanging", "ruff", "shag"), "Kind of the mane.")
     mane_size: float = knob(0.1, 0.02, 0.5, "Reach of the mane.")
     hump: str = choice("none", ("none", "shoulder", "one", "two"), "Kind of the hump.")
     hump_size: float = knob(0.15, 0.02, 0.5, "Height of the hump.")
     beard: float = knob(0.0, 0.0, 0.5, "Length of the hair below the chin.")
     pattern: str = choice("plain", PATTERNS, "How the coat is usually marked.")
+
+    def bold(self) -> "Species":
+        """The same animal with tail, ears, horns, lower legs and feet larger than life, so that patches see them."""
+        highest = {f.name: f.metadata["high"] for f in dataclasses.fields(self) if f.name in _BOLD}
+        grown = {k: min(max(share * vars(self)[k], least), highest[k]) for k, (share, least) in _BOLD.items()}
+        return self.replace(**grown, ear_size=max(self.ear_size, _BOLD_EARS[self.ear]), ear_inside=True)
 
 
 def load_species(path: str | Path | None = None) -> dict[str, Species]:

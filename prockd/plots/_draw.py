@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
@@ -175,9 +176,21 @@ def array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
+def in_pictures(values: Tensor, images: PackedImages, grid: tuple[int, int]) -> Tensor:
+    """What is said of (M, N, ...) patches, 0 in the bars beside padded pictures, which show nothing."""
+    inside = torch.from_numpy(images.in_picture(grid)).to(values.device)
+    return values if inside.all() else values * inside.reshape(*inside.shape, *(1,) * (values.ndim - 2))
+
+
 def strongest(assignments: Tensor) -> np.ndarray:
-    """The strongest prototype of each patch, (..., N) of (..., N, K)."""
-    return array(assignments.argmax(-1))
+    """The strongest prototype of each patch, (..., N) of (..., N, K); -1 where none has a share."""
+    share, prototype = assignments.max(-1)
+    return np.where(array(share) > 0, array(prototype), -1)
+
+
+def usage(assigned: np.ndarray, count: int) -> np.ndarray:
+    """How many patches prefer each of ``count`` prototypes."""
+    return np.bincount(assigned[assigned >= 0], minlength=count)
 
 
 def checked_indices(indices: Sequence[int] | np.ndarray, length: int, what: str) -> list[int]:

@@ -38,10 +38,12 @@ def plot_teacher_maps(
     for row, layer in zip(axes[1:], rows, strict=True):
         maps = features.layer_maps(selected, layers=slice(layer, layer + 1))[0].numpy()  # (n, D, h, w)
         n, D, h, w = maps.shape
-        components = principal(maps.transpose(0, 2, 3, 1).reshape(-1, D), 3)
+        shown = features.images.select(selected).in_picture((h, w)).ravel()  # not the bars beside padded pictures
+        components = principal(maps.transpose(0, 2, 3, 1).reshape(-1, D)[shown], 3)
         low, high = np.percentile(components, (1, 99), axis=0)
-        rgb = ((components - low) / np.maximum(high - low, 1e-9)).clip(0, 1).reshape(n, h, w, 3)
-        for ax, picture in zip(row, rgb, strict=True):
+        rgb = np.ones((len(shown), 3))
+        rgb[shown] = ((components - low) / np.maximum(high - low, 1e-9)).clip(0, 1)
+        for ax, picture in zip(row, rgb.reshape(n, h, w, 3), strict=True):
             draw.bare(ax).imshow(picture, interpolation="nearest")
         row[0].set_ylabel(f"layer {features.layers[layer]}\n{h} × {w} patches", fontsize=draw.SMALL)
     draw.caption(
@@ -87,11 +89,12 @@ def plot_similarity(
         patches = vectors[torch.tensor(selected)].float()
     (y,), (x,) = draw.checked_indices([row], h, "row"), draw.checked_indices([column], w, "column")
     unit = F.normalize(patches, dim=-1)  # (n, N, E)
-    maps = draw.array(unit @ unit[0, y * w + x]).reshape(-1, h, w)
+    likeness, shown = draw.array(unit @ unit[0, y * w + x]), pictures.select(selected).in_picture((h, w))
+    maps = np.where(shown, likeness, np.nan).reshape(-1, h, w)  # the bars beside padded pictures show nothing
     figure, axes = draw.panels(2, len(selected), 1.4)
     for i, m in enumerate(selected):
         draw.show_image(axes[0, i], pictures.pixels[m])
-        heat = draw.overlay(axes[1, i], pictures.pixels[m], maps[i], float(maps.min()), 1.0)
+        heat = draw.overlay(axes[1, i], pictures.pixels[m], maps[i], float(np.nanmin(maps)), 1.0)
         axes[0, i].set_title(draw.short_name(pictures.ids[m]), fontsize=draw.SMALL)
     for ax in axes[:, 0]:
         draw.draw_box(ax, y, x, (h, w), pictures.image_px)

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.parts import part_agreement, patch_parts
+from prockd.evaluation.best_prototypes import prototypes_on
+from prockd.evaluation.galleries import gallery_prototypes
+from prockd.evaluation.patches import lies_on
 from prockd.evaluation.points import PointAgreement, PointPatches
 from prockd.plots import _draw as draw
-from prockd.plots.tables import parts_of
 from prockd.prototypes.bank import Patch, PrototypeBank, nearest_patches
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
@@ -37,15 +38,18 @@ def plot_gallery(
 ) -> Figure:
     """One row a prototype: the patches that belong most to it, best first, one from an image, each in its box.
 
+    The bars beside padded pictures show nothing, and are left out.
+
     Args:
         assignments: soft assignments of every patch.
         images: the images, in the same order.
-        prototypes: which; None is the ten that most patches prefer, or where parts are known the one that lies most on
-            each part.
+        prototypes: which; None is where parts are known the clearest one of each part, by the one rule of all galleries
+            (:func:`prockd.evaluation.galleries.gallery_prototypes`), else with ``bank`` and ``features`` the ten
+            clearest of all, else the ten that most patches prefer.
         count: patches in a row.
         names: of all K prototypes.
-        part_names: by part index; where the images have part masks, each row then names its part (as in
-            :func:`plot_part_table`) and that part's share of the patches that prefer the prototype.
+        part_names: by part index; where the images have part masks, each row then names the part that it shows and how
+            many of its strongest patches, one an image, lie on it.
         context: what is drawn around the patch on each side, in patches.
         full: draw the whole image.
         grid: rows and columns of patches.
@@ -61,28 +65,26 @@ def plot_gallery(
     labels = draw.names_of(names, K)
     if count < 1:
         raise ValueError(f"count={count}: at least one patch a row")
-    assigned, table = draw.strongest(assignments), None
-    usage = np.bincount(assigned.ravel(), minlength=K)
+    assignments, found = draw.in_pictures(assignments, images, grid), None
+    usage = draw.usage(draw.strongest(assignments), K)
     if images.parts is not None and part_names is not None:
-        parts = patch_parts(np.asarray(images.parts), grid, len(part_names))
-        table = part_agreement(assigned, parts, K, len(part_names)).table
-    if prototypes is None and table is not None:
-        best = (table[:, 1:] / np.maximum(usage, 1)[:, None]).argmax(0)  # (P - 1,), one a part
-        prototypes = list(dict.fromkeys(best[table[:, 1:].any(0)].tolist()))
-    elif prototypes is None:
+        on = lies_on(np.asarray(images.parts), grid, len(part_names))
+        found = prototypes_on(assignments, on, part_names)
+    if prototypes is None and found is not None:
+        prototypes = found.gallery or None  # there is none where all is background
+    if prototypes is None and bank is not None and features is not None:
+        prototypes = gallery_prototypes(bank, features, assignments)
+    if prototypes is None:
         prototypes = [int(k) for k in np.argsort(-usage, kind="stable")[:10] if usage[k]]
     selected = draw.checked_indices(prototypes, K, "prototype")
     figure, axes = draw.panels(len(selected), min(count, M), 1.0, below=0.18)
     for row, k in zip(axes, selected, strict=True):
         label = f"{labels[k]}\n{usage[k]:,} patches"
-        if table is not None and part_names is not None and usage[k]:
-            part = parts_of(table)[k]
-            label += f"\n{part_names[part]} {table[k, part] / usage[k]:.0%}"
+        if found is not None:
+            label += "".join(f"\n{part}" for part in found.told(k))
         row[0].set_ylabel(label, fontsize=draw.SMALL, rotation=0, ha="right", va="center", labelpad=6)
         for ax, patch in zip(row, nearest_patches(assignments, grid, k, count), strict=True):
-            across, down = (slice(None),) * 2 if full else _window(grid, patch, images.image_px, context)
-            draw.show_image(ax, images.pixels[patch.image][:, down, across])
-            draw.draw_box(ax, patch.row, patch.column, grid, images.image_px, across.start or 0, down.start or 0)
+            _show_patch(ax, images, patch, grid, None if full else context)
             text = f"{patch.score:.2f} · {draw.short_name(images.ids[patch.image])}"
             if bank is not None and features is not None:
                 text += f"\ndistance {_distance(bank, features, patch, k):.2f}"
@@ -90,7 +92,8 @@ def plot_gallery(
     draw.caption(
         figure,
         f"Strongest patches of {len(selected)} of {K} prototypes in {M:,} images, best first, at most one an image; "
-        f"each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}.",
+        f"each box is one patch. Numbers: assignment, 0..1{', and distance, 1 - cosine' if bank and features else ''}."
+        + ("" if found is None else f" Parts: share of the {found.top} strongest patches that lie on them."),
     )
     return figure
 
@@ -115,7 +118,7 @@ def plot_heatmap(
     h, w = draw.grid_of(assignments, images, grid)
     (m,) = draw.checked_indices([image], len(images), "image")
     (k,) = draw.checked_indices([prototype], assignments.shape[2], "prototype")
-    values = assignments[m, :, k].reshape(h, w)
+    values = draw.in_pictures(assignments[m : m + 1, :, k], images.select([m]), (h, w)).reshape(h, w)
     highest = float(values.max())
     if smooth:
         values = F.interpolate(values[None, None], (images.image_px,) * 2, mode="bilinear", align_corners=False)[0, 0]
@@ -136,8 +139,11 @@ def plot_assignments(
     names: Sequence[str] | None = None,
     top: int = 12,
     grid: tuple[int, int] | None = None,
+    alpha: float = 0.65,
 ) -> Figure:
     """Images, and below each the strongest prototype of its patches; the ``top`` commonest are coloured and named.
+
+    The bars beside padded pictures stay grey; ``alpha`` is how much of the picture the colours cover, 0..1.
 
     Raises:
         IndexError: an image that is not there.
@@ -146,22 +152,24 @@ def plot_assignments(
     h, w = draw.grid_of(assignments, images, grid)
     labels = draw.names_of(names, assignments.shape[2])
     selected = draw.checked_indices(indices, len(images), "image")
-    assigned = draw.strongest(assignments)[selected]  # (n, N)
-    usage = np.bincount(assigned.ravel(), minlength=len(labels))
+    some, shown = images.select(selected), assignments[torch.tensor(selected)]
+    assigned = draw.strongest(draw.in_pictures(shown, some, (h, w)))  # (n, N)
+    usage = draw.usage(assigned, len(labels))
     common = [int(k) for k in np.argsort(-usage, kind="stable")[:top] if usage[k]]
-    rank = np.full(len(labels), -1)
+    rank = np.full(len(labels) + 1, -1)  # and of -1: no prototype
     rank[common] = np.arange(len(common))
     styles = list(map(draw.style, range(len(common))))
-    tints = ListedColormap([to_rgba(colour, 0.65) for colour, _ in styles])
+    tints = ListedColormap([to_rgba(colour, alpha) for colour, _ in styles])
     figure, axes = draw.panels(2, len(selected), 1.7)
     x, y = _centres(np.arange(h * w), (h, w), images.image_px)
+    dot = 6.0 * min(1.0, 12 / max(h, w)) ** 2  # in fine grids too the picture is seen between the markers
     for (above, below), m, ranks in zip(axes.T, selected, rank[assigned], strict=True):
         draw.show_image(above, images.pixels[m])
         coloured = np.ma.masked_less(ranks.reshape(h, w), 0)
         draw.overlay(below, images.pixels[m], coloured, -0.5, len(common) - 0.5, tints)
         for r, (_, marker) in enumerate(styles):
             at = ranks == r
-            below.scatter(x[at], y[at], s=6, c="white", marker=marker, edgecolors="black", linewidths=0.4)
+            below.scatter(x[at], y[at], s=dot, c="white", marker=marker, edgecolors="black", linewidths=0.4)
     draw.legend(figure, [draw.legend_key(r, f"{labels[k]} ({usage[k]:,})") for r, k in enumerate(common)])
     left = int((usage > 0).sum()) - len(common)
     rest = f"; {left} rarer ones are left grey" if left else ""
@@ -220,6 +228,13 @@ def plot_points(
         f"{agreement.accuracy:.0%} are (always telling the commonest part: {agreement.chance:.0%}).",
     )
     return figure
+
+
+def _show_patch(ax: Axes, images: PackedImages, patch: Patch, grid: tuple[int, int], context: float | None) -> None:
+    """A patch in its box with its context, or in the whole image."""
+    across, down = (slice(None),) * 2 if context is None else _window(grid, patch, images.image_px, context)
+    draw.show_image(ax, images.pixels[patch.image][:, down, across])
+    draw.draw_box(ax, patch.row, patch.column, grid, images.image_px, across.start or 0, down.start or 0)
 
 
 @torch.no_grad()

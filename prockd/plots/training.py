@@ -139,6 +139,8 @@ def plot_attention(
 ) -> Figure:
     """What the augmentation does to one image: attention on the prototypes with the highest peak, and |f⁺ - f|.
 
+    The bars beside a padded picture are left out.
+
     Raises:
         IndexError: an image that is not there.
         ValueError: a student without prototypes in its augmentation.
@@ -154,21 +156,23 @@ def plot_attention(
     attention = augmentation.attention(features, bank.prototypes, enabled=bank.enabled)[0]  # (N, K)
     augmented = student.augmented(features)
     change = (features if augmented is None else augmented) - features
-    lengths, moved = draw.array(features[0].norm(dim=-1)), draw.array(change[0].norm(dim=-1))
-    best = attention.amax(0).argsort(descending=True)[:top].tolist()
-    maps = draw.array(attention.T)[best].reshape(-1, *student.grid)
+    shown = images.select([m]).in_picture(student.grid)[0]  # (N,)
+    blank = np.where(shown, 0.0, np.nan)
+    lengths, moved = draw.array(features[0].norm(dim=-1)), draw.array(change[0].norm(dim=-1)) + blank
+    best = attention[shown].amax(0).argsort(descending=True)[:top].tolist()
+    maps = (draw.array(attention.T)[best] + blank).reshape(-1, *student.grid)
     pixels = images.pixels[m]
     figure, axes = draw.panels(1, len(best) + 2, 1.45, below=0.75)
     first, *middle, last = axes[0]
     draw.show_image(first, pixels)
     for ax, values in zip(middle, maps, strict=True):
-        heat = draw.overlay(ax, pixels, values, float(maps.min()), float(maps.max()))
+        heat = draw.overlay(ax, pixels, values, float(np.nanmin(maps)), float(np.nanmax(maps)))
     draw.colour_bar(heat, [first, *middle], "attention", location="bottom", shrink=0.5, aspect=40)
-    heat = draw.overlay(last, pixels, moved.reshape(student.grid), 0.0, float(moved.max()) or 1.0)
+    heat = draw.overlay(last, pixels, moved.reshape(student.grid), 0.0, float(np.nanmax(moved)) or 1.0)
     draw.colour_bar(heat, last, "length", location="bottom", shrink=0.9, aspect=15)
     for ax, title in zip(axes[0], ("image", *(labels[k] for k in best), "change |f⁺ - f|"), strict=True):
         ax.set_title(title, fontsize=draw.SMALL)
-    relative = float(moved.mean() / max(1e-9, lengths.mean()))
+    relative = float(np.nanmean(moved) / max(1e-9, lengths[shown].mean()))
     draw.caption(
         figure,
         f"{draw.short_name(images.ids[m])}: the {len(best)} prototypes with the highest peak of attention, on one "

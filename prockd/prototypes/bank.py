@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -268,6 +269,25 @@ def nearest_patches(
     image, patch, score = best // scores.shape[1], patches.flatten()[best], scores.flatten()[best]
     columns = (image, patch // grid[1], patch % grid[1], score)
     return [Patch(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def groups_in_turn(ordered: Sequence[int] | np.ndarray, groups: Sequence[Hashable] | None) -> list[int]:
+    """Images, best first, so reordered that no group has its second one before each group has had its first.
+
+    Frames of one video are near copies of each other: what comes first should be one of each video. Without groups the
+    order stays.
+
+    >>> groups_in_turn([0, 1, 3, 2], groups=("a", "a", "b", "b"))
+    [0, 3, 1, 2]
+    """
+    images, seen = [int(m) for m in ordered], Counter[Hashable]()
+    if groups is None:
+        return images
+    turns = []
+    for m in images:
+        turns.append(seen[groups[m]])
+        seen[groups[m]] += 1
+    return [images[place] for place in np.argsort(turns, kind="stable")]
 
 
 class BankHealth(NamedTuple):

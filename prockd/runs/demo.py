@@ -11,12 +11,14 @@ import typer
 
 from prockd import plots
 from prockd.evaluation.embed import embed_2d
-from prockd.evaluation.parts import PartAgreement, agreement_with_controls, patch_parts
+from prockd.evaluation.part_table import PartReport
+from prockd.evaluation.patches import patch_parts
 from prockd.evaluation.tables import format_table
 from prockd.farmyard import PARTS
 from prockd.prototypes.bank import PrototypeBank
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, write_report
+from prockd.runs.measured import measure_prototypes, measure_sections
 from prockd.runs.report import figure_of, teacher_section
 from prockd.runs.students import find_prototypes, train_student
 from prockd.runs.world import World, open_world
@@ -46,13 +48,8 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
     with stage("2. Prototypes: what local things does the teacher know?"):
         bank = find_prototypes(world)
         bank.save(run_dir / "prototypes.safetensors")
-        test = world.embedded("test", bank)
-        agreement = agreement_with_controls(bank.assignments(test), test.images, test.grid, len(PARTS))
-        parts = [
-            {"patches grouped by": name, "part purity": a.purity, "NMI": a.nmi, "commonest part": a.majority}
-            for name, a in agreement.items()
-        ]
-        typer.echo(format_table(parts))
+        measured = measure_prototypes(world, bank, "test")
+        typer.echo(f"{format_table(measured.rows)}\n\n{format_table(measured.part_rows)}")
     histories: dict[str, list[History]] = {"labels alone": [], "labels + teacher": []}
     with stage(f"3. Students: {len(world.images('train'))} labelled images, {steps} steps, {seeds} of each kind"):
         config, augmentation = world.config.distill.replace(steps=steps), world.config.feature_augmentation
@@ -65,9 +62,9 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
         student.save(run_dir / "student.safetensors")
     scores = score_rows(histories, world.probe())
     typer.echo(format_table(scores))
-    write_json(run_dir / "results.json", {"parts": parts, "students": scores})
+    write_json(run_dir / "results.json", {"prototypes": measured.numbers(), "students": scores})
     with stage("4. Report"):
-        sections = demo_sections(world, bank, student, agreement["prototypes"], parts, histories, scores)
+        sections = demo_sections(world, bank, student, measured, histories, scores)
         title = "prockd: a teacher's parts help a student with another task"
         path = write_report(run_dir / "report.html", title, sections)
     typer.echo(f"\nOpen {path}")
@@ -90,17 +87,13 @@ def demo_sections(
     world: World,
     bank: PrototypeBank,
     student: Student,
-    agreement: PartAgreement,
-    parts: Sequence[Mapping[str, object]],
+    measured: PartReport,
     histories: Mapping[str, Sequence[History]],
     scores: Sequence[Mapping[str, object]],
 ) -> list[Section]:
     """Text, figures and tables of the report, in the order of the data flow."""
     test = world.embedded("test", bank)
     assignments = bank.assignments(test)
-    share = agreement.table[:, 1:].max(1) / np.maximum(1, agreement.table.sum(1))
-    part = agreement.table[:, 1:].argmax(1)
-    clearest = [int(max(np.flatnonzero(part == p), key=lambda k: share[k])) for p in np.unique(part)]
     some = np.random.default_rng(0).permutation(len(test))[:30]
     vectors = bank.read(test, some).flatten(0, 1)
     truth = patch_parts(np.asarray(test.images.parts), test.grid, len(PARTS))[some].ravel()
@@ -113,21 +106,24 @@ def demo_sections(
         "passed through it once."
     )
     of_bank = (
-        f"{bank.num_prototypes} prototypes were found without any label. How far they agree with true parts, on "
-        "species the teacher never saw, beside shuffled assignments and raw pixels:"
+        f"{bank.num_prototypes} prototypes were found without any label; here they are on species that the teacher "
+        "never saw."
     )
     of_students = (
         f"A student of {student.plain_parameters / 1e6:.2f} M parameters learns {len(world.task.classes)} other "
         f"species from {len(world.images('train'))} labelled images: from labels alone, and with the teacher as well."
     )
-    gallery = plots.plot_gallery(assignments, test.images, prototypes=clearest, part_names=PARTS)
-    table, curves = plots.plot_part_table(agreement, PARTS), plots.plot_curves({k: v[-1] for k, v in histories.items()})
-    bank_figures = [(gallery, "Nearest patches"), (figure_of(scatter), "Map of patches coloured by part")]
-    bank_figures.append((figure_of(table), "Parts by prototype"))
+    gallery = plots.plot_gallery(assignments, test.images, part_names=PARTS)
+    whole = plots.plot_part_maps(assignments, test.images, range(min(5, len(test))), part_names=PARTS)
+    table = plots.plot_part_table(measured.agreement["prototypes"], PARTS)
+    curves = plots.plot_curves({name: runs[-1] for name, runs in histories.items()})
+    bank_figures = [(gallery, "The clearest prototype of each part"), (whole, "What each patch's prototype stands for")]
+    bank_figures += [(figure_of(scatter), "Map of patches coloured by part"), (figure_of(table), "Parts by prototype")]
     attention = plots.plot_attention(student, test.images, 0)
     student_figures = [(figure_of(curves), "Training curves"), (attention, "What the augmentation attends to")]
     return [
         teacher_section(world, "test", of_teacher),
-        Section("Prototypes", of_bank, bank_figures, parts),
+        Section("Prototypes", of_bank, bank_figures),
+        *measure_sections(measured, "species that the teacher never saw; part labels measure and nothing else"),
         Section("Students", of_students, student_figures, scores),
     ]

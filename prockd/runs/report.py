@@ -12,10 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prockd import plots
+from prockd.evaluation.galleries import part_names_of
+from prockd.evaluation.part_table import PartReport
 from prockd.evaluation.scores import Scores
 from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, save_png, write_report
+from prockd.runs.measured import measure_prototypes, measure_sections
 from prockd.runs.students import Run
 from prockd.runs.world import World
 from prockd.settings.knobs import differences
@@ -25,14 +28,16 @@ from prockd.students.student import Student
 
 def finish_run(run: Run, folder: Path) -> None:
     """Write figures, the report, and last the results."""
-    config, sections = run.world.config, report_sections(run)
+    config = run.world.config
+    measured = None if run.bank is None else measure_prototypes(run.world, run.bank, "train")
+    sections = report_sections(run, measured)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for section in sections:
         name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
         for number, (figure, _) in enumerate(section.figures, 1):
             save_png(figure, folder / "figures" / f"{name}_{number}.png", dpi=130)
     write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
-    write_json(folder / "results.json", results(run))
+    write_json(folder / "results.json", results(run) | ({"prototypes": measured.numbers()} if measured else {}))
 
 
 def results(run: Run) -> dict[str, Any]:
@@ -96,13 +101,15 @@ def class_rows(scores: Scores, classes: Sequence[str]) -> list[dict[str, object]
     ]
 
 
-def report_sections(run: Run) -> list[Section]:
+def report_sections(run: Run, measured: PartReport | None = None) -> list[Section]:
     """Text, tables and figures in the order in which data flow."""
     sections = [_numbers(run), _data(run.world)]
     if run.world.teacher is not None:
         sections.append(teacher_section(run.world, "source", f"{run.world.teacher!r}."))
     if run.bank is not None:
         sections.append(prototype_section(run.world, run.bank))
+    if measured is not None:
+        sections += measure_sections(measured, "the labelled images, whose parts no training has seen")
     curves = (figure_of(plots.plot_curves({"student": run.history})), "Terms of the loss, before their weights")
     sections.append(Section("Training", "The terms of the loss. metrics.jsonl has them all.", [curves]))
     return [*sections, _predictions(run), _settings(run.world)]
@@ -119,19 +126,23 @@ def teacher_section(world: World, name: str, text: str) -> Section:
 
 
 def prototype_section(world: World, bank: PrototypeBank) -> Section:
-    """The health of the prototypes, and the patches of those that most patches prefer."""
-    source, assignments = world.source, bank.assignments(world.source)
-    health = bank_health(bank, assignments)
+    """The health of the prototypes, the clearest of them, and what they stand for on whole images."""
+    source = world.source
+    assignments, images = bank.assignments(source), source.images
+    shown = torch.from_numpy(images.in_picture(source.grid))
+    health = bank_health(bank, assignments[shown][None])
     dead, pairs = len(health.dead), len(health.duplicates)
     used = f"No patch prefers {dead} of them" if dead else "Each is preferred by some patch"
     alike = f"{pairs} pair{' is' if pairs == 1 else 's are'} alike" if pairs else "no two are alike"
     text = (
-        f"{bank.num_prototypes} prototypes from {len(source)} images, without any label. {used}; {alike}. "
-        "Shown are the commonest."
+        f"{bank.num_prototypes} prototypes from {len(source)} images, without any label. {used}; {alike}. Shown are "
+        + ("the clearest one of each part." if images.parts is not None else "the ones whose patches are most alike.")
     )
-    commonest = np.argsort(-health.usage)[:10].tolist()
-    gallery = plots.plot_gallery(assignments, source.images, prototypes=commonest)
-    return Section("Prototypes", text, [(gallery, "The patches that belong most to each prototype")])
+    names, some = part_names_of(images) or None, np.linspace(0, len(images) - 1, min(5, len(images))).astype(int)
+    gallery = plots.plot_gallery(assignments, images, part_names=names, bank=bank, features=source)
+    maps = plots.plot_part_maps(assignments, images, np.unique(some), part_names=names, names=bank.names)
+    figures = [(gallery, "The patches that belong most to each prototype"), (maps, "What each patch's prototype is")]
+    return Section("Prototypes", text, figures)
 
 
 def _numbers(run: Run) -> Section:

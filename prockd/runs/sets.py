@@ -15,7 +15,7 @@ def farmyard_sets(config: ExperimentConfig, image_px: int) -> dict[str, ImageDat
     """Farmyard's target species for the task, and its source species to find prototypes on, drawn at ``image_px``."""
     data, recipe = config.data, recipe_of(config.task.kind)
     size = (data.per_class or recipe.per_class) * len(Farmyard("target", "train", 1).species_names)
-    how: dict[str, Any] = {"image_px": min(image_px, 512), **recipe.farmyard}  # it draws no larger ones
+    how: dict[str, Any] = {"form": data.form, "image_px": min(image_px, 512), **recipe.farmyard}  # 512 px at most
     source = {name: value for name, value in how.items() if name != "labels"}  # its labels are never read
     return {
         "train": Farmyard("target", "train", size, seed=data.seed, **how),

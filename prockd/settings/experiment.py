@@ -61,6 +61,9 @@ class DataConfig(Knobs):
     num_unlabelled: int = knob(1000, 1, 10_000_000, "Unlabelled images, at most.", "images")
     num_val: int = knob(500, 1, 1_000_000, "Images to tune on, at most.", "images")
     num_test: int = knob(1000, 1, 1_000_000, "Images to score on, at most.", "images")
+    form: str = choice(
+        "framed", ("framed", "varied"), "Farmyard: animals fill the picture, or are of any place and many sizes, bold."
+    )  # fmt: skip
     background: str = plain("field", "Farmyard: what is behind the animals of the test images.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of which images are set aside and which are labelled.")
 

@@ -363,7 +363,7 @@ def test_dead_twin_and_switched_off_prototypes_are_marked_beside_any_name(open_p
     page = open_page("marked")
     long = "a very long name of a prototype that nobody would type"
     marks = [[m.inner_text() for m in page.locator(f"tr[data-k='{k}'] .prk-mark").all()] for k in range(5)]
-    assert marks == [["twin of p01"], [f"twin of {long}"], ["dead"], ["off"], []]
+    assert marks == [["clearest leg", "clearest tail", "twin of p01"], [f"twin of {long}"], ["dead"], ["off"], []]
     scroll = page.locator(".prk-scroll").bounding_box()
     next_column = page.locator("td.prk-number").first.bounding_box()["x"]
     for mark in page.locator(".prk-mark").all():

@@ -13,6 +13,7 @@ const core = await load(
 		'HEAT',
 		'heatColour',
 		'percent',
+		'shownOf',
 		'soon',
 		'styleOf',
 		'u8',
@@ -65,6 +66,18 @@ test('codes give the cosine of patches', () => {
 			const [u, v] = [vectors[p], vectors[q]];
 			assert.ok(Math.abs(cosine - dot(u, v) / Math.sqrt(dot(u, u) * dot(v, v))) < 1e-6);
 		}
+});
+
+test('a patch without a code is like nothing', () => {
+	const codes = new core.Codes(bytes([0x9f, 0xf9, 0x88]), [0.5, 0.25], 3);
+	assert.equal(codes.like(0)[2], -1);
+	assert.deepEqual([...codes.like(2)], [-1, -1, -1]);
+});
+
+test('rows and columns of a picture tell which patches it shows', () => {
+	const meta = { grid: [2, 3], patches: 12, shown: [[0, 2, 1, 3], [1, 2, 0, 3]] };
+	assert.deepEqual([...core.shownOf(meta)], [0, 1, 1, 0, 1, 1, 0, 0, 0, 1, 1, 1]);
+	assert.deepEqual([...core.shownOf({ ...meta, shown: null })], Array(12).fill(1));
 });
 
 test('each image has one best patch, the first where two are alike', () => {

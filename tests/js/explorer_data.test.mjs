@@ -19,8 +19,16 @@ const TOP = [
 	[130, 125],
 ].flat();
 
-function dataOf(changes = {}, bank = {}) {
-	const stats = [0, 1, 2].map(k => ({ entropy: k / 10, near: [[k, 0.1]], other: (k + 1) % 3, alike: k ? 0.5 : 0.97 }));
+function dataOf(changes = {}, bank = {}, meta = {}) {
+	const stats = [0, 1, 2].map(k => ({
+		entropy: k / 10,
+		near: [[k, 0.1]],
+		other: (k + 1) % 3,
+		alike: k ? 0.5 : 0.97,
+		part: [1, 0, 2][k],
+		share: [0.5, null, 0.7][k],
+		clearest: [[1], [], [2]][k],
+	}));
 	return new ExplorerData(
 		modelOf({
 			meta: {
@@ -35,6 +43,7 @@ function dataOf(changes = {}, bank = {}) {
 				classes: ['cow'],
 				seed: 3,
 				data: 'abc',
+				...meta,
 			},
 			banks: [{ names: ['p10', 'p9', 'tail'], enabled: [true, true, true], merged: [0, 1, 2], ...bank }],
 			stats: [stats],
@@ -88,7 +97,7 @@ test('the table counts patches, parts and marks, in the order asked for', () => 
 			[2, 1],
 		],
 	);
-	assert.deepEqual([rows[0].part, rows[0].purity, rows[0].marks], [1, 0.5, ['twin of p9']]);
+	assert.deepEqual([rows[0].part, rows[0].purity, rows[0].marks], [1, 0.5, ['clearest leg', 'twin of p9']]);
 	data.sort = ['name', 1];
 	assert.deepEqual(
 		data.table(0).map(row => row.name),
@@ -96,6 +105,23 @@ test('the table counts patches, parts and marks, in the order asked for', () => 
 	);
 	const off = dataOf({}, { enabled: [false, true, true] }).table(0);
 	assert.deepEqual(off.at(-1).marks, ['off']);
+});
+
+test('bars beside a padded picture belong to no prototype and are not counted', () => {
+	const shown = [
+		[0, 1, 0, 1], // patch 1 is a bar
+		[0, 1, 0, 2],
+	];
+	const data = dataOf({}, {}, { shown });
+	assert.deepEqual([...data.soft[0].label], [0, 0xffff, 2, 0]);
+	assert.equal(data.numShown, 3);
+	assert.deepEqual(
+		data.rows().map(row => row.patch),
+		[0, 2, 3],
+	);
+	assert.deepEqual(data.strongest(0, -1).sort(), [0, 2, 3]);
+	for (const colour_by of ['prototype', 'class'])
+		assert.equal(dataOf({ colour_by }, {}, { shown }).colouring(0).of(1), -1);
 });
 
 test('the strongest patches of a prototype come first', () => {

@@ -15,9 +15,11 @@ import traitlets
 from IPython.display import Image
 
 from prockd.datasets import PackedImages
+from prockd.evaluation.best_prototypes import PartPrototypes, prototypes_on
+from prockd.evaluation.clarity import strongest_patches
 from prockd.evaluation.embed import embed_2d, principal
-from prockd.evaluation.parts import patch_parts
-from prockd.farmyard import PARTS
+from prockd.evaluation.galleries import clearest_prototypes, part_names_of
+from prockd.evaluation.patches import lies_on, patch_parts
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd_widgets.assets import script, style_sheet
@@ -33,6 +35,7 @@ from prockd_widgets.patches import (
     pack_codes,
     pack_top,
     pack_xy,
+    part_columns,
     read_patches,
     statistics,
 )
@@ -132,7 +135,7 @@ class PrototypeExplorer(BankEditor):
             read_patches(names[i], b, source, everything, indices, self.grid) for i, (b, source) in enumerate(models)
         ]
         self._remember()
-        self._part_names = _part_names(everything, part_names)
+        self._part_names = part_names_of(everything, part_names)
         self._umap = threading.Thread()
         self._steps: list[list[float]] = []
         super().__init__(**options)
@@ -151,19 +154,21 @@ class PrototypeExplorer(BankEditor):
         self._count = min(4 if len(self.models) == 1 else 3, *(m.bank.num_prototypes for m in self.models))
         each = 4 + self._count * (2 if K <= 256 else 3)
         packed = [pack_codes(m.unit, max(4, (BYTES_A_PATCH - 1) // len(self.models) - each)) for m in self.models]
-        P = len(self.models[0].unit)
+        self._shown, P = np.flatnonzero(self.models[0].shown), len(self.models[0].unit)
         self.sheet, self.codes = sheet.data, [data for data, _ in packed]
-        maps = [principal(m.unit.float().numpy(), 2) for m in self.models]
-        self.xy = [pack_xy(xy, np.arange(P), P) for xy in maps]
-        self.map_note = f"PCA of {P:,} patches"
+        maps = [principal(m.unit[self._shown].float().numpy(), 2) for m in self.models]
+        self.xy = [pack_xy(xy, self._shown, P) for xy in maps]
+        self.map_note = f"PCA of {len(self._shown):,} patches"
         has_parts = self.images.parts is not None and bool(self._part_names)
         if has_parts:
-            self._parts = patch_parts(np.asarray(self.images.parts), self.grid, len(self._part_names))
+            masks, count = np.asarray(self.images.parts), len(self._part_names)
+            self._parts, self._on = patch_parts(masks, self.grid, count), lies_on(masks, self.grid, count)
             self.parts = self._parts.astype(np.uint8).tobytes()
         self.banks = [state_of(b) for b in self._banks]
         self.meta = {
             **describe_images(self.images, self.grid, sheet, total, self.seed),
             "parts": self._part_names if has_parts else None,
+            "grouped": self.images.groups is not None,
             "count": self._count,
             "models": [
                 {"name": m.name, "bank": next(i for i, b in enumerate(self._banks) if b is m.bank), "steps": steps}
@@ -175,10 +180,15 @@ class PrototypeExplorer(BankEditor):
     def _follow(self) -> None:
         """Assignments and the table's numbers for the switches as they are."""
         self._soft = [m.switched() for m in self.models]
-        self._label = [a.argmax(1).numpy() for a in self._soft]
+        self._label = [m.label(a) for m, a in zip(self.models, self._soft, strict=True)]
         self.top = [pack_top(a, self._count) for a in self._soft]
         per_image = self.grid[0] * self.grid[1]
-        self.stats = [statistics(m, a, per_image) for m, a in zip(self.models, self._soft, strict=True)]
+        groups = self.images.groups
+        self.stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, self._soft, strict=True)]
+        if self.parts:
+            for rows, model in zip(self.stats, range(len(self.models)), strict=True):
+                for row, more in zip(rows, part_columns(self.part_prototypes(model)), strict=True):
+                    row |= more
         if len(self.models) == 2:
             K, L = (m.bank.num_prototypes for m in self.models)
             same = self.models[0].bank is self.models[1].bank
@@ -186,12 +196,34 @@ class PrototypeExplorer(BankEditor):
             self.meta = {**self.meta, "match": matched}
 
     def label(self, model: int = 0) -> np.ndarray:
-        """(P,) strongest prototype of each patch."""
+        """(P,) strongest prototype of each patch, -1 in the bars beside padded pictures."""
         return self._label[model]
 
     def soft(self, model: int = 0) -> torch.Tensor:
-        """(P, K) soft assignment of each patch, switches as they are."""
+        """(P, K) soft assignment of each patch, switches as they are; 0 in the bars."""
         return self._soft[model]
+
+    def part_prototypes(self, model: int = 0) -> PartPrototypes:
+        """The clearest prototype of each part, switches as they are: those that galleries show.
+
+        Raises:
+            ValueError: the images have no part masks.
+        """
+        if not self.parts:
+            raise ValueError("these images have no part masks, so no prototype shows a part")
+        return prototypes_on(self._by_image(self._soft[model]), self._on, self._part_names)
+
+    def _by_image(self, patches: torch.Tensor) -> torch.Tensor:
+        return patches.reshape(len(self.images), -1, patches.shape[1])
+
+    def _gallery(self, model: int) -> list[int]:
+        """The prototypes that galleries show."""
+        if self.parts:
+            return self.part_prototypes(model).gallery
+        soft = self._by_image(self._soft[model])
+        _, image, patch = strongest_patches(soft)
+        vectors = self._by_image(self.models[model].unit)[image, patch].float().numpy()
+        return clearest_prototypes(vectors, soft, self.images, self.grid)
 
     @property
     def bytes_sent(self) -> Sent:
@@ -208,13 +240,13 @@ class PrototypeExplorer(BankEditor):
             raise traitlets.TraitError(
                 f"patches are numbered 0..{P - 1}, and {selected[0]}..{selected[-1]} were selected"
             )
-        return tuple(selected)
+        return tuple(p for p in selected if self._label[0][p] >= 0)
 
     def rows(self) -> list[dict[str, object]]:
-        """One row a selected patch, all patches where none is selected."""
+        """One row a selected patch, all patches of the pictures where none is selected."""
         N, w = self.grid[0] * self.grid[1], self.grid[1]
         rows = []
-        for p in self.selection or range(self.meta["patches"]):
+        for p in self.selection or self._shown.tolist():
             m = p // N
             row: dict[str, object] = {"patch": p, "image": self.images.ids[m], "row": p % N // w, "column": p % w}
             for i, model in enumerate(self.models):
@@ -273,7 +305,8 @@ class PrototypeExplorer(BankEditor):
         return explorer_picture(
             ExplorerView(
                 self.images, self.grid, model.bank.names, self.label(self.model), self.soft(self.model),
-                self.stats[self.model], np.frombuffer(self.xy[self.model], np.uint16).reshape(-1, 2), self.selection,
+                self.stats[self.model], self._gallery(self.model),
+                np.frombuffer(self.xy[self.model], np.uint16).reshape(-1, 2), self.selection,
                 self.prototype, self.image, self.smooth, f"{self.map_note}, {len(self.selection):,} selected",
                 f"Prototype explorer, seed {self.seed}, data {self.meta['data'][:12]}",
             )
@@ -307,13 +340,14 @@ class PrototypeExplorer(BankEditor):
             began = time.perf_counter()
             while not done.wait(1):
                 passed = time.perf_counter() - began
-                self.map_note = f"{before}; UMAP of {min(P, 20_000):,} since {passed:.0f} s"
+                self.map_note = f"{before}; UMAP of {min(len(self._shown), 20_000):,} since {passed:.0f} s"
 
         ticker = threading.Thread(target=show_seconds, daemon=True)
         ticker.start()
         try:
-            maps = [embed_2d(m.unit.float().numpy(), seed=self.seed, progress=progress) for m in self.models]
-            self.xy = [pack_xy(e.xy, e.indices, P) for e in maps]
+            units = [m.unit[self._shown].float().numpy() for m in self.models]
+            maps = [embed_2d(unit, seed=self.seed, progress=progress) for unit in units]
+            self.xy = [pack_xy(e.xy, self._shown[e.indices], P) for e in maps]
             note, message = maps[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
         except Exception as failure:
             note, message = before, f"{type(failure).__name__}: {failure}"
@@ -322,23 +356,10 @@ class PrototypeExplorer(BankEditor):
         self.map_note, self.status = note, message
 
     def __repr__(self) -> str:
-        size = f"{self.meta['patches']:,} patches of {len(self.images):,} images"
+        size = f"{len(self._shown):,} patches of {len(self.images):,} images"
         models = " and ".join(f"{m.name} ({m.bank!r})" for m in self.models)
         return f"PrototypeExplorer({size}, {len(self.selection):,} selected): {models}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and for pages without a kernel its picture and its words."""
         return static_bundle(self, super()._repr_mimebundle_(**kwargs))
-
-
-def _part_names(images: PackedImages, names: Sequence[str] | None) -> list[str]:
-    """The names of the caller, Farmyard's for its images, else numbers; none without masks."""
-    if images.parts is None:
-        return []
-    most = int(np.asarray(images.parts).max())
-    if names is None:
-        farmyard = images.ids[0].startswith("farmyard/") and most < len(PARTS)
-        names = PARTS if farmyard else ["background", *(f"part {i}" for i in range(1, most + 1))]
-    if most >= len(names):
-        raise ValueError(f"{len(names)} part names, but the masks have part {most}")
-    return list(names)

@@ -78,7 +78,8 @@ class PatchLens(anywidget.AnyWidget):
         if len(names) < len(sources):
             raise ValueError(f"{len(names)} names for {len(sources)} models")
         self.units = [read_units(names[i], s, everything, indices, self.grid) for i, s in enumerate(sources)]
-        super().__init__(**options)
+        self._shown = np.flatnonzero(self.units[0].any(1).numpy())
+        super().__init__(**{"patch": int(self._shown[0])} | options)
         packed = [pack_codes(u, _BYTES_A_PATCH // len(sources)) for u in self.units]
         picture = sprite_sheet(self.images)
         self.sheet, self.codes = picture.data, [data for data, _ in packed]
@@ -92,6 +93,8 @@ class PatchLens(anywidget.AnyWidget):
         P = len(self.units[0])
         if not 0 <= proposal["value"] < P:
             raise traitlets.TraitError(f"patch {proposal['value']} is not there: {P} are numbered from 0")
+        if not self.units[0][proposal["value"]].any():
+            raise traitlets.TraitError(f"patch {proposal['value']} shows the bar beside a padded picture: take another")
         return int(proposal["value"])
 
     @property
@@ -100,7 +103,7 @@ class PatchLens(anywidget.AnyWidget):
         return Sent.count(self, ("codes",), ("meta",))
 
     def likeness(self, model: int = 0) -> np.ndarray:
-        """(images, rows, columns) cosine of every patch to ``patch``, exact."""
+        """(images, rows, columns) cosine of every patch to ``patch``, exact; 0 in the bars beside padded pictures."""
         unit = F.normalize(self.units[model].float(), dim=-1)
         cosine: np.ndarray = (unit @ unit[self.patch]).reshape(-1, *self.grid).numpy()
         return cosine
@@ -137,7 +140,7 @@ class PatchLens(anywidget.AnyWidget):
         models = " and ".join(m["name"] for m in self.meta["models"])
         m, n = divmod(self.patch, self.grid[0] * self.grid[1])
         where = f"row {n // self.grid[1]}, column {n % self.grid[1]} of {self.images.ids[m]}"
-        return f"PatchLens({models}, {self.meta['patches']:,} patches of {len(self.images):,} images): {where}"
+        return f"PatchLens({models}, {len(self._shown):,} patches of {len(self.images):,} images): {where}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and for pages without a kernel its picture and its words."""

@@ -1,7 +1,7 @@
 """What one model says about patches, small enough for a browser: assignments, codes and a place on the map."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import to_unit
-from prockd.prototypes.bank import PrototypeBank, check_finite
+from prockd.evaluation.best_prototypes import PartPrototypes
+from prockd.prototypes.bank import PrototypeBank, check_finite, groups_in_turn
 from prockd.students.student import Student
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
@@ -62,8 +63,8 @@ class Patches:
     Attributes:
         name: of the model, such as "teacher".
         bank: the prototypes it is read with.
-        unit: (P, E) patches in the space of the prototypes, of length 1.
-        base: (P, K) soft assignment with every prototype on and none merged.
+        unit: (P, E) patches in the space of the prototypes, of length 1; in the bars beside a picture 0.
+        base: (P, K) soft assignment with every prototype on and none merged; in the bars 0.
     """
 
     name: str
@@ -72,10 +73,20 @@ class Patches:
     base: Float[Tensor, "P K"]
 
     def switched(self) -> Float[Tensor, "P K"]:
-        """The soft assignment with the bank's switches as they are now; rows sum to 1."""
+        """The soft assignment with the bank's switches as they are now; rows sum to 1, in the bars to 0."""
         a = self.base.float() * self.bank.enabled[self.bank.merged].cpu()
         a = a / a.sum(1, keepdim=True).clamp_min(1e-6)
         return torch.zeros_like(a).index_add(1, self.bank.merged.cpu(), a)
+
+    @property
+    def shown(self) -> Bool[np.ndarray, " P"]:
+        """Whether each patch shows something of the picture."""
+        shown: np.ndarray = self.unit.any(1).numpy()
+        return shown
+
+    def label(self, assignments: Float[Tensor, "P K"]) -> Int[np.ndarray, " P"]:
+        """The strongest prototype of each patch, -1 in the bars."""
+        return np.where(self.shown, assignments.argmax(1).numpy(), -1)
 
 
 @torch.no_grad()
@@ -91,7 +102,7 @@ def read_patches(
     unit = read_units(name, source, images, indices, grid, bank)
     device = bank.prototypes.device
     base = [torch.softmax(bank.assigner(u.float().to(device)), dim=-1).half().cpu() for u in torch.split(unit, 1 << 14)]
-    return Patches(name, bank, unit, torch.cat(base))
+    return Patches(name, bank, unit, torch.cat(base) * unit.any(1, keepdim=True))
 
 
 @torch.no_grad()
@@ -103,7 +114,7 @@ def read_units(
     grid: tuple[int, int],
     bank: PrototypeBank | None = None,
 ) -> Float[Tensor, "P E"]:
-    """Patches of some images as one model sees them, each of length 1, in half precision.
+    """Patches of some images as one model sees them, each of length 1, in half precision; 0 in the bars beside them.
 
     Args:
         name: of the model, for messages.
@@ -139,7 +150,8 @@ def read_units(
             maps = u.transpose(1, 2).reshape(len(u), -1, *source.grid)
             u = F.interpolate(maps, grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
         units.append(F.normalize(u, dim=-1).flatten(0, 1).half().cpu())
-    return torch.cat(units)
+    shown = images.in_picture(grid)[indices].ravel()
+    return torch.cat(units) * torch.from_numpy(shown)[:, None]
 
 
 def _student_patches(student: Student, images: PackedImages, indices: np.ndarray) -> Float[Tensor, "B N E"]:
@@ -175,9 +187,16 @@ def describe_images(
     levels = zip(*(name.split("/")[:-1] for name in images.ids), strict=False)
     folder = "".join(f"{level[0]}/" for level in takewhile(lambda level: len(set(level)) == 1, levels))
     note = "" if len(images) == total else f"{len(images):,} of {total:,} images are shown, drawn with seed {seed}"
+    shown = images.in_picture(grid).reshape(-1, *grid)
+    sides = np.asarray(shown.any(2)), np.asarray(shown.any(1))
+    ends = [each.argmax(1) for side in sides for each in (side, side[:, ::-1])]
+    top, low, left, right = ends[0], grid[0] - ends[1], ends[2], grid[1] - ends[3]
     return {
         "grid": grid,
         "patches": len(images) * grid[0] * grid[1],
+        "shown": None
+        if shown.all()
+        else np.stack([top, low, left, right], 1).tolist(),  # rows, columns; beside are bars
         "folder": folder,
         "ids": [name[len(folder) :] for name in images.ids],
         "labels": images.labels.tolist(),
@@ -219,27 +238,33 @@ def pack_codes(unit: Float[Tensor, "P E"], num_bytes: int) -> tuple[bytes, list[
     values = u @ axes
     if values.shape[1] % 2:
         values = F.pad(values, (0, 1))
-    step = (2.5 * values.square().mean(0).sqrt() / _LEVELS).clamp_min(1e-6)
+    step = (2.5 * values[u.any(1)].square().mean(0).sqrt() / _LEVELS).clamp_min(1e-6)
     levels = ((values / step).round().clamp(-_LEVELS, _LEVELS) + 8).numpy().astype(np.uint8)
     return (levels[:, ::2] | levels[:, 1::2] << 4).tobytes(), step.tolist()
 
 
 @torch.no_grad()
 def statistics(
-    patches: Patches, assignments: Float[Tensor, "P K"], per_image: int, count: int = 12
+    patches: Patches,
+    assignments: Float[Tensor, "P K"],
+    per_image: int,
+    groups: Sequence[Hashable] | None = None,
+    count: int = 12,
 ) -> list[dict[str, object]]:
     """One row a prototype: entropy of its patches (0 sure .. 1 undecided), nearest other prototype, nearest patches.
 
-    Nearest patches are ``[patch, distance]``, at most one an image, by 1 - cosine to the prototype.
+    Nearest patches are ``[patch, distance]``, at most one an image, by 1 - cosine to the prototype; the groups of the
+    images, where known, take turns.
     """
     bank = patches.bank
     on: Bool[np.ndarray, " K"] = bank.enabled.cpu().numpy()
-    label = assignments.argmax(1).numpy()
+    label = patches.label(assignments)
     spread = -(assignments * assignments.clamp_min(1e-9).log()).sum(1).numpy() / max(np.log(max(on.sum(), 2)), 1e-9)
     centres = F.normalize(bank.prototypes.detach(), dim=-1).cpu()
-    cosine = (patches.unit.float() @ centres.T).reshape(-1, per_image, len(centres))  # (m, N, K)
-    best, where = cosine.max(1)  # (m, K)
-    near, images = best.topk(min(count, len(best)), dim=0)
+    cosine = patches.unit.float() @ centres.T
+    cosine[~torch.from_numpy(patches.shown)] = -2.0
+    best, where = cosine.reshape(-1, per_image, len(centres)).max(1)  # (m, K)
+    order = best.argsort(stable=True, dim=0, descending=True).numpy()
     alike = (centres @ centres.T).fill_diagonal_(-2.0)
     alike[:, ~bank.enabled.cpu()] = -2.0
     rows: list[dict[str, object]] = []
@@ -250,8 +275,8 @@ def statistics(
             {
                 "entropy": round(float(mine.mean()), 3) if len(mine) else None,
                 "near": [
-                    [int(m * per_image + where[m, k]), round(1 - float(c), 3)]
-                    for m, c in zip(images[:, k].tolist(), near[:, k], strict=True)
+                    [int(m * per_image + where[m, k]), round(1 - float(best[m, k]), 3)]
+                    for m in groups_in_turn(order[:, k], groups)[:count]
                 ],
                 "other": other if alike[k, other] > -2 else -1,
                 "alike": round(float(alike[k, other]), 3) if alike[k, other] > -2 else 0.0,
@@ -260,12 +285,24 @@ def statistics(
     return rows
 
 
+def part_columns(found: PartPrototypes) -> list[dict[str, object]]:
+    """One row a prototype: the part it shows, the share of its strongest patches there, the parts it shows best."""
+    rows: list[dict[str, object]] = []
+    for k, part in enumerate(found.part.tolist()):
+        share = round(float(found.shares[k, part]), 3) if part else None
+        rows.append({"part": part, "share": share, "clearest": np.flatnonzero(found.prototype == k).tolist()})
+    return rows
+
+
 def match(first: Int[np.ndarray, " P"], second: Int[np.ndarray, " P"], K: int, L: int) -> list[int]:
-    """For each of L prototypes of a second bank, the one of the first that it shares most patches with, one to one."""
+    """For each of L prototypes of a second bank, the one of the first that it shares most patches with, one to one.
+
+    Labels of -1, in the bars beside a picture, are left out.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    table = np.zeros((K, L), np.int64)
-    np.add.at(table, (first, second), 1)
+    table, shown = np.zeros((K, L), np.int64), first >= 0
+    np.add.at(table, (first[shown], second[shown]), 1)
     partners = [-1] * L
     for k, other in zip(*linear_sum_assignment(-table), strict=True):
         partners[int(other)] = int(k)

@@ -30,9 +30,10 @@ class ExplorerView:
         images: with ``grid`` patches each, numbered image by image, row by row.
         grid: rows and columns of patches.
         names: of the prototypes.
-        label: (P,) strongest prototype of each patch.
+        label: (P,) strongest prototype of each patch, -1 in the bars beside padded pictures.
         soft: (P, K) soft assignment.
         stats: one row a prototype; ``near`` has its nearest patches with their distances.
+        gallery: prototypes to show after the one in focus; see :mod:`prockd.evaluation.galleries`.
         xy: (P, 2) places on the map, ``NOWHERE`` for none.
         selection: numbers of the selected patches.
         prototype: the one in focus, -1 for none.
@@ -48,6 +49,7 @@ class ExplorerView:
     label: Int[np.ndarray, " P"]
     soft: Float[Tensor, "P K"]
     stats: Sequence[Mapping[str, Any]]
+    gallery: Sequence[int]
     xy: UInt16[np.ndarray, "P 2"]
     selection: Sequence[int]
     prototype: int
@@ -60,8 +62,8 @@ class ExplorerView:
 def explorer_picture(view: ExplorerView) -> bytes:
     """A PNG: the map with the selection, the image with its heat-map, and nearest patches of some prototypes."""
     figure = Figure(figsize=(11, 6.0), dpi=84, layout="constrained")
-    sizes = np.bincount(view.label, minlength=len(view.names))
-    order = [view.prototype, *np.argsort(-sizes, kind="stable").tolist()]
+    sizes = np.bincount(view.label[view.label >= 0], minlength=len(view.names))
+    order = [view.prototype, *view.gallery, *np.argsort(-sizes, kind="stable").tolist()]
     rows = [k for k in dict.fromkeys(order) if k >= 0 and sizes[k]][:3]
     grid = figure.add_gridspec(1 + len(rows), 1, height_ratios=[3.4, *(1.0,) * len(rows)])
     upper = grid[0].subgridspec(1, 2, width_ratios=(1.5, 1))

@@ -196,6 +196,14 @@ function colourBar(title) {
 	return [el('div.prk-colours', {}, name, el('span', {}, '0'), strip, el('span', {}, '1')), name];
 }
 
+// 1 for each patch that shows something of its picture, 0 in the bars beside it
+function shownOf({ grid: [h, w], patches, shown }) {
+	const mask = new Uint8Array(patches).fill(shown ? 0 : 1);
+	for (const [m, [top, low, left, right]] of (shown || []).entries())
+		for (let row = top; row < low; row++) mask.fill(1, (m * h + row) * w + left, (m * h + row) * w + right);
+	return mask;
+}
+
 // two values of 4 bits a byte; a dot product is close to the cosine
 class Codes {
 	constructor(data, step, P) {
@@ -220,7 +228,8 @@ class Codes {
 		for (let i = 0, at = 0; i < P; i++) {
 			let sum = 0;
 			for (let d = 0; d < D; d++, at++) sum += query[d] * values[at];
-			cosine[i] = sum / Math.sqrt(length[p] * length[i]);
+			const both = length[p] * length[i];
+			cosine[i] = both ? sum / Math.sqrt(both) : -1; // a bar beside a picture is like nothing
 		}
 		return cosine;
 	}

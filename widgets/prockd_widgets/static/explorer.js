@@ -54,7 +54,7 @@ class Explorer extends ExplorerDrawing {
 			numbers = [];
 			for (let p = 0; p < this.P; p++) if (mask[p]) numbers.push(p);
 		}
-		const sorted = new Uint32Array(numbers).sort();
+		const sorted = new Uint32Array(numbers).filter(p => this.shown[p]).sort();
 		this.set({ selection: new DataView(sorted.buffer) });
 	}
 
@@ -70,6 +70,7 @@ class Explorer extends ExplorerDrawing {
 	// one patch was clicked
 	pick(p, event = {}) {
 		if (p < 0) return this.select([]);
+		if (!this.shown[p]) return;
 		if (event.shiftKey || event.altKey) return this.select([p], this.mask[p] ? 'drop' : 'add');
 		const k = this.soft[this.which].label[p];
 		this.set({ patch: p, image: this.at(p), prototype: k === NONE ? -1 : k });
@@ -177,7 +178,8 @@ class Explorer extends ExplorerDrawing {
 		e.preventDefault();
 	}
 
-	point(p, e) {
+	point(at, e) {
+		const p = this.shown[at] ? at : -1;
 		if (p !== this.hover) {
 			this.hover = p;
 			this.mark();

@@ -7,6 +7,8 @@ class ExplorerData {
 		const meta = model.get('meta');
 		const [h, w] = meta.grid;
 		Object.assign(this, { model, meta, h, w, N: h * w, P: meta.patches, M: meta.patches / (h * w) });
+		this.shown = shownOf(meta);
+		this.numShown = this.shown.reduce((a, b) => a + b, 0);
 		this.sort = ['size', -1];
 		this.codes = [];
 		this.readBanks();
@@ -66,6 +68,7 @@ class ExplorerData {
 			const target = Int32Array.from(merged, k => (enabled[k] ? k : -1));
 			const sum = new Float32Array(K);
 			for (let p = 0; p < this.P; p++) {
+				if (!this.shown[p]) continue;
 				let best = 0;
 				for (let t = p * T; t < (p + 1) * T; t++) {
 					const k = target[which[t]];
@@ -138,7 +141,7 @@ class ExplorerData {
 	}
 
 	agrees(p) {
-		return this.matched(p) === this.soft[0].label[p];
+		return this.shown[p] && this.matched(p) === this.soft[0].label[p];
 	}
 
 	// the patches that prefer a prototype
@@ -153,7 +156,7 @@ class ExplorerData {
 	strongest(i, k) {
 		const { P } = this;
 		let all = this.selected;
-		if (!all.length) all = k < 0 ? scattered(P, 200) : this.mine(i, k);
+		if (!all.length) all = k < 0 ? scattered(P, 200).filter(p => this.shown[p]) : this.mine(i, k);
 		if (k < 0) return Array.from(all);
 		// share and number in one number, since numbers are sorted ten times faster than by a function
 		const keys = Float64Array.from(all, p => Math.round((1 - this.share(i, p, k)) * 1e6) * P + p);
@@ -180,9 +183,12 @@ class ExplorerData {
 		const names = this.names(i);
 		const M = this.meta;
 		if (by === 'part' && M.parts) return { of: p => parts[p] - 1, texts: M.parts.slice(1) };
-		if (by === 'class') return { of: p => M.labels[this.at(p)], texts: M.classes };
+		if (by === 'class') return { of: p => (this.shown[p] ? M.labels[this.at(p)] : -1), texts: M.classes };
 		if (by === 'agreement' && this.soft[1])
-			return { of: p => (this.agrees(p) ? 0 : 1), texts: ['same prototype', 'different ones'] };
+			return {
+				of: p => (this.agrees(p) ? 0 : this.shown[p] ? 1 : -1),
+				texts: ['same prototype', 'different ones'],
+			};
 		return { of: p => (label[p] === NONE ? -1 : this.hue(i, label[p])), texts: names };
 	}
 
@@ -193,21 +199,11 @@ class ExplorerData {
 		const stats = this.stats[i];
 		const K = names.length;
 		const size = new Uint32Array(K);
-		const parts = this.parts();
 		const L = this.meta.parts?.length || 0;
-		const table = new Uint32Array(K * L);
-		for (let p = 0; p < this.P; p++)
-			if (label[p] !== NONE) {
-				size[label[p]]++;
-				if (L) table[label[p] * L + parts[p]]++;
-			}
+		for (const k of label) if (k !== NONE) size[k]++;
 		const rows = names.map((name, k) => {
-			const mine = table.subarray(k * L, (k + 1) * L);
-			const front = mine.reduce((a, b) => a + b, 0) - (mine[0] || 0);
-			let part = 0;
-			if (4 * front > size[k]) for (let l = 1; l < L; l++) if (part === 0 || mine[l] > mine[part]) part = l;
-			const { entropy, near, other, alike } = stats[k] || {};
-			const marks = [];
+			const { entropy, near, other, alike, part = 0, share, clearest = [] } = stats[k] || {};
+			const marks = enabled[k] ? clearest.map(l => `clearest ${this.meta.parts[l]}`) : [];
 			if (merged[k] !== k) marks.push(`in ${names[merged[k]]}`);
 			else if (!enabled[k]) marks.push('off');
 			else if (!size[k]) marks.push('dead');
@@ -217,7 +213,7 @@ class ExplorerData {
 				name,
 				size: size[k],
 				part,
-				purity: size[k] && L ? mine[part] / size[k] : -1,
+				purity: size[k] ? (share ?? -1) : -1,
 				entropy,
 				best: near?.[0]?.[0] ?? -1,
 				other,
@@ -242,8 +238,8 @@ class ExplorerData {
 	}
 
 	rows() {
-		return Array.from(this.selected.length ? this.selected : { length: this.P }, (p, n) => {
-			p ??= n;
+		const all = Array.from({ length: this.P }, (_, p) => p).filter(p => this.shown[p]);
+		return Array.from(this.selected.length ? this.selected : all, p => {
 			const m = this.at(p);
 			const row = {
 				patch: p,

@@ -66,7 +66,7 @@ class ExplorerDrawing extends ExplorerPage {
 	}
 
 	count() {
-		const { selected, P, M, meta } = this;
+		const { selected, P, M, numShown, meta } = this;
 		const n = selected.length;
 		const seen = new Uint8Array(M);
 		const tally = new Uint32Array(256);
@@ -81,15 +81,15 @@ class ExplorerDrawing extends ExplorerPage {
 		const most = tally.indexOf(Math.max(...tally));
 		sentences.push(
 			n
-				? `${count(n)} of ${count(P)} patches selected, in ${count(images)} ${images === 1 ? 'image' : 'images'}`
-				: `${count(P)} patches of ${count(M)} images, none selected`,
+				? `${count(n)} of ${count(numShown)} patches selected, in ${count(images)} ${images === 1 ? 'image' : 'images'}`
+				: `${count(numShown)} patches of ${count(M)} images, none selected`,
 		);
 		if (n && meta.parts) sentences.push(`${percent(tally[most] / n)} ${meta.parts[most]}`);
 		if (this.soft[1]) {
 			if (n) for (const p of selected) same += this.agrees(p);
 			else for (let p = 0; p < P; p++) same += this.agrees(p);
 			sentences.push(
-				`${meta.models.map(m => m.name).join(' and ')} agree on ${count(same)} (${percent(same / (n || P))})`,
+				`${meta.models.map(m => m.name).join(' and ')} agree on ${count(same)} (${percent(same / (n || numShown))})`,
 			);
 		}
 		const text = sentences.join(' · ');
@@ -246,7 +246,7 @@ class ExplorerDrawing extends ExplorerPage {
 		const near = k >= 0 ? this.stats[i][k]?.near || [] : [];
 		const key = [i, k, JSON.stringify(near)].join();
 		this.nearNote.textContent = near.length
-			? 'Nearest patches, one an image, and their distance (1 − cosine) to the prototype:'
+			? `Nearest patches, one an image${this.meta.grouped ? ', groups in turn' : ''}, and their distance (1 − cosine) to the prototype:`
 			: '';
 		if (this.nearKey === key) return;
 		this.nearKey = key;
@@ -375,7 +375,7 @@ class ExplorerDrawing extends ExplorerPage {
 				el('div', {}, symbol(this.hue(i, k), 12), label(name), ...badges),
 			),
 			cell(count(row.size), 'prk-number'),
-			parts ? cell(row.size ? `${parts[part]} ${percent(row.purity)}` : '–') : null,
+			parts ? cell(row.size ? `${parts[part]}${part ? ` ${percent(row.purity)}` : ''}` : '–') : null,
 			cell(entropy == null ? '–' : entropy.toFixed(2), 'prk-number'),
 			el('td', {}, best < 0 ? '' : this.thumbs[thumb]),
 			next ? el('td', { title: next }, el('div', {}, label(next), alike.toFixed(2))) : cell('–'),

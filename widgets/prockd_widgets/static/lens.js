@@ -6,6 +6,7 @@ class Lens {
 		this.meta = meta;
 		[this.h, this.w] = meta.grid;
 		this.N = this.h * this.w;
+		this.shown = shownOf(meta);
 		this.codes = meta.models.map((m, i) => new Codes(model.get('codes')[i], m.steps, meta.patches));
 		this.redraw = soon(() => this.draw());
 		this.build();
@@ -25,6 +26,7 @@ class Lens {
 		this.model.save_changes();
 	}
 	pick(p) {
+		if (!this.shown[p]) return;
 		this.page = this.cursor = 0;
 		this.set('patch', p);
 	}
@@ -193,7 +195,7 @@ class Lens {
 		const far = like.map(
 			(values, i) => `${meta.models[i].name}: ${count(values.reduce((sum, v) => sum + (v > 0.5), 0) - 1)}`,
 		);
-		const text = `Patches with a cosine above 0.5, of ${count(meta.patches)}: ${far.join(', ')}`;
+		const text = `Patches with a cosine above 0.5, of ${count(this.shown.reduce((a, b) => a + b, 0))}: ${far.join(', ')}`;
 		if (this.live.textContent !== text) this.live.textContent = text;
 	}
 	boxed(ctx, p, x, y, side, line) {
