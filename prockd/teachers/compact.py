@@ -18,7 +18,7 @@ from prockd.teachers.passes import Passes, number_of
 from prockd.teachers.teacher import Teacher
 
 RANK = 256
-"""Directions that are kept: with so many, U of a bank found in them has a cosine of .999 (benchmarks/crops.py)."""
+"""Directions that are kept: with so many, u has a cosine of .998 with that of the maps (benchmarks/crops.py)."""
 
 SAMPLE, SPREAD = 48, 6.0
 """Images that the directions are fitted to, and how many standard deviations the 8 bits reach on either side."""
