@@ -20,6 +20,7 @@ from prockd.training.clustering import (
     balanced_in,
     evenly,
     middle_weights,
+    nearest_elsewhere,
     rareness,
 )
 
@@ -79,16 +80,17 @@ def test_aligned_patches_of_two_crops_are_the_same_place_of_the_picture(places, 
     batch, pairs, crops = pairs_of(source_of(places, config), learner_of(teacher, config))
     assert 0 < crops.mirrored[8:].sum() < 8, "some second crops are mirrored"
     assert not crops.mirrored[:8].any()
-    patches, weights, groups = aligned(batch.images, pairs, 4)  # an "identity network": a patch is its colour
+    patches, weights, owners = aligned(batch.images, pairs, 4)  # an "identity network": a patch is its colour
     assert patches.shape == (2, len(weights), 3)
     assert len(weights) >= 6 * 16
-    assert not groups.any()
+    assert owners.unique_consecutive().tolist() == sorted(set(owners.tolist()))
     where = patches[..., :2] / patches[..., 2:]  # x, y in 0..1 of the picture
     assert (where[0] - where[1]).abs().max() < 0.05
     low, high = pairs.overlap[:, None, :2], pairs.overlap[:, None, 2:]
     kept = (high - low).amin((1, 2)) > 0.15
     middle = low[kept] + (high - low)[kept] * 0.5
     torch.testing.assert_close(where[0].view(-1, 16, 2).mean(1), middle[:, 0], atol=0.03, rtol=0)
+    assert torch.equal(owners.view(-1, 16)[:, 0], torch.nonzero(kept).flatten())
 
 
 def test_enlarged_crops_lie_inside_the_first_and_are_small(images):
@@ -114,6 +116,29 @@ def test_patches_near_the_middle_of_the_picture_weigh_most_and_bars_nothing():
     assert not padded[6:].any()
     assert (padded[2:6] > 0).all()
     assert padded[3, 4] == 1
+
+
+def test_the_nearest_patch_is_looked_for_in_other_pictures():
+    patches, owners = torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 1, 1, 2])
+    assert nearest_elsewhere(patches, patches, owners, owners)[:2].tolist() == [1, 0]
+    assert all(owners[nearest_elsewhere(patches, patches, owners, owners)] != owners)
+    alone = torch.zeros(4, dtype=torch.long)
+    assert nearest_elsewhere(patches, patches, alone, alone).shape == (4,)
+
+
+def test_salient_patches_count_more_and_neighbours_are_a_term_of_their_own(images, teacher):
+    config = SMALL.replace(salience=2.0, neighbour_weight=0.5)
+    learner = learner_of(teacher, config)
+    batch, pairs, _ = pairs_of(source_of(images, config), learner)
+    predictions, maps = learner(batch)
+    assert predictions["saliency"].shape == (16, 1, *learner.grid)
+    assert not predictions["saliency"].requires_grad
+    terms = learner.terms(predictions, maps, pairs)
+    assert set(terms) == {"clusters", "neighbours", "drift"}
+    even = learner.terms(predictions | {"saliency": torch.ones_like(predictions["saliency"])}, maps, pairs)
+    assert even["clusters"] != terms["clusters"]
+    torch.autograd.backward(terms["neighbours"])
+    assert learner.bank.prototypes.grad.abs().sum() > 0
 
 
 def test_the_balance_of_each_group_uses_all_prototypes():

@@ -89,6 +89,10 @@ class ClusterConfig(Knobs):
     aligned: int = knob(12, 2, 64, "Rows and columns of patches that are compared where two crops overlap.")
     temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are predicted.")
     balance: float = knob(0.05, 1e-3, 10, "Temperature of the balanced assignments that are their targets.")
+    salience: float = knob(
+        0.0, 0, 8, "Power of patches' saliency, read without labels, by which they count; 0: by how near the middle."
+    )
+    neighbour_weight: float = knob(0.0, 0, 100, "Patches predict the assignment of the nearest one in other pictures.")
     rarity: float = knob(0.0, 0, 4, "Power of a prototype's frequency by which its patches weigh less; 0 for none.")
     species_weight: float = knob(0.0, 0, 100, "Cross-entropy of the labels beside it; 0 reads no label.")
     label_smoothing: float = knob(0.1, 0, 0.9, "Label smoothing of the same.")

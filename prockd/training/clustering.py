@@ -1,7 +1,9 @@
 """A teacher learns clusters of patches: the same place of a picture, seen in two crops, belongs to one prototype.
 
 Dense clustering with swapped assignments (SwAV, arXiv 2006.09882, of patches as in Leopart, arXiv 2204.13101): where
-two random crops of a picture overlap, the patches of each predict the balanced assignments of the other.
+two random crops of a picture overlap, the patches of each predict the balanced assignments of the other. Patches count
+by their saliency, so that prototypes are spent on what pictures show. A patch may also predict the assignment of the
+nearest patch of another picture (NNCLR, arXiv 2104.14548): the same part of another animal is the same prototype.
 """
 
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from prockd.datasets.transforms import Crops, cut_maps, random_crops, whole_imag
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import balanced, start_from_pca
 from prockd.prototypes.embedding import embedded_maps
+from prockd.prototypes.saliency import activity
 from prockd.settings.method import ClusterConfig
 from prockd.tasks.heads import PooledLinear
 from prockd.teachers.features import fuse_layers
@@ -34,6 +37,10 @@ ZOOMED = 0.1, 0.4
 """Area of an enlarged second crop, as a part of the first."""
 LEAST_WEIGHT = 0.15
 """Of a patch on the border of its picture; one in the middle half has 1."""
+LEAST_SALIENCE = 0.02
+"""To the power of the knob: background has prototypes too, and they are told apart."""
+SEEKERS = 1024
+"""Patches of a step that look for their nearest patch in other pictures."""
 START_PATCHES = 64
 """Of an image and for a prototype, at least, where there are so many: W_c and prototypes start from them."""
 
@@ -124,7 +131,10 @@ class PatchClusters(nn.Module):
     def __init__(self, teacher: Teacher, bank: PrototypeBank, config: ClusterConfig, num_classes: int = 0) -> None:
         super().__init__()
         self.config, self.layers, self.image_px = config, teacher.layers, config.crop_px
-        self.weights = {"clusters": 1.0, "species": config.species_weight, "drift": config.drift_weight}
+        self.weights = {
+            "clusters": 1.0, "neighbours": config.neighbour_weight, "species": config.species_weight,
+            "drift": config.drift_weight,
+        }  # fmt: skip
         self.register_buffer("mean", teacher.mean.clone(), persistent=False)
         self.register_buffer("std", teacher.std.clone(), persistent=False)
         self.backbone, self.bank = deepcopy(teacher.backbone), bank.requires_grad_(False)
@@ -195,6 +205,8 @@ class PatchClusters(nn.Module):
         maps = self.maps(self.backbone, torch.cat([first, recolour_some(second, self.config.recoloured)]))
         fused = self.fused(maps)
         predictions = {"u": self.embedded(fused)}
+        if self.config.salience:
+            predictions["saliency"] = activity(maps, self.grid).sigmoid()[:, None]
         if self.species is not None:
             predictions["species"] = self.species(maps[-1].flatten(2).transpose(1, 2))
         if self.before is not None:
@@ -206,7 +218,7 @@ class PatchClusters(nn.Module):
 
     def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Any) -> dict[str, Tensor]:
         """Unweighted terms of the loss by name."""
-        terms = {"clusters": self.clusters(predictions["u"], targets)}
+        terms = self.clusters(predictions["u"], predictions.get("saliency"), targets)
         if "species" in predictions:
             smoothing = self.config.label_smoothing
             terms["species"] = F.cross_entropy(predictions["species"], targets.labels, label_smoothing=smoothing)
@@ -218,18 +230,44 @@ class PatchClusters(nn.Module):
         """The weighted sum."""
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
-    def clusters(self, u: Float[Tensor, "B E h w"], pairs: Pairs) -> Float[Tensor, ""]:
-        """How badly the patches of each crop predict the assignments of the other; 0 where no crops overlap."""
-        config, (patches, weights, groups) = self.config, aligned(u, pairs, self.config.aligned)
+    def clusters(
+        self, u: Float[Tensor, "B E h w"], saliency: Float[Tensor, "B 1 h w"] | None, pairs: Pairs
+    ) -> dict[str, Tensor]:
+        """How badly patches predict the assignments of the other crop, and of their nearest ones in other pictures.
+
+        0 where no crops overlap.
+        """
+        config = self.config
+        patches, weights, owners = aligned(u, pairs, config.aligned)
         if not len(weights):
-            return u.sum() * 0
+            return {"clusters": u.sum() * 0}
+        patches = F.normalize(patches, dim=-1)
+        if saliency is not None:
+            seen = aligned(saliency, pairs, config.aligned)[0].mean(0)[:, 0]
+            weights = (weights > 0) * seen.pow(config.salience).clamp_min(LEAST_SALIENCE)  # in place of the middle's
         scores = patches @ F.normalize(self.bank.prototypes, dim=1).T  # (2, P, K)
         logs = (scores / config.temperature).log_softmax(-1)
         if config.rarity:
             weights = weights * rareness(logs.detach().exp(), weights, config.rarity)
+        groups = pairs.groups[owners]
         targets = torch.stack([balanced_in(groups, s / config.balance, weights) for s in scores.detach()])
         each = -(targets.flip(0) * logs).sum(-1).mean(0)  # (P,)
-        return (each * weights).sum() / weights.sum()
+        terms = {"clusters": (each * weights).sum() / weights.sum()}
+        if config.neighbour_weight:
+            seekers = torch.multinomial(weights.cpu(), min(SEEKERS, len(weights))).to(u.device)
+            found = nearest_elsewhere(patches[0, seekers].detach(), patches[1].detach(), owners[seekers], owners)
+            worth = weights[found] * (owners[found] != owners[seekers])  # seekers were drawn by their own weight
+            each = -(targets[1, found] * logs[0, seekers]).sum(-1)
+            terms["neighbours"] = (each * worth).sum() / worth.sum().clamp_min(1e-6)
+        return terms
+
+
+def nearest_elsewhere(
+    seekers: Float[Tensor, "Q E"], patches: Float[Tensor, "P E"], own: Int64[Tensor, " Q"], owners: Int64[Tensor, " P"]
+) -> Int64[Tensor, " Q"]:
+    """The patch of another picture that has the greatest cosine to each; where there is no other picture, any."""
+    cosines: Tensor = seekers @ patches.T
+    return cosines.masked_fill_(own[:, None] == owners, -2).argmax(1)
 
 
 def flip_some(regions: Float[Tensor, "B 4"], mirrored: Bool[Tensor, " B"]) -> Float[Tensor, "B 4"]:
@@ -241,7 +279,7 @@ def flip_some(regions: Float[Tensor, "B 4"], mirrored: Bool[Tensor, " B"]) -> Fl
 def aligned(
     u: Float[Tensor, "B E h w"], pairs: Pairs, side: int
 ) -> tuple[Float[Tensor, "2 P E"], Float[Tensor, " P"], Int64[Tensor, " P"]]:
-    """Unit patches of both crops at the same ``side`` x ``side`` places of what both show, their weights and groups."""
+    """Patches of both crops at the same ``side`` x ``side`` places of what both show, with weights and images."""
     overlap = pairs.overlap
     kept = (overlap[:, 2:] - overlap[:, :2]).min(1).values > MIN_OVERLAP
     both, overlap = kept.repeat(2), overlap[kept]
@@ -249,25 +287,31 @@ def aligned(
     low, size = regions[:, None, :2], regions[:, None, 2:] - regions[:, None, :2]
     within = (overlap.repeat(2, 1).view(-1, 2, 2) - low) / size
     cut = cut_maps(upright, within.flatten(1).clamp(0, 1), (side, side))  # (2b, E, side, side)
-    patches = F.normalize(cut.flatten(2).transpose(1, 2), dim=-1).reshape(2, -1, u.shape[1])  # (2, P, E)
+    patches = cut.flatten(2).transpose(1, 2).reshape(2, -1, u.shape[1])  # (2, P, E)
     weights = middle_weights(overlap, pairs.pictured[: len(kept)][kept], (side, side)).flatten()
-    groups, seen = pairs.groups[: len(kept)][kept].repeat_interleave(side**2), weights > 0
-    return patches[:, seen], weights[seen], groups[seen]
+    owners, seen = torch.nonzero(kept).flatten().repeat_interleave(side**2), weights > 0
+    return patches[:, seen], weights[seen], owners[seen]
 
 
 def middle_weights(
     regions: Float[Tensor, "b 4"], pictured: Float[Tensor, "b 4"], grid: tuple[int, int]
 ) -> Float[Tensor, "b N"]:
     """How near the patches of a region lie to the middle of its picture: 1 in its middle half, 0 in bars beside it."""
-    inside, nearness = [], []
+    depth = depths(regions, pictured, grid).flatten(1)
+    return (4 * depth).clamp(LEAST_WEIGHT, 1) * (depth >= 0)
+
+
+def depths(
+    regions: Float[Tensor, "b 4"], pictured: Float[Tensor, "b 4"], grid: tuple[int, int]
+) -> Float[Tensor, "b h w"]:
+    """How far the patches of a region lie from the border of its picture, in sides of it: 0 to 0.5, below 0 outside."""
+    distances = []
     for low, high, count in ((1, 3, grid[0]), (0, 2, grid[1])):
         centre = (torch.arange(count, device=regions.device) + 0.5) / count
         at = regions[:, low, None] + centre * (regions[:, high] - regions[:, low])[:, None]  # (b, count)
         at = (at - pictured[:, low, None]) / (pictured[:, high] - pictured[:, low])[:, None]
-        inside.append((at >= 0) & (at <= 1))
-        nearness.append(2 - 2 * (2 * at - 1).abs())
-    weights = torch.minimum(nearness[0][:, :, None], nearness[1][:, None, :]).clamp(LEAST_WEIGHT, 1)
-    return (weights * (inside[0][:, :, None] & inside[1][:, None, :])).flatten(1)
+        distances.append(0.5 - (at - 0.5).abs())
+    return torch.minimum(distances[0][:, :, None], distances[1][:, None, :])
 
 
 def balanced_in(
@@ -303,8 +347,12 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
         rows = taken[start : start + batch_size]
         whole = whole_images(len(rows))
         images = source.batch(rows, whole, learner, device).images
-        t = learner.fused(learner.maps(learner.backbone, images)).flatten(2).transpose(1, 2).cpu()  # (b, N, D)
+        maps = learner.maps(learner.backbone, images)
+        t = learner.fused(maps).flatten(2).transpose(1, 2).cpu()  # (b, N, D)
         near = middle_weights(whole.regions, source.targets(rows, whole, learner, device).pictured.cpu(), learner.grid)
+        if config.salience:
+            salient = activity(maps, learner.grid).sigmoid().pow(config.salience).clamp_min(LEAST_SALIENCE)
+            near = (near > 0) * salient.flatten(1).cpu()
         few = torch.from_numpy(rng.permutation(t.shape[1])[:each])
         patches.append(t[:, few].flatten(0, 1))
         weights.append(near[:, few].flatten())
