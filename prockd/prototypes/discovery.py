@@ -1,20 +1,26 @@
 """How prototypes are found (METHOD part 1): what local things does the teacher know?"""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from scipy.cluster.hierarchy import cut_tree, linkage
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from prockd.prototypes.bank import PrototypeBank, check_finite
-from prockd.prototypes.saliency import BARS, patch_saliency, zones
+from prockd.prototypes.saliency import BARS, activity, patch_saliency, zones
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
+
+OVER, BACKGROUND = 4, 1 / 12
+"""K-means clusters for each prototype, and the share of prototypes for what is not salient."""
+SALIENT, FLOOR = 0.4, 0.1
+"""Mean saliency of a cluster that is no background, and weight of any patch in k-means beside its saliency."""
 
 
 def discover(
@@ -27,7 +33,7 @@ def discover(
 ) -> PrototypeBank:
     """Find prototypes in a teacher's features, without any label.
 
-    A PCA gives the space, k-means the start (see :func:`cluster`), and :func:`train_bank` refines the whole module.
+    A PCA gives the space, clusters the start (see :func:`cluster`), and :func:`train_bank` refines the whole module.
     All of it runs on the CPU, where the bank is left; the same seed gives the same bank, and PyTorch's own random
     generators are left as they were.
 
@@ -53,7 +59,8 @@ def discover(
     config = config or DiscoverConfig()
     if num_prototypes is not None:
         config = replace(config, num_prototypes=num_prototypes)
-    patches, zone, owners = sample_patches(features, config.max_patches, config.seed)
+    sample = sample_patches(features, config.max_patches, config.seed)
+    patches, owners = sample.patches, sample.owners
     if config.num_prototypes > len(owners):
         reason = f"max_patches={config.max_patches} leaves" if len(owners) == config.max_patches else "there are"
         patch_count = f"{len(owners)} patches of {len(features)} images"
@@ -62,7 +69,7 @@ def discover(
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would move the generators of GPUs too
         K, E, rectify = config.num_prototypes, config.embed_dim, config.init == "uniform"
         bank = PrototypeBank(K, features.width, E, teacher=features.teacher, rectify=rectify)
-        weights = patch_saliency(patches[0], zone, seed=config.seed) ** 2 if config.salient else torch.ones(len(owners))
+        weights = sample.saliency(config.seed) ** 2 if config.salient else torch.ones(len(owners))
         if config.init == "kmeans":
             start_from_pca(bank, patches[0], weights)
         with torch.no_grad():
@@ -74,15 +81,29 @@ def discover(
     return bank.eval()
 
 
-def sample_patches(features: PatchFeatures, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A random (V, P, D) sample of fused patches in every view, the (P,) zone and image of each; no patch of bars."""
+@dataclass(frozen=True)
+class Sample:
+    """Random patches of some images, none of them in the bars beside a picture."""
+
+    patches: Float[Tensor, "V P D"]  # fused, in every view
+    zone: Int[Tensor, " P"]  # see prockd.prototypes.saliency.zones
+    owners: Int[Tensor, " P"]  # the image of each
+    active: Float[Tensor, " P"]  # see prockd.prototypes.saliency.activity
+
+    def saliency(self, seed: int) -> Float[Tensor, " P"]:
+        """How much each looks like the subject of its picture, 0..1: two guesses that err in different places."""
+        return (patch_saliency(self.patches[0], self.zone, seed=seed) + self.active) / 2
+
+
+def sample_patches(features: PatchFeatures, count: int, seed: int) -> Sample:
+    """A random sample of fused patches; of 256 images at a time the features lie in memory."""
     rng = np.random.default_rng(seed)
     M, N = len(features), features.grid[0] * features.grid[1]
-    zone = zones(features.images.pictured, features.grid).ravel()
+    zone = zones(features.images.pictured, features.grid)  # (M, N)
     pictured = np.flatnonzero(zone != BARS)
     sampled = pictured[np.sort(rng.choice(len(pictured), min(count, len(pictured)), replace=False))]
-    patches = []
-    for start in range(0, M, 256):  # so many images' features lie in memory at a time
+    patches, lengths = [], []
+    for start in range(0, M, 256):
         indices = np.arange(start, min(start + 256, M))
         inside = sampled[(sampled >= start * N) & (sampled < (indices[-1] + 1) * N)] - start * N
         views = []
@@ -92,7 +113,12 @@ def sample_patches(features: PatchFeatures, count: int, seed: int) -> tuple[Tens
             fused = fused.flip(3) if view == "mirrored" else fused  # the mirrored view, laid back over the image
             views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[inside])
         patches.append(torch.stack(views))
-    return torch.cat(patches, 1), torch.from_numpy(zone[sampled]), torch.from_numpy(sampled // N)
+        lengths.append(features.lengths(indices))
+    shown = torch.from_numpy(zone != BARS).view(M, *features.grid)
+    active = activity(torch.cat(lengths), shown).flatten()[torch.from_numpy(sampled)]
+    return Sample(
+        torch.cat(patches, 1), torch.from_numpy(zone.ravel()[sampled]), torch.from_numpy(sampled // N), active
+    )
 
 
 @torch.no_grad()
@@ -121,7 +147,11 @@ def cluster(
     sharpness: float,
     seed: int,
 ) -> None:
-    """K-means on unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
+    """Clusters of unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
+
+    K-means finds ``OVER`` times too many clusters, which are merged by the average cosine of their centres: rare parts
+    keep prototypes of their own, and what is common does not get many of them. Of the prototypes ``BACKGROUND`` are for
+    clusters that are not salient.
 
     With x = (u - mean) S, S from :func:`nuisance_shrinker`, the assignment is softmax_k(-s |x - c_k|^2): NetVLAD's own
     advice, w_k = 2 s c_k and b_k = -s |c_k|^2. It bends the assignment only; prototypes and W_c keep what tells species
@@ -133,16 +163,51 @@ def cluster(
     shrunk = (unit[0] - mean) @ shrink
     # One size for all teachers, so that a sharpness means the same everywhere: x has a mean square of 1.
     size = shrunk.square().sum(1).mean().sqrt().clamp_min(1e-6)
-    kmeans = KMeans(bank.num_prototypes, n_init=1, max_iter=100, random_state=seed)
-    kmeans.fit((shrunk / size).numpy(), sample_weight=weights.numpy())
-    centres = torch.from_numpy(kmeans.cluster_centers_).float()
+    x = shrunk / size
+    labels = torch.from_numpy(merged_clusters(x.numpy(), weights.numpy(), bank.num_prototypes, seed)).long()
+    centres = middles(x, labels, share, bank.num_prototypes)
     # -s |x - c|^2 = 2 s c x - s |c|^2 and a term that is the same for all k; x = (u - mean) S / size puts S, which is
     # symmetric, and the mean into w and b, so that the assigner reads u/|u| as it is.
     weight = 2 * sharpness * centres @ shrink / size
     bank.assigner.weight.copy_(weight)
     bank.assigner.bias.copy_(-sharpness * centres.square().sum(1) - weight @ mean)
-    members = F.one_hot(torch.from_numpy(kmeans.labels_).long(), bank.num_prototypes) * share  # (P, K)
-    bank.prototypes.copy_(F.normalize(members, p=1, dim=0).T @ unit[0])  # the mean of the patches of each
+    nearest = (2 * x @ centres.T - centres.square().sum(1)).argmax(1)  # what was merged may reach into what was not
+    own = middles(unit[0], labels, share, bank.num_prototypes)
+    bank.prototypes.copy_(
+        torch.where(
+            torch.bincount(nearest, minlength=len(own))[:, None] > 0, middles(unit[0], nearest, share, len(own)), own
+        )
+    )
+
+
+def middles(
+    values: Float[Tensor, "P E"], labels: Int[Tensor, " P"], share: Float[Tensor, "P 1"], count: int
+) -> Float[Tensor, "K E"]:
+    """The weighted mean of the values of each label; 0 where there are none."""
+    members = F.one_hot(labels, count) * share  # (P, K)
+    return F.normalize(members, p=1, dim=0).T @ values
+
+
+def merged_clusters(
+    x: Float[np.ndarray, "P E"], weights: Float[np.ndarray, " P"], count: int, seed: int
+) -> Int[np.ndarray, " P"]:
+    """The cluster of each patch, out of exactly ``count``: many small ones, of which the nearest are merged."""
+    many = min(OVER * count, len(np.unique(x, axis=0)))
+    kmeans = KMeans(many, n_init=1, max_iter=50, random_state=seed).fit(x, sample_weight=weights + FLOOR)
+    salient = np.bincount(kmeans.labels_, weights.clip(0) ** 0.5, many) / np.bincount(
+        kmeans.labels_, minlength=many
+    ).clip(1)
+    front = salient >= SALIENT if round(BACKGROUND * count) else np.ones(many, bool)
+    behind = min(max(round(BACKGROUND * count), count - front.sum()), (~front).sum())
+    groups = np.zeros(many, np.int64)
+    for chosen, number, first in ((front, count - behind, 0), (~front, behind, count - behind)):
+        if chosen.sum() > number:
+            tree = linkage(kmeans.cluster_centers_[chosen], "average", metric="cosine")
+            groups[chosen] = first + cut_tree(tree, number)[:, 0]
+        else:
+            groups[chosen] = first + np.arange(chosen.sum())
+    assigned: np.ndarray = groups[kmeans.labels_]
+    return assigned
 
 
 def nuisance_shrinker(
@@ -194,13 +259,20 @@ def train_bank(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps)
     rng = np.random.default_rng(config.seed)
     V, P, _ = unit.shape
+    with torch.no_grad():  # prototypes stay as large as they are: common parts larger than rare ones
+        sizes = (bank.assign(unit[:1])[0] * weights.to(device)[:, None]).sum(0)
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
         if stop is not None and stop():
             break
         rows = torch.multinomial(weights, min(2048, P), replacement=True)
         first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
         a, b = bank.assigner(unit[first, rows]), bank.assigner(unit[second, rows])
-        loss = -0.5 * (balanced(b) * a.log_softmax(-1) + balanced(a) * b.log_softmax(-1)).sum(-1).mean()
+        loss = (
+            -0.5
+            * (balanced(b, sizes=sizes) * a.log_softmax(-1) + balanced(a, sizes=sizes) * b.log_softmax(-1))
+            .sum(-1)
+            .mean()
+        )
         indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
         fused = features.fused(indices).to(device)
         g: Tensor = bank(bank.embed(fused).detach())
@@ -216,21 +288,25 @@ def train_bank(
 
 @torch.no_grad()
 def balanced(
-    scores: Float[Tensor, "P K"], weights: Float[Tensor, " P"] | None = None, *, max_rounds: int = 100
+    scores: Float[Tensor, "P K"],
+    weights: Float[Tensor, " P"] | None = None,
+    sizes: Float[Tensor, " K"] | None = None,
+    *,
+    max_rounds: int = 100,
 ) -> Float[Tensor, "P K"]:
-    """Sinkhorn-Knopp: assignments near softmax(scores) that use all prototypes about equally; rows sum to 1.
+    """Sinkhorn-Knopp: assignments near softmax(scores) that use prototypes by their sizes; rows sum to 1.
 
-    A patch counts by its weight, 1 where there are none.
-    In logarithms: exp(scores) of a sharp assignment is 0 for nearly every patch, and such a row has no share to give.
-    Three rounds, as in SwAV, and for sharp scores as many more as it takes until every prototype holds between half and
-    twice its share.
+    A patch counts by its weight, a prototype by its size; all alike where there are none. In logarithms: exp(scores) of
+    a sharp assignment is 0 for nearly every patch, and such a row has no share to give. Three rounds, as in SwAV, and
+    for sharp scores as many more as it takes until every prototype holds between half and twice its share.
     """
     P, K = scores.shape
     weights = scores.new_ones(P) if weights is None else weights
-    logs = (weights / weights.sum()).log()[:, None]
+    sizes = scores.new_ones(K) if sizes is None else sizes.clamp_min(1e-6 * float(sizes.sum()))
+    logs, shares = (weights / weights.sum()).log()[:, None], (sizes / sizes.sum()).log()
     for rounds in range(1, max_rounds + 1):
-        scores = (scores - (scores + logs).logsumexp(0)).log_softmax(1)
-        low, high = ((scores + logs).logsumexp(0).exp() * K).aminmax()
+        scores = (scores - (scores + logs).logsumexp(0) + shares).log_softmax(1)
+        low, high = ((scores + logs).logsumexp(0) - shares).exp().aminmax()
         if rounds >= 3 and low > 0.5 and high < 2:
             break
     return scores.exp()

@@ -1,11 +1,8 @@
 """Which patches look like the subject of a picture, and which like its border (METHOD part 1)."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -29,23 +26,27 @@ def zones(pictured: Float[np.ndarray, "M 4"], grid: tuple[int, int]) -> Int[np.n
 
 
 @torch.no_grad()
-def activity(maps: Sequence[Float[Tensor, "B _ _ _"]], grid: tuple[int, int]) -> Float[Tensor, "B h w"]:
-    """How active patches are: log-odds that they show the subject of a picture, from the length of their features.
+def activity(lengths: Float[Tensor, "B L h w"], inside: Bool[Tensor, "B h w"] | None = None) -> Float[Tensor, "B h w"]:
+    """How active patches are, 0..1: how likely they show the subject of a picture, by the length of their features.
 
     The activation-based attention of Zagoruyko & Komodakis (arXiv 1612.03928): what a teacher responds to, it was
-    trained to tell apart. Of each layer the logarithm of the length of each patch, standardised over all of them; their
-    mean over the layers, in thirds of a standard deviation above half of one. It sees ears, horns and tails that reach
-    the edge of a picture, which the border prior takes for background.
+    trained to tell apart. The logarithm of the length of each layer's patches is standardised over all patches, and so
+    is the mean over layers, z; the logistic function of 3 (z - 1/2). It sees ears, horns and tails that reach the edge
+    of a picture, which the border prior takes for background.
+
+    Args:
+        lengths: logarithms, see :func:`prockd.teachers.features.log_lengths`.
+        inside: patches that count; None for all of them. Bars beside a picture have lengths too.
     """
-    layers = []
-    for layer in maps:
-        length = torch.linalg.vector_norm(layer.float(), dim=1, keepdim=True).clamp_min(1e-6).log()
-        length = (
-            F.interpolate(length, grid, mode="bilinear", align_corners=False) if length.shape[2:] != grid else length
-        )
-        layers.append((length - length.mean()) / length.std().clamp_min(1e-6))
-    mean = torch.cat(layers, 1).mean(1)
-    return 3 * (mean / mean.std().clamp_min(1e-6) - 0.5)
+    inside = torch.ones_like(lengths[:, 0], dtype=torch.bool) if inside is None else inside
+
+    def standardised(values: Float[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
+        kept = values[inside]
+        spread = kept.std(correction=0).clamp_min(1e-6) if len(kept) else values.new_ones(())
+        return (values - (kept.mean() if len(kept) else 0)) / spread
+
+    mean = torch.stack([standardised(layer) for layer in lengths.unbind(1)]).mean(0)
+    return (3 * (standardised(mean) - 0.5)).sigmoid()
 
 
 def patch_saliency(patches: Float[Tensor, "P D"], zone: Int[Tensor, " P"], *, seed: int = 0) -> Float[Tensor, " P"]:

@@ -9,10 +9,10 @@ from prockd.settings.knobs import Knobs, choice, knob, plain
 class DiscoverConfig(Knobs):
     """How prototypes are found (METHOD part 1)."""
 
-    num_prototypes: int = knob(48, 1, 4096, "How many prototypes K to learn.")
-    embed_dim: int = knob(96, 2, 4096, "Width E of the space that prototypes live in.")
+    num_prototypes: int = knob(96, 1, 4096, "How many prototypes K to learn.")
+    embed_dim: int = knob(128, 2, 4096, "Width E of the space that prototypes live in.")
     init: str = choice("kmeans", ("kmeans", "uniform"), "k-means on the teacher's patches, or random (ablation).")
-    salient: bool = plain(True, "Weigh patches by how little they look like picture borders, so background gets fewer.")
+    salient: bool = plain(True, "Weigh patches by how active they are and how unlike picture borders, so background gets fewer.")
     sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
     steps: int = knob(150, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
     batch_size: int = knob(8, 1, 4096, "Images in a training step.", "images")

@@ -13,7 +13,7 @@ from torch import Tensor
 from prockd._types import ImageDataset
 from prockd.cache import ArrayWriter, cached_arrays
 from prockd.datasets import PackedImages
-from prockd.teachers.features import PatchFeatures, check_finite, fuse_layers, pool_layers
+from prockd.teachers.features import PatchFeatures, check_finite, fuse_layers, log_lengths, pool_layers
 from prockd.teachers.passes import Passes, number_of
 from prockd.teachers.teacher import Teacher
 
@@ -34,6 +34,7 @@ class CompactFeatures(PatchFeatures):
     codes: np.ndarray  # (M, V, R, h, w) int8
     directions: Float[np.ndarray, "R D"]  # orthonormal rows, times the step of their code
     means: Float[np.ndarray, "M D"]  # of each layer over its patches, plain view
+    logs: np.ndarray  # (M, L, h, w) float16: log length of each layer's patches, plain view
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -57,6 +58,10 @@ class CompactFeatures(PatchFeatures):
         codes = torch.from_numpy(np.array(self.codes[indices, v])).float()
         return torch.einsum("brhw,rd->bdhw", codes, torch.from_numpy(self.directions))
 
+    def lengths(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "B L h w"]:
+        """Logarithm of the length of each layer's patches, plain view, from the maps themselves."""
+        return torch.from_numpy(np.array(self.logs[indices])).float()
+
     def pooled(self) -> Float[np.ndarray, "M D"]:
         """Each layer averaged over its patches and all layers joined, from the maps themselves."""
         return np.array(self.means)
@@ -64,11 +69,12 @@ class CompactFeatures(PatchFeatures):
     def select(self, indices: Sequence[int] | np.ndarray) -> "CompactFeatures":
         """The same features for some of the images only."""
         rows = np.asarray(indices)
-        return replace(self, codes=self.codes[rows], means=self.means[rows], images=self.images.select(rows))
+        kept = {"codes": self.codes[rows], "means": self.means[rows], "logs": self.logs[rows]}
+        return replace(self, images=self.images.select(rows), **kept)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """All that the features are made of."""
-        return self.codes, self.directions
+        return self.codes, self.directions, self.logs
 
     def __repr__(self) -> str:
         (h, w), (R, D) = self.grid, self.directions.shape
@@ -132,6 +138,7 @@ def extract_compact(
         writer.create("directions", (rank, D), np.float32)[:] = (basis * step).T.numpy()
         codes = writer.create("codes", (*count, rank, *teacher.grid), np.int8)
         means = writer.create("means", (count[0], D), np.float32)
+        logs = writer.create("logs", (count[0], len(teacher.layers), *teacher.grid), np.float16)
         with closing(iter(passes)) as seen:
             for rows, v, maps in seen:
                 fused = fuse_layers(maps, teacher.grid)
@@ -140,9 +147,10 @@ def extract_compact(
                 codes[rows, v] = along.round().clamp(-127, 127).char().cpu().numpy()
                 if v == 0:
                     means[rows] = pool_layers(maps).cpu().numpy()
+                    logs[rows] = log_lengths(maps, teacher.grid).half().cpu().numpy()
         return {}
 
-    key = passes.key | {"version": 1, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
+    key = passes.key | {"version": 2, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
     arrays, _ = cached_arrays("compact", key, build, root=root)
     stored = {name: np.array(arrays[name]) if name == "directions" else arrays[name] for name in arrays}
     return CompactFeatures((), passes.images, teacher.fingerprint, teacher.layers, passes.views, **stored)

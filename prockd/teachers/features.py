@@ -78,6 +78,10 @@ class PatchFeatures:
         """
         return fuse_layers(self.layer_maps(indices, view), self.grid)
 
+    def lengths(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "B L h w"]:
+        """Logarithm of the length of each layer's patches, plain view, on the finest grid; see :func:`log_lengths`."""
+        return log_lengths(self.layer_maps(indices), self.grid)
+
     def pooled(self) -> Float[np.ndarray, "M D"]:
         """Each layer averaged over its patches and all layers joined: what a linear probe on the teacher reads."""
         chunks = (np.arange(start, min(start + 128, len(self))) for start in range(0, len(self), 128))
@@ -115,6 +119,12 @@ def fuse_layers(maps: Sequence[Tensor], grid: tuple[int, int]) -> Float[Tensor, 
     return torch.cat(
         [m if m.shape[2:] == grid else F.interpolate(m, grid, mode="bilinear", align_corners=False) for m in unit], 1
     )
+
+
+def log_lengths(maps: Sequence[Float[Tensor, "B _ _ _"]], grid: tuple[int, int]) -> Float[Tensor, "B L h w"]:
+    """Logarithm of the length of each layer's patches, resized to one grid: what unit length takes away."""
+    lengths = [torch.linalg.vector_norm(m.float(), dim=1, keepdim=True).clamp_min(1e-6).log() for m in maps]
+    return torch.cat([F.interpolate(n, grid, mode="bilinear", align_corners=False) for n in lengths], 1)
 
 
 def pool_layers(maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:

@@ -26,7 +26,7 @@ from prockd.prototypes.embedding import embedded_maps
 from prockd.prototypes.saliency import activity
 from prockd.settings.method import ClusterConfig
 from prockd.tasks.heads import PooledLinear
-from prockd.teachers.features import fuse_layers
+from prockd.teachers.features import fuse_layers, log_lengths
 from prockd.teachers.teacher import Teacher, finest
 from prockd.training.batches import Batch, Reader, Source, permutation
 from prockd.training.distiller import recolour_some
@@ -206,7 +206,7 @@ class PatchClusters(nn.Module):
         fused = self.fused(maps)
         predictions = {"u": self.embedded(fused)}
         if self.config.salience:
-            predictions["saliency"] = activity(maps, self.grid).sigmoid()[:, None]
+            predictions["saliency"] = activity(log_lengths(maps, self.grid))[:, None]
         if self.species is not None:
             predictions["species"] = self.species(maps[-1].flatten(2).transpose(1, 2))
         if self.before is not None:
@@ -351,7 +351,7 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
         t = learner.fused(maps).flatten(2).transpose(1, 2).cpu()  # (b, N, D)
         near = middle_weights(whole.regions, source.targets(rows, whole, learner, device).pictured.cpu(), learner.grid)
         if config.salience:
-            salient = activity(maps, learner.grid).sigmoid().pow(config.salience).clamp_min(LEAST_SALIENCE)
+            salient = activity(log_lengths(maps, learner.grid)).pow(config.salience).clamp_min(LEAST_SALIENCE)
             near = (near > 0) * salient.flatten(1).cpu()
         few = torch.from_numpy(rng.permutation(t.shape[1])[:each])
         patches.append(t[:, few].flatten(0, 1))
