@@ -18,12 +18,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prockd.cli import app
+from prockd.prototypes.bank import PrototypeBank
 from prockd.runs import RECIPES, Run, World, open_world, run_experiment, task_settings
 from prockd.runs.folder import RunFolderError, start_run
 from prockd.runs.run import scored
 from prockd.runs.world import make_teacher
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
 from prockd.settings.toml import set_values, write_config
+from prockd.teachers.teacher import Teacher
 
 SMALL = [
     "student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4", "distill.batch_size=4",
@@ -329,12 +331,11 @@ def test_a_teacher_is_adapted_to_a_folder_and_then_named_by_its_file(folders, tm
     assert "'farmyard' to 12 images of 2 groups; PrototypeBank(4 prototypes" in done.output
     again = prockd("adapt-teacher", *words)
     assert (again.exit_code, "is there already" in again.output) == (2, True)
-    bank, run = str(tmp_path / "adapted_bank.safetensors"), tmp_path / "run"
-    tiny = [word for change in SMALL if change[:7] != "teacher" for word in ("--set", change)]
-    then = prockd(
-        "distill", "--data", data, "--teacher", out, "--bank", bank, "--cpu", "-q", "--run-dir", str(run), *tiny
-    )
-    assert then.exit_code == 0, then.output
+    bank = PrototypeBank.load(tmp_path / "adapted_bank.safetensors")
+    assert bank.teacher == Teacher(out).fingerprint
+    read = prockd("extract", "--data", data, "--teacher", out, "--cpu", "-q")
+    assert read.exit_code == 0, read.output
+    assert "labelled    PatchFeatures(12 images" in read.output
     wrong = prockd("adapt-teacher", *words, "--overwrite", "--set", "zom=1")
     assert (wrong.exit_code, "Did you mean 'zoom'?" in wrong.output) == (2, True)
     nobody = prockd("adapt-teacher", *words, "--overwrite", "--teacher", "none")
