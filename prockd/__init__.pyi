@@ -31,6 +31,7 @@ from .prototypes.bank import PrototypeBank as PrototypeBank
 from .prototypes.bank import nearest_patches as nearest_patches
 from .prototypes.discovery import discover as discover
 from .prototypes.embedding import embed_features as embed_features
+from .settings.method import ClusterConfig as ClusterConfig
 from .settings.method import DiscoverConfig as DiscoverConfig
 from .settings.method import DistillConfig as DistillConfig
 from .settings.method import FeatureAugmentationConfig as FeatureAugmentationConfig
@@ -43,6 +44,8 @@ from .teachers.embedded import EmbeddedFeatures as EmbeddedFeatures
 from .teachers.features import PatchFeatures as PatchFeatures
 from .teachers.features import extract as extract
 from .teachers.teacher import Teacher as Teacher
+from .training.adaptation import Adapted as Adapted
+from .training.adaptation import adapt as adapt
 from .training.loop import History as History
 from .training.loop import distill as distill
 

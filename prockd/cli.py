@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 import prockd
 from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, class_names
 from prockd.settings.knobs import ConfigError
-from prockd.settings.toml import read_config, set_values
+from prockd.settings.toml import read_config, set_knobs, set_values
 
 
 class OneLineErrors(TyperGroup):
@@ -60,7 +60,9 @@ KNOBS = {
 
 Data = Annotated[str | None, Option(help="A folder or file of your own images; Farmyard if not given.")]
 TaskKind = Annotated[str | None, Option(help="classification (if not given), segmentation, detection or your own.")]
-TeacherName = Annotated[str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, none.")]
+TeacherName = Annotated[
+    str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
+]
 TeacherWeights = Annotated[Path | None, Option(help="Local weights of the teacher: safetensors or .pth.")]
 Config = Annotated[Path | None, Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")]
 Preset = Annotated[str, Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
@@ -330,26 +332,83 @@ def demo(
     run_demo(run_dir, seeds=seeds, cpu=cpu)
 
 
-@app.command(epilog="`prockd train-teacher --out teacher.safetensors --steps 4000 --mixed-precision bf16`")
+@app.command(
+    epilog="`prockd train-teacher --out teacher.safetensors --mixed-precision bf16`\n\n"
+    "`prockd train-teacher --start teacher.safetensors --set zoom=0.3 --set rarity=0.5`  (the second stage goes on)"
+)
 def train_teacher(
     out: Annotated[Path, Option(help="Weights file to write.")] = Path("data/farmyard/teacher.safetensors"),
-    images: Annotated[int, Option(min=100, help="Source images to render.")] = 24_000,
-    steps: Annotated[int, Option(min=1, help="Steps of the first stage: species.")] = 2600,
-    place_steps: Annotated[int, Option(min=1, help="Steps of the second: species and places.")] = 2000,
+    images: Annotated[int, Option(min=100, help="Source images to draw.")] = 12_000,
+    species_steps: Annotated[int, Option(min=1, help="Steps of the first stage: species.")] = 2600,
+    steps: Annotated[int, Option(min=1, help="Steps of the second: species and clusters of patches.")] = 5500,
     batch_size: Annotated[int, Option(min=2, help="Images in a step.")] = 64,
     seed: Annotated[int, Option(help="Seed of weights, order and crops.")] = 0,
     mixed_precision: Annotated[str, Option(help="no, bf16 or fp16.")] = "no",
-    start: Annotated[Path | None, Option(help="What this command wrote: train only the second stage, from it.")] = None,
+    set_: Annotated[
+        list[str] | None, Option("--set", "-s", metavar="NAME=VALUE", help="Change a ClusterConfig knob of stage 2.")
+    ] = None,
+    start: Annotated[Path | None, Option(help="A teacher's file in place of the first stage.")] = None,
+    note: Annotated[str, Option(help="What the model card says of that file.")] = "",
     run_dir: Annotated[Path, Option(help="Checkpoints and metrics; run again to go on.")] = Path("runs/teacher"),
     cpu: Cpu = False,
 ) -> None:
     """Train a Farmyard teacher on source species labels and self-supervision (no target species, no part label)."""
-    from prockd.runs.teacher_training import PLACES, SPECIES, train_teacher
+    from prockd.runs.teacher_training import CLUSTERS, SPECIES, train_teacher
 
     same: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "mixed_precision": mixed_precision}
+    clusters = set_knobs(CLUSTERS.replace(steps=steps, **same), set_)
     card = train_teacher(
-        out, images=images, species=SPECIES.replace(steps=steps, **same),
-        places=PLACES.replace(steps=place_steps, **same), start=start, run_dir=run_dir, cpu=cpu,
+        out, images=images, species=SPECIES.replace(steps=species_steps, **same), clusters=clusters, start=start,
+        note=note, run_dir=run_dir, cpu=cpu,
     )  # fmt: skip
-    minutes = sum(stage["seconds"] for stage in card["stages"].values()) / 60
-    typer.echo(f"wrote {out}: {card['stages']['places']['val_accuracy']:.1%} on source species, {minutes:.0f} minutes")
+    stage = card["stages"]["clusters"]
+    share = "" if stage["val_accuracy"] is None else f"{stage['val_accuracy']:.1%} on source species, "
+    typer.echo(f"wrote {out}: {share}{stage['seconds'] / 60:.0f} minutes of the second stage")
+
+
+@app.command(
+    epilog="`prockd adapt-teacher --data photos --teacher mobilenetv2_tf --teacher-weights weights.safetensors`\n\n"
+    '`prockd adapt-teacher --data videos --group "^[^/]+" --steps 400`  (a folder a video)\n\n'
+    "`prockd distill --data photos --teacher adapted.safetensors`  (then)"
+)
+def adapt_teacher(
+    data: Annotated[str, Option(help="A folder or file of your own images; labels are not read.")],
+    teacher: TeacherName = None,
+    teacher_weights: TeacherWeights = None,
+    out: Annotated[Path, Option(help="File to write, for --teacher; its prototypes go beside it, for --bank.")] = Path(
+        "runs/adapted.safetensors"
+    ),
+    group: Annotated[
+        str | None, Option(help="Regular expression that finds the group (video, farm) of an image in its id.")
+    ] = None,
+    steps: Annotated[int, Option(min=1, help="Optimiser steps.")] = 200,
+    seed: Annotated[int, Option(help="Seed of the start, the order and the crops.")] = 0,
+    mixed_precision: Annotated[str, Option(help="no, bf16 or fp16.")] = "no",
+    set_: Annotated[
+        list[str] | None, Option("--set", "-s", metavar="NAME=VALUE", help="Change a ClusterConfig knob.")
+    ] = None,
+    overwrite: Overwrite = False,
+    cpu: Cpu = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a teacher go on learning from your own images, without labels: the same place in two crops, one prototype."""
+    from prockd.datasets import checked, open_splits
+    from prockd.runs.world import make_teacher
+    from prockd.settings.experiment import TeacherConfig
+    from prockd.settings.method import ClusterConfig
+    from prockd.training.adaptation import adapt
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
+    config = set_knobs(ClusterConfig(steps=steps, seed=seed, mixed_precision=mixed_precision), set_)
+    splits = open_splits(data, group=group, on_bad="skip")
+    images = splits.get("train", next(iter(splits.values())))
+    images = checked({"images": images}, on_bad="skip", progress=not quiet)["images"]
+    names = {"name": teacher, "weights": str(teacher_weights) if teacher_weights else None}
+    begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
+    if begun is None:
+        raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")
+    adapted, bank = adapt(begun, images, config=config, cpu=cpu, progress=not quiet), out.with_stem(f"{out.stem}_bank")
+    adapted.save(out)
+    adapted.bank.save(bank)
+    typer.echo(f"{adapted!r}\nwrote {out} and {bank}; next: prockd distill --data {data} --teacher {out} --bank {bank}")

@@ -1,10 +1,13 @@
 """Some of the packed images: by number, by class, or at random."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from prockd._types import UNLABELLED
 from prockd.datasets import Arrays, DatasetError, PackedImages, pack
+from prockd.prototypes.saliency import BARS, zones
 
 
 def noise(num_images: int, H: int, W: int) -> np.ndarray:
@@ -50,3 +53,16 @@ def test_a_sample_is_at_most_so_many_images_whatever_their_labels(packed):
     assert UNLABELLED in packed.sample(31).labels
     assert packed.sample(32) is packed
     assert packed.sample(1000) is packed
+
+
+def test_a_patch_is_in_the_picture_where_its_centre_is_as_discovery_sees_it():
+    frames = np.array([[0, 0, 8, 8], [0, -2, 8, 6], [-1, 0, 7, 8], [-3, 0, 13, 16]], np.float32)
+    images = PackedImages(
+        np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, np.int64), tuple("abcd"), ("x",), "", frames=frames
+    )
+    inside = images.in_picture((4, 4))
+    assert inside.sum(1).tolist() == [16, 8, 16, 8]
+    assert inside[1].reshape(4, 4).all(1).tolist() == [False, True, True, False]
+    for grid in ((4, 4), (3, 5), (8, 1)):
+        assert (images.in_picture(grid) == (zones(images.pictured, grid) != BARS)).all()
+    assert replace(images, frames=None).in_picture((2, 3)).all()

@@ -14,6 +14,7 @@ from prockd import plots
 from prockd.datasets import PackedImages
 from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.embed import Embedding
+from prockd.evaluation.galleries import gallery_prototypes
 from prockd.evaluation.intervals import paired_interval
 from prockd.evaluation.parts import part_agreement
 from prockd.evaluation.points import PointAgreement, PointPatches
@@ -156,6 +157,15 @@ def test_galleries_choose_the_prototype_whose_strongest_patches_lie_on_the_part_
     a[:, 2, 2] += 0.2
     figure = plots.plot_gallery(a, images, part_names=PARTS, count=2)
     assert panels_of(figure, 2)[0, 0].get_ylabel() == "p02\n10 patches\nleg 100%"
+
+
+def test_without_parts_a_gallery_with_bank_and_features_shows_the_clearest_prototypes(images, assignments, features):
+    torch.manual_seed(0)
+    bank, unmasked = PrototypeBank(K, features.width, 8), replace(images, parts=None)
+    features = replace(features, images=unmasked)
+    figure = plots.plot_gallery(assignments, unmasked, bank=bank, features=features, count=2)
+    rows = [row[0].get_ylabel().split()[0] for row in panels_of(figure, 3)]
+    assert rows == [f"p{k:02d}" for k in gallery_prototypes(bank, features, assignments)]
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(finished
     assert versions["seed"] == 0
     html = (folder / "report.html").read_text()
     assert html.count("<img") >= 4
-    assert list((folder / "figures").glob("*.png"))
+    assert {f"prototypes_{n}.png" for n in (1, 2)} <= {path.name for path in (folder / "figures").iterdir()}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 3
     again = scored(folder, cpu=True, progress=False)[1]
@@ -320,8 +320,29 @@ def test_check_data_tells_what_is_wrong_and_its_exit_code_says_so(folders, tmp_p
         assert (bad.exit_code, "bad.png" in bad.output) == (1, True)
 
 
+def test_a_teacher_is_adapted_to_a_folder_and_then_named_by_its_file(folders, tmp_path):
+    data, out = folders["classification"], str(tmp_path / "adapted.safetensors")
+    small = ["steps=1", "batch_size=2", "image_px=48", "crop_px=40", "num_prototypes=4", "start_images=4", "aligned=4"]
+    words = ["--data", data, "--out", out, "--cpu", "-q", *(word for knob in small for word in ("--set", knob))]
+    done = prockd("adapt-teacher", *words, "--group", "^[^/]+")
+    assert done.exit_code == 0, done.output
+    assert "'farmyard' to 12 images of 2 groups; PrototypeBank(4 prototypes" in done.output
+    again = prockd("adapt-teacher", *words)
+    assert (again.exit_code, "is there already" in again.output) == (2, True)
+    bank, run = str(tmp_path / "adapted_bank.safetensors"), tmp_path / "run"
+    tiny = [word for change in SMALL if change[:7] != "teacher" for word in ("--set", change)]
+    then = prockd(
+        "distill", "--data", data, "--teacher", out, "--bank", bank, "--cpu", "-q", "--run-dir", str(run), *tiny
+    )
+    assert then.exit_code == 0, then.output
+    wrong = prockd("adapt-teacher", *words, "--overwrite", "--set", "zom=1")
+    assert (wrong.exit_code, "Did you mean 'zoom'?" in wrong.output) == (2, True)
+    nobody = prockd("adapt-teacher", *words, "--overwrite", "--teacher", "none")
+    assert (nobody.exit_code, "nothing to adapt" in nobody.output) == (2, True)
+
+
 @pytest.mark.parametrize("command", ["extract", "discover", "distill", "evaluate", "export", "demo", "check-data",
-                                     "unpack", "train-teacher"])  # fmt: skip
+                                     "unpack", "train-teacher", "adapt-teacher"])  # fmt: skip
 def test_each_command_helps_with_an_example(command):
     told = prockd(command, "--help")
     assert told.exit_code == 0

@@ -1,91 +1,116 @@
 import numpy as np
+import pytest
+import safetensors.torch
 import torch
 
-from prockd.datasets import pack
-from prockd.datasets.transforms import Crops, random_crops
 from prockd.farmyard import Farmyard
-from prockd.runs.teacher_training import PLACES, SPECIES, SpeciesAndPlaces, places_of, soft_bins, train_teacher
-from prockd.students.student import Student
+from prockd.prototypes.clustered import read_clusters
+from prockd.runs import teacher_training
+from prockd.runs.teacher_training import CLUSTERS, SPECIES, train_teacher
 from prockd.teachers.teacher import Teacher
-from prockd.training.distiller import recolour_some
-from prockd.training.loop import distill
+from prockd.teachers.weights import WeightsError, read_metadata
+
+SMALL = CLUSTERS.replace(
+    steps=3, batch_size=4, image_px=48, crop_px=40, num_prototypes=8, embed_dim=6, aligned=4, start_images=8
+)
+SHORT = {"images": 36, "species": SPECIES.replace(steps=2, batch_size=4), "clusters": SMALL, "cpu": True}
 
 
-def test_a_teacher_is_trained_in_two_stages_resumed_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
-    short = {"steps": 2, "batch_size": 4}
-    stages = {"species": SPECIES.replace(**short), "places": PLACES.replace(**short)}
-    card = train_teacher(tmp_path / "teacher.safetensors", images=36, run_dir=tmp_path / "run", cpu=True, **stages)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a teacher of two short stages, and its card."""
+    folder = tmp_path_factory.mktemp("teacher")
+    return folder, train_teacher(folder / "teacher.safetensors", run_dir=folder / "run", **SHORT)
+
+
+def test_a_teacher_is_trained_in_two_stages_and_read_back_with_its_prototypes(trained):
+    folder, card = trained
     assert card["classes"] == tuple(Farmyard("source", "train", 1).classes)
-    teacher = Teacher("farmyard", weights=tmp_path / "teacher.safetensors")
-    assert teacher.grids == ((12, 12), (12, 12), (12, 12))
-    again = train_teacher(tmp_path / "again.safetensors", images=36, run_dir=tmp_path / "run", cpu=True, **stages)
-    assert again["stages"]["places"] == card["stages"]["places"]
-    start = {"start": tmp_path / "teacher.safetensors", "run_dir": tmp_path / "more", "cpu": True}
-    more = train_teacher(tmp_path / "more.safetensors", images=36, **start, **stages)
-    assert more["stages"]["species"] == card["stages"]["species"], "its species stage is not trained again"
-    assert not (tmp_path / "more" / "species").exists()
+    assert list(card["stages"]) == ["species", "clusters"]
+    assert 0 <= card["stages"]["clusters"]["val_accuracy"] <= 1
+    teacher = Teacher("farmyard", weights=folder / "teacher.safetensors")
+    assert teacher.image_px == 48
+    assert teacher.grids == ((6, 6), (6, 6), (6, 6))
+    bank = read_clusters(folder / "teacher.safetensors", teacher)
+    assert bank.prototypes.shape == (8, 6)
+    assert bank.teacher == teacher.fingerprint
+    u = bank.embed(torch.rand(1, 608, 2, 2))
+    cosines = torch.nn.functional.normalize(u, dim=-1) @ bank.prototypes.T
+    torch.testing.assert_close(bank.assign(u), (cosines / SMALL.temperature).softmax(-1))
+    assert read_clusters(folder / "run" / "species.safetensors", teacher) is None
+    state = safetensors.torch.load_file(folder / "teacher.safetensors")
+    assert all(v.dtype == torch.half for k, v in state.items() if v.is_floating_point() and "clustering" not in k)
+    with pytest.raises(WeightsError, match="open it with the layers that it learned with"):
+        read_clusters(folder / "teacher.safetensors", Teacher("farmyard", layers=(3, 4)))
 
 
-def test_places_are_heights_and_distances_from_the_middle_of_the_whole_picture():
-    x, y = places_of(torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 1.0, 1.0]]), 2)
-    torch.testing.assert_close(x, torch.tensor([[0.5, 0.5], [0.25, 0.75]]))
-    torch.testing.assert_close(y, torch.tensor([[0.25, 0.75], [0.625, 0.875]]))
+def test_the_fingerprint_tells_the_stages_apart(trained):
+    folder, _ = trained
+    files = (folder / "teacher.safetensors", folder / "run" / "species.safetensors")
+    first, second = (Teacher("farmyard", weights=file, image_px=48, output_stride=8).fingerprint for file in files)
+    assert first != second
 
 
-def test_a_picture_and_its_mirror_image_have_the_same_places():
-    regions = torch.tensor([[0.1, 0.2, 0.6, 0.9]])
-    x, y = places_of(regions, 5)
-    mirrored_x, mirrored_y = places_of(torch.tensor([[0.4, 0.2, 0.9, 0.9]]), 5)
-    torch.testing.assert_close(mirrored_x.flip(1), x)
-    torch.testing.assert_close(mirrored_y, y)
+def test_an_interrupted_stage_ends_in_the_same_weights(trained, tmp_path, monkeypatch):
+    folder, card = trained
+    inner = teacher_training.learn_clusters
 
+    def interrupted(*given, **options):
+        def stop(step, row):
+            if step == 2:
+                raise KeyboardInterrupt
 
-def test_a_place_is_shared_between_its_two_nearest_bins():
-    shared = soft_bins(torch.tensor([[0.0, 0.3, 0.5, 1.0]]), 4)
-    torch.testing.assert_close(shared.sum(-1), torch.ones(1, 4))
-    torch.testing.assert_close(shared[0, 1], torch.tensor([0.3, 0.7, 0.0, 0.0]))
-    torch.testing.assert_close((shared[0, 2] * (torch.arange(4) + 0.5) / 4).sum(), torch.tensor(0.5))
+        return inner(*given, **options | {"callbacks": (stop,), "log_every": 1, "checkpoint_every": 1})
 
-
-def test_the_loss_is_least_where_species_and_places_are_right():
-    task = SpeciesAndPlaces(2, bins=4)
-    images = pack(Farmyard("source", "train", 18), 32)
-    crops = random_crops(3, torch.Generator().manual_seed(0), min_area=0.3, flip=True)
-    targets = task.targets(images, np.array([0, 1, 0]), crops, 32)
-    x, y = places_of(crops.regions, 3)
-    right = (
-        torch.einsum("bhy,bwx->bhwyx", soft_bins(y, 4), soft_bins(x, 4)).flatten(3).flatten(1, 2).clamp_min(1e-6).log()
+    monkeypatch.setattr(teacher_training, "learn_clusters", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(tmp_path / "again.safetensors", run_dir=tmp_path / "run", **SHORT)
+    monkeypatch.setattr(teacher_training, "learn_clusters", inner)
+    again = train_teacher(tmp_path / "again.safetensors", run_dir=tmp_path / "run", **SHORT)
+    whole, resumed = (
+        safetensors.torch.load_file(f) for f in (folder / "teacher.safetensors", tmp_path / "again.safetensors")
     )
-    species = torch.tensor([[9.0, -9], [-9, 9], [9, -9]])
-    best = task.loss((species, right), targets)
-    assert best < task.loss((species, right.flip(0)), targets)
-    assert best < task.loss((-species, right), targets)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert again["stages"]["clusters"]["val_accuracy"] == card["stages"]["clusters"]["val_accuracy"]
 
 
-def test_the_one_loop_teaches_where_a_patch_lies():
-    images = pack(Farmyard("source", "train", 36), 32)
-    student = Student("resnet10t", SpeciesAndPlaces(18, bins=4), image_px=32, channels=(8, 8, 16, 16), stem_width=8)
-    history = distill(
-        student, images, config=PLACES.replace(steps=60, batch_size=16, lr=3e-3), cpu=True, progress=False
-    )
-    terms = history.curve("task")[1]
-    assert terms[-1] < terms[0] - 0.5
+def test_another_file_stands_in_for_the_first_stage_and_the_card_says_which(trained, tmp_path):
+    folder, card = trained
+    start = folder / "teacher.safetensors"
+    options = SHORT | {"start": start, "note": "of a test", "clusters": SMALL.replace(lr=0.0, steps=1)}
+    more = train_teacher(tmp_path / "more.safetensors", run_dir=tmp_path / "run", **options)
+    assert not (tmp_path / "run" / "species").exists(), "its species stage is not trained again"
+    assert more["start"]["file"] == "teacher.safetensors"
+    assert more["start"]["note"] == "of a test"
+    assert len(more["start"]["sha256"]) == 64
+    assert more["start"]["stages"].keys() == card["stages"].keys()
+    assert more["stages"]["species"] == read_metadata(start)["stages"]["species"]
+    old, new = (safetensors.torch.load_file(f) for f in (start, tmp_path / "more.safetensors"))
+    torch.testing.assert_close(old["clustering.prototypes"], new["clustering.prototypes"])
+    assert torch.equal(old["layer4.1.conv2.weight"], new["layer4.1.conv2.weight"])
 
 
-def test_other_colours_come_to_the_asked_share_of_images_and_repeat_with_the_seed():
-    images = torch.rand(200, 3, 4, 4)
-    torch.manual_seed(3)
-    some = recolour_some(images, 0.5)
-    changed = (some != images).flatten(1).any(1).float().mean()
-    assert 0.35 < changed < 0.65
-    torch.manual_seed(3)
-    assert torch.equal(recolour_some(images, 0.5), some)
-    assert recolour_some(images, 0.0) is images
+def test_neither_parts_nor_target_species_are_drawn_for_the_teacher(monkeypatch, tmp_path):
+    asked, packs = [], []
+
+    def farmyard(species, *rest, **options):
+        asked.append(species)
+        return Farmyard(species, *rest, **options)
+
+    def learn(teacher, images, config, **options):
+        packs.append(images)
+        raise InterruptedError
+
+    monkeypatch.setattr(teacher_training, "Farmyard", farmyard)
+    monkeypatch.setattr(teacher_training, "learn_clusters", learn)
+    with pytest.raises(InterruptedError):
+        train_teacher(tmp_path / "teacher.safetensors", run_dir=tmp_path / "run", **SHORT)
+    assert set(asked) == {"source"}
+    assert not {"horse", "cow", "goat"} & set(packs[0].classes)
+    assert np.all(packs[0].labels >= 0)
 
 
-def test_crops_of_the_targets_are_those_of_the_images():
-    images = pack(Farmyard("source", "train", 18), 32)
-    crops = Crops(torch.tensor([[0.1, 0.2, 0.6, 0.9]]), torch.tensor([True]))
-    targets = SpeciesAndPlaces(18).targets(images, np.array([5]), crops, 32)
-    torch.testing.assert_close(targets, torch.tensor([[5.0, 0.1, 0.2, 0.6, 0.9]]))
+def test_a_file_that_is_no_teacher_is_refused_before_anything_is_drawn(tmp_path):
+    (tmp_path / "other.safetensors").write_bytes(b"not weights")
+    with pytest.raises(WeightsError, match=r"other\.safetensors is not a file that prockd wrote"):
+        train_teacher(tmp_path / "teacher.safetensors", run_dir=tmp_path / "run", start=tmp_path / "other.safetensors")

@@ -198,6 +198,15 @@ def test_a_probe_reads_the_same_means_whatever_is_there(fresh):
     np.testing.assert_allclose(fresh.pooled("train"), before, atol=2e-3, rtol=2e-3)
 
 
+def test_what_a_student_reads_does_not_depend_on_what_was_asked_for_before(fresh, packed):
+    config, teacher = task_settings(), fresh.teacher
+    worlds = [World(config, {"train": packed, "test": packed}, teacher=teacher, progress=False) for _ in range(2)]
+    bank = found(worlds[0])
+    worlds[1].features("train")  # raw maps, and no prototypes found here: a run that is resumed reads its bank
+    first, second = (world.embedded("train", bank).maps for world in worlds)
+    np.testing.assert_array_equal(first, second)
+
+
 def test_images_that_serve_for_all_pass_the_teacher_once_a_view(fresh, packed, monkeypatch):
     config = set_values(task_settings(), ["data.path=ignored"])
     own = World(config, {"train": packed, "test": packed}, teacher=fresh.teacher, progress=False)

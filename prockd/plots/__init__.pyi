@@ -5,9 +5,9 @@ from .effects import plot_prototype_effects as plot_prototype_effects
 from .maps import plot_embedding as plot_embedding
 from .maps import plot_similarity as plot_similarity
 from .maps import plot_teacher_maps as plot_teacher_maps
+from .part_maps import plot_assignments as plot_assignments
 from .part_maps import plot_part_maps as plot_part_maps
 from .predictions import plot_predictions as plot_predictions
-from .prototypes import plot_assignments as plot_assignments
 from .prototypes import plot_gallery as plot_gallery
 from .prototypes import plot_heatmap as plot_heatmap
 from .prototypes import plot_points as plot_points

@@ -193,6 +193,12 @@ def usage(assigned: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(assigned[assigned >= 0], minlength=count)
 
 
+def centres(patches: np.ndarray, grid: tuple[int, int], image_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Place (x, y) of the middle of each patch, in pixels as imshow counts them: 0 is the middle of the first one."""
+    rows, columns = np.divmod(patches, grid[1])
+    return (columns + 0.5) * image_px / grid[1] - 0.5, (rows + 0.5) * image_px / grid[0] - 0.5
+
+
 def checked_indices(indices: Sequence[int] | np.ndarray, length: int, what: str) -> list[int]:
     """The indices, or an IndexError that says what there is."""
     for index in indices:

@@ -1,11 +1,12 @@
-"""Whole animals in the colours of parts: what each patch's prototype stands for, beside the true parts."""
+"""Whole images in colours: the prototype of each patch, and the part that it stands for beside the true parts."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float, Integer, UInt8
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
@@ -15,8 +16,53 @@ from prockd.evaluation.parts import part_agreement
 from prockd.evaluation.patches import patch_parts
 from prockd.farmyard import part_palette
 from prockd.plots import _draw as draw
-from prockd.plots.prototypes import plot_assignments
 from prockd.plots.tables import parts_of
+
+
+def plot_assignments(
+    assignments: Float[Tensor, "M N K"],
+    images: PackedImages,
+    indices: Sequence[int] | np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    top: int = 12,
+    grid: tuple[int, int] | None = None,
+    alpha: float = 0.65,
+) -> Figure:
+    """Images, and below each the strongest prototype of its patches; the ``top`` commonest are coloured and named.
+
+    The bars beside padded pictures stay grey; ``alpha`` is how much of the picture the colours cover, 0..1.
+
+    Raises:
+        IndexError: an image that is not there.
+        ValueError: assignments of another number of images.
+    """
+    h, w = draw.grid_of(assignments, images, grid)
+    labels = draw.names_of(names, assignments.shape[2])
+    selected = draw.checked_indices(indices, len(images), "image")
+    some, shown = images.select(selected), assignments[torch.tensor(selected)]
+    assigned = draw.strongest(draw.in_pictures(shown, some, (h, w)))  # (n, N)
+    usage = draw.usage(assigned, len(labels))
+    common = [int(k) for k in np.argsort(-usage, kind="stable")[:top] if usage[k]]
+    rank = np.full(len(labels) + 1, -1)  # and of -1: no prototype
+    rank[common] = np.arange(len(common))
+    styles = list(map(draw.style, range(len(common))))
+    tints = ListedColormap([to_rgba(colour, alpha) for colour, _ in styles])
+    figure, axes = draw.panels(2, len(selected), 1.7)
+    x, y = draw.centres(np.arange(h * w), (h, w), images.image_px)
+    dot = 6.0 * min(1.0, 12 / max(h, w)) ** 2  # in fine grids too the picture is seen between the markers
+    for (above, below), m, ranks in zip(axes.T, selected, rank[assigned], strict=True):
+        draw.show_image(above, images.pixels[m])
+        coloured = np.ma.masked_less(ranks.reshape(h, w), 0)
+        draw.overlay(below, images.pixels[m], coloured, -0.5, len(common) - 0.5, tints)
+        for r, (_, marker) in enumerate(styles):
+            at = ranks == r
+            below.scatter(x[at], y[at], s=dot, c="white", marker=marker, edgecolors="black", linewidths=0.4)
+    draw.legend(figure, [draw.legend_key(r, f"{labels[k]} ({usage[k]:,})") for r, k in enumerate(common)])
+    left = int((usage > 0).sum()) - len(common)
+    rest = f"; {left} rarer ones are left grey" if left else ""
+    draw.caption(figure, f"Strongest prototype of each of {h} × {w} patches; {len(common)} are coloured{rest}.")
+    return figure
 
 
 def plot_part_maps(

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -131,51 +130,6 @@ def plot_heatmap(
     return ax
 
 
-def plot_assignments(
-    assignments: Float[Tensor, "M N K"],
-    images: PackedImages,
-    indices: Sequence[int] | np.ndarray,
-    *,
-    names: Sequence[str] | None = None,
-    top: int = 12,
-    grid: tuple[int, int] | None = None,
-    alpha: float = 0.65,
-) -> Figure:
-    """Images, and below each the strongest prototype of its patches; the ``top`` commonest are coloured and named.
-
-    The bars beside padded pictures stay grey; ``alpha`` is how much of the picture the colours cover, 0..1.
-
-    Raises:
-        IndexError: an image that is not there.
-        ValueError: assignments of another number of images.
-    """
-    h, w = draw.grid_of(assignments, images, grid)
-    labels = draw.names_of(names, assignments.shape[2])
-    selected = draw.checked_indices(indices, len(images), "image")
-    some, shown = images.select(selected), assignments[torch.tensor(selected)]
-    assigned = draw.strongest(draw.in_pictures(shown, some, (h, w)))  # (n, N)
-    usage = draw.usage(assigned, len(labels))
-    common = [int(k) for k in np.argsort(-usage, kind="stable")[:top] if usage[k]]
-    rank = np.full(len(labels) + 1, -1)  # and of -1: no prototype
-    rank[common] = np.arange(len(common))
-    styles = list(map(draw.style, range(len(common))))
-    tints = ListedColormap([to_rgba(colour, alpha) for colour, _ in styles])
-    figure, axes = draw.panels(2, len(selected), 1.7)
-    x, y = _centres(np.arange(h * w), (h, w), images.image_px)
-    for (above, below), m, ranks in zip(axes.T, selected, rank[assigned], strict=True):
-        draw.show_image(above, images.pixels[m])
-        coloured = np.ma.masked_less(ranks.reshape(h, w), 0)
-        draw.overlay(below, images.pixels[m], coloured, -0.5, len(common) - 0.5, tints)
-        for r, (_, marker) in enumerate(styles):
-            at = ranks == r
-            below.scatter(x[at], y[at], s=6, c="white", marker=marker, edgecolors="black", linewidths=0.4)
-    draw.legend(figure, [draw.legend_key(r, f"{labels[k]} ({usage[k]:,})") for r, k in enumerate(common)])
-    left = int((usage > 0).sum()) - len(common)
-    rest = f"; {left} rarer ones are left grey" if left else ""
-    draw.caption(figure, f"Strongest prototype of each of {h} × {w} patches; {len(common)} are coloured{rest}.")
-    return figure
-
-
 def plot_points(
     points: PointPatches,
     assigned: Int[np.ndarray, "M N"],
@@ -203,7 +157,7 @@ def plot_points(
         raise ValueError(f"none of the images {', '.join(images.ids[m] for m in selected[:3])} has a key point")
     predicted = agreement.named[assigned[points.image, points.patch]]
     wrong = predicted != points.part
-    x, y = _centres(points.patch, grid, images.image_px)
+    x, y = draw.centres(points.patch, grid, images.image_px)
     figure, axes = draw.panels(2, len(selected), 1.75, below=0.1)
     right = total = 0
     for column, m in zip(axes.T, selected, strict=True):
@@ -254,9 +208,3 @@ def _window(grid: tuple[int, int], patch: Patch, image_px: int, context: float) 
         start = min(max(0, round((index - context) * size)), image_px - side)
         window.append(slice(start, start + side))
     return window
-
-
-def _centres(patches: np.ndarray, grid: tuple[int, int], image_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Place (x, y) of the middle of each patch, in pixels as imshow counts them: 0 is the middle of the first one."""
-    rows, columns = np.divmod(patches, grid[1])
-    return (columns + 0.5) * image_px / grid[1] - 0.5, (rows + 0.5) * image_px / grid[0] - 0.5

@@ -126,7 +126,7 @@ class PrototypeBank(nn.Module):
 
     @torch.no_grad()
     def assignments(
-        self, features: PatchFeatures | EmbeddedFeatures, *, view: str = "plain", chunk: int = 256
+        self, features: PatchFeatures | EmbeddedFeatures, *, view: str = "plain", chunk: int = 64
     ) -> Float[Tensor, "M N K"]:
         """Soft assignment of every patch, in half precision, on the CPU; ValueError for another teacher's, or NaN."""
         self.check(features)

@@ -215,17 +215,22 @@ def train_bank(
 
 
 @torch.no_grad()
-def balanced(scores: Float[Tensor, "P K"], *, max_rounds: int = 100) -> Float[Tensor, "P K"]:
+def balanced(
+    scores: Float[Tensor, "P K"], weights: Float[Tensor, " P"] | None = None, *, max_rounds: int = 100
+) -> Float[Tensor, "P K"]:
     """Sinkhorn-Knopp: assignments near softmax(scores) that use all prototypes about equally; rows sum to 1.
 
+    A patch counts by its weight, 1 where there are none.
     In logarithms: exp(scores) of a sharp assignment is 0 for nearly every patch, and such a row has no share to give.
     Three rounds, as in SwAV, and for sharp scores as many more as it takes until every prototype holds between half and
     twice its share.
     """
     P, K = scores.shape
+    weights = scores.new_ones(P) if weights is None else weights
+    logs = (weights / weights.sum()).log()[:, None]
     for rounds in range(1, max_rounds + 1):
-        scores = scores.log_softmax(0).log_softmax(1)
-        low, high = (scores.logsumexp(0).exp() * K / P).aminmax()
+        scores = (scores - (scores + logs).logsumexp(0)).log_softmax(1)
+        low, high = ((scores + logs).logsumexp(0).exp() * K).aminmax()
         if rounds >= 3 and low > 0.5 and high < 2:
             break
     return scores.exp()

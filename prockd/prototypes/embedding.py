@@ -92,7 +92,7 @@ def embed_features(
             means[:] = source.pooled()
         return {}
 
-    arrays, _ = cached_arrays("embedded", {"space": bank.space, **key}, build, root=root)
+    arrays, _ = cached_arrays("embedded", {"version": 1, "space": bank.space, **key}, build, root=root)
     rows = np.arange(len(source.images))
     return EmbeddedFeatures(arrays["u"], rows, source.images, teacher, bank.space, source.views, arrays["means"])
 

@@ -127,7 +127,7 @@ def teacher_section(world: World, name: str, text: str) -> Section:
 
 def prototype_section(world: World, bank: PrototypeBank) -> Section:
     """The health of the prototypes, the clearest of them, and what they stand for on whole images."""
-    source = world.embedded("source", bank)
+    source = world.source
     assignments, images = bank.assignments(source), source.images
     shown = torch.from_numpy(images.in_picture(source.grid))
     health = bank_health(bank, assignments[shown][None])

@@ -1,143 +1,136 @@
 """How a Farmyard teacher is made: source species labels and self-supervision, never a target species or a part label.
 
-Two stages in the one training loop. First species alone. Then species and *places*: from a random crop, every patch
-also says where in the whole picture it lies (context prediction, Doersch et al., arXiv 1505.05192; LOCA, arXiv
-2212.02400). The crop itself is the label. An animal that fills its picture makes places into places on a body, which
-is what parts are, whatever the species.
+Two stages in the one training loop. First species alone. Then, on larger pictures and a finer grid, species and *dense
+clustering*: the same place of a picture, seen in two crops, belongs to the same prototype
+(:mod:`prockd.training.clustering`). Where a crop lies tells nothing, so prototypes are parts and not places.
 """
 
 import dataclasses
-import json
-from dataclasses import dataclass
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from prockd.datasets import PackedImages, pack
-from prockd.datasets.transforms import Crops
+from prockd.datasets.transforms import resize, to_unit
 from prockd.farmyard import Farmyard
-from prockd.settings.method import DistillConfig
+from prockd.prototypes.clustered import read_clusters
+from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.tasks import Classification
-from prockd.tasks.heads import PooledLinear
+from prockd.teachers.teacher import Teacher
 from prockd.teachers.weights import read_metadata
+from prockd.training.adaptation import learn_clusters, write_teacher
+from prockd.training.clustering import PatchClusters
 from prockd.training.loop import distill
 
 ARCHITECTURE = "resnet18"
 TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
+OUTPUT_STRIDE = 8
+"""Strides become dilations, so that small parts have patches of their own; the weights stay."""
 SPECIES = DistillConfig(steps=2600, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
-PLACES = SPECIES.replace(steps=2000, lr=1e-3, min_crop=0.25, recoloured=0.5)
-IMAGE_PX = 96
-
-
-class PooledAndPlaced(nn.Module):
-    """Species scores of the image, and of each patch scores (N, bins * bins) of its places in the whole picture."""
-
-    def __init__(self, width: int, num_classes: int, bins: int) -> None:
-        super().__init__()
-        self.species = PooledLinear(width, num_classes)
-        self.places = nn.Linear(width, bins * bins)
-
-    def forward(self, features: Float[Tensor, "B N E"]) -> tuple[Tensor, Tensor]:
-        """Both scores."""
-        return self.species(features), self.places(features)
-
-
-@dataclass(frozen=True)
-class SpeciesAndPlaces(Classification):
-    """Classification, and by weight ``places`` of height and distance from the middle, in ``bins`` steps each.
-
-    Distance, not side: a leg is a leg, left or right.
-    """
-
-    bins: int = 8
-    places: float = 2.0
-
-    def head(self, width: int, grid: tuple[int, int], image_px: int) -> nn.Module:
-        """A new head for both."""
-        return PooledAndPlaced(width, self.num_classes, self.bins)
-
-    def targets(self, images: PackedImages, rows: np.ndarray, crops: Crops, image_px: int) -> Float[Tensor, "B 5"]:
-        """The label and the crop of each image."""
-        return torch.cat([super().targets(images, rows, crops, image_px)[:, None].float(), crops.regions], 1)
-
-    def loss(self, prediction: Any, targets: Float[Tensor, "B 5"], smoothing: float = 0.0) -> Float[Tensor, ""]:
-        """Cross-entropy of the species and, weighted, of the places."""
-        species, places = prediction
-        side = round(places.shape[1] ** 0.5)
-        x, y = places_of(targets[:, 1:], side)
-        truth = torch.einsum("bhy,bwx->bhwyx", soft_bins(y, self.bins), soft_bins(x, self.bins))
-        where = F.cross_entropy(places.flatten(0, 1), truth.flatten(3).flatten(0, 2))
-        return super().loss(species, targets[:, 0].long(), smoothing) + self.places * where
-
-    def decode(self, prediction: Any, image_px: int) -> np.ndarray:
-        """(B,) species."""
-        return super().decode(prediction[0], image_px)
-
-
-def places_of(regions: Float[Tensor, "B 4"], side: int) -> tuple[Float[Tensor, "B w"], Float[Tensor, "B h"]]:
-    """Where the columns and rows of a crop's patches lie in the picture, 0..1: distance from the middle, and height."""
-    middle = (torch.arange(side, device=regions.device) + 0.5) / side
-    x0, y0, x1, y1 = regions.unbind(1)
-    x = x0[:, None] + middle * (x1 - x0)[:, None]
-    return (2 * x - 1).abs(), y0[:, None] + middle * (y1 - y0)[:, None]
-
-
-def soft_bins(places: Float[Tensor, "B n"], bins: int) -> Float[Tensor, "B n bins"]:
-    """Each place shared between the two nearest of the bins; sums to 1."""
-    at = (places * bins - 0.5).clamp(0, bins - 1)
-    return (1 - (at[..., None] - torch.arange(bins, device=places.device)).abs()).clamp_min(0)
+CLUSTERS = ClusterConfig(
+    steps=5500, batch_size=64, image_px=160, crop_px=128, min_crop=0.35, recoloured=0.6, num_prototypes=256,
+    aligned=14, species_weight=1.0, drift_weight=0.0, frozen_layers=0, frozen_norms=False, lr=1e-3, head_rate=1.0,
+    weight_decay=0.05, warmup=0.03,
+)  # fmt: skip
+SPECIES_PX = 96
 
 
 def train_teacher(
     out: str | Path,
     *,
-    images: int = 24_000,
+    images: int = 12_000,
     species: DistillConfig = SPECIES,
-    places: DistillConfig = PLACES,
+    clusters: ClusterConfig = CLUSTERS,
     start: str | Path | None = None,
+    note: str = "",
     run_dir: str | Path = "runs/teacher",
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Train the teacher in two stages and write its weights in half precision; returns what the model card says.
 
-    An interrupted run goes on from its checkpoints in ``run_dir``. ``start``, what this function wrote, stands in
-    for the first stage.
+    An interrupted run goes on from its checkpoints in ``run_dir``.
+
+    Args:
+        out: the file; W_c and prototypes lie in it too, see :func:`prockd.prototypes.clustered.read_clusters`.
+        images: source images to draw.
+        species: of the first stage.
+        clusters: of the second.
+        start: another teacher's file in place of the first stage, such as what this function wrote; where its W_c and
+            prototypes fit, they go on too.
+        note: what the card should say of that file.
+        run_dir: checkpoints and metrics, a folder a stage.
+        cpu: stay on the CPU even where there is a GPU.
+
+    Raises:
+        WeightsError: ``start`` is no teacher's file.
+        ValueError: a checkpoint in ``run_dir`` was made with other settings.
     """
-    train, val = Farmyard("source", "train", images), Farmyard("source", "val", min(images, 1800))
-    classes, data = tuple(train.classes), {"train": pack(train, IMAGE_PX), "val": pack(val, IMAGE_PX)}
-
-    def stage(name: str, model: Student, config: DistillConfig) -> dict[str, Any]:
-        """Train, and return what the model card says of it."""
-        history = distill(
-            model, data["train"], config=config, val=data["val"], run_dir=Path(run_dir) / name, resume=True,
-            checkpoint_every=100, cpu=cpu,
-        )  # fmt: skip
-        assert history.scores is not None
-        seconds, accuracy = history.rows[-1]["seconds"], history.scores.plain
-        return {"config": dataclasses.asdict(config), "seconds": seconds, "val_accuracy": accuracy}
-
-    task = Classification(len(classes), classes)
-    first = Student(ARCHITECTURE, task, weights=start, seed=species.seed, **TIMM_KWARGS)
-    first_stage = read_metadata(Path(start))["stages"]["species"] if start else stage("species", first, species)
-    # Strides become dilations, so that places are told apart and a teacher's maps are finer; the weights stay.
-    both = SpeciesAndPlaces(len(classes), classes)
-    model = Student(ARCHITECTURE, both, seed=places.seed, output_stride=16, **TIMM_KWARGS)
-    model.backbone.load_state_dict(first.backbone.state_dict())
-    card = {
-        "architecture": ARCHITECTURE, "timm_kwargs": TIMM_KWARGS | {"output_stride": 8}, "layers": list(model.layers),
-        "image_px": IMAGE_PX, "mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist(),
-        "classes": classes, "images": images, "data": train.fingerprint,
-        "stages": {"species": first_stage, "places": stage("places", model, places)},
+    run_dir, classes = Path(run_dir), tuple(Farmyard("source", "train", 1).classes)
+    begun = Path(start) if start else run_dir / "species.safetensors"
+    earlier = read_metadata(begun) if start else learn_species(begun, images, species, run_dir / "species", cpu=cpu)
+    train, val = (
+        Farmyard("source", split, count, image_px=clusters.image_px)
+        for split, count in (("train", images), ("val", min(images, 1800)))
+    )
+    packed = pack(train, clusters.image_px)
+    teacher = Teacher("farmyard", weights=begun, image_px=clusters.image_px, output_stride=OUTPUT_STRIDE)
+    learner, history = learn_clusters(
+        teacher, packed, clusters, num_classes=len(classes), bank=read_clusters(begun, teacher),
+        run_dir=run_dir / "clusters", resume=True, checkpoint_every=100, cpu=cpu,
+    )  # fmt: skip
+    stage = {
+        "config": dataclasses.asdict(clusters), "images": images, "data": train.fingerprint,
+        "seconds": history.rows[-1]["seconds"], "losses": history.rows[-1],
+        "val_accuracy": species_accuracy(learner, pack(val, clusters.image_px)),
     }  # fmt: skip
-    state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
-             for k, v in model.backbone.state_dict().items()}  # fmt: skip
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(state, Path(out), {"prockd": json.dumps(card)})
+    card: dict[str, Any] = earlier | {
+        "timm_kwargs": dict(earlier["timm_kwargs"]) | {"output_stride": OUTPUT_STRIDE}, "image_px": clusters.image_px,
+        "layers": list(teacher.layers), "images": images, "data": train.fingerprint, "classes": classes,
+        "clustering": {"temperature": clusters.temperature}, "stages": earlier.get("stages", {}) | {"clusters": stage},
+    }  # fmt: skip
+    if start:
+        sha256 = hashlib.sha256(begun.read_bytes()).hexdigest()
+        card["start"] = {"file": begun.name, "sha256": sha256, "note": note, "stages": earlier.get("stages", {})}
+        card["start"] |= {"start": earlier["start"]} if "start" in earlier else {}
+    write_teacher(Path(out), learner.backbone.half(), learner.bank, card)
     return card
+
+
+def learn_species(out: Path, images: int, config: DistillConfig, run_dir: Path, *, cpu: bool) -> dict[str, Any]:
+    """The first stage; writes a teacher's file and returns its card."""
+    train, val = Farmyard("source", "train", images), Farmyard("source", "val", min(images, 1800))
+    task = Classification(len(train.classes), tuple(train.classes))
+    model = Student(ARCHITECTURE, task, image_px=SPECIES_PX, seed=config.seed, **TIMM_KWARGS)
+    history = distill(
+        model, pack(train, SPECIES_PX), config=config, val=pack(val, SPECIES_PX), run_dir=run_dir, resume=True,
+        checkpoint_every=100, cpu=cpu,
+    )  # fmt: skip
+    assert history.scores is not None
+    stage = {
+        "config": dataclasses.asdict(config), "images": images, "data": train.fingerprint,
+        "seconds": history.rows[-1]["seconds"], "val_accuracy": history.scores.plain,
+    }  # fmt: skip
+    card = {
+        "architecture": ARCHITECTURE, "timm_kwargs": TIMM_KWARGS, "layers": list(model.layers), "image_px": SPECIES_PX,
+        "mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist(), "stages": {"species": stage},
+    }  # fmt: skip
+    write_teacher(out, model.backbone, None, card)
+    return card
+
+
+@torch.no_grad()
+def species_accuracy(learner: PatchClusters, images: PackedImages) -> float | None:
+    """Share of whole images whose class is right; None without a head for classes."""
+    if learner.species is None:
+        return None
+    right = 0
+    for start in range(0, len(images), 64):
+        pixels = torch.from_numpy(np.array(images.pixels[start : start + 64])).to(learner.mean.device)
+        last = learner.maps(learner.backbone, resize(to_unit(pixels), learner.image_px))[-1]
+        scores = learner.species(last.flatten(2).transpose(1, 2))
+        right += int((scores.argmax(1).cpu().numpy() == images.labels[start : start + 64]).sum())
+    return right / len(images)

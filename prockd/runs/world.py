@@ -23,7 +23,7 @@ from prockd.tasks import TASKS, Task
 from prockd.teachers.compact import extract_compact
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract, extract_pooled
-from prockd.teachers.teacher import Teacher
+from prockd.teachers.teacher import Teacher, is_file
 from prockd.training.inputs import reads_maps
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
@@ -69,8 +69,9 @@ class World:
         self.config, self.sets, self.teacher, self.cpu, self.progress = config, dict(sets), teacher, cpu, progress
         self._task = task
         self._images: dict[str, PackedImages] = {}
-        self._features = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
-        self._source: PatchFeatures | None = self._features.get("source")
+        self._given = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
+        self._features = dict(self._given)
+        self._source: PatchFeatures | None = None
         self._embedded: dict[tuple[str, str], EmbeddedFeatures] = {}  # by set and space
 
     @cached_property
@@ -120,9 +121,9 @@ class World:
         """A set in the space of a bank, in the views it is used in; ValueError without a teacher, or with another."""
         name = self._serving(name)
         if (key := (name, bank.space)) not in self._embedded:
-            stored = self._source if name == self._serving("source") else None
-            if (given := self._features.get(name, stored)) is not None:
-                self._embedded[key] = embed_features(bank, given)
+            # never of maps that happen to be there: what a student reads may not depend on what was asked for before
+            if (given := self._given.get(name)) is not None or name == self._serving("source"):
+                self._embedded[key] = embed_features(bank, given or self.source)
             else:
                 self._embedded[key] = embed_features(bank, *self._passing(name), views=VIEWS[name], **self._how)
         return self._embedded[key]
@@ -132,8 +133,8 @@ class World:
         name = self._serving(name)
         total = len(self.images(name))
         some = np.linspace(0, total - 1, min(count, total)).astype(int)
-        if name in self._features:
-            return self._features[name].select(some)
+        if name in self._given:
+            return self._given[name].select(some)
         teacher, images = self._passing(name)
         return extract(teacher, images.select(some), views=("plain",), **self._how | {"progress": False})
 
@@ -163,7 +164,7 @@ class World:
         """Features to find prototypes in, at a fifth of the size of the teacher's own maps."""
         if self._source is None:
             name = self._serving("source")
-            given = self._features.get(name)
+            given = self._given.get(name)
             self._source = given or extract_compact(*self._passing(name), views=VIEWS["source"], **self._how)
         return self._source
 
@@ -196,13 +197,16 @@ class World:
         kept = few(images, per_class, self.config.data.seed)
         row_of = {name: m for m, name in enumerate(images.ids)}
         rows = [row_of[name] for name in kept.ids]
-        sets = {name: self._features.get(name, self._images.get(name, s)) for name, s in self.sets.items()}
-        sets["train"] = self._features["train"].select(rows) if "train" in self._features else kept
+        sets = {name: self._given.get(name, self._images.get(name, s)) for name, s in self.sets.items()}
+        sets["train"] = self._given["train"].select(rows) if "train" in self._given else kept
         config = replace(self.config, data=self.config.data.replace(per_class=0))
         fewer = World(config, sets, teacher=self.teacher, task=self.task, cpu=self.cpu, progress=self.progress)
-        for (name, space), features in self._embedded.items():
-            fewer._embedded[name, space] = features.select(rows) if name == "train" else features
-        fewer._source = self._source if self._serving("source") == fewer._serving("source") == "source" else None
+        for name, maps in self._features.items():
+            fewer._features[name] = maps.select(rows) if name == "train" else maps
+        if self._serving("source") == fewer._serving("source") == "source":
+            fewer._source = self._source
+            for (name, space), features in self._embedded.items():
+                fewer._embedded[name, space] = features.select(rows) if name == "train" else features
         return fewer
 
     def probe(self, on: str = "test") -> float:
@@ -213,9 +217,10 @@ class World:
     def pooled(self, name: str) -> Float[np.ndarray, "M D"]:
         """What a linear probe reads of a set, from what is there or else from a pass that keeps no map."""
         name = self._serving(name)
-        there = [self._features.get(name), *(f for (own, _), f in self._embedded.items() if own == name)]
-        for features in there:
-            if features is not None:
+        if name in self._given:
+            return self._given[name].pooled()
+        for (own, _), features in self._embedded.items():
+            if own == name:
                 return features.pooled()
         return extract_pooled(*self._passing(name), **self._how)
 
@@ -277,7 +282,8 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would move the generators of GPUs too
         teacher = Teacher(**own | {"pretrained": settings.pretrained}, **settings.options)
-    if settings.name != FARMYARD and not settings.weights and not settings.pretrained:
+    known = settings.name == FARMYARD or is_file(settings.name) or settings.weights or settings.pretrained
+    if not known:
         remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
         warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
     return teacher

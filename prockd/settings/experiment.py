@@ -23,7 +23,7 @@ def class_names(text: str) -> list[str]:
 class TeacherConfig(Knobs):
     """Who teaches (:class:`prockd.Teacher`)."""
 
-    name: str = plain(FARMYARD, "farmyard, a preset (see prockd presets), any timm name, or none: labels alone.")
+    name: str = plain(FARMYARD, "farmyard, a preset (see prockd presets), any timm name, a teacher's file, or none.")
     weights: str = plain("", "Local state dict; empty for none.")
     pretrained: bool = plain(False, "Fetch timm's weights, which needs a network or a filled cache.")
     layers: tuple[int, ...] = numbers(int, "Layers that are read; empty for the usual ones.")

@@ -72,6 +72,43 @@ class DistillConfig(Knobs):
     mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "Half precision in the student's passes.")
 
 
+@dataclass(frozen=True)
+class ClusterConfig(Knobs):
+    """How a teacher learns to cluster its patches: two crops of a picture agree on what is the same place in it."""
+
+    steps: int = knob(200, 1, 10_000_000, "Optimiser steps.", "steps")
+    batch_size: int = knob(16, 1, 65_536, "Images in a step, each seen in two crops.", "images")
+    image_px: int = knob(256, 8, 4096, "Side of the squares that crops are cut out of.", "px")
+    crop_px: int = knob(160, 8, 4096, "Side of the crops that the teacher sees while it learns.", "px")
+    min_crop: float = knob(0.25, 0.01, 1, "Smallest part of the image's area that a crop keeps.")
+    flip: bool = plain(True, "Mirror the second crop of half of the images.")
+    recoloured: float = knob(0.4, 0, 1, "Share of the second crops in other colours.")
+    zoom: float = knob(0.0, 0, 1, "Share of the second crops that are a small part of the first one, enlarged.")
+    num_prototypes: int = knob(96, 2, 8192, "Prototypes K that patches are assigned to.")
+    embed_dim: int = knob(128, 2, 4096, "Width E of the space of the prototypes.")
+    aligned: int = knob(12, 2, 64, "Rows and columns of patches that are compared where two crops overlap.")
+    temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are predicted.")
+    balance: float = knob(0.05, 1e-3, 10, "Temperature of the balanced assignments that are their targets.")
+    salience: float = knob(
+        0.0, 0, 8, "Power of patches' saliency, read without labels, by which they count; 0: by how near the middle."
+    )
+    neighbour_weight: float = knob(0.0, 0, 100, "Patches predict the assignment of the nearest one in other pictures.")
+    rarity: float = knob(0.0, 0, 4, "Power of a prototype's frequency by which its patches weigh less; 0 for none.")
+    species_weight: float = knob(0.0, 0, 100, "Cross-entropy of the labels beside it; 0 reads no label.")
+    label_smoothing: float = knob(0.1, 0, 0.9, "Label smoothing of the same.")
+    drift_weight: float = knob(1.0, 0, 100, "Cosine of the patches to those of the teacher as it was.")
+    frozen_layers: int = knob(1, 0, 64, "Layers read, from the first on, that stay as they are with all before them.")
+    frozen_norms: bool = plain(True, "Batch norms keep the statistics of what the teacher was trained on.")
+    lr: float = knob(2e-4, 0, 10, "Peak AdamW learning rate; warms up, then falls by a cosine to 0.")
+    head_rate: float = knob(5.0, 0, 1000, "Learning rate of W_c and prototypes, in units of lr.")
+    weight_decay: float = knob(0.0, 0, 10, "AdamW weight decay.")
+    warmup: float = knob(0.1, 0, 1, "Part of the steps over which the learning rate rises.")
+    clip_grad_norm: float = knob(5.0, 0, 1e6, "Longer gradients are cut to this length; 0 leaves them.")
+    start_images: int = knob(256, 1, 100_000, "Images whose patches give the first W_c and prototypes.", "images")
+    seed: int = knob(0, 0, 2**31 - 1, "Seed of the start, the data order and the crops.")
+    mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "Half precision in the teacher's passes.")
+
+
 def paper() -> tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]:
     """The literal reading of the paper's description: K = 72, uniform start, no transfer term, teacher branch on."""
     return (

@@ -4,13 +4,15 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomlkit
 
 from prockd.settings.experiment import ExperimentConfig
-from prockd.settings.knobs import ConfigError, did_you_mean
+from prockd.settings.knobs import ConfigError, Knobs, did_you_mean
 from prockd.settings.knobs import differences as knob_differences
+
+K = TypeVar("K", bound=Knobs)
 
 
 def write_config(config: ExperimentConfig, path: str | Path) -> Path:
@@ -48,19 +50,37 @@ def set_values(config: ExperimentConfig, changes: Sequence[str]) -> ExperimentCo
     500
     """
     for change in changes:
-        key, equals, text = change.partition("=")
-        *path, last = key.strip().split(".")
-        if not equals or not path:
+        key, value = typed(change)
+        *path, last = key.split(".")
+        if not path:
             raise ConfigError(f"--set {change}: write section.name=value, such as distill.steps=500")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
         tables: dict[str, Any] = {last: value}
         for name in reversed(path):
             tables = {name: tables}
         config = changed(config, tables, f"--set {change}", merge=True)
     return config
+
+
+def set_knobs(knobs: K, changes: Sequence[str] | None) -> K:
+    """Apply changes such as ``zoom=0.3`` to one section; ConfigError as in :func:`set_values`.
+
+    >>> from prockd.settings.method import ClusterConfig
+    >>> set_knobs(ClusterConfig(), ["zoom=0.3"]).zoom
+    0.3
+    """
+    return knobs.replace(**dict(map(typed, changes or ())))
+
+
+def typed(change: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``, the value as TOML reads it, or else as text."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {change}: write name=value, such as steps=500")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return key.strip(), value
 
 
 def changed(

@@ -18,7 +18,7 @@ from prockd.teachers.passes import Passes, number_of
 from prockd.teachers.teacher import Teacher
 
 RANK = 256
-"""Directions that are kept: with so many, U of a bank found in them has a cosine of .999 (benchmarks/crops.py)."""
+"""Directions that are kept: with so many, u has a cosine of .998 with that of the maps (benchmarks/crops.py)."""
 
 SAMPLE, SPREAD = 48, 6.0
 """Images that the directions are fitted to, and how many standard deviations the 8 bits reach on either side."""
@@ -142,7 +142,7 @@ def extract_compact(
                     means[rows] = pool_layers(maps).cpu().numpy()
         return {}
 
-    key = passes.key | {"rank": rank}
+    key = passes.key | {"version": 1, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
     arrays, _ = cached_arrays("compact", key, build, root=root)
     stored = {name: np.array(arrays[name]) if name == "directions" else arrays[name] for name in arrays}
     return CompactFeatures((), passes.images, teacher.fingerprint, teacher.layers, passes.views, **stored)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prockd._data_path import data_path
 from prockd.teachers.presets import TEACHER_PRESETS
-from prockd.teachers.weights import choose_layers, create_backbone, load_weights, read_metadata
+from prockd.teachers.weights import WeightsError, choose_layers, create_backbone, load_weights, read_metadata
 
 
 class Teacher(nn.Module):
@@ -27,7 +27,8 @@ class Teacher(nn.Module):
 
     Args:
         name: ``"farmyard"`` (the teacher that ships with prockd), a known-good recipe such as ``"dinov2_small"`` (see
-            :mod:`prockd.teachers.presets`), or any timm model name.
+            :mod:`prockd.teachers.presets`), any timm model name, or the path of a file that ``prockd train-teacher`` or
+            ``prockd adapt-teacher`` wrote.
         weights: local state dict (safetensors preferred; ``.pth`` is read with ``weights_only=True``).
         pretrained: fetch timm's weights from the hub (needs a network or a filled hub cache).
         layers: indices of timm's intermediate features, in any order; the default is the last three stages of a
@@ -64,14 +65,16 @@ class Teacher(nn.Module):
             defaults = {"architecture": preset.model, "layers": preset.layers, "image_px": preset.image_px}
             defaults |= {"mean": preset.normalisation[0], "std": preset.normalisation[1]}
             timm_kwargs = {**preset.timm_kwargs, **timm_kwargs}
-        if name == "farmyard":
-            weights = Path(weights or data_path("farmyard", "teacher.safetensors"))
+        if name == "farmyard" or is_file(name):
+            weights = Path(weights or (name if is_file(name) else data_path("farmyard", "teacher.safetensors")))
             defaults = read_metadata(weights)
+            if "architecture" not in defaults:
+                raise WeightsError(f"{weights} holds no teacher: open what train-teacher or adapt-teacher wrote")
             timm_kwargs = defaults["timm_kwargs"] | timm_kwargs
         architecture = defaults.get("architecture", name)
         image_px = image_px or defaults.get("image_px")
         self.backbone: Any = create_backbone(architecture, pretrained=pretrained, image_px=image_px, **timm_kwargs)
-        self._recipe = json.dumps([architecture, timm_kwargs], sort_keys=True, default=repr)
+        self.architecture, self.timm_kwargs = architecture, timm_kwargs
         if weights is not None:
             load_weights(self.backbone, Path(weights))
         config = self.backbone.pretrained_cfg
@@ -116,7 +119,8 @@ class Teacher(nn.Module):
 
         timm's options count too: the same weights with another padding or activation give other features.
         """
-        facts = (self._recipe, self.layers, self.image_px, self.mean.tolist(), self.std.tolist())
+        recipe = json.dumps([self.architecture, self.timm_kwargs], sort_keys=True, default=repr)
+        facts = (recipe, self.layers, self.image_px, self.mean.tolist(), self.std.tolist())
         digest = hashlib.sha256(repr(facts).encode())
         for key, value in self.backbone.state_dict().items():
             digest.update(key.encode())
@@ -130,6 +134,11 @@ class Teacher(nn.Module):
             for layer, (h, w), width in zip(self.layers, self.grids, self.widths, strict=True)
         )
         return f"Teacher({self.name!r}, {millions:.1f} M parameters, frozen, {self.image_px} px; {maps})"
+
+
+def is_file(name: str) -> bool:
+    """Whether a teacher's name is the path of a file of weights, which says the rest."""
+    return name.endswith(".safetensors")
 
 
 def finest(grids: Sequence[tuple[int, int]]) -> tuple[int, int]:

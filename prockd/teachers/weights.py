@@ -18,6 +18,9 @@ from torch import Tensor
 
 from prockd.teachers.presets import TEACHER_PRESETS
 
+CLUSTERING = "clustering."
+"""Begins the names of a teacher's own prototypes in its file; its backbone does not read them."""
+
 
 class WeightsError(RuntimeError):
     """Weights could not be found, read or matched to the model; the message says which file and what to do."""
@@ -116,7 +119,8 @@ def load_weights(backbone: Any, path: Path) -> None:
     Raises:
         WeightsError: names missing or unexpected, or shapes that differ.
     """
-    own, state = backbone.state_dict(), read_weights(path)
+    own = backbone.state_dict()
+    state = {k: v for k, v in read_weights(path).items() if not k.startswith(CLUSTERING)}
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
         state = converted(state, backbone)
     classifier = backbone.pretrained_cfg.get("classifier") or ()

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prockd.datasets import PackedImages
@@ -14,11 +14,19 @@ from prockd.datasets.transforms import Crops, cut_maps, random_crops, to_unit, w
 from prockd.devices import map_tensors
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.embedding import embed_features, embedded_maps
-from prockd.students.student import Student
 from prockd.tasks.task import Task
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, fuse_layers
 from prockd.teachers.teacher import Teacher
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What learns from batches, a student or a teacher: the size of its images and its grids of patches."""
+
+    image_px: int
+    grid: tuple[int, int]  # of the features that are compared with the teacher's
+    last_grid: tuple[int, int]  # of its last map
 
 
 @dataclass(frozen=True)
@@ -71,16 +79,20 @@ class Source:
         if bank is not None and isinstance(teacher, PatchFeatures):
             self.stored = embed_features(bank, teacher, batch_size=64)
 
+    def rows(self, count: int, seed: int, step: int) -> Int64[np.ndarray, " B"]:
+        """The images of a step."""
+        return shuffled(len(self.images), count, seed, step)
+
     def crops(self, count: int, generator: torch.Generator) -> Crops:
         """Draw what is cut out of each of the next images."""
         return random_crops(count, generator, min_area=self.min_crop, flip=self.flip)
 
-    def targets(self, rows: np.ndarray, crops: Crops, student: Student, device: torch.device) -> Any:
+    def targets(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Any:
         """The task's targets of some images, cropped."""
         assert self.task is not None
         return map_tensors(lambda t: t.to(device), self.task.targets(self.images, rows, crops, student.image_px))
 
-    def batch(self, rows: np.ndarray, crops: Crops, student: Student, device: torch.device) -> Batch:
+    def batch(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Batch:
         """Images and teacher maps, cropped at the same places."""
         pixels = torch.from_numpy(np.array(self.images.pixels[rows])).to(device).float()
         pixels = torch.where(crops.mirrored.to(device)[:, None, None, None], pixels.flip(3), pixels)
@@ -125,7 +137,7 @@ def shuffled(total: int, batch: int, seed: int, step: int) -> np.ndarray:
     return np.array([permutation(total, seed, place // total)[place % total] for place in places])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def permutation(total: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the images in one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(total)

@@ -46,6 +46,8 @@ class Distiller(nn.Module):
         self.student, self.weights, self.train_bank = student, dict(weights), train_bank
         self.temperature, self.teacher_reads = temperature, teacher_reads
         self.label_smoothing, self.recoloured = label_smoothing, recoloured
+        self.quick_parameters: list[nn.Parameter] = []  # learn quick_rate times as fast as the others
+        self.quick_rate = 1.0
         self.projector = nn.Conv2d(student.last_width, hint_width, 1) if hint_width else None
         if student.bank is not None:
             student.bank.requires_grad_(train_bank)

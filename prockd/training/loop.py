@@ -1,4 +1,4 @@
-"""The one training loop: plain students, distilled students and the farmyard teacher all learn here."""
+"""The one training loop: students, plain and distilled, and teachers that learn clusters of patches."""
 
 import math
 import time
@@ -16,14 +16,15 @@ from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import Scores, evaluate
-from prockd.settings.method import DistillConfig
+from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
-from prockd.training.batches import Source, shuffled
+from prockd.training.batches import Source
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
+from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
-from prockd.training.inputs import StoredFeatures, TeacherInput, check_inputs, open_inputs, term_weights
+from prockd.training.inputs import StoredFeatures, check_inputs, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
 
 
@@ -58,61 +59,69 @@ Callback = Callable[[int, dict[str, float]], bool | None]
 class Trainer:
     """Optimiser steps. What one reads and draws depends on its number alone, wherever a run begins.
 
-    The distiller is on its device already, ``more`` are unlabelled images, checkpoints go into ``folder``.
+    The learner is on its device already, ``more`` are unlabelled images, of which each step takes ``more_batch`` and
+    the first ``label_free_steps`` nothing else; checkpoints go into ``folder``.
     """
 
     def __init__(
         self,
-        distiller: Distiller,
-        labelled: TeacherInput,
-        more: TeacherInput | None,
-        config: DistillConfig,
+        learner: Distiller | PatchClusters,
+        labelled: Source,
+        config: DistillConfig | ClusterConfig,
         processes: Processes,
         folder: Path | None = None,
+        *,
+        more: Source | None = None,
+        more_batch: int = 0,
+        label_free_steps: int = 0,
     ) -> None:
-        self.distiller, self.config, self.processes, self.folder = distiller, config, processes, folder
-        student = distiller.student
-        source = partial(
-            Source, bank=None if config.train_bank else student.bank, min_crop=config.min_crop, flip=config.flip,
-            wants_last=config.hint_weight > 0,
-        )  # fmt: skip
-        self.labelled = source(*labelled, task=student.task)
-        self.more = None if more is None else source(*more)
-        self.parameters = [p for p in distiller.parameters() if p.requires_grad]
-        matrices, others = [p for p in self.parameters if p.ndim > 1], [p for p in self.parameters if p.ndim <= 1]
+        self.learner, self.config, self.processes, self.folder = learner, config, processes, folder
+        self.labelled, self.more, self.more_batch, self.label_free_steps = labelled, more, more_batch, label_free_steps
+        self.parameters = [p for p in learner.parameters() if p.requires_grad]
+        quick = set(learner.quick_parameters)
+        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        for parameter in self.parameters:
+            groups.setdefault((parameter in quick, parameter.ndim > 1), []).append(parameter)
+        self.rates = [learner.quick_rate if is_quick else 1.0 for is_quick, _ in groups]
         self.optimiser = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+            [{"params": p, "weight_decay": config.weight_decay * is_matrix} for (_, is_matrix), p in groups.items()]
         )
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.mixed_precision == "fp16")
-        self.parts = {"model": distiller, "optimiser": self.optimiser, "scaler": self.scaler}
+        self.parts = {"model": learner, "optimiser": self.optimiser, "scaler": self.scaler}
 
     def run(
-        self, history: History, callbacks: Sequence[Callback], *, log_every: int, checkpoint_every: int, progress: bool
-    ) -> None:
-        """All steps from where the history ends; the history is changed in place."""
-        steps, first, began, processes = self.config.steps, history.step, time.perf_counter(), self.processes
-        spent = history.rows[-1]["seconds"] if history.rows else 0.0
-        bar = tqdm(range(first, steps), initial=first, total=steps, desc="student", unit="step", disable=not progress)
+        self, callbacks: Sequence[Callback], *, resume: bool, log_every: int, checkpoint_every: int, progress: bool
+    ) -> History:
+        """All steps, or those after the last checkpoint."""
+        history, config, processes, began = History(), self.config, self.processes, time.perf_counter()
+        if self.folder and resume:
+            history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(config))
+        self.learner.train()
+        steps, first, spent = config.steps, history.step, history.rows[-1]["seconds"] if history.rows else 0.0
+        desc = "student" if isinstance(self.learner, Distiller) else "teacher"
+        bar = tqdm(range(first, steps), initial=first, total=steps, desc=desc, unit="step", disable=not progress)
         for step in bar:
             values = self.step(step)
             history.step = step + 1
             last = history.step == steps
             if step % log_every == 0 or last:
                 seconds = spent + time.perf_counter() - began
-                row = {"step": float(step), "lr": learning_rate(step, self.config), "seconds": seconds}
+                row = {"step": float(step), "lr": learning_rate(step, config), "seconds": seconds}
                 row |= {name: float(value) for name, value in values.items()}
                 history.rows.append(row)
                 bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "task") if key in row})
                 history.stopped = processes.once(lambda: any([bool(call(step, row)) for call in callbacks]))  # noqa: B023
             if last or history.stopped or (self.folder and history.step % checkpoint_every == 0):
                 # each process counted its own images in its batch norms
-                processes.average([b for name, b in self.distiller.named_buffers() if "running_" in name])
+                processes.average([b for name, b in self.learner.named_buffers() if "running_" in name])
                 if self.folder and processes.is_main:
-                    save_checkpoint(self.folder, self.parts, asdict(self.config), history.rows, history.step)
+                    save_checkpoint(self.folder, self.parts, asdict(config), history.rows, history.step)
             if history.stopped:
                 break
         bar.close()
+        self.learner.eval()
         history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
+        return history
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Learn from one batch; returns the loss and its terms.
@@ -121,10 +130,10 @@ class Trainer:
             NonFiniteLossError: loss or gradient are not finite; with fp16 the scaler skips such a gradient.
         """
         rate, longest = learning_rate(step, self.config), self.config.clip_grad_norm
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for group, factor in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
         rows, terms = self.terms(step)
-        loss = self.distiller.total(terms)
+        loss = self.learner.total(terms)
         values = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
         problem = "" if loss.isfinite() else f"the loss is {float(values['loss'])}"
         if not problem:
@@ -151,32 +160,33 @@ class Trainer:
 
     def terms(self, step: int) -> tuple[np.ndarray, dict[str, Tensor]]:
         """The labelled rows of a step, and the terms of the loss of its whole batch, of which each has seen a share."""
-        config, processes, student = self.config, self.processes, self.distiller.student
+        config, processes, student = self.config, self.processes, self.learner.student
         device, share = processes.device, slice(processes.rank, None, processes.count)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        rows = shuffled(len(self.labelled.images), config.batch_size, config.seed, step)
-        crops, sizes = self.labelled.crops(len(rows), generator), [len(rows)]
-        batch = self.labelled.batch(rows[share], crops[share], student, device)
+        rows = self.labelled.rows(config.batch_size, config.seed, step)
+        crops = self.labelled.crops(len(rows), generator)
+        cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
+        batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
-            others = shuffled(len(self.more.images), config.unlabelled_batch, config.seed + 1, step)
-            cut = self.more.crops(len(others), generator)
-            batch = batch.joined(self.more.batch(others[share], cut[share], student, device))
+            others = self.more.rows(self.more_batch, config.seed + 1, step)
+            more_crops = self.more.crops(len(others), generator)
+            batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
-        if step < config.label_free_steps:
+        if step < self.label_free_steps:
             batch = replace(batch, labelled=0)
         # what the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
         draw = int(torch.randint(2**62, (), generator=generator))
         seed_global(draw + processes.rank, device)
         with autocast(device, config.mixed_precision):
-            predictions, maps = self.distiller(batch)
-        predictions = map_tensors(lambda t: processes.gather(t.float(), len(rows)), predictions)
+            predictions, maps = self.learner(batch)
+        predictions = map_tensors(lambda t: processes.gather(t.float(), len(cut)), predictions)
         maps = map_tensors(lambda t: processes.gather(t.float(), *sizes), maps)
         seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
-        targets = self.labelled.targets(rows, crops, student, device) if batch.labelled else None
-        return rows, self.distiller.terms(predictions, maps, targets)
+        targets = self.labelled.targets(cut, crops, student, device) if batch.labelled else None
+        return rows, self.learner.terms(predictions, maps, targets)
 
 
-def learning_rate(step: int, config: DistillConfig) -> float:
+def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
     """Linear warm-up, then half a cosine down to 0."""
     warm = max(1, round(config.warmup * config.steps))
     if step < warm:
@@ -256,19 +266,25 @@ def distill(
     with processes.main_first():
         labelled, more = open_inputs(dataset, features, unlabelled, config, student, device=device, progress=progress)
     check_inputs(student, labelled, more, config, processes.count)
-    teacher, history = labelled[1], History()
+    teacher = labelled[1]
+    source = partial(
+        Source, bank=None if config.train_bank else student.bank, min_crop=config.min_crop, flip=config.flip,
+        wants_last=config.hint_weight > 0,
+    )  # fmt: skip
     with random_state_kept(device):
         seed_global(config.seed, device)
         hint_width = teacher.widths[-1] if isinstance(teacher, PatchFeatures | Teacher) else 0
         distiller = make_distiller(student, config, hint_width)
         with on_device(device, distiller, *([teacher] if isinstance(teacher, Teacher) else [])):
             with processes.main_first():  # it keeps what the bank makes of features for the others
-                trainer = Trainer(distiller, labelled, more, config, processes, folder)
-            if folder and resume:
-                history.rows, history.step = load_checkpoint(folder, trainer.parts, asdict(config))
-            student.train()
-            trainer.run(history, callbacks, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress)
-            student.eval()
+                sources = source(*labelled, task=student.task), None if more is None else source(*more)
+            trainer = Trainer(
+                distiller, sources[0], config, processes, folder, more=sources[1], more_batch=config.unlabelled_batch,
+                label_free_steps=config.label_free_steps,
+            )  # fmt: skip
+            history = trainer.run(
+                callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress
+            )
             if val is not None:
                 history.scores = processes.once(lambda: evaluate(student, val, device=device))
     return history

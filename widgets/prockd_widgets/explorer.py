@@ -31,16 +31,14 @@ from prockd_widgets.patches import (
     Sent,
     choose_images,
     describe_images,
-    match,
     pack_codes,
     pack_top,
     pack_xy,
-    part_columns,
     read_patches,
-    statistics,
 )
 from prockd_widgets.snapshot import ExplorerView, explorer_picture, static_bundle
 from prockd_widgets.sprites import sprite_sheet
+from prockd_widgets.table import match, part_columns, statistics
 
 BYTES_A_PATCH = 37
 

@@ -246,7 +246,7 @@ class ExplorerDrawing extends ExplorerPage {
 		const near = k >= 0 ? this.stats[i][k]?.near || [] : [];
 		const key = [i, k, JSON.stringify(near)].join();
 		this.nearNote.textContent = near.length
-			? `Nearest patches, one ${this.meta.grouped ? 'a group' : 'an image'}, and their distance (1 − cosine) to the prototype:`
+			? `Nearest patches, one an image${this.meta.grouped ? ', groups in turn' : ''}, and their distance (1 − cosine) to the prototype:`
 			: '';
 		if (this.nearKey === key) return;
 		this.nearKey = key;

@@ -1,0 +1,79 @@
+"""The rows of the explorer's table: what is counted, nearest and clearest of each prototype."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prockd.evaluation.best_prototypes import PartPrototypes
+from prockd.prototypes.bank import groups_in_turn
+from prockd_widgets.patches import Patches
+
+
+@torch.no_grad()
+def statistics(
+    patches: Patches,
+    assignments: Float[Tensor, "P K"],
+    per_image: int,
+    groups: Sequence[Hashable] | None = None,
+    count: int = 12,
+) -> list[dict[str, object]]:
+    """One row a prototype: entropy of its patches (0 sure .. 1 undecided), nearest other prototype, nearest patches.
+
+    Nearest patches are ``[patch, distance]``, at most one an image, by 1 - cosine to the prototype; the groups of the
+    images, where known, take turns.
+    """
+    bank = patches.bank
+    on: Bool[np.ndarray, " K"] = bank.enabled.cpu().numpy()
+    label = patches.label(assignments)
+    spread = -(assignments * assignments.clamp_min(1e-9).log()).sum(1).numpy() / max(np.log(max(on.sum(), 2)), 1e-9)
+    centres = F.normalize(bank.prototypes.detach(), dim=-1).cpu()
+    cosine = patches.unit.float() @ centres.T
+    cosine[~torch.from_numpy(patches.shown)] = -2.0
+    best, where = cosine.reshape(-1, per_image, len(centres)).max(1)  # (m, K)
+    order = best.argsort(stable=True, dim=0, descending=True).numpy()
+    alike = (centres @ centres.T).fill_diagonal_(-2.0)
+    alike[:, ~bank.enabled.cpu()] = -2.0
+    rows: list[dict[str, object]] = []
+    for k in range(len(centres)):
+        mine = spread[label == k]
+        other = int(alike[k].argmax())
+        rows.append(
+            {
+                "entropy": round(float(mine.mean()), 3) if len(mine) else None,
+                "near": [
+                    [int(m * per_image + where[m, k]), round(1 - float(best[m, k]), 3)]
+                    for m in groups_in_turn(order[:, k], groups)[:count]
+                ],
+                "other": other if alike[k, other] > -2 else -1,
+                "alike": round(float(alike[k, other]), 3) if alike[k, other] > -2 else 0.0,
+            }
+        )
+    return rows
+
+
+def part_columns(found: PartPrototypes) -> list[dict[str, object]]:
+    """One row a prototype: the part it shows, the share of its strongest patches there, the parts it shows best."""
+    rows: list[dict[str, object]] = []
+    for k, part in enumerate(found.part.tolist()):
+        share = round(float(found.shares[k, part]), 3) if part else None
+        rows.append({"part": part, "share": share, "clearest": np.flatnonzero(found.prototype == k).tolist()})
+    return rows
+
+
+def match(first: Int[np.ndarray, " P"], second: Int[np.ndarray, " P"], K: int, L: int) -> list[int]:
+    """For each of L prototypes of a second bank, the one of the first that it shares most patches with, one to one.
+
+    Labels of -1, in the bars beside a picture, are left out.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table, shown = np.zeros((K, L), np.int64), first >= 0
+    np.add.at(table, (first[shown], second[shown]), 1)
+    partners = [-1] * L
+    for k, other in zip(*linear_sum_assignment(-table), strict=True):
+        partners[int(other)] = int(k)
+    return partners
