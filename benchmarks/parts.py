@@ -95,8 +95,9 @@ class Bench:
     @functools.cached_property
     def probes(self) -> dict[str, float]:
         """Accuracy of a linear probe on each teacher, trained on 30 images a class."""
-        images = pk.pack(self.images("target", "train", 10 * PER_CLASS), progress=BAR)
-        found = {}
+        px = self.teachers["prototypes"].image_px
+        images = pk.pack(self.images("target", "train", 10 * PER_CLASS), px, progress=BAR)
+        found: dict[str, float] = {}
         for name, teacher in self.teachers.items():
             tested = self.measured[name]
             train = extract_pooled(teacher, images, progress=BAR)
@@ -182,8 +183,10 @@ def measure(args: argparse.Namespace, path: Path) -> list[dict[str, Any]]:
             if (key := bench.key(seed)) not in lines:
                 lines[key] = bench.line(seed)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a") as file:
-                    file.write(json.dumps(lines[key]) + "\n")
+                with path.open("a+") as file:
+                    file.seek(0)
+                    cut_off = not f"\n{file.read()}".endswith("\n")
+                    file.write("\n" * cut_off + json.dumps(lines[key]) + "\n")
             kept.append(lines[key])
     return kept
 

@@ -80,6 +80,13 @@ def test_images_without_masks_are_measured_without_labels(bank, features):
     assert set(part_report(bank, grouped).values["in_one_group"]) >= {"prototypes", "shuffled"}
 
 
+def test_stability_needs_no_mask(bank, features, teacher):
+    report = part_report(bank, features, teacher=teacher, again=[bank])
+    assert {"stability", "mirror", "noise", "reseeded"} <= set(report.values)
+    assert "crops_purity" not in report.values
+    assert report.numbers()["reseeded"] == 1
+
+
 def test_one_image_one_group_and_parts_that_never_occur_are_named_and_break_nothing(bank, features, teacher):
     one = features.select([0])
     parts = np.zeros((1, 32, 32), np.uint8)

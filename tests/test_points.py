@@ -83,7 +83,7 @@ def test_prototypes_that_are_parts_agree_in_full_and_what_knows_no_parts_does_no
     assert agreement["prototypes"].row() == {
         "accuracy": "100.0%", "mean over parts": "100.0%", "ear": "100%", "leg": "100%", "tail": "100%",
     }  # fmt: skip
-    for control in ("raw pixels", "place in the image", "shuffled"):
+    for control in ("raw pixels", "place in the image", "shuffled", "5 nearest places"):
         assert agreement[control].accuracy < 0.7, control
 
 
@@ -110,6 +110,18 @@ def test_a_prototype_without_a_training_point_tells_the_commonest_part_and_an_ab
     assert agreement.counts.tolist() == [1, 1, 0]
     assert np.isnan(agreement.recall[2])
     assert agreement.row()["tail"] is None
+
+
+def test_the_nearest_places_tell_parts_that_keep_their_place_however_near_they_are():
+    ids = tuple(f"{m}.jpg" for m in range(12))
+    near = points_at((3.0, 3.0, 0), (3.6, 3.0, 1), (12.0, 12.0, 2))  # an ear and a leg in one patch
+    annotations = PointAnnotations(PARTS, dict.fromkeys(ids, near))
+    images, train = packed(ids), np.arange(12) < 6
+    agreement = point_agreement_with_controls(
+        torch.rand(12, 8, 4), point_patches(annotations, images, GRID), images, GRID, train
+    )
+    assert agreement["5 nearest places"].accuracy == 1
+    assert agreement["place in the image"].accuracy < 1
 
 
 def test_without_points_on_one_side_there_is_nothing_to_measure():

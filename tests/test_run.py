@@ -108,7 +108,8 @@ def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(finished
     assert told["students"][1]["parameters"] > told["students"][0]["parameters"] > 0
     assert told["images"] == {"train": 12, "test": 4, "source": 12}
     assert [row["class"] for row in told["classes"]] == list(run.world.task.classes)
-    assert {"clarity", "redundancy", "polysemanticity", "in_one_image"} == set(told["prototypes"]), "no part is known"
+    without_parts = {"clarity", "redundancy", "polysemanticity", "in_one_image", "stability", "mirror", "noise"}
+    assert without_parts >= set(told["prototypes"]) >= {"clarity", "stability"}
     versions = json.loads((folder / "versions.json").read_text())
     assert torch.__version__.startswith(versions["torch"])
     assert versions["seed"] == 0

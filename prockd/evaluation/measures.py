@@ -83,13 +83,13 @@ def part_report(
     """
     measuring = _Measuring({"prototypes": Measured(bank, features, teacher), **(others or {})}, part_names, seed)
     measuring.without_labels()
-    if features.images.parts is None or not part_names:
-        measuring.notes.append("these images have no part masks: only what needs no label is measured")
-    else:
+    if measuring.labelled:
         measuring.parts_of_patches()
         measuring.pixels()
-        measuring.other_pixels(num_changed)
-        measuring.other_seeds(again)
+    else:
+        measuring.notes.append("these images have no part masks: only what needs no label is measured")
+    measuring.other_pixels(num_changed)
+    measuring.other_seeds(again)
     if points is not None:
         measuring.key_points(points)
     return PartReport(dict(measuring.values), measuring.parts, measuring.agreement, tuple(measuring.notes))
@@ -105,6 +105,7 @@ class _Measuring:
         for name, each in measured.items():
             if each.features.grid != self.grid or each.features.images.ids != self.images.ids:
                 raise ValueError(f"{name} must be measured on the images and the grid of the prototypes, {self.grid}")
+        self.labelled = self.images.parts is not None and len(part_names) > 0
         self.soft = {name: each.bank.assignments(each.features) for name, each in measured.items()}
         self.hard = with_controls(self.soft["prototypes"], self.images, self.grid, seed=seed)
         self.hard |= {name: a.argmax(-1).cpu().numpy() for name, a in self.soft.items()}
@@ -130,9 +131,9 @@ class _Measuring:
 
     @property
     def front(self) -> Bool[np.ndarray, "M N"]:
-        """Patches on parts; without masks all of them."""
-        if self.images.parts is None or not self.part_names:
-            return np.ones(self.hard["prototypes"].shape, bool)
+        """Patches on parts; without masks all but bars beside padded pictures."""
+        if not self.labelled:
+            return self.images.in_picture(self.grid)
         return checked_parts(self.images, self.grid, len(self.part_names)) > 0
 
     def without_labels(self) -> None:
@@ -185,9 +186,10 @@ class _Measuring:
         some = np.linspace(0, len(self.images) - 1, min(count or len(self.images), len(self.images))).astype(int)
         images, front = self.images.select(some), self.front[some]
         where = (images, self.grid, len(self.part_names))
-        crops = self.tried(crop_agreement, assigns["prototypes"], *where, others=others, seed=self.seed)
-        for name, agreement in (crops or {}).items():
-            self.keep(name, {"crops_purity": agreement.purity})
+        if self.labelled:
+            crops = self.tried(crop_agreement, assigns["prototypes"], *where, others=others, seed=self.seed)
+            for name, agreement in (crops or {}).items():
+                self.keep(name, {"crops_purity": agreement.purity})
         clusters = pixel_clusters(self.images, self.grid, self.K, seed=self.seed)
         assigns |= {PLACE: place_names(self.grid, self.K), PIXELS: pixel_names(clusters, self.grid)}
         for name, assign in assigns.items():

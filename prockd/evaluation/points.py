@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from sklearn.metrics import recall_score
+from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from prockd.datasets import PackedImages, PointAnnotations
-from prockd.evaluation.controls import with_controls
+from prockd.evaluation.controls import NEAREST, with_controls
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,20 +101,43 @@ def point_agreement(
     Frames of one video are near copies of each other: ``train`` must hold all frames of a video or none. ValueError
     where there are no points to learn from, or none to test.
     """
-    learned, tested = points.select(train), points.select(~train)
-    for name, side in (("train", learned), ("test", tested)):
-        if not len(side):
-            raise ValueError(f"no key points on the {name} images: {points!r}, {train.sum()} of them for training")
+    learned, tested = _sides(points, train)
     P = len(points.parts)
     table = np.zeros((num_prototypes, P), dtype=np.int64)
     np.add.at(table, (assigned[learned.image, learned.patch], learned.part), 1)
     commonest = int(table.sum(0).argmax())
     named = np.where(table.any(1), table.argmax(1), commonest)
-    predicted = named[assigned[tested.image, tested.patch]]
+    return _agreement(named[assigned[tested.image, tested.patch]], learned, tested, named)
+
+
+def nearest_agreement(points: PointPatches, train: Bool[np.ndarray, " M"], *, count: int = 5) -> PointAgreement:
+    """What place alone tells: the part of the nearest ``count`` points of ``train`` images, by x and y in the square.
+
+    It needs no patches and no names; ValueError as of :func:`point_agreement`.
+    """
+    learned, tested = _sides(points, train)
+    neighbours = KNeighborsClassifier(min(count, len(learned))).fit(learned.xy, learned.part)
+    return _agreement(neighbours.predict(tested.xy), learned, tested, np.zeros(0, np.int64))
+
+
+def _sides(points: PointPatches, train: Bool[np.ndarray, " M"]) -> tuple[PointPatches, PointPatches]:
+    """The points that are learned from, and those that are tested."""
+    sides = points.select(train), points.select(~train)
+    for name, side in zip(("train", "test"), sides, strict=True):
+        if not len(side):
+            raise ValueError(f"no key points on the {name} images: {points!r}, {train.sum()} of them for training")
+    return sides
+
+
+def _agreement(
+    predicted: Int[np.ndarray, " T"], learned: PointPatches, tested: PointPatches, named: Int64[np.ndarray, " K"]
+) -> PointAgreement:
+    P = len(tested.parts)
+    commonest = np.bincount(learned.part, minlength=P).argmax()
     recall = recall_score(tested.part, predicted, labels=np.arange(P), average=None, zero_division=np.nan)
     accuracy, chance = float((predicted == tested.part).mean()), float((tested.part == commonest).mean())
     counts = np.bincount(tested.part, minlength=P)
-    return PointAgreement(accuracy, float(np.nanmean(recall)), recall, chance, counts, named, points.parts)
+    return PointAgreement(accuracy, float(np.nanmean(recall)), recall, chance, counts, named, tested.parts)
 
 
 def point_agreement_with_controls(
@@ -128,8 +152,9 @@ def point_agreement_with_controls(
     """Agreement of the prototypes, and of what knows no parts: with as many names, learned from the same points.
 
     The controls are those of :func:`prockd.evaluation.controls.with_controls`, fitted to the ``train`` images as the
-    prototypes should be.
+    prototypes should be, and :func:`nearest_agreement`, which no grid makes coarse.
     """
     train = np.asarray(train, bool)
     groups = with_controls(assignments, images, grid, train=train, seed=seed)
-    return {name: point_agreement(group, points, train, assignments.shape[2]) for name, group in groups.items()}
+    found = {name: point_agreement(group, points, train, assignments.shape[2]) for name, group in groups.items()}
+    return found | {NEAREST: nearest_agreement(points, train)}
