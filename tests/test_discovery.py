@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from fake_device import AWAY, fake_device
+from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
 from prockd.prototypes.bank import PrototypeBank
@@ -12,7 +13,7 @@ from prockd.prototypes.discovery import (
     balanced,
     cluster,
     discover,
-    merged_clusters,
+    salient_clusters,
     sample_patches,
     start_from_pca,
     train_bank,
@@ -78,7 +79,7 @@ def test_the_assignment_follows_parts_and_not_what_a_whole_image_or_a_view_adds(
 def test_patches_of_known_kinds_are_told_apart(features):
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, 3, (12, 8, 8))
-    centres = np.eye(8)[:3]
+    centres = rng.normal(size=(3, 8))
     first = (centres[kinds] + rng.normal(0, 0.05, (12, 8, 8, 8))).transpose(0, 3, 1, 2).astype(np.float16)
     with_kinds = replace(features, maps=(np.stack([first, first[..., ::-1]], 1),))
     bank = discovered(with_kinds, num_prototypes=3, steps=20)
@@ -88,19 +89,16 @@ def test_patches_of_known_kinds_are_told_apart(features):
     assert len(set.union(*of_kind)) == 3
 
 
-def test_common_clusters_are_merged_rare_ones_stay_and_background_gets_few_prototypes():
+def test_background_gets_few_prototypes_and_salient_kinds_keep_their_own():
     rng = np.random.default_rng(0)
-    directions = np.eye(16)
-    spread = {0: 600, 1: 600, 2: 20, 3: 20}  # two common kinds and two rare ones; kinds 4 to 15 are background
-    kinds = np.repeat([*spread, *range(4, 16)], [*spread.values(), *[100] * 12])
-    x = directions[kinds] + rng.normal(0, 0.08, (len(kinds), 16))
-    salient = (kinds < 4).astype(float)
-    labels = merged_clusters(x, salient, 12, 0)
-    assert labels.max() < 12
-    of = [set(labels[kinds == kind].tolist()) for kind in range(16)]
-    assert len(set.union(*of[4:])) == 1, "all of the background"
-    assert not set.union(*of[:4]) & set.union(*of[4:])
-    assert all(not of[a] & of[b] for a in range(4) for b in range(a))
+    kinds = np.repeat(np.arange(16), 100)
+    x = np.eye(16)[kinds] + rng.normal(0, 0.05, (1600, 16))
+    labels = salient_clusters(x, np.where(kinds < 11, 1.0, 0.5), 12, 0)
+    assert set(labels.tolist()) == set(range(12))
+    behind, front = (set(labels[where].tolist()) for where in (kinds >= 11, kinds < 11))
+    assert len(behind) <= 2 < 10 <= len(front)
+    plain = KMeans(12, n_init=1, random_state=0).fit_predict(x, sample_weight=np.where(kinds < 11, 1.0, 0.5))
+    assert len(behind) < len(set(plain[kinds >= 11].tolist()))
 
 
 def test_training_makes_a_patch_and_its_mirror_image_foretell_each_others_prototype(features):

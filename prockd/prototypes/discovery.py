@@ -17,10 +17,8 @@ from prockd.prototypes.saliency import BARS, activity, patch_saliency, zones
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
 
-OVER, BACKGROUND = 4, 1 / 12
-"""K-means clusters for each prototype, and the share of prototypes for what is not salient."""
-SALIENT, FLOOR = 0.4, 0.1
-"""Mean saliency of a cluster that is no background, and weight of any patch in k-means beside its saliency."""
+EXTRA, BACKGROUND = 1 / 3, 1 / 12
+"""Clusters beyond K, as a share of it, so that the least salient ones can be merged to so many."""
 
 
 def discover(
@@ -149,9 +147,8 @@ def cluster(
 ) -> None:
     """Clusters of unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
 
-    K-means finds ``OVER`` times too many clusters, which are merged by the average cosine of their centres: rare parts
-    keep prototypes of their own, and what is common does not get many of them. Of the prototypes ``BACKGROUND`` are for
-    clusters that are not salient.
+    K-means finds more clusters than prototypes, of which the least salient are merged by the average cosine of their
+    centres: background, which is most of a picture, gets few prototypes.
 
     With x = (u - mean) S, S from :func:`nuisance_shrinker`, the assignment is softmax_k(-s |x - c_k|^2): NetVLAD's own
     advice, w_k = 2 s c_k and b_k = -s |c_k|^2. It bends the assignment only; prototypes and W_c keep what tells species
@@ -164,7 +161,7 @@ def cluster(
     # One size for all teachers, so that a sharpness means the same everywhere: x has a mean square of 1.
     size = shrunk.square().sum(1).mean().sqrt().clamp_min(1e-6)
     x = shrunk / size
-    labels = torch.from_numpy(merged_clusters(x.numpy(), weights.numpy(), bank.num_prototypes, seed)).long()
+    labels = torch.from_numpy(salient_clusters(x.numpy(), weights.numpy(), bank.num_prototypes, seed)).long()
     centres = middles(x, labels, share, bank.num_prototypes)
     # -s |x - c|^2 = 2 s c x - s |c|^2 and a term that is the same for all k; x = (u - mean) S / size puts S, which is
     # symmetric, and the mean into w and b, so that the assigner reads u/|u| as it is.
@@ -188,25 +185,22 @@ def middles(
     return F.normalize(members, p=1, dim=0).T @ values
 
 
-def merged_clusters(
+def salient_clusters(
     x: Float[np.ndarray, "P E"], weights: Float[np.ndarray, " P"], count: int, seed: int
 ) -> Int[np.ndarray, " P"]:
-    """The cluster of each patch, out of exactly ``count``: many small ones, of which the nearest are merged."""
-    many = min(OVER * count, len(np.unique(x, axis=0)))
-    kmeans = KMeans(many, n_init=1, max_iter=50, random_state=seed).fit(x, sample_weight=weights + FLOOR)
-    salient = np.bincount(kmeans.labels_, weights.clip(0) ** 0.5, many) / np.bincount(
-        kmeans.labels_, minlength=many
-    ).clip(1)
-    front = salient >= SALIENT if round(BACKGROUND * count) else np.ones(many, bool)
-    behind = min(max(round(BACKGROUND * count), count - front.sum()), (~front).sum())
-    groups = np.zeros(many, np.int64)
-    for chosen, number, first in ((front, count - behind, 0), (~front, behind, count - behind)):
-        if chosen.sum() > number:
-            tree = linkage(kmeans.cluster_centers_[chosen], "average", metric="cosine")
-            groups[chosen] = first + cut_tree(tree, number)[:, 0]
-        else:
-            groups[chosen] = first + np.arange(chosen.sum())
-    assigned: np.ndarray = groups[kmeans.labels_]
+    """The cluster of each patch, out of ``count``: k-means finds more, and the least salient are merged to a few."""
+    merged = round(EXTRA * count) if round(BACKGROUND * count) else 0
+    kmeans = KMeans(count + merged, n_init=1, max_iter=100, random_state=seed).fit(x, sample_weight=weights)
+    few = round(BACKGROUND * count)
+    if not few:
+        return np.asarray(kmeans.labels_, np.int64)
+    salient = np.bincount(kmeans.labels_, weights) / np.bincount(kmeans.labels_).clip(1)
+    order = salient.argsort()[::-1]  # the most salient clusters first
+    new = np.empty(len(order), np.int64)
+    new[order] = np.arange(len(order))
+    tree = linkage(kmeans.cluster_centers_[order[count - few :]], "average", metric="cosine")
+    new[order[count - few :]] = count - few + cut_tree(tree, few)[:, 0]
+    assigned: np.ndarray = new[kmeans.labels_]
     return assigned
 
 

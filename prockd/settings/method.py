@@ -12,7 +12,7 @@ class DiscoverConfig(Knobs):
     num_prototypes: int = knob(96, 1, 4096, "How many prototypes K to learn.")
     embed_dim: int = knob(128, 2, 4096, "Width E of the space that prototypes live in.")
     init: str = choice("kmeans", ("kmeans", "uniform"), "k-means on the teacher's patches, or random (ablation).")
-    salient: bool = plain(True, "Weigh patches by how active they are and how unlike picture borders, so background gets fewer.")
+    salient: bool = plain(True, "Weigh patches by how active and how unlike borders they are: background gets fewer.")
     sharpness: float = knob(8.0, 0.1, 1000, "Assignment inverse temperature at the start, on unit vectors.")
     steps: int = knob(150, 0, 100_000, "Training steps of the prototype learning module after k-means.", "steps")
     batch_size: int = knob(8, 1, 4096, "Images in a training step.", "images")
