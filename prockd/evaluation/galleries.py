@@ -54,7 +54,7 @@ def clearest_prototypes(
 
     Alike is the mean cosine, which SemanticLens calls clarity (arXiv 2501.05398). Sky and grass are the clearest of
     all, so prototypes come first that at least twice as many patches prefer in the middle of pictures as along their
-    border, by the prior of :func:`prockd.prototypes.saliency.patch_saliency`.
+    border, by the border prior (Wei et al., ECCV 2012).
 
     Args:
         vectors: the strongest patches of each of the U prototypes that some patch prefers.

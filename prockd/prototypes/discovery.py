@@ -7,18 +7,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import cut_tree, linkage
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from prockd.prototypes.bank import PrototypeBank, check_finite
-from prockd.prototypes.saliency import BARS, activity, patch_saliency, zones
+from prockd.prototypes.saliency import activity, patch_saliency
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
-
-EXTRA, BACKGROUND = 1 / 3, 1 / 12
-"""Clusters beyond K, as a share of it, so that the least salient ones can be merged to so many."""
 
 
 def discover(
@@ -31,7 +27,7 @@ def discover(
 ) -> PrototypeBank:
     """Find prototypes in a teacher's features, without any label.
 
-    A PCA gives the space, clusters the start (see :func:`cluster`), and :func:`train_bank` refines the whole module.
+    A PCA gives the space, k-means the start (see :func:`cluster`), and :func:`train_bank` refines the whole module.
     All of it runs on the CPU, where the bank is left; the same seed gives the same bank, and PyTorch's own random
     generators are left as they were.
 
@@ -67,7 +63,7 @@ def discover(
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would move the generators of GPUs too
         K, E, rectify = config.num_prototypes, config.embed_dim, config.init == "uniform"
         bank = PrototypeBank(K, features.width, E, teacher=features.teacher, rectify=rectify)
-        weights = sample.saliency(config.seed) ** 2 if config.salient else torch.ones(len(owners))
+        weights = patch_saliency(patches[0], sample.active) ** 2 if config.salient else torch.ones(len(owners))
         if config.init == "kmeans":
             start_from_pca(bank, patches[0], weights)
         with torch.no_grad():
@@ -84,39 +80,31 @@ class Sample:
     """Random patches of some images, none of them in the bars beside a picture."""
 
     patches: Float[Tensor, "V P D"]  # fused, in every view
-    zone: Int[Tensor, " P"]  # see prockd.prototypes.saliency.zones
     owners: Int[Tensor, " P"]  # the image of each
     active: Float[Tensor, " P"]  # see prockd.prototypes.saliency.activity
 
-    def saliency(self, seed: int) -> Float[Tensor, " P"]:
-        """How much each looks like the subject of its picture, 0..1: two guesses that err in different places."""
-        return (patch_saliency(self.patches[0], self.zone, seed=seed) + self.active) / 2
-
 
 def sample_patches(features: PatchFeatures, count: int, seed: int) -> Sample:
-    """A random sample of fused patches; of 256 images at a time the features lie in memory."""
+    """A random sample of fused patches; of 64 images at a time the features lie in memory."""
     rng = np.random.default_rng(seed)
     M, N = len(features), features.grid[0] * features.grid[1]
-    zone = zones(features.images.pictured, features.grid)  # (M, N)
-    pictured = np.flatnonzero(zone != BARS)
+    inside = features.images.in_picture(features.grid)  # (M, N)
+    pictured = np.flatnonzero(inside)
     sampled = pictured[np.sort(rng.choice(len(pictured), min(count, len(pictured)), replace=False))]
     patches, lengths = [], []
-    for start in range(0, M, 256):
-        indices = np.arange(start, min(start + 256, M))
-        inside = sampled[(sampled >= start * N) & (sampled < (indices[-1] + 1) * N)] - start * N
+    for start in range(0, M, 64):
+        indices = np.arange(start, min(start + 64, M))
+        chosen = sampled[(sampled >= start * N) & (sampled < (indices[-1] + 1) * N)] - start * N
         views = []
         for view in features.views:
             fused = features.fused(indices, view)
             check_finite(fused, features, indices)
             fused = fused.flip(3) if view == "mirrored" else fused  # the mirrored view, laid back over the image
-            views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[inside])
+            views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[chosen])
         patches.append(torch.stack(views))
         lengths.append(features.lengths(indices))
-    shown = torch.from_numpy(zone != BARS).view(M, *features.grid)
-    active = activity(torch.cat(lengths), shown).flatten()[torch.from_numpy(sampled)]
-    return Sample(
-        torch.cat(patches, 1), torch.from_numpy(zone.ravel()[sampled]), torch.from_numpy(sampled // N), active
-    )
+    active = activity(torch.cat(lengths), torch.from_numpy(inside).view(M, *features.grid))
+    return Sample(torch.cat(patches, 1), torch.from_numpy(sampled // N), active.flatten()[torch.from_numpy(sampled)])
 
 
 @torch.no_grad()
@@ -145,10 +133,7 @@ def cluster(
     sharpness: float,
     seed: int,
 ) -> None:
-    """Clusters of unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
-
-    K-means finds more clusters than prototypes, of which the least salient are merged by the average cosine of their
-    centres: background, which is most of a picture, gets few prototypes.
+    """K-means on unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
 
     With x = (u - mean) S, S from :func:`nuisance_shrinker`, the assignment is softmax_k(-s |x - c_k|^2): NetVLAD's own
     advice, w_k = 2 s c_k and b_k = -s |c_k|^2. It bends the assignment only; prototypes and W_c keep what tells species
@@ -160,48 +145,16 @@ def cluster(
     shrunk = (unit[0] - mean) @ shrink
     # One size for all teachers, so that a sharpness means the same everywhere: x has a mean square of 1.
     size = shrunk.square().sum(1).mean().sqrt().clamp_min(1e-6)
-    x = shrunk / size
-    labels = torch.from_numpy(salient_clusters(x.numpy(), weights.numpy(), bank.num_prototypes, seed)).long()
-    centres = middles(x, labels, share, bank.num_prototypes)
+    kmeans = KMeans(bank.num_prototypes, n_init=1, max_iter=100, random_state=seed)
+    kmeans.fit((shrunk / size).numpy(), sample_weight=weights.numpy())
+    centres = torch.from_numpy(kmeans.cluster_centers_).float()
     # -s |x - c|^2 = 2 s c x - s |c|^2 and a term that is the same for all k; x = (u - mean) S / size puts S, which is
     # symmetric, and the mean into w and b, so that the assigner reads u/|u| as it is.
     weight = 2 * sharpness * centres @ shrink / size
     bank.assigner.weight.copy_(weight)
     bank.assigner.bias.copy_(-sharpness * centres.square().sum(1) - weight @ mean)
-    nearest = (2 * x @ centres.T - centres.square().sum(1)).argmax(1)  # what was merged may reach into what was not
-    own = middles(unit[0], labels, share, bank.num_prototypes)
-    bank.prototypes.copy_(
-        torch.where(
-            torch.bincount(nearest, minlength=len(own))[:, None] > 0, middles(unit[0], nearest, share, len(own)), own
-        )
-    )
-
-
-def middles(
-    values: Float[Tensor, "P E"], labels: Int[Tensor, " P"], share: Float[Tensor, "P 1"], count: int
-) -> Float[Tensor, "K E"]:
-    """The weighted mean of the values of each label; 0 where there are none."""
-    members = F.one_hot(labels, count) * share  # (P, K)
-    return F.normalize(members, p=1, dim=0).T @ values
-
-
-def salient_clusters(
-    x: Float[np.ndarray, "P E"], weights: Float[np.ndarray, " P"], count: int, seed: int
-) -> Int[np.ndarray, " P"]:
-    """The cluster of each patch, out of ``count``: k-means finds more, and the least salient are merged to a few."""
-    merged = round(EXTRA * count) if round(BACKGROUND * count) else 0
-    kmeans = KMeans(count + merged, n_init=1, max_iter=100, random_state=seed).fit(x, sample_weight=weights)
-    few = round(BACKGROUND * count)
-    if not few:
-        return np.asarray(kmeans.labels_, np.int64)
-    salient = np.bincount(kmeans.labels_, weights) / np.bincount(kmeans.labels_).clip(1)
-    order = salient.argsort()[::-1]  # the most salient clusters first
-    new = np.empty(len(order), np.int64)
-    new[order] = np.arange(len(order))
-    tree = linkage(kmeans.cluster_centers_[order[count - few :]], "average", metric="cosine")
-    new[order[count - few :]] = count - few + cut_tree(tree, few)[:, 0]
-    assigned: np.ndarray = new[kmeans.labels_]
-    return assigned
+    members = F.one_hot(torch.from_numpy(kmeans.labels_).long(), bank.num_prototypes) * share  # (P, K)
+    bank.prototypes.copy_(F.normalize(members, p=1, dim=0).T @ unit[0])  # the mean of the patches of each
 
 
 def nuisance_shrinker(

@@ -32,9 +32,9 @@ OUTPUT_STRIDE = 8
 """Strides become dilations, so that small parts have patches of their own; the weights stay."""
 SPECIES = DistillConfig(steps=2600, batch_size=64, lr=2e-3, weight_decay=0.05, min_crop=0.35, label_smoothing=0.1)
 CLUSTERS = ClusterConfig(
-    steps=5500, batch_size=64, image_px=160, crop_px=128, min_crop=0.35, recoloured=0.6, num_prototypes=256,
-    aligned=14, species_weight=1.0, drift_weight=0.0, frozen_layers=0, frozen_norms=False, lr=1e-3, head_rate=1.0,
-    weight_decay=0.05, warmup=0.03,
+    steps=5500, batch_size=64, image_px=160, crop_px=128, min_crop=0.3, recoloured=0.6, num_prototypes=192, aligned=14,
+    salience=1.5, neighbour_weight=0.5, species_weight=0.5, drift_weight=0.0, frozen_layers=0, frozen_norms=False,
+    lr=1e-3, head_rate=1.0, weight_decay=0.05, warmup=0.03,
 )  # fmt: skip
 SPECIES_PX = 96
 
