@@ -351,7 +351,7 @@ def test_a_teacher_is_adapted_to_a_folder_and_then_named_by_its_file(folders, tm
     assert bank.teacher == Teacher(out).fingerprint
     read = prockd("extract", "--data", data, "--teacher", out, "--cpu", "-q")
     assert read.exit_code == 0, read.output
-    assert "labelled    PatchFeatures(12 images" in read.output
+    assert "CompactFeatures(12 images" in read.output
     wrong = prockd("adapt-teacher", *words, "--overwrite", "--set", "zom=1")
     assert (wrong.exit_code, "Did you mean 'zoom'?" in wrong.output) == (2, True)
     nobody = prockd("adapt-teacher", *words, "--overwrite", "--teacher", "none")

@@ -51,7 +51,7 @@ def find_prototypes(world: World, bank: str | Path | None = None, *, progress: b
     if teacher is not None and found.teacher not in ("", teacher.fingerprint):
         raise ValueError(
             f"{bank} holds prototypes of another teacher ({found.teacher[:8]}) than {teacher.name!r} "
-            f"({teacher.fingerprint[:8]}), such as one that an older prockd shipped: find them anew, in a new --run-dir "
+            f"({teacher.fingerprint[:8]}), as an older prockd shipped one: find them anew, in a new --run-dir "
             "and without --bank, or pass that teacher's weights"
         )
     return found
