@@ -159,6 +159,13 @@ def test_raw_maps_are_kept_of_what_needs_them_alone(fresh, tmp_path):
     assert kept(tmp_path)["features"] == 2
 
 
+def test_a_look_at_a_set_shows_several_classes(fresh):
+    """Farmyard's classes come by turns: images in even steps could all be of one."""
+    fresh.config = replace(fresh.config, data=fresh.config.data.replace(num_test=60))
+    fresh.sets["test"] = farmyard_sets(fresh.config, 64)["test"]
+    assert len(np.unique(fresh.look("test", 7).images.labels)) >= 4
+
+
 def test_the_images_are_drawn_at_the_size_the_teacher_sees(fresh):
     assert {fresh.images(name).image_px for name in fresh.sets} == {64}
     assert fresh.sets["train"].image_px == 64
