@@ -142,7 +142,7 @@ def extract(
 )
 def discover(
     out: Annotated[Path, Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
-    num_prototypes: Annotated[int | None, Option(help="How many; 48 if not given.")] = None,
+    num_prototypes: Annotated[int | None, Option(help="How many; 96 if not given.")] = None,
     data: Data = None,
     task: TaskKind = None,
     teacher: TeacherName = None,

@@ -544,7 +544,7 @@ def test_names_are_text_and_never_formulas(images, assignments):
 
 
 def test_a_figure_of_panels_shows_itself_in_a_notebook(images, assignments):
-    assert plots.plot_gallery(assignments, images, count=1)._repr_png_().startswith(b"\x89PNG")
+    assert plots.plot_gallery(assignments, images, count=1)._repr_jpeg_().startswith(b"\xff\xd8")
 
 
 def test_nothing_leaks_into_pyplot(images, assignments, features):

@@ -250,6 +250,21 @@ def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path)
     assert safetensors.torch.load_file(tmp_path / "run" / "bank.safetensors")["prototypes"].shape == (5, 8)
 
 
+def test_a_bank_of_a_former_teacher_is_refused_by_name_with_what_to_do(folders, tmp_path):
+    """The shipped teacher was replaced once: prototypes of the old one mean nothing to the new one."""
+    old, run = PrototypeBank(4, 40, 8, teacher="4a3d8f91" * 2).save(tmp_path / "old.safetensors"), tmp_path / "run"
+    words = ["--data", folders["classification"], "--cpu", "-q", *(w for change in SMALL for w in ("--set", change))]
+    done = prockd("distill", *words, "--bank", str(old), "--run-dir", str(run))
+    assert done.exit_code != 0
+    told = " ".join(done.output.split())
+    assert "old.safetensors holds prototypes of another teacher (4a3d8f91)" in told
+    assert "find them anew, in a new --run-dir and without --bank" in told
+    shutil.copy(old, run / "bank.safetensors")
+    (run / "checkpoint.pt").touch()  # as if stopped before the teacher was replaced
+    again = prockd("distill", *words, "--resume", "--run-dir", str(run))
+    assert "run/bank.safetensors holds prototypes of another teacher" in " ".join(again.output.split())
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -336,7 +351,7 @@ def test_a_teacher_is_adapted_to_a_folder_and_then_named_by_its_file(folders, tm
     assert bank.teacher == Teacher(out).fingerprint
     read = prockd("extract", "--data", data, "--teacher", out, "--cpu", "-q")
     assert read.exit_code == 0, read.output
-    assert "labelled    PatchFeatures(12 images" in read.output
+    assert "CompactFeatures(12 images" in read.output
     wrong = prockd("adapt-teacher", *words, "--overwrite", "--set", "zom=1")
     assert (wrong.exit_code, "Did you mean 'zoom'?" in wrong.output) == (2, True)
     nobody = prockd("adapt-teacher", *words, "--overwrite", "--teacher", "none")

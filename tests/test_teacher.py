@@ -365,8 +365,8 @@ def shipped() -> Path:
 def test_the_farmyard_teacher_loads_and_is_small():
     assert shipped().stat().st_size <= 15e6
     teacher = Teacher("farmyard")
-    assert teacher.image_px == 96
-    maps = teacher(torch.rand(2, 3, 96, 96))
+    assert min(teacher.grid) >= 20  # thin parts are a patch wide at least
+    maps = teacher(torch.rand(2, 3, teacher.image_px, teacher.image_px))
     assert len(maps) == len(teacher.layers) > 1
     assert all(m.isfinite().all() and m.std() > 1e-3 for m in maps)
 
@@ -377,7 +377,8 @@ def test_the_farmyard_teacher_knows_the_source_species_and_no_target_species():
     source, target = (set(Farmyard(split, "train", 1).classes) for split in ("source", "target"))
     assert set(card["classes"]) == source
     assert not set(card["classes"]) & target
-    assert set(card["stages"]) == {"species", "places"}
+    assert set(card["stages"]) >= {"species", "clusters"}
+    assert card["data"].startswith("farmyard-1/source/train/")
     for name, stage in card["stages"].items():
         assert stage["val_accuracy"] > 0.8, name
         assert stage["config"]["steps"] * stage["seconds"], name

@@ -61,9 +61,9 @@ def test_fewer_labels_are_a_balanced_part_of_more(world):
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
-def test_the_same_code_trains_every_task(task, bank):
+def test_the_same_code_trains_every_task(task, world, bank):
     sizes = {"per_class": 1, "num_discover": 24, "num_unlabelled": 4, "num_val": 4, "num_test": 4}
-    config = set_values(task_settings(task), ["teacher.image_px=96"])
+    config = set_values(task_settings(task), [f"teacher.image_px={world.teacher.image_px}"])
     other = open_world(config, progress=False, **sizes)
     steps = {"steps": 2, "batch_size": 4, "unlabelled_batch": 2}
     for teacher in (True, False):
@@ -159,11 +159,18 @@ def test_raw_maps_are_kept_of_what_needs_them_alone(fresh, tmp_path):
     assert kept(tmp_path)["features"] == 2
 
 
+def test_a_look_at_a_set_shows_several_classes(fresh):
+    """Farmyard's classes come by turns: images in even steps could all be of one."""
+    fresh.config = replace(fresh.config, data=fresh.config.data.replace(num_test=60))
+    fresh.sets["test"] = farmyard_sets(fresh.config, 64)["test"]
+    assert len(np.unique(fresh.look("test", 7).images.labels)) >= 4
+
+
 def test_the_images_are_drawn_at_the_size_the_teacher_sees(fresh):
     assert {fresh.images(name).image_px for name in fresh.sets} == {64}
     assert fresh.sets["train"].image_px == 64
     assert fresh.source.grid == fresh.teacher.grid == (8, 8)
-    alone = open_world(task_settings("classification", teacher="none"), progress=False)
+    alone = open_world(set_values(task_settings(teacher="none"), ["teacher.name=none"]), progress=False)
     assert alone.sets["train"].image_px == alone.config.student.image_px == 96
 
 

@@ -205,8 +205,8 @@ class PrototypeBank(nn.Module):
         if width != self.fuse.in_features or (self.teacher and teacher != self.teacher):
             raise ValueError(
                 f"these features come from teacher {teacher[:8]} (width {width}), but the bank was "
-                f"learned from teacher {self.teacher[:8]} (width {self.fuse.in_features}); extract them again with the "
-                "bank's teacher"
+                f"learned from teacher {self.teacher[:8]} (width {self.fuse.in_features}): extract them again with the "
+                "bank's teacher, or find prototypes anew in them, pk.discover(features)"
             )
 
     def save(self, path: str | Path) -> Path:

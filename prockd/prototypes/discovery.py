@@ -48,7 +48,7 @@ def discover(
     >>> features = pk.extract(teacher, images, progress=False)
     >>> bank = pk.discover(features, num_prototypes=6, progress=False)
     >>> bank.prototypes.shape, bank.assignments(features).shape
-    (torch.Size([6, 96]), torch.Size([8, 16, 6]))
+    (torch.Size([6, 128]), torch.Size([8, 16, 6]))
     """
     config = config or DiscoverConfig()
     if num_prototypes is not None:

@@ -40,10 +40,21 @@ class Run:
 
 
 def find_prototypes(world: World, bank: str | Path | None = None, *, progress: bool = True) -> PrototypeBank:
-    """The prototypes of a file, or those that the world's settings find now."""
-    if bank is not None:
-        return PrototypeBank.load(bank)
-    return discover(world.source, config=world.config.discover, progress=progress)
+    """The prototypes of a file, or those that the world's settings find now.
+
+    Raises:
+        ValueError: a file that cannot be read, or prototypes of another teacher than the world's.
+    """
+    if bank is None:
+        return discover(world.source, config=world.config.discover, progress=progress)
+    found, teacher = PrototypeBank.load(bank), world.teacher
+    if teacher is not None and found.teacher not in ("", teacher.fingerprint):
+        raise ValueError(
+            f"{bank} holds prototypes of another teacher ({found.teacher[:8]}) than {teacher.name!r} "
+            f"({teacher.fingerprint[:8]}), as an older prockd shipped one: find them anew, in a new --run-dir "
+            "and without --bank, or pass that teacher's weights"
+        )
+    return found
 
 
 def make_student(

@@ -129,10 +129,10 @@ class World:
         return self._embedded[key]
 
     def look(self, name: str, count: int = 6) -> PatchFeatures:
-        """The teacher's own maps of a few images of a set, to be shown."""
+        """The teacher's own maps of a few images of a set, drawn at random, to be shown."""
         name = self._serving(name)
         total = len(self.images(name))
-        some = np.linspace(0, total - 1, min(count, total)).astype(int)
+        some = np.sort(np.random.default_rng(0).permutation(total)[:count])  # in even steps classes may come by turns
         if name in self._given:
             return self._given[name].select(some)
         teacher, images = self._passing(name)

@@ -159,13 +159,13 @@ def extract(
     """Run the teacher once over every view of every image; the second call reads the cache.
 
     >>> import prockd as pk
-    >>> teacher, images = pk.Teacher("farmyard"), pk.Farmyard("target", "test", 4)
+    >>> teacher = pk.Teacher("farmyard")
+    >>> images = pk.Farmyard("target", "test", 4, image_px=teacher.image_px)
     >>> features = pk.extract(teacher, images, progress=False)
-    >>> features
-    PatchFeatures(4 images, plain + mirrored; layer 2: 12x12 patches of 96, layer 3: 12x12 patches of 192, \
-layer 4: 12x12 patches of 320; 1 MB, teacher 4a3d8f91)
+    >>> len(features), features.views, features.grid, features.width
+    (4, ('plain', 'mirrored'), (20, 20), 608)
     >>> features.fused([0, 3], "mirrored").shape
-    torch.Size([2, 608, 12, 12])
+    torch.Size([2, 608, 20, 20])
 
     Args:
         teacher: the frozen teacher.

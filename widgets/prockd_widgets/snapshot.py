@@ -115,7 +115,8 @@ def _draw_map(ax: Axes, view: ExplorerView) -> None:
     for k in np.unique(view.label):
         mine = placed & (view.label == k) & (selected if view.selection else placed)
         colour, marker = style(int(k))
-        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=marker, linewidths=0)
+        shape = marker if dot > 5 else "o"  # matplotlib draws no plus as small as that
+        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=shape, linewidths=0)
     ax.set(xticks=[], yticks=[], title=view.map_title)
     ax.set_aspect("equal", "datalim")
 
