@@ -319,9 +319,9 @@ def runs(root: Path) -> Iterator[tuple[dict[str, Any], Any]]:
                 yield what, functools.partial(discovery_line, root, name, video, seed)
             what = {"kind": "pooled", "teacher": name, "named_on": video}
             yield what, functools.partial(pooled_line, root, name, video)
-        for held_out in (*POINTED, ""):
-            what = {"kind": "adapted", "teacher": name, "held_out": held_out}
-            yield what, functools.partial(adapted_line, root, name, held_out)
+    for held_out, name in itertools.product((*POINTED, ""), TEACHERS):
+        what = {"kind": "adapted", "teacher": name, "held_out": held_out}
+        yield what, functools.partial(adapted_line, root, name, held_out)
     for name, video in itertools.product(TEACHERS, POINTED):
         what = {"kind": "refined", "teacher": name, "named_on": video}
         yield what, functools.partial(refined_line, root, name, video)
@@ -342,7 +342,7 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
 
 def measure(root: Path, path: Path) -> None:
     """Write each line that is missing as soon as it is done."""
-    lines, root, settings = read_lines(path), [vars(DISCOVER), vars(ADAPT), IMAGE_PX, MARGIN]
+    lines, settings = read_lines(path), [vars(DISCOVER), vars(ADAPT), IMAGE_PX, MARGIN]
     for what, line_of in runs(root):
         key = digest([what, settings])
         if key in lines:
