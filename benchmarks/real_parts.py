@@ -319,7 +319,7 @@ def runs(root: Path) -> Iterator[tuple[dict[str, Any], Any]]:
                 yield what, functools.partial(discovery_line, root, name, video, seed)
             what = {"kind": "pooled", "teacher": name, "named_on": video}
             yield what, functools.partial(pooled_line, root, name, video)
-    for held_out, name in itertools.product((*POINTED, ""), TEACHERS):
+    for name, held_out in (*itertools.product(TEACHERS, POINTED), *itertools.product(TEACHERS, ("",))):
         what = {"kind": "adapted", "teacher": name, "held_out": held_out}
         yield what, functools.partial(adapted_line, root, name, held_out)
     for name, video in itertools.product(TEACHERS, POINTED):
@@ -458,6 +458,18 @@ def prototype_rows(told: Mapping[tuple[str, str], Told]) -> list[dict[str, objec
     return rows
 
 
+def part_rows(told: Mapping[tuple[str, str], Told]) -> list[dict[str, object]]:
+    """Which parts carry over: the share of the points of each, the tested video held out."""
+    rows = []
+    for (video, view), one in told.items():
+        names = [NEAREST, "prototypes", NN_FROZEN, NN_ADAPTED, BALANCED]
+        for by in sorted((by for by in one.right if by[1] in names), key=lambda by: (by[0], names.index(by[1]))):
+            row = {"named on": video, "tested on": view_name(video, view), "teacher": by[0] or None, "by": by[1]}
+            right = one.right[by].mean(0)
+            rows.append(row | {PARTS[part]: f"{right[one.parts == part].mean():.0%}" for part in np.unique(one.parts)})
+    return rows
+
+
 def place_lines(told: Mapping[tuple[str, str], Told]) -> list[str]:
     """Whether prototypes of one video are better than place: each direction, each view, each teacher."""
     lines = []
@@ -476,19 +488,20 @@ def place_lines(told: Mapping[tuple[str, str], Told]) -> list[str]:
 
 def parts_sentence(told: Mapping[tuple[str, str], Told]) -> str:
     """Whether prototypes may be called parts on these photographs."""
-    better = []
-    for teacher in TEACHERS:
+    better, measured = (
+        [],
+        [name for name in TEACHERS if any((name, "prototypes") in one.right for one in told.values())],
+    )
+    for teacher in measured:
         by = (teacher, "prototypes")
-        gains = [
-            one.gains(by, ("", place)) for one in told.values() if by in one.right for place in (NEAREST, PLACE)
-        ]  # fmt: skip
-        if gains and all(interval[1] > 0 for pair in gains for interval in pair):
+        gains = [one.gains(by, ("", place)) for one in told.values() for place in (NEAREST, PLACE)]
+        if all(interval[1] > 0 for pair in gains for interval in pair):
             better.append(teacher)
     if better:
         return f"Prototypes found on one video tell parts better than place, as is and mirrored: {', '.join(better)}."
     return (
-        "**Prototypes found on one video are not shown to be parts here**: with neither teacher does the interval put\n"
-        "them above place both ways, as is and mirrored."
+        "**Prototypes found on one video are not shown to be parts here**: no interval puts them above place both ways,\n"
+        f"as is and mirrored, with {' or '.join(measured)} as teacher."
     )
 
 
@@ -550,8 +563,8 @@ def living(teacher: str, lines: Sequence[Mapping[str, Any]]) -> str:
     if not before or not after:
         return ""
     return (
-        f" Found on three videos at once, frozen, {np.mean(before):.0%} of prototypes have more than 80 % of their "
-        f"patches in one; of those it adapted with on the three {after[0]['in_one_video']:.0%}; of those found again on "
+        f" Found on three videos at once, frozen, {np.mean(before):.0%} of prototypes have more than 80 % of "
+        f"their patches in one; of those it adapted with on the three {after[0]['in_one_video']:.0%}; of those found again on "
         f"its features {after[0]['found_again_in_one_video']:.0%}."
     )
 
@@ -570,6 +583,7 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
     return HEAD.format(
         listed=listed, parts=parts_sentence(told), helped=helped, figures=figures, tested=tested, minutes=cost / 60,
         prototypes=format_table(prototype_rows(told)), adapting=format_table(adapting_rows(told)),
+        parts_table=format_table(part_rows(told)),
         seeds=len(SEEDS), few=len(FEW_SEEDS), K=DISCOVER.num_prototypes, px=IMAGE_PX, block=BLOCK, steps=ADAPT.steps,
         batch=ADAPT.batch_size,
     )  # fmt: skip
@@ -613,6 +627,14 @@ unlabelled*: adapted to the three videos, the tested one among them.
 
 ```
 {adapting}
+```
+
+## Which parts carry over
+
+Share of the points of each part that is told.
+
+```
+{parts_table}
 ```
 
 {figures}
