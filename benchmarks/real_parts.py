@@ -488,10 +488,8 @@ def place_lines(told: Mapping[tuple[str, str], Told]) -> list[str]:
 
 def parts_sentence(told: Mapping[tuple[str, str], Told]) -> str:
     """Whether prototypes may be called parts on these photographs."""
-    better, measured = (
-        [],
-        [name for name in TEACHERS if any((name, "prototypes") in one.right for one in told.values())],
-    )
+    measured = [name for name in TEACHERS if any((name, "prototypes") in one.right for one in told.values())]
+    better = []
     for teacher in measured:
         by = (teacher, "prototypes")
         gains = [one.gains(by, ("", place)) for one in told.values() for place in (NEAREST, PLACE)]
@@ -500,8 +498,8 @@ def parts_sentence(told: Mapping[tuple[str, str], Told]) -> str:
     if better:
         return f"Prototypes found on one video tell parts better than place, as is and mirrored: {', '.join(better)}."
     return (
-        "**Prototypes found on one video are not shown to be parts here**: no interval puts them above place both ways,\n"
-        f"as is and mirrored, with {' or '.join(measured)} as teacher."
+        "**Prototypes found on one video are not shown to be parts here**: no interval puts them above place\n"
+        f"both ways, as is and mirrored, with {' or '.join(measured)} as teacher."
     )
 
 
@@ -564,8 +562,8 @@ def living(teacher: str, lines: Sequence[Mapping[str, Any]]) -> str:
         return ""
     return (
         f" Found on three videos at once, frozen, {np.mean(before):.0%} of prototypes have more than 80 % of "
-        f"their patches in one; of those it adapted with on the three {after[0]['in_one_video']:.0%}; of those found again on "
-        f"its features {after[0]['found_again_in_one_video']:.0%}."
+        f"their patches in one; of those it adapted with on the three {after[0]['in_one_video']:.0%}; "
+        f"of those found again on its features {after[0]['found_again_in_one_video']:.0%}."
     )
 
 
