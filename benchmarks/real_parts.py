@@ -427,6 +427,11 @@ def in_points(interval: Interval) -> str:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def percent(share: float | np.floating) -> str:
+    """A share in words."""
+    return f"{100 * share:.0f} %"
+
+
 def verdict(interval: Interval) -> str:
     """Above, below, or not told apart: an interval says so."""
     return "above" if interval[1] > 0 else "below" if interval[2] < 0 else "not told apart from"
@@ -481,7 +486,7 @@ def place_lines(told: Mapping[tuple[str, str], Told]) -> list[str]:
             words = []
             for number, what in enumerate(("points told", "mean over parts")):
                 against = [f"{verdict(one.gains(by, ('', place))[number])} {place}" for place in (NEAREST, PLACE)]
-                words.append(f"{what} {one.share(by)[number]:.1%}, {' and '.join(against)}")
+                words.append(f"{what} {percent(one.share(by)[number])}, {' and '.join(against)}")
             lines.append(f"{teacher}, named on {video}, tested on {view_name(video, view)}: {'; '.join(words)}.")
     return lines
 
@@ -561,9 +566,9 @@ def living(teacher: str, lines: Sequence[Mapping[str, Any]]) -> str:
     if not before or not after:
         return ""
     return (
-        f" Found on three videos at once, frozen, {np.mean(before):.0%} of prototypes have more than 80 % of "
-        f"their patches in one; of those it adapted with on the three {after[0]['in_one_video']:.0%}; "
-        f"of those found again on its features {after[0]['found_again_in_one_video']:.0%}."
+        f" Found on three videos at once, frozen, {percent(np.mean(before))} of prototypes have more than 80 % of their "
+        f"patches in one; of those it adapted with on the three {percent(after[0]['in_one_video'])}; of those found "
+        f"again on its features {percent(after[0]['found_again_in_one_video'])}."
     )
 
 
@@ -578,12 +583,15 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
     }
     tested = "; ".join(f"{other(v)} {count} points in {blocks} blocks" for v, (count, blocks) in counts.items())
     cost = sum(line["cpu_s"] for line in lines)
+    asked = any(line["kind"] == "refined" for line in lines)
+    refined = f"; *refined* are what `pk.discover` finds by default ({len(FEW_SEEDS)} seeds)" if asked else ""
+    weights = "".join({f"; weights {line['weights']}" for line in lines if "weights" in line})
     return HEAD.format(
         listed=listed, parts=parts_sentence(told), helped=helped, figures=figures, tested=tested, minutes=cost / 60,
         prototypes=format_table(prototype_rows(told)), adapting=format_table(adapting_rows(told)),
         parts_table=format_table(part_rows(told)),
         seeds=len(SEEDS), few=len(FEW_SEEDS), K=DISCOVER.num_prototypes, px=IMAGE_PX, block=BLOCK, steps=ADAPT.steps,
-        batch=ADAPT.batch_size,
+        batch=ADAPT.batch_size, refined=refined, weights=weights,
     )  # fmt: skip
 
 
@@ -596,8 +604,8 @@ by the commonest part among the key points that fall on it in that video, and th
 another animal; K = {K}, {px} px, {seeds} seeds of discovery, and no setting was chosen on these videos. Frames are cut
 to a square around the animal, so place alone tells much, and less of it where the tested video is mirrored.
 **Intervals** (95 %) are a bootstrap of blocks of {block} consecutive frames of the tested video, since frames of a
-video are near copies of each other, and of seeds; differences are paired point by point. Tested: {tested}. They tell
-of these two videos, not of animals: there is one pair, and an interval of five blocks is rough.
+video are near copies of each other, and of seeds; differences are paired point by point. Tested: {tested}.
+They tell of these two videos, not of animals: there is one pair, and an interval of five blocks is rough.
 
 {listed}
 
@@ -611,15 +619,16 @@ the finer control of place, *5 nearest places*, was missing.
 
 *5 nearest places* takes the part of the five training points that are nearest by x and y in the square, *place in the
 image* names blocks of it, *raw pixels* is k-means on the pixels of patches with the same K, *shuffled* are the same
-assignments in random order, *random weights* is discovery on the same network untrained ({few} seeds). *Refined* are
-the defaults of `pk.discover` ({few} seeds), the others k-means without refinement. *5 nearest in features* needs no
-prototypes: the parts of the five training points whose patches are nearest by cosine.
+assignments in random order, *random weights* is discovery on the same network untrained ({few} seeds). Prototypes are
+those of k-means, not refined{refined}.
 
 ## Does it help to adapt the teacher?
 
-`pk.adapt`, {steps} steps of {batch} images, prototypes balanced over groups, one seed of adapting. *Held out*: adapted
-to the naming video, the goat, ants and bees and raccoons, each a group; the tested video was never seen. *Seen,
-unlabelled*: adapted to the three videos, the tested one among them.
+`pk.adapt`, {steps} steps of {batch} images, prototypes balanced over groups, one seed of adapting: intervals tell of
+frames alone. *Held out*: adapted to the naming video, the goat, ants and bees and raccoons, each a group; the tested
+video was never seen. *Seen, unlabelled*: adapted to the three videos, the tested one among them{weights}. *5 nearest*
+needs no prototypes: the parts of the five training points whose patches are nearest in the teacher's features, by
+cosine. *Its prototypes* are those that the teacher adapted with; the differences are theirs.
 
 {helped}
 

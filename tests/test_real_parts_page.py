@@ -72,8 +72,8 @@ def test_frames_that_are_copies_are_no_evidence(real_parts):
 def test_adapting_helps_where_its_gain_is_clear_and_its_price_is_told(real_parts):
     helped = real_parts.page(lines_of(real_parts, {real_parts.NN_ADAPTED: 0.7}))
     assert "MobileNetV2: adapting **helps**, at 100 to 100 CPU s" in helped
-    assert "90% of prototypes have more than 80 % of their patches in one" in helped
-    assert "those it adapted with on the three 5%" in helped
+    assert "90 % of prototypes have more than 80 % of their patches in one" in helped
+    assert "those it adapted with on the three 5 %" in helped
     assert "adapting **is not shown to help**" in real_parts.page(lines_of(real_parts, {}))
 
 
