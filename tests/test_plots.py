@@ -520,8 +520,9 @@ def test_points_are_drawn_in_their_patch_with_the_part_that_the_prototype_tells_
     assigned = np.zeros((M, 9), int)
     assigned[1, 5] = 1
     named = PointAgreement(
-        1 / 3, 0.5, np.array([0.0, 1.0]), 0.25, np.array([2, 1]), np.array([1, 1, 0, 0]), ("ear", "leg")
-    )
+        1 / 3, 0.5, np.array([0.0, 1.0]), 0.25, np.array([2, 1]), np.array([1, 1, 0, 0]), ("ear", "leg"),
+        np.array([False, True, False]),
+    )  # fmt: skip
     figure = plots.plot_points(points, assigned, named, images, [1], GRID)
     truth, told = panels_of(figure, 2)[:, 0]
     ear, leg = (c.get_offsets() for c in truth.collections)

@@ -1,7 +1,3 @@
-import importlib.util
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +5,12 @@ from fake_device import fake_device
 
 from prockd.datasets import PackedImages, PointAnnotations
 from prockd.datasets.keypoints import ImagePoints
-from prockd.evaluation.points import point_agreement, point_agreement_with_controls, point_patches
+from prockd.evaluation.points import (
+    nearest_agreement,
+    point_agreement,
+    point_agreement_with_controls,
+    point_patches,
+)
 
 PARTS = ("ear", "leg", "tail")
 GRID = (2, 4)
@@ -142,23 +143,13 @@ def test_assignments_on_another_device_agree_as_those_on_the_cpu_do():
         np.testing.assert_array_equal(there[name].recall, here.recall)
 
 
-@pytest.mark.slow
-@pytest.mark.real
-@pytest.mark.skipif("PROCKD_REAL_DATA" not in os.environ, reason="PROCKD_REAL_DATA names no folder of photographs")
-def test_prototypes_of_cows_tell_the_parts_of_a_horse_that_goes_the_other_way():
-    path = Path(__file__).parents[1] / "benchmarks" / "real_parts.py"
-    spec = importlib.util.spec_from_file_location("real_parts", path)
-    real_parts = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(real_parts)
-    root = Path(os.environ["PROCKD_REAL_DATA"])
-    annotations = real_parts.annotations(root)
-    features = real_parts.features_of(root, 256, (3, 4), only=annotations.images, mirrored="horsejump-high")
-    assert features.images.classes[:2] == ("cows", "horsejump-high")
-    points = point_patches(annotations, features.images, features.grid)
-    assert len(points) > 550, "nearly all visible points lie inside the squares"
-    train = features.images.labels == 0
-    assignments = real_parts.prototypes(features, "cows", 48).assignments(features)
-    agreement = point_agreement_with_controls(assignments, points, features.images, features.grid, train)
-    mine = agreement.pop("prototypes")
-    assert mine.balanced > 0.3, "six parts: a sixth is chance"
-    assert mine.balanced > max(control.balanced for control in agreement.values()) + 0.05
+def test_points_are_near_by_place_or_by_values_that_know_parts():
+    assignments, annotations, images, train = world(noise=0.3)
+    points = point_patches(annotations, images, GRID)
+    by_values = nearest_agreement(points, train, np.eye(len(PARTS))[points.part])
+    assert by_values.accuracy == by_values.right.mean() == 1
+    by_place = nearest_agreement(points, train)
+    assert by_place.accuracy == by_place.right.mean() < 1, "parts move from image to image"
+    agreement = point_agreement(assignments.argmax(-1).numpy(), points, train, assignments.shape[2])
+    assert len(agreement.right) == (~train[points.image]).sum()
+    assert agreement.accuracy == agreement.right.mean()

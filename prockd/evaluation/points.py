@@ -80,6 +80,7 @@ class PointAgreement:
     counts: Int64[np.ndarray, " P"]  # points tested
     named: Int64[np.ndarray, " K"]  # part that each prototype tells; without a training point the commonest
     parts: tuple[str, ...]
+    right: Bool[np.ndarray, " T"]  # whether each tested point was told, in the order of the points
 
     def row(self) -> dict[str, object]:
         """The agreement as a row of a table; per cent."""
@@ -110,14 +111,22 @@ def point_agreement(
     return _agreement(named[assigned[tested.image, tested.patch]], learned, tested, named)
 
 
-def nearest_agreement(points: PointPatches, train: Bool[np.ndarray, " M"], *, count: int = 5) -> PointAgreement:
-    """What place alone tells: the part of the nearest ``count`` points of ``train`` images, by x and y in the square.
+def nearest_agreement(
+    points: PointPatches,
+    train: Bool[np.ndarray, " M"],
+    values: Float[np.ndarray, "Q V"] | None = None,
+    *,
+    count: int = 5,
+) -> PointAgreement:
+    """What nearness alone tells: the part of the nearest ``count`` points of ``train`` images.
 
-    It needs no patches and no names; ValueError as of :func:`point_agreement`.
+    It needs no names. Points are near by x and y in the square, or by ``values``, such as the teacher's features there;
+    ValueError as of :func:`point_agreement`.
     """
     learned, tested = _sides(points, train)
-    neighbours = KNeighborsClassifier(min(count, len(learned))).fit(learned.xy, learned.part)
-    return _agreement(neighbours.predict(tested.xy), learned, tested, np.zeros(0, np.int64))
+    values, known = points.xy if values is None else values, train[points.image]
+    neighbours = KNeighborsClassifier(min(count, len(learned))).fit(values[known], learned.part)
+    return _agreement(neighbours.predict(values[~known]), learned, tested, np.zeros(0, np.int64))
 
 
 def _sides(points: PointPatches, train: Bool[np.ndarray, " M"]) -> tuple[PointPatches, PointPatches]:
@@ -135,9 +144,10 @@ def _agreement(
     P = len(tested.parts)
     commonest = np.bincount(learned.part, minlength=P).argmax()
     recall = recall_score(tested.part, predicted, labels=np.arange(P), average=None, zero_division=np.nan)
-    accuracy, chance = float((predicted == tested.part).mean()), float((tested.part == commonest).mean())
+    right, chance = predicted == tested.part, float((tested.part == commonest).mean())
     counts = np.bincount(tested.part, minlength=P)
-    return PointAgreement(accuracy, float(np.nanmean(recall)), recall, chance, counts, named, tested.parts)
+    balanced = float(np.nanmean(recall))
+    return PointAgreement(float(right.mean()), balanced, recall, chance, counts, named, tested.parts, right)
 
 
 def point_agreement_with_controls(
