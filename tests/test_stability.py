@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from prockd.datasets import PackedImages
 from prockd.evaluation.controls import place_names
 from prockd.evaluation.points import PointPatches
-from prockd.evaluation.stability import consistency, matched_share, near_points, stability
+from prockd.evaluation.stability import consistency, kept_shares, matched_share, near_points
 
 GRID = (8, 8)
 FRONT = np.ones((6, 64), bool)
@@ -26,11 +26,11 @@ def by_level(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_prototypes_that_are_looks_stay_on_their_patches_and_those_that_are_places_do_not():
-    looks = stability(by_level, pictures(), GRID, FRONT, noise=0.02)
+    looks = kept_shares(by_level, pictures(), GRID, FRONT, noise=0.02)
     assert looks["shift"] == looks["mirror"] == 1
     assert looks["noise"] > 0.95
     assert looks["chance"] == pytest.approx(1 / 3, abs=0.05)
-    places = stability(place_names(GRID, 64), pictures(), GRID, FRONT)
+    places = kept_shares(place_names(GRID, 64), pictures(), GRID, FRONT)
     assert places["shift"] == places["mirror"] == 0
     assert places["noise"] == 1
 
@@ -44,7 +44,7 @@ def test_only_the_patches_that_are_asked_and_stay_inside_count():
 
     front = np.zeros((6, 64), bool)
     front[0, 63] = True  # the last patch leaves the frame
-    kept = stability(counts_calls, pictures(), GRID, front)
+    kept = kept_shares(counts_calls, pictures(), GRID, front)
     assert kept["noise"] == kept["mirror"] == 0
     assert np.isnan(kept["shift"])
 
@@ -52,12 +52,12 @@ def test_only_the_patches_that_are_asked_and_stay_inside_count():
 @pytest.mark.parametrize("shift", [0, 8])
 def test_a_shift_that_leaves_nothing_is_refused(shift):
     with pytest.raises(ValueError, match=f"shift={shift} patches of a grid of 8x8: from 1 to 7"):
-        stability(by_level, pictures(), GRID, FRONT, shift=shift)
+        kept_shares(by_level, pictures(), GRID, FRONT, shift=shift)
 
 
 def test_background_alone_is_refused():
     with pytest.raises(ValueError, match="no patch of these 6 images lies on a part"):
-        stability(by_level, pictures(), GRID, ~FRONT)
+        kept_shares(by_level, pictures(), GRID, ~FRONT)
 
 
 def test_other_numbers_for_the_same_prototypes_are_matched():

@@ -28,7 +28,7 @@ from prockd.evaluation.part_table import PartReport
 from prockd.evaluation.parts import PartAgreement, agreement_with_controls, checked_parts, contingency
 from prockd.evaluation.pixels import pixel_agreement
 from prockd.evaluation.points import point_patches
-from prockd.evaluation.stability import consistency, matched_share, near_points, stability
+from prockd.evaluation.stability import consistency, kept_shares, matched_share, near_points
 from prockd.prototypes.bank import PrototypeBank
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
@@ -193,7 +193,7 @@ class _Measuring:
         clusters = pixel_clusters(self.images, self.grid, self.K, seed=self.seed)
         assigns |= {PLACE: place_names(self.grid, self.K), PIXELS: pixel_names(clusters, self.grid)}
         for name, assign in assigns.items():
-            kept = self.tried(stability, assign, images, self.grid, front, seed=self.seed)
+            kept = self.tried(kept_shares, assign, images, self.grid, front, seed=self.seed)
             if kept is None:
                 continue
             chance = kept.pop("chance")

@@ -23,7 +23,7 @@ CONSISTENT = 0.8
 _FEWEST = 3  # images of a class that show a part, below which a share of them says nothing
 
 
-def stability(
+def kept_shares(
     assign: Assign,
     images: PackedImages,
     grid: tuple[int, int],
