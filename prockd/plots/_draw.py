@@ -42,6 +42,11 @@ class Panels(Figure):
         self.savefig(file, format="jpeg", dpi=100, pil_kwargs={"quality": 88, "subsampling": 0})
         return file.getvalue()
 
+    def _ipython_display_(self) -> None:  # itself: with pyplot at hand IPython adds the PNG of any figure
+        from IPython.display import display
+
+        display({"image/jpeg": self._repr_jpeg_(), "text/plain": repr(self)}, raw=True)  # type: ignore[no-untyped-call]
+
 
 def style(number: int) -> tuple[str, str]:
     """Colour and marker of the n-th thing; 64 pairs are different."""
