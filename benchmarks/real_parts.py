@@ -567,8 +567,8 @@ def living(teacher: str, lines: Sequence[Mapping[str, Any]]) -> str:
         return ""
     return (
         f" Found on three videos at once, frozen, {percent(np.mean(before))} of prototypes have more than 80 % of "
-        f"their patches in one; of those it adapted with on the three {percent(after[0]['in_one_video'])}; of those found "
-        f"again on its features {percent(after[0]['found_again_in_one_video'])}."
+        f"their patches in one; of those it adapted with on the three {percent(after[0]['in_one_video'])}; of those "
+        f"found again on its features {percent(after[0]['found_again_in_one_video'])}."
     )
 
 

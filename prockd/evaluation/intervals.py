@@ -49,14 +49,16 @@ def block_interval(
     if n < 2:
         raise ValueError(f"an interval needs at least 2 blocks of frames, not {n}")
     groups = np.zeros(len(blocks), int) if classes is None else np.unique(classes, return_inverse=True)[1]
-    sums, counts = np.zeros((S, n, groups.max() + 1)), np.zeros((n, groups.max() + 1))
-    np.add.at(sums, (slice(None), numbers, groups), differences)
-    np.add.at(counts, (numbers, groups), 1)
+    C = int(groups.max()) + 1
+    cells = numbers * C + groups
+    sums = np.stack([np.bincount(cells, row, n * C) for row in differences]).reshape(S, n, C)
+    counts = np.bincount(cells, minlength=n * C).reshape(n, C)
 
     def means(seeds: Float[np.ndarray, "B S"], drawn: Float[np.ndarray, "B n"]) -> Float[np.ndarray, " B"]:
         met = drawn @ counts
         found = np.einsum("bs,bn,snc->bc", seeds, drawn, sums, optimize=True)
-        return np.nanmean(np.divide(found, met, out=np.full(met.shape, np.nan), where=met > 0), axis=1)
+        each = np.divide(found, met, out=np.full(met.shape, np.nan), where=met > 0)
+        return np.asarray(np.nanmean(each, axis=1))
 
     mean = means(np.full((1, S), 1 / S), np.ones((1, n)))[0]
     drawn = rng.multinomial(n, np.full(n, 1 / n), draws).astype(float)
