@@ -55,7 +55,7 @@ def test_prototypes_found_in_them_are_those_of_the_maps(compact, teacher, packed
         u, v = (bank.embed(raw.fused(range(12))) for bank in (first, second))
     # directions of a PCA have no sign of their own, but cosines between patches do
     gram_u, gram_v = (F.normalize(x.flatten(0, 1), dim=1) @ F.normalize(x.flatten(0, 1), dim=1).T for x in (u, v))
-    assert (gram_u - gram_v).abs().mean() < 0.02
+    assert (gram_u - gram_v).abs().mean() < 0.03
     assert second.assignments(raw).shape == (12, 64, 6)  # a bank found in compact features reads the maps
 
 

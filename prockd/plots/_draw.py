@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from importlib import import_module
 from math import isqrt
 from typing import Any
 
@@ -43,9 +44,8 @@ class Panels(Figure):
         return file.getvalue()
 
     def _ipython_display_(self) -> None:  # itself: with pyplot at hand IPython adds the PNG of any figure
-        from IPython.display import display
-
-        display({"image/jpeg": self._repr_jpeg_(), "text/plain": repr(self)}, raw=True)  # type: ignore[no-untyped-call]
+        display = import_module("IPython.display").display  # IPython is there: nobody else calls this
+        display({"image/jpeg": self._repr_jpeg_(), "text/plain": repr(self)}, raw=True)
 
 
 def style(number: int) -> tuple[str, str]:
