@@ -547,14 +547,17 @@ def adapting_line(teacher: str, told: Mapping[tuple[str, str], Told], lines: Seq
     gains = {view: one.gains((teacher, NN_ADAPTED), (teacher, NN_FROZEN))[0] for view, one in both.items()}
     helps = "**helps**" if all(low > 0 for _, low, _ in gains.values()) else "**is not shown to help**"
     against = [
-        f"{verdict(one.gains((teacher, BALANCED), rival)[0])} {words} ({view})"
+        f"{verdict(interval)} {words} ({view}, {what})"
         for words, rival in (("prototypes found on one video", (teacher, "prototypes")), (NEAREST, ("", NEAREST)))
         for view, one in both.items()
-    ]
+        for what, interval in zip(
+            ("points told", "mean over parts"), one.gains((teacher, BALANCED), rival), strict=True
+        )
+    ]  # fmt: skip
     return (
-        f"{teacher}: adapting {helps}, at {cost} CPU s. 5 nearest in features, tested video held out, both ways: "
+        f"{teacher}: adapting {helps}, at {cost} CPU s. 5 nearest in features, tested video held out, both ways together: "
         + ", ".join(f"{view} {in_points(gain)}" for view, gain in gains.items())
-        + f" points. The prototypes that it adapted with are {', '.join(against)}.{living(teacher, lines)}"
+        + f" points. The prototypes that it adapted with, both ways together, are {', '.join(against)}.{living(teacher, lines)}"
     )
 
 

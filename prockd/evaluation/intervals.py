@@ -21,7 +21,7 @@ def block_interval(
     blocks: Int[np.ndarray, " T"],
     classes: Int[np.ndarray, " T"] | None = None,
     *,
-    draws: int = 4000,
+    draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Mean of paired differences and its 95 % interval: a bootstrap that draws whole blocks, and seeds.
