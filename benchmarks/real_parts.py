@@ -555,9 +555,11 @@ def adapting_line(teacher: str, told: Mapping[tuple[str, str], Told], lines: Seq
         )
     ]  # fmt: skip
     return (
-        f"{teacher}: adapting {helps}, at {cost} CPU s. 5 nearest in features, tested video held out, both ways together: "
+        f"{teacher}: adapting {helps}, at {cost} CPU s. 5 nearest in features, tested video held out, both ways "
+        + "together: "
         + ", ".join(f"{view} {in_points(gain)}" for view, gain in gains.items())
-        + f" points. The prototypes that it adapted with, both ways together, are {', '.join(against)}.{living(teacher, lines)}"
+        + " points. The prototypes that it adapted with, both ways together, are "
+        + f"{', '.join(against)}.{living(teacher, lines)}"
     )
 
 
