@@ -29,5 +29,5 @@ def world(count: int = 12, *, parts: bool = True, grid: int = GRID, seed: int = 
 
 def discovered(features: PatchFeatures, num_prototypes: int = 5) -> PrototypeBank:
     """A bank of these features, without refinement."""
-    config = DiscoverConfig(num_prototypes=num_prototypes, embed_dim=12, steps=0, sharpness=8.0, salient=False)
+    config = DiscoverConfig(num_prototypes=num_prototypes, embed_dim=12, steps=0, salient=False)
     return discover(features, config=config, progress=False)

@@ -71,7 +71,7 @@ def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory)
     long, twins = discovered(features), features.select(range(20))
     with torch.no_grad():
         long.prototypes[1] = long.prototypes[0] + 0.02
-        long.assigner.bias[2] = -9999.0
+        long.assigner.bias[2] = -99.0
     long.rename(0, "a very long name of a prototype that nobody would type")
     long.disable(3)
     folders = replace(twins.images, ids=tuple(f"farm/{'ab'[i % 2]}/{i // 2}.png" for i in range(20)))
