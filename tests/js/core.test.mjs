@@ -75,7 +75,14 @@ test('a patch without a code is like nothing', () => {
 });
 
 test('rows and columns of a picture tell which patches it shows', () => {
-	const meta = { grid: [2, 3], patches: 12, shown: [[0, 2, 1, 3], [1, 2, 0, 3]] };
+	const meta = {
+		grid: [2, 3],
+		patches: 12,
+		shown: [
+			[0, 2, 1, 3],
+			[1, 2, 0, 3],
+		],
+	};
 	assert.deepEqual([...core.shownOf(meta)], [0, 1, 1, 0, 1, 1, 0, 0, 0, 1, 1, 1]);
 	assert.deepEqual([...core.shownOf({ ...meta, shown: null })], Array(12).fill(1));
 });

@@ -169,7 +169,15 @@ class ExplorerPage extends ExplorerData {
 		const columns = [
 			['name', 'prototype', ''],
 			['size', 'patches', 'Patches that prefer it'],
-			...(parts ? [['purity', 'part', 'The part it shows, and the share of its strongest patches, one an image, that lie there']] : []),
+			...(parts
+				? [
+						[
+							'purity',
+							'part',
+							'The part it shows, and the share of its strongest patches, one an image, that lie there',
+						],
+					]
+				: []),
 			['entropy', 'entropy', '0: its patches are sure, 1: undecided'],
 			['best', 'best', 'Its nearest patch'],
 			['other', 'nearest', 'The most similar prototype, with the cosine'],
