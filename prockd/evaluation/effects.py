@@ -1,9 +1,9 @@
 """What does a prototype do? Take it out of the augmentation of a trained student, and score the answers again.
 
 Nothing is trained anew and the backbone sees each image once: only the augmentation and the head run again for each
-removal. The plain prediction z reads no prototypes, so all numbers are of z+. With part maps a removal takes away what the
-prototype says and nothing else; attention sums to one, so there what is removed leaves its share to those that stay.
-Compare with the removal of as many others, drawn at random, before you call it a cause.
+removal. The plain prediction z reads no prototypes, so all numbers are of z+. With part maps a removal takes away what
+the prototype says and nothing else; attention sums to one, so there what is removed leaves its share to those that
+stay. Compare with the removal of as many others, drawn at random, before you call it a cause.
 """
 
 from collections.abc import Mapping, Sequence

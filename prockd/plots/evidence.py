@@ -46,7 +46,7 @@ def plot_evidence(
     bank, maps = student.bank, student.feature_augmentation
     if not isinstance(maps, PartMaps) or bank is None or not maps.num_outputs or not bool(maps.fitted):
         raise ValueError(
-            "this student has no part maps in closed form: train it with feature_augmentation.fit='closed'"
+            "this student has no fitted part maps in closed form: train it with feature_augmentation.fit = closed"
         )
     output = next(outputs(student, images.select([m])))
     told = int(output.augmented_logits[0].argmax())

@@ -150,8 +150,8 @@ def plot_attention(
     bank, augmentation = student.bank, student.feature_augmentation
     if not isinstance(augmentation, FeatureAugmentation) or bank is None or augmentation.content != "attention":
         raise ValueError(
-            "this student attends to no prototypes: build it with bank= and FeatureAugmentationConfig('attention'); part "
-            "maps are seen in plot_evidence"
+            "this student attends to no prototypes: build it with bank= and FeatureAugmentationConfig('attention'); "
+            "part maps are seen in plot_evidence"
         )
     labels = draw.names_of(bank.names if names is None else names, bank.num_prototypes)
     features = next(outputs(student, images.select([m]))).features  # (1, N, E)
