@@ -25,6 +25,7 @@ from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract, extract_pooled
 from prockd.teachers.teacher import Teacher, is_file
 from prockd.training.inputs import reads_maps
+from prockd.training.readings import teacher_probe
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -213,6 +214,11 @@ class World:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
         labels = [self.images(self._serving(name)).labels for name in ("train", on)]
         return linear_probe(self.pooled("train"), labels[0], self.pooled(on), labels[1])
+
+    def part_probe(self, bank: PrototypeBank, on: str = "test") -> float:
+        """The score of the teacher read by part maps, fitted to the labelled images: a higher ceiling of whole images."""
+        train, unseen = (self.embedded(name, bank) for name in ("train", on))
+        return teacher_probe(self.task, bank, train, unseen)
 
     def pooled(self, name: str) -> Float[np.ndarray, "M D"]:
         """What a linear probe reads of a set, from what is there or else from a pass that keeps no map."""
