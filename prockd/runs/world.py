@@ -216,7 +216,7 @@ class World:
         return linear_probe(self.pooled("train"), labels[0], self.pooled(on), labels[1])
 
     def part_probe(self, bank: PrototypeBank, on: str = "test") -> float:
-        """The score of the teacher read by part maps, fitted to the labelled images: a higher ceiling of whole images."""
+        """The score of the teacher read by part maps, fitted to the labelled images: the higher ceiling."""
         train, unseen = (self.embedded(name, bank) for name in ("train", on))
         return teacher_probe(self.task, bank, train, unseen)
 
