@@ -166,12 +166,12 @@ class Trainer:
         device, share = processes.device, slice(processes.rank, None, processes.count)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = self.labelled.rows(config.batch_size, config.seed, step)
-        crops = self.labelled.crops(len(rows), generator)
+        crops = self.labelled.crops(rows, generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
         batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
             others = self.more.rows(self.more_batch, config.seed + 1, step)
-            more_crops = self.more.crops(len(others), generator)
+            more_crops = self.more.crops(others, generator)
             batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
         if step < self.label_free_steps:
