@@ -213,10 +213,10 @@ def chosen(decoded: Decoded, rows: np.ndarray) -> Decoded:
     return np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part
 
 
-def jackknife(task: Task, decoded: Sequence[Sequence[Any]], images: PackedImages, folds: int = 10) -> Measured:
+def jackknife(task: Task, decoded: Sequence[Decoded], images: PackedImages, folds: int = 10) -> Measured:
     """Score without one fold of the images after the other: what varies between these scores gives the interval."""
 
-    def scored(predictions: Sequence[Any], rows: np.ndarray) -> np.ndarray:
+    def scored(predictions: Decoded, rows: np.ndarray) -> np.ndarray:
         score = task.score(chosen(predictions, rows), images.select(rows))
         return np.array([score.value, *score.per_class])
 

@@ -180,7 +180,8 @@ def paired_intervals(
         drawn = np.bincount((rows + U * np.arange(len(rows))[:, None]).ravel(), minlength=rows.size)
         drawn = drawn.reshape(rows.shape).astype(float)
         # equal counts may differ in their last bit after a product
-        return np.round(metric(drawn, of) - metric(drawn, 0), 12).reshape(numbers.shape[:-1])
+        difference: np.ndarray = np.round(metric(drawn, of) - metric(drawn, 0), 12)
+        return difference.reshape(numbers.shape[:-1])
 
     intervals = []
     for of in range(1, len(known)):

@@ -49,7 +49,10 @@ def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, Im
     elif UNLABELLED_SPLIT in splits:
         sets[UNLABELLED_SPLIT] = splits[UNLABELLED_SPLIT]
     sets = checked(sets, task=layout, once="test" not in sets, **how)
-    if UNLABELLED_SPLIT in sets and len(sets[UNLABELLED_SPLIT]) >= len(sets["train"]):
+    more = len(sets.get(UNLABELLED_SPLIT, ()))
+    if not more:  # copies of labelled images alone
+        sets.pop(UNLABELLED_SPLIT, None)
+    elif more >= len(sets["train"]):
         sets["source"] = sets[UNLABELLED_SPLIT]
     if "test" not in sets:
         sets["train"], sets["test"] = train_test_split(sets["train"], data.test_part, data.seed)
