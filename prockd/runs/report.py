@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -42,6 +43,8 @@ def finish_run(run: Run, folder: Path) -> None:
         for number, (figure, _) in enumerate(section.figures, 1):
             save_png(figure, folder / "figures" / f"{name}_{number}.png", dpi=130)
     write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
+    for figure in (figure for section in sections for figure, _ in section.figures):
+        plt.close(figure)  # else many runs in one process fill the memory
     told = results(run, rows, verdict) | ({"prototypes": measured.numbers()} if measured else {})
     write_json(folder / "results.json", told)
 

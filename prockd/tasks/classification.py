@@ -145,7 +145,7 @@ class Classification(Task):
             return super().score(decoded, images)
         from torchmetrics.functional.classification import multilabel_average_precision
 
-        predicted, truth = torch.from_numpy(np.asarray(decoded)), torch.from_numpy(self.truth(images))
+        predicted, truth = torch.from_numpy(np.asarray(decoded, np.float32)), torch.from_numpy(self.truth(images))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of classes that do not occur: they become NaN below
             each = multilabel_average_precision(predicted, truth.long(), self.num_classes, average="none")
