@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,13 @@ def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     row |= image_facts(world, on, config, arm) | cost_facts(world, student, config, taught)
     row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": round(time.process_time() - began, 2)}
     row["final"] = {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")}
-    return row | {"git": git_commit(Path(__file__).parent)}
+    return row | {"git": this_commit()}
+
+
+@cache
+def this_commit() -> str | None:
+    """The commit that this process runs."""
+    return git_commit(Path(__file__).parent)
 
 
 class Clock:
@@ -184,19 +191,18 @@ class Clock:
 def begun(world: World, arm: Arm, bank: PrototypeBank | None, seed: int, teacher: Teacher | None) -> Student:
     """A new student; its backbone, adapter and head are the same for every arm of a seed."""
     if arm.is_teacher and teacher is not None:
-        settings = world.config.student.replace(backbone=teacher.architecture, options=teacher.timm_kwargs, layers=())
-        world.config = replace(world.config, student=settings)
-    elif bank is None:  # as wide as with one
+        side = world.config.student.image_px
+        student = Student(teacher.architecture, world.task, bank, image_px=side, seed=seed, **teacher.timm_kwargs)
+        student.backbone.load_state_dict(teacher.backbone.state_dict(), strict=False)  # without layers behind the last
+        student.mean.copy_(teacher.mean)
+        student.std.copy_(teacher.std)
+        return student
+    if bank is None:  # as wide as with one
         settings = world.config.student
         options = {**settings.options, "embed_dim": world.config.discover.embed_dim}
         world.config = replace(world.config, student=settings.replace(options=options))
     augmentation = world.config.feature_augmentation if arm.augmented else None
-    student = make_student(world, bank, augmentation, seed=seed)
-    if arm.is_teacher and teacher is not None:
-        student.backbone.load_state_dict(teacher.backbone.state_dict(), strict=False)  # without layers behind the last
-        student.mean.copy_(teacher.mean)
-        student.std.copy_(teacher.std)
-    return student
+    return make_student(world, bank, augmentation, seed=seed)
 
 
 def digest_of(student: Student) -> str:
