@@ -30,7 +30,7 @@ def images() -> PackedImages:
     return PackedImages(pixels, labels, tuple(f"{m}" for m in range(M)), CLASSES, "colours")
 
 
-def made(content: str = "prototypes") -> tuple[Student, PrototypeBank]:
+def made(content: str = "attention") -> tuple[Student, PrototypeBank]:
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8, teacher="t")
     task = Classification(len(CLASSES), CLASSES)
@@ -241,7 +241,7 @@ def test_every_task_has_effects_measured_by_its_own_metric(images, task):
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8, teacher="t")
     student = Student(
-        "resnet10t", task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=S, **TINY
+        "resnet10t", task, bank, feature_augmentation=FeatureAugmentationConfig("attention"), image_px=S, **TINY
     ).eval()
     torch.nn.init.ones_(student.feature_augmentation.gate)
     few = images.select(np.arange(6))

@@ -41,9 +41,9 @@ def random_crops(count: int, generator: torch.Generator, *, min_area: float, fli
     return Crops(torch.stack([x, y, x + width, y + height], 1), mirrored)
 
 
-def whole_images(count: int) -> Crops:
-    """Crops that leave every image as it is."""
-    return Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1), torch.zeros(count, dtype=torch.bool))
+def whole_images(count: int, *, mirrored: bool = False) -> Crops:
+    """Crops that leave every image as it is, or only mirror it."""
+    return Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1), torch.full((count,), mirrored))
 
 
 def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size: tuple[int, int]) -> Tensor:

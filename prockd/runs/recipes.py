@@ -10,6 +10,14 @@ from prockd.settings.method import DistillConfig
 from prockd.tasks import TASKS
 
 
+def alone(taught: DistillConfig, lr: float) -> DistillConfig:
+    """The same training from labels alone: as many steps and images, nothing of the teacher, a rate of its own."""
+    return taught.replace(
+        batch_size=taught.batch_size + taught.unlabelled_batch, unlabelled_batch=0, feature_weight=0.0,
+        assignment_weight=0.0, soft_weight=0.0, teacher_branch_weight=0.0, lr=lr,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a student of a task is made and trained, and which of Farmyard's images it learns from.
@@ -25,28 +33,28 @@ class Recipe:
 
     student: Mapping[str, Any] = field(default_factory=dict)
     distill: DistillConfig = field(default_factory=DistillConfig)
-    alone: DistillConfig = field(default_factory=DistillConfig)
+    alone: DistillConfig = field(default_factory=lambda: alone(DistillConfig(), 16e-3))
     teacher_px: int = 0
     farmyard: Mapping[str, Any] = field(default_factory=dict)
     per_class: int = 30
 
 
-DENSE = DistillConfig(steps=300, batch_size=24, assignment_weight=3.0, feature_weight=10.0)
+DENSE = DistillConfig(steps=300, feature_weight=30.0, soft_weight=0.0)
 """Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
 
-BOXES = DistillConfig(steps=900, batch_size=24, lr=8e-3, recoloured=0.5, min_crop=0.3)
+BOXES = DistillConfig(steps=900, batch_size=12, unlabelled_batch=12, lr=8e-3, recoloured=0.5, min_crop=0.3)
 """Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
 
+
 RECIPES: Mapping[str, Recipe] = {
-    "classification": Recipe(),
-    "segmentation": Recipe(distill=DENSE, alone=DENSE, farmyard={"labels": "parts"}, per_class=5),
+    "classification": Recipe(alone=alone(DistillConfig(), 16e-3)),
+    "segmentation": Recipe(distill=DENSE, alone=alone(DENSE, 16e-3), farmyard={"labels": "parts"}, per_class=5),
     "detection": Recipe(
         student={"image_px": 144},
         distill=BOXES.replace(
-            batch_size=12, unlabelled_batch=12, assignment_weight=0.0, feature_weight=40.0, teacher_branch_weight=1.0,
-            teacher_reads="patches",
+            feature_weight=40.0, soft_weight=0.0, teacher_branch_weight=1.0, teacher_reads="patches",
         ),
-        alone=BOXES.replace(lr=14e-3),
+        alone=alone(BOXES, 14e-3),
         teacher_px=192,
         farmyard={"kind": "scene"},
         per_class=10,

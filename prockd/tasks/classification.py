@@ -31,6 +31,7 @@ class Classification(Task):
     multi_label: bool = False
     class_weights: tuple[float, ...] = ()
     fit = "crop"
+    pooled = True
     formats = ("timm", "onnx")
 
     def __post_init__(self) -> None:

@@ -106,6 +106,7 @@ class Task(ABC):
 
     data: ClassVar[str] = "classification"  # what it learns from: or "segmentation", "detection"; see prockd.datasets
     fit: ClassVar[str] = "pad"  # how pictures become squares where nobody says, see prockd.datasets.pack
+    pooled: ClassVar[bool] = False  # C scores of the whole image: they can be read of pooled patches, in closed form
     stride: ClassVar[int] = 8  # image pixels in a cell of the finest map that it would like to read
     formats: ClassVar[tuple[str, ...]] = ()  # what its students are exported in, see prockd.students.export_student
 

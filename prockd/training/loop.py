@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import Scores, evaluate
+from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
@@ -26,6 +27,7 @@ from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
 from prockd.training.inputs import StoredFeatures, check_inputs, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
+from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -65,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        learner: Distiller | PatchClusters,
+        learner: Distiller | PatchClusters | HeadLearner,
         labelled: Source,
         config: DistillConfig | ClusterConfig,
         processes: Processes,
@@ -179,7 +181,10 @@ class Trainer:
         seed_global(draw + processes.rank, device)
         with autocast(device, config.mixed_precision):
             predictions, maps = self.learner(batch)
-        predictions = map_tensors(lambda t: processes.gather(t.float(), len(cut)), predictions)
+        predictions = {
+            name: map_tensors(lambda t: processes.gather(t.float(), sizes[-1 if name[:5] == "more_" else 0]), value)  # noqa: B023
+            for name, value in predictions.items()
+        }
         maps = map_tensors(lambda t: processes.gather(t.float(), *sizes), maps)
         seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
         targets = self.labelled.targets(cut, crops, student, device) if batch.labelled else None
@@ -194,13 +199,29 @@ def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
 
 
-def make_distiller(student: Student, config: DistillConfig, hint_width: int = 0) -> Distiller:
-    """The module of these knobs; ``hint_width`` is the width of the teacher's last map."""
+def make_distiller(
+    student: Student, config: DistillConfig, hint_width: int = 0, reading: nn.Module | None = None
+) -> Distiller:
+    """The module of these knobs; ``hint_width`` is the width of the teacher's last map, ``reading`` of its patches."""
     return Distiller(
         student, term_weights(config), hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
         temperature=config.temperature, teacher_reads=config.teacher_reads, label_smoothing=config.label_smoothing,
-        recoloured=config.recoloured,
+        recoloured=config.recoloured, reading=reading,
     )  # fmt: skip
+
+
+def read_teacher(student: Student, labelled: Source, config: DistillConfig, processes: Processes) -> nn.Module | None:
+    """What predicts the soft targets: fitted to the labelled images before the student begins; None for none."""
+    if not config.soft_weight or labelled.stored is None or student.bank is None:
+        return None
+    if student.task.pooled:
+        return fit_reading(student, labelled, config.soft_reads)
+    learner = HeadLearner(student).to(processes.device)
+    steps = config.replace(steps=max(1, config.soft_steps), mixed_precision="no")
+    Trainer(learner, labelled, steps, processes).run(
+        (), resume=False, log_every=10**9, checkpoint_every=10**9, progress=False
+    )
+    return learner.head.requires_grad_(False)
 
 
 def distill(
@@ -274,10 +295,12 @@ def distill(
     with random_state_kept(device):
         seed_global(config.seed, device)
         hint_width = teacher.widths[-1] if isinstance(teacher, PatchFeatures | Teacher) else 0
-        distiller = make_distiller(student, config, hint_width)
-        with on_device(device, distiller, *([teacher] if isinstance(teacher, Teacher) else [])):
+        with on_device(device, student, *([teacher] if isinstance(teacher, Teacher) else [])):
             with processes.main_first():  # it keeps what the bank makes of features for the others
                 sources = source(*labelled, task=student.task), None if more is None else source(*more)
+            reading = read_teacher(student, sources[0], config, processes)
+            seed_global(config.seed, device)
+            distiller = make_distiller(student, config, hint_width, reading).to(device)
             trainer = Trainer(
                 distiller, sources[0], config, processes, folder, more=sources[1], more_batch=config.unlabelled_batch,
                 label_free_steps=config.label_free_steps,
@@ -285,6 +308,8 @@ def distill(
             history = trainer.run(
                 callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress
             )
+            if isinstance(student.feature_augmentation, PartMaps) and student.feature_augmentation.num_outputs:
+                fit_part_maps(student, *sources, reading, seed=config.seed)
             if val is not None:
                 history.scores = processes.once(lambda: evaluate(student, val, device=device))
     return history
