@@ -48,8 +48,8 @@ unlabelled_batch = 2
 [compare]
 arms = {arms}
 seeds = {seeds}
-rates = [8e-3, 16e-3, 32e-3]
-weights = [0.3, 3.0]
+rates = [8e-3, 16e-3]
+weights = [3.0]
 """
 MINE = '\n[arms.mine]\ntold = "Ours unmirrored."\n"distill.flip" = false\ndistill.min_crop = 0.8\n'
 
@@ -69,7 +69,7 @@ def config_file(folder: Path, *arms: str, seeds: int = 1, more: str = "", name: 
 def finished(tmp_path_factory) -> tuple[Plan, Path, list[dict]]:
     """A contest of every kind of arm that needs no knob of another's."""
     folder = tmp_path_factory.mktemp("contest")
-    arms = (ALONE, "longer labels alone", "pseudo-labels", "hint", "random teacher", "random patches", OURS, "mine")
+    arms = (ALONE, "pseudo-labels", "hint", "random teacher", "random patches", OURS, "mine")
     plan = read_plan(config_file(folder, *arms, seeds=2, more=MINE))
     return plan, folder / "run", run_contest(plan, folder / "run", progress=False)
 
@@ -103,7 +103,9 @@ def test_labels_alone_reads_no_teacher_and_ours_is_the_file():
 
 
 def test_soft_targets_without_a_teacher_are_refused():
-    with pytest.raises(ConfigError, match=r"arm 'bare' has teacher = 'none', and .*feature_weight above 0 needs one"):
+    with pytest.raises(
+        ConfigError, match=r"arm 'bare' has teacher = 'none', and .*distill.soft_weight above 0 needs one"
+    ):
         Arm("bare", "No teacher.", teacher="none").settings(base())
 
 
@@ -154,10 +156,10 @@ def test_a_variable_of_the_environment_must_be_set(tmp_path, monkeypatch):
 def test_every_arm_has_the_same_number_of_tuning_runs(finished):
     plan, _, rows = finished
     runs = {arm: [row for row in rows if row["arm"] == arm and row["kind"] == "tune"] for arm in plan.arms}
-    assert {len(tuned) for tuned in runs.values()} == {plan.budget} == {5}
+    assert {len(tuned) for tuned in runs.values()} == {plan.budget} == {3}
     assert {row["on"] for tuned in runs.values() for row in tuned} == {"val"}
-    assert all(len({(row["lr"], row["weight"]) for row in tuned}) == 5 for tuned in runs.values())
-    assert all({row["lr"] for row in tuned} >= {8e-3, 16e-3, 32e-3} for tuned in runs.values())
+    assert all(len({(row["lr"], row["weight"]) for row in tuned}) == 3 for tuned in runs.values())
+    assert all({row["lr"] for row in tuned} >= {8e-3, 16e-3} for tuned in runs.values())
 
 
 def test_what_is_told_was_best_on_validation_images(finished):
@@ -211,7 +213,6 @@ def test_a_line_keeps_both_predictions_and_what_they_cost(finished):
     assert told[ALONE]["teacher_passes"] == told[ALONE]["cache_bytes"] == 0
     assert told[OURS]["teacher_passes"] == (20 + 8) * 2, "labelled and unlabelled images, plain and mirrored"
     assert told["hint"]["cache_bytes"] > told[OURS]["cache_bytes"] > 0
-    assert told["longer labels alone"]["steps"] == 2 * told[ALONE]["steps"]
     for row in told.values():
         assert row["on"] == "test"
         assert (row["scored"], row["labelled"], row["readings"]) == (10, 20, {})
@@ -229,20 +230,23 @@ def test_a_killed_contest_goes_on_and_gives_the_same(finished, tmp_path):
     plan, _, rows = finished
     plan = replace(plan, arms={name: plan.arms[name] for name in (ALONE, OURS)})
     mine = [row for row in rows if row["arm"] in plan.arms]
-    for row in mine[:7]:
+    for row in mine[:5]:
         append_line(tmp_path / "runs.jsonl", row)
     with (tmp_path / "runs.jsonl").open("a") as file:
         file.write('{"job": "told ours se')  # killed while it wrote
-    dead = subprocess.run(
-        [sys.executable, "-c", CLAIM, str(tmp_path / "claims"), f"tune {ALONE} seed 1000 lr 0.064"], check=True
-    )
+    dead = subprocess.run([sys.executable, "-c", CLAIM, str(tmp_path / "claims"), mine[5]["job"]], check=True)
     assert dead.returncode == 0
     again = run_contest(plan, tmp_path, progress=False)
     assert {row["job"]: row["z"] for row in again} == {row["job"]: row["z"] for row in mine}
     assert len(again) == len(mine)
 
 
-CLAIM = "import sys; from pathlib import Path; from prockd.runs.claims import claim; assert claim(Path(sys.argv[1]), sys.argv[2])"
+CLAIM = """
+import sys
+from pathlib import Path
+from prockd.runs.claims import claim
+assert claim(Path(sys.argv[1]), sys.argv[2])
+"""
 
 
 def test_a_fault_leaves_no_claim_behind(tmp_path, monkeypatch):
@@ -290,7 +294,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished, tmp_pat
 
 
 def test_more_seeds_and_arms_may_be_added_to_a_folder(finished, tmp_path):
-    plan, _, rows = finished
+    plan, _, _ = finished
     first = replace(plan, arms={ALONE: plan.arms[ALONE]}, compare=plan.compare.replace(seeds=1))
     assert len(run_contest(first, tmp_path, progress=False)) == plan.budget + 1
     more = replace(plan, arms={name: plan.arms[name] for name in (ALONE, OURS)})
@@ -430,7 +434,7 @@ def test_the_command_writes_table_and_results_and_reports_again_without_training
     path = config_file(tmp_path, *plan.arms, seeds=2, more=MINE)
     told = CliRunner().invoke(app, ["compare", "-c", str(path), "--run-dir", str(folder), "--report"])
     assert told.exit_code == 0, told.output
-    assert "longer labels alone" in told.output
+    assert "pseudo-labels" in told.output
     results = json.loads((folder / "results.json").read_text())
     assert set(results["runs"]) == set(plan.arms)
     assert results["sentences"][0] in told.output

@@ -9,6 +9,7 @@ from prockd.settings.experiment import NO_TEACHER, ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.settings.method import DistillConfig
 from prockd.settings.toml import changed
+from prockd.training.inputs import term_weights
 
 ALONE, OURS = "labels alone", "ours"
 """Every difference is taken to these two."""
@@ -81,7 +82,7 @@ class Arm:
             images = base.distill.batch_size + base.distill.unlabelled_batch
             distill = distill.replace(batch_size=max(1, images - distill.unlabelled_batch))
         distill = distill.replace(steps=max(1, round(distill.steps * self.longer)))
-        if self.teacher == "none" and (read := [t for t in teacher_terms() if getattr(distill, f"{t}_weight") > 0]):
+        if self.teacher == "none" and (read := read_of_a_teacher(distill)):
             names = ", ".join(f"distill.{term}_weight" for term in read)
             raise ConfigError(
                 f"{where} has teacher = 'none', and {names} above 0 needs one: set terms = [], or another teacher"
@@ -96,15 +97,27 @@ def teacher_terms() -> list[str]:
     return [name for name in names if name not in own]
 
 
+def read_of_a_teacher(config: DistillConfig) -> list[str]:
+    """Those that a run has: the weight of a rival counts where there is one."""
+    weights = term_weights(config)
+    return [name for name in teacher_terms() if weights[name] > 0]
+
+
 def bare(name: str, told: str, group: str, **options: Any) -> Arm:
     """An arm without any term that reads a teacher, but for those it names."""
     return Arm(name, told, group, **{"terms": ()} | options)
 
 
-def rival(name: str, told: str, paper: str, word: str, weight: float) -> Arm:
+def rival(name: str, told: str, paper: str, word: str, **changes: Any) -> Arm:
     """A term of another method in place of ours, its weight tuned; ``word`` is its ``distill.rival``."""
-    changes = {"distill.rival": word, "distill.rival_weight": weight}
-    return bare(name, told, "rival", paper=paper, changes=changes, weight="distill.rival_weight")
+    knobs = {"distill.rival": word, "distill.rival_weight": 10.0} | {f"distill.{k}": v for k, v in changes.items()}
+    return bare(name, told, "rival", paper=paper, changes=knobs, weight="distill.rival_weight")
+
+
+def variant(name: str, told: str, **options: Any) -> Arm:
+    """A control: ours, but for what it names."""
+    usual: dict[str, Any] = {"augmented": True, "weight": "distill.feature_weight"}
+    return Arm(name, told, "control", **usual | options)
 
 
 SHIPPED = (
@@ -122,21 +135,25 @@ SHIPPED = (
         "hint", "Squared error to the teacher's last map.", "rival", paper="FitNets, arXiv 1412.6550",
         changes={"distill.hint_weight": 3.0}, weight="distill.hint_weight",
     ),
-    rival("MSE", "Squared error of projected patches.", "FitNets, arXiv 1412.6550", "mse", 1.0),
-    rival("cosine", "Cosine of projected patches.", "arXiv 1412.6550 with cosine", "cosine", 10.0),
-    rival("VkD", "An orthogonal projector.", "arXiv 2403.06213", "vkd", 1.0),
-    rival("inverted projection", "The teacher's patches projected to the student's.", "arXiv 2403.14494", "inverted",
-          1.0),
-    rival("attention transfer", "Where patches are strong.", "arXiv 1612.03928", "at", 100.0),
-    rival("SP", "Similarity of the images of a batch.", "arXiv 1907.09682", "sp", 100.0),
-    rival("PKT", "The same as probabilities.", "arXiv 1803.10837", "pkt", 100.0),
-    rival("RKD", "Distances and angles between images.", "arXiv 1904.05068", "rkd", 10.0),
-    rival("intra-image relational", "Similarity of the patches of an image.", "lightly-train, local term", "relational",
-          10.0),
-    rival("queue", "Similarity to a queue of past teacher embeddings.", "lightly-train, global term", "queue", 1.0),
+    rival("MSE", "Squared error of projected patches.", "FitNets, arXiv 1412.6550, at the patches", "mse"),
+    rival("cosine", "Cosine of projected patches to the teacher's own.", "common practice", "cosine"),
+    rival("cosine, standardised", "The same, each of the teacher's values at one scale.", "common practice", "cosine",
+          standardise="mean_std"),
+    rival("cosine, PHI-S", "The same, the teacher's values rotated to one scale.", "PHI-S, arXiv 2410.01680", "cosine",
+          standardise="phi_s"),
+    rival("VkD", "Squared error under an orthogonal projector.", "VkD, arXiv 2403.06213", "orthogonal"),
+    rival("inverted projection", "The teacher's patches projected to the student's.", "arXiv 2403.14494", "inverted"),
+    rival("attention transfer", "Where patches are strong.", "AT, arXiv 1612.03928", "at"),
+    rival("SP", "Similarity of the images of a batch.", "arXiv 1907.09682", "sp"),
+    rival("PKT", "The same as probabilities.", "arXiv 1803.10837", "pkt"),
+    rival("RKD", "Distances and angles between images.", "arXiv 1904.05068", "rkd"),
+    rival("intra-image relational", "Similarity of the patches of an image.", "lightly-train, local term",
+          "intra_image"),
+    rival("queue", "Similarity to a queue of past teacher embeddings.", "lightly-train, global term", "queue"),
     bare(
-        "probed-teacher KD", "Soft targets of the teacher's own reading, no patches.", "rival",
-        paper="Hinton et al., arXiv 1503.02531, on a probe", terms=("soft",), weight="distill.soft_weight",
+        "probed-teacher KD", "Soft targets of what is read of the teacher's patches, and no patches.", "rival",
+        paper="Hinton et al., arXiv 1503.02531, on a probe", terms=("soft",), changes={"distill.soft_weight": 3.0},
+        weight="distill.soft_weight",
     ),
     bare(
         "assignment alone", "Prototype assignments and nothing else.", "control",
@@ -144,18 +161,17 @@ SHIPPED = (
     ),
     bare("cosine of patches alone", "The patches' cosine in the prototypes' space alone.", "control",
          terms=("feature",), weight="distill.feature_weight"),
-    Arm("standardised features", "Ours, the teacher's features by mean and deviation.", "control",
-        changes={"distill.standardise": "mean_std"}, weight="distill.feature_weight"),
-    Arm("PHI-S features", "Ours, the teacher's features by PHI-S.", "control", "arXiv 2410.01680",
-        changes={"distill.standardise": "phi_s"}, weight="distill.feature_weight"),
-    Arm("no unlabelled images", "Ours on the labelled images alone.", "control",
-        changes={"distill.unlabelled_batch": 0}, augmented=True, weight="distill.feature_weight"),
-    Arm("random teacher", "Ours by a teacher of random weights.", "control", teacher="random", augmented=True,
-        weight="distill.feature_weight"),
-    Arm("random patches", "Ours with random patches of the teacher in the prototypes' place.", "control",
-        bank="random patches", augmented=True, weight="distill.feature_weight"),
-    Arm("random vectors", "Ours with random vectors in the prototypes' place.", "control", bank="random vectors",
-        augmented=True, weight="distill.feature_weight"),
+    variant("no unlabelled images", "Ours on the labelled images alone.", changes={"distill.unlabelled_batch": 0}),
+    variant("random teacher", "Ours by a teacher of random weights.", teacher="random"),
+    variant("random patches", "Ours with random patches of the teacher in the prototypes' place.",
+            bank="random patches"),
+    variant("random vectors", "Ours with random vectors in the prototypes' place.", bank="random vectors"),
+    variant("attention", "Ours, augmented by attended prototypes.",
+            changes={"feature_augmentation.content": "attention"}),
+    variant("equal-size MLP", "Ours, augmented by an MLP that knows no prototype.",
+            changes={"feature_augmentation.content": "mlp"}),
+    variant("gradient share", "Ours, the weight of the teacher's terms by rule: half of the gradient.",
+            changes={"distill.gradient_share": 0.5}, weight=""),
     Arm(OURS, "The settings of the file, all on.", "ours", augmented=True, weight="distill.feature_weight"),
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ class Difference:
     @property
     def sign(self) -> int:
         """1 clear of zero above it, -1 below, 0 not told apart, as differences that happen to be all alike are."""
-        if self.low is None or self.high is None or self.low == self.high:
+        if self.low is None or self.high is None or self.high - self.low < 1e-9:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 
