@@ -174,7 +174,7 @@ def discover(
 
 
 @app.command(
-    epilog="`prockd distill`  (Farmyard, about three minutes)\n\n"
+    epilog="`prockd distill`  (Farmyard, some minutes)\n\n"
     "`prockd distill --data photos --task detection --teacher convnext_tiny --teacher-weights convnext.safetensors "
     "--student mobilenetv3_small_050 --run-dir runs/photos`\n\n"
     "`prockd distill --config runs/photos/config.toml --set distill.steps=2000 --run-dir runs/longer`\n\n"
@@ -199,10 +199,13 @@ def distill(
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in the run's folder.")] = False,
     overwrite: Overwrite = False,
     checkpoint_every: Annotated[int, Option(min=1, help="Steps between checkpoints.")] = 100,
+    baseline: Annotated[
+        bool, Option("--baseline/--no-baseline", help="Train labels alone beside it: did the teacher help?")
+    ] = True,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a student with a teacher's help, score it, and write a run folder with a report."""
+    """Train a student with a teacher's help and one without, score both, and write a run folder with a report."""
     from prockd.evaluation.tables import format_table
     from prockd.runs.folder import run_config
     from prockd.runs.run import run_experiment
@@ -215,11 +218,12 @@ def distill(
     unchanged = config is None and not set_ and all(value is None for value in options.values())
     own = run_config(run_dir) if resume and unchanged else read_settings(config, preset, set_, **options)
     run_experiment(
-        own, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
-        progress=not quiet,
+        own, run_dir, resume=resume, overwrite=overwrite, bank=bank, baseline=baseline, cpu=cpu,
+        checkpoint_every=checkpoint_every, progress=not quiet,
     )  # fmt: skip
     if connect(cpu=cpu).is_main:
-        typer.echo(format_table(json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["students"]))
+        told = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+        typer.echo(f"{format_table(told['students'])}\n\n{told['verdict']['sentence']}")
         typer.echo(f"\n{run_dir}: student.safetensors, results.json; open {run_dir / 'report.html'}")
 
 

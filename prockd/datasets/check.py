@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE, UNLABELLED, ImageDataset
-from prockd.datasets.files import WHOLE, FileDataset
+from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset
 from prockd.datasets.formats import find_format, open_splits
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
 from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
@@ -94,7 +94,8 @@ def check_data(
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
     class has, boxes without area, with swapped corners or outside the image, broken annotation files, entries that
     belong to no image, the same file in two splits or of two classes, and classes in ``val`` or ``test`` that
-    ``train`` lacks. Notes are images without objects or label, one file twice in a split, and files that are left out.
+    ``train`` lacks. Notes are images without objects or label, one file twice in a split, an image of ``train`` again
+    among the unlabelled ones, and files that are left out.
 
     Example:
         >>> import numpy as np
@@ -202,8 +203,10 @@ def _compare_files(reads: Sequence[_Read]) -> None:
     for read in reads:
         if (first := firsts.setdefault(read.content, read)) is read or not read.content:
             continue
-        read.is_twin = first.split == read.split
-        text = f"is the same file as {first.name}" + ("" if read.is_twin else f" in {first.split}")
+        # no label is read of an unlabelled copy of a labelled image, but one of a test image would be seen in training
+        harmless = read.split == UNLABELLED_SPLIT and first.split not in ("val", "test")
+        read.is_twin = first.split == read.split or harmless
+        text = f"is the same file as {first.name}" + ("" if first.split == read.split else f" in {first.split}")
         contradicts = bool(read.labels and first.labels and read.labels != first.labels)
         if contradicts:
             here, there = (", ".join(labels.values()) for labels in (read.labels, first.labels))
@@ -213,7 +216,7 @@ def _compare_files(reads: Sequence[_Read]) -> None:
 
 
 def _unlabelled(split: str, reads: Sequence[_Read], task: str) -> list[Problem]:
-    readable = [read for read in reads if read.content]
+    readable = [read for read in reads if read.content and split != UNLABELLED_SPLIT]
     unlabelled = [read for read in readable if task in _NEEDED and task not in read.tasks]
     if unlabelled and len(unlabelled) == len(readable):
         text = f"no image has {_NEEDED[task]} (unlabelled: can be used for transfer, never for the task)"
@@ -224,7 +227,7 @@ def _unlabelled(split: str, reads: Sequence[_Read], task: str) -> list[Problem]:
 def _lacking_in_train(samples: Mapping[str, Sequence[_Read]]) -> Iterator[Problem]:
     """Classes of other splits that no sample of train shows; the samples that show them cannot be used."""
     learned = {label for read in samples.get("train", ()) for label in read.labels}
-    for split in samples.keys() - {"train"} if learned else ():
+    for split in samples.keys() - {"train", UNLABELLED_SPLIT} if learned else ():
         beyond: dict[tuple[int, str], list[_Read]] = {}
         for read in samples[split]:
             for label in read.labels.keys() - learned:

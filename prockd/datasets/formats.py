@@ -17,8 +17,8 @@ from prockd.datasets import torchvision_sets as sets
 from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
-from prockd.datasets.files import WHOLE, FormatOptions, by_split, sub_folders
-from prockd.datasets.folder import ImageFolder, has_class_folders
+from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FormatOptions, by_split, is_unlabelled, sub_folders
+from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
 from prockd.datasets.masks import MaskFolder, mask_splits
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
@@ -119,7 +119,8 @@ def open_splits(
         options: ``group``, ``on_bad`` and ``from_train``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Returns:
-        Data sets by the name of their split: ``train``, ``val``, ``test``, or only ``all``.
+        Data sets by the name of their split: ``train``, ``val``, ``test``, or ``all`` where there are none, and
+        ``unlabelled`` for the pictures at any depth of a folder of that name beside them.
 
     Raises:
         DatasetError: nothing is there, no format fits (the message lists them), or entries are bad.
@@ -133,7 +134,23 @@ def open_splits(
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first
             classes, options["from_train"] = classes_of(splits[split]) or None, True
+    if Path(path).is_dir() and (more := next(filter(is_unlabelled, sorted(Path(path).glob("*/"))), None)):
+        splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, on_bad=options.get("on_bad", "refuse"))
     return splits
+
+
+def open_unlabelled(path: Path | str, *, on_bad: str = "refuse") -> ImageDataset:
+    """Open pictures whose labels are not asked for: all of a folder, or those of a file or of another known format.
+
+    Raises:
+        DatasetError: nothing is there, or no picture is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        fitting = [format for format in FORMATS if format.openers(path)]
+        if not fitting or fitting[0].open is ImageFolder:  # folders are no classes here
+            return UnlabelledFolder(path, on_bad=on_bad)
+    return next(iter(open_splits(path, on_bad=on_bad).values()))
 
 
 def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, Opener]]:

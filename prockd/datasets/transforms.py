@@ -55,6 +55,14 @@ def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size
     return cut
 
 
+def cut_whole(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:
+    """Whole square images, resampled as crops are: a student is scored on the pixels that it was trained on."""
+    if images.shape[-1] == side_px:
+        return images
+    cut: Tensor = cut_maps(images, whole_images(len(images)).regions.to(images), (side_px, side_px))
+    return cut
+
+
 def cut_masks(masks: UInt8[Tensor, "B H W"], crops: Crops, side_px: int) -> Int64[Tensor, "B S S"]:
     """The class of the nearest pixel of each mask, at every pixel of its crop."""
     B, H, W = masks.shape

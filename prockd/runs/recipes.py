@@ -70,6 +70,28 @@ def recipe_of(kind: str) -> Recipe:
     return RECIPES.get(kind, RECIPES[TASKS[kind].data])
 
 
+def alone_beside(kind: str, distill: DistillConfig) -> DistillConfig:
+    """How labels alone are trained beside a run with a teacher: the recipe that is best for them, at the same budget.
+
+    The same start, steps, images a step (all of them labelled), order, crops and colours.
+    """
+    same = ("steps", "seed", "min_crop", "flip", "recoloured", "mixed_precision")
+    images = distill.batch_size + distill.unlabelled_batch
+    return recipe_of(kind).alone.replace(batch_size=images, **{name: getattr(distill, name) for name in same})
+
+
+def fallback(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings where there are no unlabelled images: a recipe's steps then take as many more labelled ones.
+
+    Another ``distill.unlabelled_batch`` than the recipe's own was asked for: labelled images are then used again.
+    """
+    distill = config.distill
+    if distill.unlabelled_batch != recipe_of(config.task.kind).distill.unlabelled_batch:
+        return config
+    images = distill.batch_size + distill.unlabelled_batch
+    return replace(config, distill=distill.replace(batch_size=images, unlabelled_batch=0))
+
+
 def task_settings(kind: str = "classification", *, preset: str = "best", teacher: str = FARMYARD) -> ExperimentConfig:
     """The settings of a preset for a task: ``"best"`` trains as measured best for this task on Farmyard.
 

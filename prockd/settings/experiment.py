@@ -44,7 +44,8 @@ class DataConfig(Knobs):
     test: str = plain("", "Images to score on; empty for test or val of the folder, or else a part of it.")
     test_part: float = knob(0.25, 0.01, 0.9, "Part that is set aside for scoring where the folder has none.")
     unlabelled: str = plain(
-        "", "More images without labels, for discovery and distill.unlabelled_batch; empty for the labelled ones."
+        "",
+        "More images without labels, for discovery and distill.unlabelled_batch; empty for unlabelled/ of the folder.",
     )
     classes: str = plain(
         "", "Class names in label order, commas between them (of masks: from value 0, ignore for what is not scored); "

@@ -107,6 +107,14 @@ class Classification(Task):
             raise ValueError(f"{images!r} has no tags: Classification(multi_label=True) learns Sample.tags")
         return np.array(images.tags if self.multi_label else images.labels)
 
+    def trivial(self, train: PackedImages, count: int) -> dict[str, np.ndarray]:
+        """The most common class; with tags how common each one is."""
+        truth = self.truth(train)
+        if self.multi_label:
+            return {"how common each tag is": np.tile(truth.mean(0, dtype=np.float32), (count, 1))}
+        most = int(np.bincount(truth, minlength=self.num_classes).argmax())
+        return {f"always {self.names[most]}": np.full(count, most)}
+
     def check(self, images: PackedImages) -> None:
         """Refuse labels outside the task; the message names the image, its label and the range."""
         truth = self.truth(images)
@@ -138,7 +146,7 @@ class Classification(Task):
             return super().score(decoded, images)
         from torchmetrics.functional.classification import multilabel_average_precision
 
-        predicted, truth = torch.from_numpy(np.asarray(decoded)), torch.from_numpy(self.truth(images))
+        predicted, truth = torch.from_numpy(np.asarray(decoded, np.float32)), torch.from_numpy(self.truth(images))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of classes that do not occur: they become NaN below
             each = multilabel_average_precision(predicted, truth.long(), self.num_classes, average="none")

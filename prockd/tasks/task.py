@@ -165,6 +165,13 @@ class Task(ABC):
     def truth(self, images: PackedImages) -> Decoded:
         """The truth in the form of a decoded prediction."""
 
+    def trivial(self, train: PackedImages, count: int) -> Mapping[str, Decoded]:
+        """Answers of one who knows the labelled images and looks at no other: by name, ``count`` predictions each.
+
+        A student has to be above them. Without any, as for a task of your own, reports compare with chance alone.
+        """
+        return {}
+
     def check(self, images: PackedImages) -> None:
         """Refuse images that the task cannot learn from, by a ValueError that names the image and what is wrong."""
         name, sample = {

@@ -42,12 +42,16 @@ class History:
     scores: Scores | None = None  # of the last step on the validation images
     step: int = 0  # optimiser steps done
     stopped: bool = False  # a callback ended the run early
-    seconds_per_step: float = 0.0  # mean wall time
 
     def curve(self, term: str) -> tuple[list[float], list[float]]:
         """Steps and values of one column, such as ``"task"`` or ``"assignment"``."""
         rows = [row for row in self.rows if term in row]
         return [row["step"] for row in rows], [row[term] for row in rows]
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean wall time of all logged steps, also of those before a stop; 0 without any."""
+        return self.rows[-1]["seconds"] / (self.rows[-1]["step"] + 1) if self.rows else 0.0
 
     def __repr__(self) -> str:
         end = ", stopped early" if self.stopped else ""
@@ -99,7 +103,8 @@ class Trainer:
         if self.folder and resume:
             history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(config))
         self.learner.train()
-        steps, first, spent = config.steps, history.step, history.rows[-1]["seconds"] if history.rows else 0.0
+        # what was done after the last logged row, up to the checkpoint, took as long a step as the others
+        steps, first, spent = config.steps, history.step, history.seconds_per_step * history.step
         desc = "student" if isinstance(self.learner, Distiller) else "teacher"
         bar = tqdm(range(first, steps), initial=first, total=steps, desc=desc, unit="step", disable=not progress)
         for step in bar:
@@ -122,7 +127,6 @@ class Trainer:
                 break
         bar.close()
         self.learner.eval()
-        history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
         return history
 
     def step(self, step: int) -> dict[str, Tensor]:
