@@ -8,10 +8,10 @@ from torch import nn
 from prockd.prototypes.augmentation import FeatureAugmentation
 
 B, N, E, K = 3, 10, 16, 5
-CONTENTS = ("prototypes", "descriptor", "mlp")
+CONTENTS = ("attention", "descriptor", "mlp")
 
 
-def build(content: str = "prototypes", *, open_gate: bool = False, **options) -> FeatureAugmentation:
+def build(content: str = "attention", *, open_gate: bool = False, **options) -> FeatureAugmentation:
     torch.manual_seed(0)
     augment = FeatureAugmentation(E, K, content=content, **options)
     if open_gate and augment.gate is not None:
@@ -183,5 +183,5 @@ def test_inputs_from_the_cpu_are_brought_to_the_device_of_the_module(inputs, con
         there = augment.to(device)(**inputs, enabled=enabled)
         assert there.device == AWAY
         torch.testing.assert_close(there.detach().cpu(), here)
-        if content == "prototypes":
+        if content == "attention":
             assert augment.attention(inputs["features"], inputs["prototypes"], enabled=enabled).device == AWAY

@@ -198,7 +198,7 @@ def test_bars_beside_padded_pictures_are_in_no_gallery_and_no_map(padded, assign
 
 def test_attention_leaves_the_bars_beside_padded_pictures_out():
     bank = PrototypeBank(K, 6, 8)
-    augmentation = FeatureAugmentationConfig()
+    augmentation = FeatureAugmentationConfig("attention")
     student = Student(
         "test_vit", Classification(2), bank, feature_augmentation=augmentation, image_px=64, patch_size=16
     )
@@ -428,7 +428,7 @@ def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8)
     student = Student(
-        "mobilenetv3_small_050", Classification(2), bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32
+        "mobilenetv3_small_050", Classification(2), bank, feature_augmentation=FeatureAugmentationConfig("attention"), image_px=32
     ).eval()
     assert student.feature_augmentation is not None
     assert student.feature_augmentation.gate is not None
@@ -456,7 +456,7 @@ def test_attention_is_that_of_the_students_own_size_whatever_that_of_the_images(
         "test_vit",
         Classification(2),
         bank,
-        feature_augmentation=FeatureAugmentationConfig(),
+        feature_augmentation=FeatureAugmentationConfig("attention"),
         image_px=64,
         patch_size=16,
     )
@@ -595,7 +595,7 @@ def test_students_and_banks_of_another_device_are_drawn_and_stay_there(images, a
     torch.manual_seed(0)
     bank, own = PrototypeBank(K, features.width, 8), PrototypeBank(K, 6, 8)
     student = Student(
-        "mobilenetv3_small_050", Classification(2), own, feature_augmentation=FeatureAugmentationConfig(), image_px=32
+        "mobilenetv3_small_050", Classification(2), own, feature_augmentation=FeatureAugmentationConfig("attention"), image_px=32
     )
     here = plots.plot_attention(student, images, 0)
     with fake_device() as device:

@@ -22,7 +22,7 @@ from prockd.tasks import TASKS, Classification, Detection, Segmentation
 from prockd.teachers.weights import WeightsError
 
 TASK = Classification(2, ("upright", "level"))
-CONTENTS = ("prototypes", "descriptor", "mlp")
+CONTENTS = ("attention", "descriptor", "mlp")
 
 
 def made(bank: PrototypeBank | None = None, augment: FeatureAugmentationConfig | None = None, **changes) -> Student:
@@ -55,7 +55,7 @@ def test_backbone_adapter_and_head_start_the_same_with_and_without_a_bank(bank, 
 
 def test_the_plain_prediction_is_the_same_with_and_without_a_bank(bank, images):
     plain = made().eval()(images)
-    both = made(bank, FeatureAugmentationConfig()).eval()(images)
+    both = made(bank, FeatureAugmentationConfig("attention")).eval()(images)
     assert torch.equal(both.logits, plain.logits)
     assert plain.augmented_logits is None
 
@@ -64,10 +64,10 @@ def test_the_seed_decides_the_start_and_the_random_numbers_of_others_are_left_al
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    made(augment=FeatureAugmentationConfig(), seed=3)
+    made(augment=FeatureAugmentationConfig("attention"), seed=3)
     assert torch.equal(torch.rand(3), expected)
     bank = unrelated_bank()
-    first, again, other = (made(bank, FeatureAugmentationConfig(), seed=seed) for seed in (0, 0, 1))
+    first, again, other = (made(bank, FeatureAugmentationConfig("attention"), seed=seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
     assert not torch.equal(first.adapter[0].weight, other.adapter[0].weight)
     assert not torch.equal(first.feature_augmentation.encode.weight, other.feature_augmentation.encode.weight)
@@ -94,7 +94,7 @@ def test_any_backbone_becomes_a_student_that_learns_from_both_predictions(backbo
         backbone,
         TASK,
         unrelated_bank(),
-        feature_augmentation=FeatureAugmentationConfig(residual="relu"),
+        feature_augmentation=FeatureAugmentationConfig("attention", residual="relu"),
         image_px=32,
         **options,
     )
@@ -136,7 +136,7 @@ def test_the_augmented_prediction_starts_equal_to_the_plain_one_with_a_gate(bank
 
 
 def test_the_plain_prediction_never_touches_the_prototypes(bank, images):
-    student = made(bank, FeatureAugmentationConfig()).eval()
+    student = made(bank, FeatureAugmentationConfig("attention")).eval()
     before = student(images)
     with torch.no_grad():
         for parameter in [*bank.parameters(), *student.feature_augmentation.parameters()]:
@@ -155,7 +155,7 @@ def test_without_augmentation_there_is_no_augmented_prediction(bank, images, aug
 
 
 def test_a_disabled_prototype_has_no_say_in_the_augmented_prediction(bank, images):
-    student = made(bank, FeatureAugmentationConfig(residual="relu")).eval()
+    student = made(bank, FeatureAugmentationConfig("attention", residual="relu")).eval()
     everything = student(images).augmented_logits
     bank.enabled[2] = False
     without = student(images).augmented_logits
@@ -166,7 +166,7 @@ def test_a_disabled_prototype_has_no_say_in_the_augmented_prediction(bank, image
 
 
 def test_the_width_of_the_bank_decides(images):
-    student = made(unrelated_bank(24), FeatureAugmentationConfig(), embed_dim=99)
+    student = made(unrelated_bank(24), FeatureAugmentationConfig("attention"), embed_dim=99)
     assert student.embed_dim == 24
     assert student(images).features.shape[2] == 24
     assert made(embed_dim=40)(images).features.shape[2] == 40
@@ -224,7 +224,7 @@ def test_the_augmentation_is_given_by_its_own_arguments_too(bank, images):
 
 
 def test_a_student_is_made_on_the_device_of_its_bank_and_takes_images_of_the_cpu(images):
-    student = made(unrelated_bank().to("meta"), FeatureAugmentationConfig())
+    student = made(unrelated_bank().to("meta"), FeatureAugmentationConfig("attention"))
     assert {t.device.type for t in student.state_dict().values()} == {"meta"}
     assert made().to("meta")(images).logits.device.type == "meta"
 
@@ -237,7 +237,7 @@ def test_plain_parameters_are_those_of_backbone_adapter_and_head(bank):
     adapter = sum(width * 16 + 16 for width in (16, 24, 32))
     head = 2 * 16 + 16 * 2 + 2
     assert made().plain_parameters == backbone + adapter + head
-    assert made(bank, FeatureAugmentationConfig()).plain_parameters == made().plain_parameters
+    assert made(bank, FeatureAugmentationConfig("attention")).plain_parameters == made().plain_parameters
 
 
 def test_extra_parameters_are_those_that_only_the_augmented_prediction_needs(bank):
@@ -257,7 +257,7 @@ def test_repr_tells_parameters_patches_and_classes(bank):
     assert "maps 4x4 of 16, 2x2 of 24, 1x1 of 32 joined to 4x4 patches of 16; Classification of 2 classes" in repr(
         made()
     )
-    told = repr(made(bank, FeatureAugmentationConfig()))
+    told = repr(made(bank, FeatureAugmentationConfig("attention")))
     assert "for prototypes" in told
     assert "48 teacher values a patch" in told
 
@@ -285,9 +285,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_a_saved_student_predicts_the_same(bank, images, tmp_path):
-    student = made(bank, FeatureAugmentationConfig(residual="relu")).eval()
+    student = made(bank, FeatureAugmentationConfig("attention", residual="relu")).eval()
     path = student.save(tmp_path / "deep" / "student.safetensors")
-    other = made(unrelated_bank(), FeatureAugmentationConfig(residual="relu"), seed=9).eval()
+    other = made(unrelated_bank(), FeatureAugmentationConfig("attention", residual="relu"), seed=9).eval()
     other.load_state_dict(safetensors.torch.load_file(path))
     assert torch.equal(other(images).logits, student(images).logits)
     assert torch.equal(other(images).augmented_logits, student(images).augmented_logits)
@@ -295,7 +295,7 @@ def test_a_saved_student_predicts_the_same(bank, images, tmp_path):
 
 def test_a_loaded_student_is_the_saved_one_whatever_its_task(bank, images, tmp_path):
     for task in (TASK, Segmentation(3, ("a", "b", "c"), class_weights=(1.0, 2.0, 1.0)), Detection(2, ("a", "b"))):
-        student = made(bank, FeatureAugmentationConfig(residual="relu"), task=task, grid=4).eval()
+        student = made(bank, FeatureAugmentationConfig("attention", residual="relu"), task=task, grid=4).eval()
         bank.names[2], bank.enabled[1] = "leg", False
         loaded = Student.load(student.save(tmp_path / "student.safetensors"))
         assert loaded.task == task
@@ -347,7 +347,7 @@ def test_a_dense_task_reads_finer_layers_of_a_pyramid_and_any_grid_can_be_asked_
 
 
 def test_predictions_can_be_left_out_for_the_last_images_of_a_batch(bank, images):
-    student = made(bank, FeatureAugmentationConfig(residual="relu")).eval()
+    student = made(bank, FeatureAugmentationConfig("attention", residual="relu")).eval()
     whole, part, none = student(images), student(images, 2), student(images, 0)
     torch.testing.assert_close(part.logits, whole.logits[:2])
     torch.testing.assert_close(part.augmented_logits, whole.augmented_logits[:2])
@@ -371,7 +371,7 @@ def test_scores_are_the_share_of_right_predictions(packed):
 
 
 def test_both_predictions_are_scored(bank, packed):
-    student = made(bank, FeatureAugmentationConfig())
+    student = made(bank, FeatureAugmentationConfig("attention"))
     assert evaluate(student, packed).augmented == evaluate(student, packed).plain
     torch.nn.init.constant_(student.feature_augmentation.gate, 50.0)
     scores = evaluate(student, packed)
@@ -401,7 +401,7 @@ def test_scoring_is_done_in_eval_mode_changes_nothing_and_restores_the_mode(pack
 
 
 def test_predictions_do_not_depend_on_the_batch_size(bank, packed):
-    student = made(bank, FeatureAugmentationConfig(residual="relu"))
+    student = made(bank, FeatureAugmentationConfig("attention", residual="relu"))
     together, alone = evaluate(student, packed), evaluate(student, packed, batch_size=1)
     uneven = evaluate(student, packed, batch_size=5)
     for other in (alone, uneven):

@@ -1,4 +1,4 @@
-"""Random crops and mirror images, and the same cut of maps, masks and boxes."""
+"""Random crops and mirror images, and the same cut of maps, masks, boxes and points."""
 
 import math
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ def random_crops(count: int, generator: torch.Generator, *, min_area: float, fli
     return Crops(torch.stack([x, y, x + width, y + height], 1), mirrored)
 
 
-def whole_images(count: int) -> Crops:
-    """Crops that leave every image as it is."""
-    return Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1), torch.zeros(count, dtype=torch.bool))
+def whole_images(count: int, *, mirrored: bool = False) -> Crops:
+    """Crops that leave every image as it is, or only mirror it."""
+    return Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1), torch.full((count,), mirrored))
 
 
 def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size: tuple[int, int]) -> Tensor:
@@ -52,6 +52,14 @@ def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size
     scale = torch.tensor([width, height, width, height]).to(regions)
     index = torch.arange(len(regions), device=regions.device, dtype=regions.dtype)[:, None]
     cut: Tensor = roi_align(maps, torch.cat([index, regions * scale], 1), size, aligned=True)
+    return cut
+
+
+def cut_whole(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:
+    """Whole square images, resampled as crops are: a student is scored on the pixels that it was trained on."""
+    if images.shape[-1] == side_px:
+        return images
+    cut: Tensor = cut_maps(images, whole_images(len(images)).regions.to(images), (side_px, side_px))
     return cut
 
 
@@ -87,6 +95,16 @@ def cut_boxes(
     return [
         {"boxes": b, "labels": c} for b, c in zip(torch.split(box, shares), torch.split(label, shares), strict=True)
     ]
+
+
+def cut_points(points: Float[Tensor, "B J 3"], image_px: int, crops: Crops) -> Float[Tensor, "B J 3"]:
+    """Points of images of ``image_px`` with their visibility: x, y in 0..1 of the crop; 0 visible outside of it."""
+    x, y = (points[..., :2] / image_px).unbind(-1)
+    x = torch.where(crops.mirrored[:, None], 1 - x, x)
+    low, size = crops.regions[:, None, :2], crops.regions[:, None, 2:] - crops.regions[:, None, :2]
+    moved = (torch.stack([x, y], -1) - low) / size
+    inside = ((moved >= 0) & (moved <= 1)).all(-1)
+    return torch.cat([moved, ((points[..., 2] > 0) & inside)[..., None].to(moved)], -1)
 
 
 def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Tensor, "B 3 H W"]:

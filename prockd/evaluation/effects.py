@@ -1,8 +1,9 @@
 """What does a prototype do? Take it out of the augmentation of a trained student, and score the answers again.
 
 Nothing is trained anew and the backbone sees each image once: only the augmentation and the head run again for each
-removal. The plain prediction z reads no prototypes, so all numbers are of z+. Attention sums to one, so what is removed
-leaves its share to the prototypes that stay: compare with the removal of as many others before you call it a cause.
+removal. The plain prediction z reads no prototypes, so all numbers are of z+. With part maps a removal takes away what
+the prototype says and nothing else; attention sums to one, so there what is removed leaves its share to those that
+stay. Compare with the removal of as many others, drawn at random, before you call it a cause.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.evaluation.scores import outputs, packed_for
 from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.part_maps import PartMaps
 from prockd.students.student import Student
-from prockd.tasks.task import Task
+from prockd.tasks.task import Decoded, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ def prototype_effects(
 
     >>> import prockd as pk
     >>> images, bank = pk.Farmyard(size=4, image_px=32), pk.PrototypeBank(3, feature_dim=6, embed_dim=8)
-    >>> task, augmentation = pk.tasks.Classification(len(images.classes)), pk.FeatureAugmentationConfig()
+    >>> task, augmentation = pk.tasks.Classification(len(images.classes)), pk.FeatureAugmentationConfig("attention")
     >>> student = pk.Student("test_convnext", task, bank, feature_augmentation=augmentation, image_px=32)
     >>> pk.prototype_effects(student, bank, images, progress=False).removed
     ('p00', 'p01', 'p02')
@@ -149,7 +151,7 @@ def prototype_effects(
             stop = start + len(output.features)
             for result, switch in zip(results, switches, strict=True):
                 own.enabled.copy_(switch)
-                decoded = task.decode(student.head(student.augmented(output.features)), images.image_px)
+                decoded = task.decode(student.read_augmented(output.features), images.image_px)
                 counts = task.counts(decoded, truth[start:stop])
                 result.extend(decoded if counts is None else counts)  # counts need the least memory
             bar.update(stop - start)
@@ -162,11 +164,11 @@ def prototype_effects(
 
 def checked_bank(student: Student, bank: PrototypeBank) -> PrototypeBank:
     """The student's own bank, which it reads; refused where it reads none, or was trained with another."""
-    own = student.bank
-    if own is None or student.feature_augmentation is None or student.feature_augmentation.content == "mlp":
-        raise ValueError(
-            "this student reads no prototypes: build it with bank= and FeatureAugmentationConfig('prototypes')"
-        )
+    own, augmentation = student.bank, student.feature_augmentation
+    if isinstance(augmentation, PartMaps) and augmentation.num_outputs and not augmentation.fitted:
+        raise ValueError("the student's part maps are not fitted yet: train it first, pk.distill(student, ...)")
+    if own is None or augmentation is None or augmentation.content == "mlp":
+        raise ValueError("this student reads no prototypes: build it with bank= and FeatureAugmentationConfig()")
     if (bank.num_prototypes, bank.teacher) != (own.num_prototypes, own.teacher):
         raise ValueError(
             f"the bank has {bank.num_prototypes} prototypes of teacher {bank.teacher[:8]}, the student's own has "
@@ -207,17 +209,24 @@ def bootstrap(task: Task, counts: Float[np.ndarray, "G M C 3"], resamples: int, 
     return whole[0], whole[1:] - whole[0], low, high
 
 
-def jackknife(task: Task, decoded: Sequence[Sequence[Any]], images: PackedImages, folds: int = 10) -> Measured:
+def chosen(decoded: Decoded, rows: np.ndarray) -> Decoded:
+    """Some decoded predictions, or truths, in the form that all have."""
+    part = [decoded[m] for m in rows]
+    return np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part
+
+
+def jackknife(task: Task, decoded: Sequence[Decoded], images: PackedImages, folds: int = 10) -> Measured:
     """Score without one fold of the images after the other: what varies between these scores gives the interval."""
 
-    def scored(predictions: Sequence[Any], rows: np.ndarray) -> np.ndarray:
-        part = [predictions[m] for m in rows]
-        joined = np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part
-        score = task.score(joined, images.select(rows))
+    def scored(predictions: Decoded, rows: np.ndarray) -> np.ndarray:
+        score = task.score(chosen(predictions, rows), images.select(rows))
         return np.array([score.value, *score.per_class])
 
-    every, folds = np.arange(len(images)), min(folds, len(images))
-    kept = [every[every % folds != fold] for fold in range(folds)]
+    every, units = np.arange(len(images)), np.arange(len(images))
+    if images.groups is not None and len(set(images.groups)) > 1:  # near copies lie in one fold
+        units = np.unique(np.array(images.groups, dtype=str), return_inverse=True)[1]
+    folds = min(folds, int(units.max()) + 1)
+    kept = [every[units % folds != fold] for fold in range(folds)]
     whole = np.array([scored(predictions, every) for predictions in decoded])
     parts = np.array([[scored(predictions, rows) for rows in kept] for predictions in decoded])  # (1 + R, folds, 1 + C)
     # the scores of folds share nine tenths of their images, so they vary (folds - 1) times too little

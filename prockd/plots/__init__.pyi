@@ -2,6 +2,7 @@ from ._draw import caption as caption
 from ._draw import style as style
 from .effects import plot_class_effects as plot_class_effects
 from .effects import plot_prototype_effects as plot_prototype_effects
+from .evidence import plot_evidence as plot_evidence
 from .maps import plot_embedding as plot_embedding
 from .maps import plot_similarity as plot_similarity
 from .maps import plot_teacher_maps as plot_teacher_maps

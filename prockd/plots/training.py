@@ -12,6 +12,7 @@ from prockd.datasets import PackedImages
 from prockd.evaluation.intervals import paired_interval
 from prockd.evaluation.scores import Scores, outputs
 from prockd.plots import _draw as draw
+from prockd.prototypes.augmentation import FeatureAugmentation
 from prockd.students.student import Student
 from prockd.training.loop import History
 
@@ -147,9 +148,10 @@ def plot_attention(
     """
     (m,) = draw.checked_indices([index], len(images), "image")
     bank, augmentation = student.bank, student.feature_augmentation
-    if augmentation is None or bank is None or augmentation.content != "prototypes":
+    if not isinstance(augmentation, FeatureAugmentation) or bank is None or augmentation.content != "attention":
         raise ValueError(
-            "this student attends to no prototypes: build it with bank= and FeatureAugmentationConfig('prototypes')"
+            "this student attends to no prototypes: build it with bank= and FeatureAugmentationConfig('attention'); "
+            "part maps are seen in plot_evidence"
         )
     labels = draw.names_of(bank.names if names is None else names, bank.num_prototypes)
     features = next(outputs(student, images.select([m]))).features  # (1, N, E)

@@ -1,4 +1,9 @@
-"""Task-adaptive feature augmentation (METHOD part 2; arXiv 2212.13180, FSOD^up arXiv 2103.01077)."""
+"""Feature augmentation by attention (METHOD part 2; arXiv 2212.13180, FSOD^up arXiv 2103.01077): an ablation.
+
+Scores e p_k spread by a few tenths, so the attention is nearly even and r is nearly the same for every patch; and after
+mean pooling even a sharp A p tells no more than how often each prototype occurs. What tells species apart is how a part
+looks, which :mod:`prockd.prototypes.part_maps` reads.
+"""
 
 import math
 
@@ -17,10 +22,10 @@ class FeatureAugmentation(nn.Module):
     Args:
         embed_dim: width E of features and prototypes.
         num_prototypes: K.
-        content: ``"prototypes"`` (above), ``"descriptor"`` (r is the residual descriptor given to every patch), or
+        content: ``"attention"`` (above), ``"descriptor"`` (r is the residual descriptor given to every patch), or
             ``"mlp"``, the control: r comes from a hidden layer with as many parameters as prototypes and condition.
         residual: ``"gate"`` or ``"relu"``.
-        conditional: learn alpha and beta (``"prototypes"`` only).
+        conditional: learn alpha and beta (``"attention"`` only).
         scaled: divide scores by sqrt(E).
         detach: cut the gradient from the augmented prediction to the features.
 
@@ -33,15 +38,15 @@ class FeatureAugmentation(nn.Module):
         embed_dim: int,
         num_prototypes: int,
         *,
-        content: str = "prototypes",
+        content: str = "attention",
         residual: str = "gate",
         conditional: bool = True,
         scaled: bool = True,
         detach: bool = False,
     ) -> None:
         super().__init__()
-        if content not in ("prototypes", "descriptor", "mlp"):
-            raise ValueError(f"content={content!r}: choose 'prototypes', 'descriptor' or 'mlp'")
+        if content not in ("attention", "descriptor", "mlp"):
+            raise ValueError(f"content={content!r}: choose 'attention', 'descriptor' or 'mlp'")
         if residual not in ("gate", "relu"):
             raise ValueError(f"residual={residual!r}: choose 'gate' or 'relu'")
         self.content, self.residual, self.detach = content, residual, detach
@@ -52,7 +57,7 @@ class FeatureAugmentation(nn.Module):
         if content == "mlp":  # as many weights as K prototypes and, when conditional, their K scales and K shifts
             hidden = max(1, round(num_prototypes * (3 if conditional else 1) / 2))
             self.hidden = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, embed_dim))
-        if content == "prototypes":
+        if content == "attention":
             shape = (num_prototypes, embed_dim)
             self.alpha = nn.Parameter(torch.ones(shape), requires_grad=conditional)
             self.beta = nn.Parameter(torch.zeros(shape), requires_grad=conditional)

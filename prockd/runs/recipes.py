@@ -10,6 +10,14 @@ from prockd.settings.method import DistillConfig
 from prockd.tasks import TASKS
 
 
+def alone(taught: DistillConfig, lr: float) -> DistillConfig:
+    """The same training from labels alone: as many steps and images, nothing of the teacher, a rate of its own."""
+    return taught.replace(
+        batch_size=taught.batch_size + taught.unlabelled_batch, unlabelled_batch=0, feature_weight=0.0,
+        assignment_weight=0.0, soft_weight=0.0, teacher_branch_weight=0.0, lr=lr,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a student of a task is made and trained, and which of Farmyard's images it learns from.
@@ -25,32 +33,35 @@ class Recipe:
 
     student: Mapping[str, Any] = field(default_factory=dict)
     distill: DistillConfig = field(default_factory=DistillConfig)
-    alone: DistillConfig = field(default_factory=DistillConfig)
+    alone: DistillConfig = field(default_factory=lambda: alone(DistillConfig(), 16e-3))
     teacher_px: int = 0
     farmyard: Mapping[str, Any] = field(default_factory=dict)
     per_class: int = 30
 
 
-DENSE = DistillConfig(steps=300, batch_size=24, assignment_weight=3.0, feature_weight=10.0)
+DENSE = DistillConfig(steps=300, feature_weight=30.0, soft_weight=0.0)
 """Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
 
-BOXES = DistillConfig(steps=900, batch_size=24, lr=8e-3, recoloured=0.5, min_crop=0.3)
+POSES = DENSE.replace(lr=8e-3)
+
+BOXES = DistillConfig(steps=900, batch_size=12, unlabelled_batch=12, lr=8e-3, recoloured=0.5, min_crop=0.3)
 """Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
 
+
 RECIPES: Mapping[str, Recipe] = {
-    "classification": Recipe(),
-    "segmentation": Recipe(distill=DENSE, alone=DENSE, farmyard={"labels": "parts"}, per_class=5),
+    "classification": Recipe(alone=alone(DistillConfig(), 16e-3)),
+    "segmentation": Recipe(distill=DENSE, alone=alone(DENSE, 16e-3), farmyard={"labels": "parts"}, per_class=5),
     "detection": Recipe(
         student={"image_px": 144},
         distill=BOXES.replace(
-            batch_size=12, unlabelled_batch=12, assignment_weight=0.0, feature_weight=40.0, teacher_branch_weight=1.0,
-            teacher_reads="patches",
+            feature_weight=40.0, soft_weight=0.0, teacher_branch_weight=1.0, teacher_reads="patches",
         ),
-        alone=BOXES.replace(lr=14e-3),
+        alone=alone(BOXES, 14e-3),
         teacher_px=192,
         farmyard={"kind": "scene"},
         per_class=10,
     ),
+    "keypoints": Recipe(distill=POSES, alone=alone(POSES, 16e-3), farmyard={"labels": "joints"}, per_class=5),
 }  # fmt: skip
 """By the kind of task; a task without a recipe is trained as :func:`recipe_of` says."""
 
@@ -60,6 +71,28 @@ def recipe_of(kind: str) -> Recipe:
     if kind not in TASKS:
         raise ConfigError(f"task.kind = {kind!r}: choose one of {', '.join(map(repr, TASKS))}")
     return RECIPES.get(kind, RECIPES[TASKS[kind].data])
+
+
+def alone_beside(kind: str, distill: DistillConfig) -> DistillConfig:
+    """How labels alone are trained beside a run with a teacher: the recipe that is best for them, at the same budget.
+
+    The same start, steps, images a step (all of them labelled), order, crops and colours.
+    """
+    same = ("steps", "seed", "min_crop", "flip", "recoloured", "mixed_precision")
+    images = distill.batch_size + distill.unlabelled_batch
+    return recipe_of(kind).alone.replace(batch_size=images, **{name: getattr(distill, name) for name in same})
+
+
+def fallback(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings where there are no unlabelled images: a recipe's steps then take as many more labelled ones.
+
+    Another ``distill.unlabelled_batch`` than the recipe's own was asked for: labelled images are then used again.
+    """
+    distill = config.distill
+    if distill.unlabelled_batch != recipe_of(config.task.kind).distill.unlabelled_batch:
+        return config
+    images = distill.batch_size + distill.unlabelled_batch
+    return replace(config, distill=distill.replace(batch_size=images, unlabelled_batch=0))
 
 
 def task_settings(kind: str = "classification", *, preset: str = "best", teacher: str = FARMYARD) -> ExperimentConfig:

@@ -26,10 +26,18 @@ class FeatureAugmentationConfig(Knobs):
     """How prototypes are added to the student's features (METHOD part 2)."""
 
     content: str = choice(
-        "prototypes",
-        ("prototypes", "descriptor", "mlp", "none"),
-        "What is added: attended prototypes, the residual descriptor, an equal-size MLP (control), or nothing.",
+        "part_maps",
+        ("part_maps", "attention", "descriptor", "mlp", "none"),
+        "What is added: maps of how patches differ from prototypes, attended prototypes, the residual descriptor, "
+        "an equal-size MLP (control), or nothing.",
     )
+    fit: str = choice(
+        "closed",
+        ("closed", "trained"),
+        "Part maps: by ridge regression on the finished student, for tasks of whole images, or beside the head.",
+    )
+    num_maps: int = knob(16, 1, 1024, "Part maps that are trained: their number.")
+    temperature: float = knob(0.1, 1e-3, 10, "Part maps: of the cosines by which patches belong to prototypes.")
     residual: str = choice(
         "gate", ("gate", "relu"), "f + gate * T([e; r]) with the gate starting at 0, or the paper's ReLU."
     )
@@ -43,10 +51,10 @@ class DistillConfig(Knobs):
     """How the student is trained (METHOD part 3)."""
 
     steps: int = knob(900, 1, 10_000_000, "Optimiser steps.", "steps")
-    batch_size: int = knob(48, 1, 65_536, "Labelled images in a step, over all processes.", "images")
-    unlabelled_batch: int = knob(0, 0, 65_536, "Images added to each step for transfer only, label unseen.", "images")
+    batch_size: int = knob(24, 1, 65_536, "Labelled images in a step, over all processes.", "images")
+    unlabelled_batch: int = knob(24, 0, 65_536, "Images added to each step for transfer only, label unseen.", "images")
     label_free_steps: int = knob(0, 0, 10_000_000, "First steps that use transfer alone, on all images.", "steps")
-    lr: float = knob(4e-3, 0, 10, "Peak AdamW learning rate; warms up, then falls by a cosine to 0.")
+    lr: float = knob(16e-3, 0, 10, "Peak AdamW learning rate; warms up, then falls by a cosine to 0.")
     weight_decay: float = knob(0.05, 0, 10, "AdamW weight decay.")
     warmup: float = knob(0.05, 0, 1, "Part of the steps over which the learning rate rises.")
     min_crop: float = knob(0.5, 0.05, 1, "Smallest part of the image's area that a random crop keeps.")
@@ -59,8 +67,15 @@ class DistillConfig(Knobs):
     )
     teacher_reads: str = choice("module", ("module", "patches"), "Teacher branch: g = T([u; v]) (paper), or u itself.")
     consistency_weight: float = knob(0.0, 0, 100, "w3: agreement of plain and augmented predictions.")
-    assignment_weight: float = knob(10.0, 0, 100, "w4: prototype-assignment transfer.")
-    feature_weight: float = knob(30.0, 0, 100, "w4: cosine between student and teacher patches in the prototype space.")
+    assignment_weight: float = knob(0.0, 0, 1000, "w4: prototype-assignment transfer.")
+    feature_weight: float = knob(
+        100.0, 0, 1000, "w4: cosine between student and teacher patches in the prototype space."
+    )
+    soft_weight: float = knob(3.0, 0, 1000, "Soft targets: KL to what is read of the teacher's patches, all images.")
+    soft_reads: str = choice(
+        "part_maps", ("part_maps", "mean"), "Soft targets of whole images: part maps of the patches, or their mean."
+    )
+    soft_steps: int = knob(200, 0, 100_000, "Soft targets of places: steps that a head learns them for.", "steps")
     hint_weight: float = knob(0.0, 0, 100, "FitNets hint (rival): squared error to the teacher's last map.")
     rival: str = choice(
         "none",
@@ -128,13 +143,15 @@ def paper() -> tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]:
     """The literal reading of the paper's description: K = 72, uniform start, no transfer term, teacher branch on."""
     return (
         DiscoverConfig(num_prototypes=72, init="uniform", salient=False, steps=0),
-        FeatureAugmentationConfig(content="prototypes", residual="relu", conditional=False, scaled=False, detach=False),
+        FeatureAugmentationConfig(content="attention", residual="relu", conditional=False, scaled=False, detach=False),
         DistillConfig(
             augmented_weight=1.0,
             teacher_branch_weight=0.5,
             consistency_weight=1.0,
-            assignment_weight=0.0,
             feature_weight=0.0,
+            soft_weight=0.0,
+            batch_size=48,
+            unlabelled_batch=0,
             train_bank=True,
         ),
     )

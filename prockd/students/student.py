@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from prockd.prototypes.augmentation import FeatureAugmentation
 from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.part_maps import PartMaps
+from prockd.settings.method import FeatureAugmentationConfig
 from prockd.tasks import TASKS
 from prockd.tasks.task import Task
 from prockd.teachers.weights import (
@@ -57,8 +59,7 @@ class Student(nn.Module):
         task: label space and head.
         bank: prototypes; needed for augmentation and for the prototype terms of the loss.
         feature_augmentation: how features are augmented: a :class:`prockd.FeatureAugmentationConfig`, or a mapping of
-            :class:`prockd.prototypes.augmentation.FeatureAugmentation`'s keyword arguments; ``None`` or content
-            ``"none"`` leaves the augmentation out.
+            some of its knobs; ``None`` or content ``"none"`` leaves the augmentation out.
         embed_dim: E, when there is no bank.
         layers: which of timm's intermediate features are joined; default as in :class:`prockd.Teacher`, and in a
             pyramid also the finer ones down to the stride that the task asks for.
@@ -118,13 +119,13 @@ class Student(nn.Module):
             if hasattr(self.backbone, "prune_intermediate_layers"):  # what lies behind the last layer that is read
                 self.backbone.prune_intermediate_layers(list(self.layers), prune_norm=False, prune_head=True)
             torch.manual_seed(seed + 1)
-            self.feature_augmentation: FeatureAugmentation | None = None
+            self.feature_augmentation: FeatureAugmentation | PartMaps | None = None
             self.feature_augmentation_options: dict[str, Any] | None = None
             if bank is not None and feature_augmentation is not None:
                 is_mapping = isinstance(feature_augmentation, Mapping)
                 options = dict(feature_augmentation if is_mapping else vars(feature_augmentation))
                 if options.get("content") != "none":
-                    self.feature_augmentation = FeatureAugmentation(self.embed_dim, bank.num_prototypes, **options)
+                    self.feature_augmentation = make_augmentation(options, self.embed_dim, bank.num_prototypes, task)
                     self.feature_augmentation_options = options
         self.bank = bank
         self.to(memory_format=self.memory_format)
@@ -154,12 +155,29 @@ class Student(nn.Module):
         if predicted == 0:
             return StudentOutput(features, None, None, maps[-1])
         read = features[:predicted]
-        augmented = self.augmented(read)
-        return StudentOutput(features, self.head(read), None if augmented is None else self.head(augmented), maps[-1])
+        return StudentOutput(features, self.head(read), self.read_augmented(read), maps[-1])
+
+    def read_augmented(self, features: Float[Tensor, "B N E"]) -> Any:
+        """z+: what is predicted from features with what the enabled prototypes add.
+
+        None without augmentation, and of part maps in closed form until they are fitted and the student is in eval
+        mode. Part maps leave z as it is: neither features nor head get a gradient from their z+.
+        """
+        own = self.feature_augmentation
+        if isinstance(own, PartMaps) and self.bank is not None:
+            if not own.is_ready:
+                return None
+            read = own(features, self.bank.prototypes, self.bank.enabled, self.bank.merged)
+            if own.num_outputs:
+                return read
+            frozen = {name: p.detach() for name, p in self.head.named_parameters()}
+            return torch.func.functional_call(self.head, frozen, (read,))
+        f_plus = self.augmented(features)
+        return None if f_plus is None else self.head(f_plus)
 
     def augmented(self, features: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"] | None:
-        """f+: features with what the enabled prototypes add; None without augmentation."""
-        if self.feature_augmentation is None or self.bank is None:
+        """f+ of any features in the space of the prototypes, the teacher's too; None with part maps or none."""
+        if not isinstance(self.feature_augmentation, FeatureAugmentation) or self.bank is None:
             return None
         descriptor = self.bank.describe(features) if self.feature_augmentation.content == "descriptor" else None
         f_plus: Tensor = self.feature_augmentation(
@@ -177,8 +195,10 @@ class Student(nn.Module):
         """Parameters that the augmented prediction needs besides."""
         if self.feature_augmentation is None or self.bank is None:
             return 0
-        own = sum(p.numel() for p in self.feature_augmentation.parameters() if p.requires_grad)
-        used = {"prototypes": [self.bank.prototypes], "mlp": []}.get(self.feature_augmentation.content)
+        is_fitted = isinstance(self.feature_augmentation, PartMaps)  # in closed form, by no gradient
+        own = sum(p.numel() for p in self.feature_augmentation.parameters() if p.requires_grad or is_fitted)
+        prototypes: list[nn.Parameter] = [self.bank.prototypes]
+        used = {"part_maps": prototypes, "attention": prototypes, "mlp": []}.get(self.feature_augmentation.content)
         return own + sum(p.numel() for p in (self.bank.parameters() if used is None else used))
 
     def save(self, path: str | Path) -> Path:
@@ -232,6 +252,8 @@ class Student(nn.Module):
         if bank:
             bank.names = metadata["bank"]["names"]
         options = {name: metadata[name] for name in ("feature_augmentation", "embed_dim", "layers", "grid", "image_px")}
+        if options["feature_augmentation"] and options["feature_augmentation"]["content"] == "prototypes":
+            options["feature_augmentation"]["content"] = "attention"  # its name until part maps were there
         student = cls(metadata["backbone"], task, bank, **options, **metadata["timm_kwargs"])
         try:
             student.load_state_dict(read_weights(path))
@@ -249,3 +271,20 @@ class Student(nn.Module):
             f"{self.grid[0]}x{self.grid[1]} patches of {self.embed_dim}{bank}; "
             f"{type(self.task).__name__} of {self.task.num_classes} classes)"
         )
+
+
+def make_augmentation(
+    options: Mapping[str, Any], embed_dim: int, num_prototypes: int, task: Task
+) -> FeatureAugmentation | PartMaps:
+    """The augmentation of these knobs; part maps read in closed form where the task's answer is one for the image."""
+    knobs = FeatureAugmentationConfig(**options)
+    if knobs.content == PartMaps.content:
+        closed = knobs.fit == "closed" and task.pooled
+        return PartMaps(
+            num_prototypes, embed_dim, num_outputs=task.num_classes if closed else 0, num_maps=knobs.num_maps,
+            temperature=knobs.temperature,
+        )  # fmt: skip
+    return FeatureAugmentation(
+        embed_dim, num_prototypes, content=knobs.content, residual=knobs.residual, conditional=knobs.conditional,
+        scaled=knobs.scaled, detach=knobs.detach,
+    )  # fmt: skip

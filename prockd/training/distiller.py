@@ -17,7 +17,7 @@ from prockd.training.rivals import Rival
 TASK_TERMS = ("task", "augmented", "teacher_branch", "consistency")
 """Terms that labels are needed for; the others are the teacher's."""
 
-OTHER_TERMS = (*TASK_TERMS, "hint", "rival")
+OTHER_TERMS = (*TASK_TERMS, "soft", "hint", "rival")
 """Terms that are no transfer of patches: a further weight is that of a function of :mod:`prockd.training.losses`."""
 
 
@@ -35,6 +35,7 @@ class Distiller(nn.Module):
         teacher_reads: what the teacher branch reads, "module" or "patches".
         label_smoothing: of the task loss.
         recoloured: share of the images that the student sees in other colours.
+        reading: of the teacher's patches, whose predictions are soft targets; None for none.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Distiller(nn.Module):
         teacher_reads: str = "module",
         label_smoothing: float = 0.0,
         recoloured: float = 0.0,
+        reading: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.student, self.weights, self.train_bank = student, dict(weights), train_bank
         self.temperature, self.teacher_reads = temperature, teacher_reads
         self.label_smoothing, self.recoloured = label_smoothing, recoloured
+        self.reading = [] if reading is None else [reading.eval()]  # in a list: no part of what learns here
         self.quick_parameters: list[nn.Parameter] = []  # learn quick_rate times as fast as the others
         self.quick_rate = 1.0
         self.projector = nn.Conv2d(student.last_width, hint_width, 1) if hint_width else None
@@ -66,7 +69,8 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the terms compare: predictions of the labelled images by their term, and maps of all images.
 
-        Maps are "features" f and "u" (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
+        "soft" is what the reading predicts; with it come "more_task" and "more_soft" of the unlabelled images. Maps are
+        "features" f and "u" (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
         """
         student, bank, labelled = self.student, self.student.bank, batch.labelled
         output = student(recolour_some(batch.images, self.recoloured), labelled)
@@ -83,6 +87,13 @@ class Distiller(nn.Module):
                 g = bank(u[:labelled]) if self.teacher_reads == "module" else u[:labelled]
                 g_plus = student.augmented(g)
                 predictions["teacher_branch"] = student.head(g if g_plus is None else g_plus)
+            for reading in self.reading:
+                with torch.no_grad():  # a part at a time: some predictions cannot be cut or joined
+                    parts = {"soft": reading(u[:labelled])} if labelled else {}
+                    parts |= {"more_soft": reading(u[labelled:])} if labelled < len(u) else {}
+                predictions |= parts
+                if labelled < len(u):
+                    predictions["more_task"] = student.head(output.features[labelled:])
         if batch.last is not None and self.projector is not None:
             maps |= {"last": self.projector(output.last), "teacher_last": batch.last}
         return {name: value for name, value in predictions.items() if value is not None}, maps
@@ -93,6 +104,13 @@ class Distiller(nn.Module):
         terms = {n: task.loss(predictions[n], targets, self.label_smoothing) for n in wanted if n in predictions}
         if "consistency" in wanted and "augmented" in predictions:
             terms["consistency"] = task.consistency(predictions["task"], predictions["augmented"])
+        if "soft" in wanted:
+            pairs = [(predictions[more + "task"], predictions[more + "soft"]) for more in ("", "more_")
+                     if more + "soft" in predictions]  # fmt: skip
+            if pairs:
+                shares = torch.tensor([float(len(z)) for z, _ in pairs])
+                each = torch.stack([task.consistency(z, z_t) for z, z_t in pairs])
+                terms["soft"] = (each * (shares / shares.sum()).to(each)).sum()
         if "u" in maps and bank is not None:
             compared = maps["features"], maps["u"], bank.prototypes[bank.enabled], self.temperature
             terms |= {name: getattr(losses, name)(*compared) for name in wanted if name not in OTHER_TERMS}
@@ -103,7 +121,7 @@ class Distiller(nn.Module):
         return terms
 
     def total(self, terms: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        """L = task + w1 augmented + w2 teacher_branch + w3 consistency + w4 transfer (METHOD part 3)."""
+        """L = task + w1 augmented + w2 teacher_branch + w3 consistency + w4 transfer + soft (METHOD part 3)."""
         return weighted(terms, {**self.weights, **self.chosen_weights(terms)})
 
     def measure(

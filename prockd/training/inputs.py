@@ -93,7 +93,7 @@ def check_inputs(
     student.task.check(images)
     transfer = [f"{name}_weight" for name, weight in term_weights(config).items() if weight and name not in OTHER_TERMS]
     rival = term_weights(config)["rival"]
-    need_bank = transfer + (["teacher_branch_weight"] if config.teacher_branch_weight else [])
+    need_bank = transfer + [n for n in ("teacher_branch_weight", "soft_weight") if getattr(config, n)]
     sizes = {name: getattr(config, name) for name in ("batch_size", "unlabelled_batch")}
     small = [f"{name}={size}" for name, size in sizes.items() if 0 < size < num_processes]
     other_images = isinstance(teacher, StoredFeatures) and not same_images(teacher.images, images)
@@ -119,6 +119,8 @@ def check_inputs(
         "embedded features are of use to their frozen bank only: pass the bank to Student, without train_bank, "
         "hint_weight or rival, or the teacher's own maps, features=pk.extract(teacher, images)":
             embedded and reads_maps(config, bank),
+        "soft targets are read in the space of a frozen bank: set soft_weight or train_bank to 0":
+            teacher is not None and bank is not None and config.soft_weight > 0 and config.train_bank,
         f"the bank was learned from another teacher than {teacher!r}: pass that one": other_teacher,
     }  # fmt: skip
     for message, is_so in problems.items():

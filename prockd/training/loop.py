@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import Scores, evaluate
+from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
@@ -26,6 +27,7 @@ from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
 from prockd.training.inputs import StoredFeatures, check_inputs, embeds_each_step, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
+from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
 from prockd.training.rivals import Rival
 
 
@@ -41,12 +43,16 @@ class History:
     scores: Scores | None = None  # of the last step on the validation images
     step: int = 0  # optimiser steps done
     stopped: bool = False  # a callback ended the run early
-    seconds_per_step: float = 0.0  # mean wall time
 
     def curve(self, term: str) -> tuple[list[float], list[float]]:
         """Steps and values of one column, such as ``"task"`` or ``"assignment"``."""
         rows = [row for row in self.rows if term in row]
         return [row["step"] for row in rows], [row[term] for row in rows]
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean wall time of all logged steps, also of those before a stop; 0 without any."""
+        return self.rows[-1]["seconds"] / (self.rows[-1]["step"] + 1) if self.rows else 0.0
 
     def __repr__(self) -> str:
         end = ", stopped early" if self.stopped else ""
@@ -66,7 +72,7 @@ class Trainer:
 
     def __init__(
         self,
-        learner: Distiller | PatchClusters,
+        learner: Distiller | PatchClusters | HeadLearner,
         labelled: Source,
         config: DistillConfig | ClusterConfig,
         processes: Processes,
@@ -98,7 +104,8 @@ class Trainer:
         if self.folder and resume:
             history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(config))
         self.learner.train()
-        steps, first, spent = config.steps, history.step, history.rows[-1]["seconds"] if history.rows else 0.0
+        # what was done after the last logged row, up to the checkpoint, took as long a step as the others
+        steps, first, spent = config.steps, history.step, history.seconds_per_step * history.step
         desc = "student" if isinstance(self.learner, Distiller) else "teacher"
         bar = tqdm(range(first, steps), initial=first, total=steps, desc=desc, unit="step", disable=not progress)
         for step in bar:
@@ -121,7 +128,6 @@ class Trainer:
                 break
         bar.close()
         self.learner.eval()
-        history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
         return history
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -167,12 +173,12 @@ class Trainer:
         device, share = processes.device, slice(processes.rank, None, processes.count)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = self.labelled.rows(config.batch_size, config.seed, step)
-        crops = self.labelled.crops(len(rows), generator)
+        crops = self.labelled.crops(rows, generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
         batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
             others = self.more.rows(self.more_batch, config.seed + 1, step)
-            more_crops = self.more.crops(len(others), generator)
+            more_crops = self.more.crops(others, generator)
             batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
         if step < self.label_free_steps:
@@ -183,7 +189,10 @@ class Trainer:
         with autocast(device, config.mixed_precision):
             predictions, maps = self.learner(batch)
         patches = maps.get("features")
-        predictions = map_tensors(lambda t: processes.gather(t.float(), len(cut)), predictions)
+        predictions = {
+            name: map_tensors(lambda t: processes.gather(t.float(), sizes[-1 if name[:5] == "more_" else 0]), value)  # noqa: B023
+            for name, value in predictions.items()
+        }
         maps = map_tensors(lambda t: processes.gather(t.float(), *sizes), maps)
         seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
         targets = self.labelled.targets(cut, crops, student, device) if batch.labelled else None
@@ -202,15 +211,31 @@ def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
 
 
-def make_distiller(student: Student, config: DistillConfig, hint_width: int = 0, teacher_width: int = 0) -> Distiller:
-    """The module of these knobs; the widths are those of the teacher's last map and of its fused patches."""
-    needs_rival = teacher_width and term_weights(config)["rival"]
-    rival = Rival(config.rival, student.embed_dim, teacher_width, config.standardise) if needs_rival else None
+def make_distiller(
+    student: Student, config: DistillConfig, widths: Sequence[int] = (0,), reading: nn.Module | None = None
+) -> Distiller:
+    """The module of these knobs; ``widths`` are those of the teacher's maps, ``reading`` is of its patches."""
+    needs_rival = sum(widths) and term_weights(config)["rival"]
+    rival = Rival(config.rival, student.embed_dim, sum(widths), config.standardise) if needs_rival else None
     return Distiller(
-        student, term_weights(config), hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
+        student, term_weights(config), hint_width=widths[-1] if config.hint_weight else 0, train_bank=config.train_bank,
         temperature=config.temperature, teacher_reads=config.teacher_reads, label_smoothing=config.label_smoothing,
-        recoloured=config.recoloured, rival=rival, gradient_share=config.gradient_share,
+        recoloured=config.recoloured, reading=reading, rival=rival, gradient_share=config.gradient_share,
     )  # fmt: skip
+
+
+def read_teacher(student: Student, labelled: Source, config: DistillConfig, processes: Processes) -> nn.Module | None:
+    """What predicts the soft targets: fitted to the labelled images before the student begins; None for none."""
+    if not config.soft_weight or labelled.stored is None or student.bank is None:
+        return None
+    if student.task.pooled:
+        return fit_reading(student, labelled, config.soft_reads)
+    learner = HeadLearner(student).to(processes.device)
+    steps = config.replace(steps=max(1, config.soft_steps), mixed_precision="no")
+    Trainer(learner, labelled, steps, processes).run(
+        (), resume=False, log_every=10**9, checkpoint_every=10**9, progress=False
+    )
+    return learner.head.requires_grad_(False)
 
 
 def distill(
@@ -284,10 +309,12 @@ def distill(
     with random_state_kept(device):
         seed_global(config.seed, device)
         widths = teacher.widths if isinstance(teacher, PatchFeatures | Teacher) else (0,)
-        distiller = make_distiller(student, config, widths[-1], sum(widths))
-        with on_device(device, distiller, *([teacher] if isinstance(teacher, Teacher) else [])):
+        with on_device(device, student, *([teacher] if isinstance(teacher, Teacher) else [])):
             with processes.main_first():  # it keeps what the bank makes of features for the others
                 sources = source(*labelled, task=student.task), None if more is None else source(*more)
+            reading = read_teacher(student, sources[0], config, processes)
+            seed_global(config.seed, device)
+            distiller = make_distiller(student, config, widths, reading).to(device)
             if distiller.rival is not None:
                 distiller.rival.fit([one for one in sources if one is not None], student, device)
             trainer = Trainer(
@@ -297,6 +324,8 @@ def distill(
             history = trainer.run(
                 callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress
             )
+            if isinstance(student.feature_augmentation, PartMaps) and student.feature_augmentation.num_outputs:
+                fit_part_maps(student, *sources, reading, seed=config.seed)
             if val is not None:
                 history.scores = processes.once(lambda: evaluate(student, val, device=device))
     return history

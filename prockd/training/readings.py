@@ -1,0 +1,197 @@
+"""What the teacher's side thinks of an image in the label space of the task: the paper's z_T, and soft targets.
+
+The teacher's own logits are of other classes and never used. What is read are its frozen patches in the space of the
+prototypes, of labelled images: by a linear reading in closed form where the task has one answer an image, else by a
+head like the student's own. The same closed form fits the student's part maps when it is finished.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prockd.datasets import PackedImages
+from prockd.datasets.transforms import whole_images
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.part_maps import PartMaps, part_descriptor
+from prockd.students.student import Student
+from prockd.tasks import Classification
+from prockd.tasks.task import Task
+from prockd.teachers.embedded import EmbeddedFeatures
+from prockd.training.batches import Batch, Reader, Source
+from prockd.training.ridge import Ridge, fit_ridge
+
+MOST_UNLABELLED = 1000
+"""Unlabelled images that a closed form is fitted to, at most: its cost grows with the cube of their number."""
+
+
+class PooledReading(nn.Module):
+    """A linear reading of pooled patches: (B, N, E) -> (B, C) calibrated logits.
+
+    Args:
+        bank: whose prototypes part maps are relative to.
+        ridge: what was fitted.
+        kind: ``"part_maps"``, :func:`prockd.prototypes.part_maps.part_descriptor`, or ``"mean"`` of the directions.
+    """
+
+    def __init__(self, bank: PrototypeBank, ridge: Ridge, kind: str = "part_maps") -> None:
+        super().__init__()
+        self.bank, self.ridge, self.kind = bank, ridge, kind
+        self.weight, self.bias = (nn.Parameter(t, requires_grad=False) for t in (ridge.weight, ridge.bias))
+
+    def forward(self, patches: Float[Tensor, "B N E"]) -> Float[Tensor, "B C"]:
+        """Class scores of each image."""
+        logits: Tensor = pooled(self.bank, patches, self.kind) @ self.weight + self.bias
+        return logits
+
+
+def pooled(bank: PrototypeBank, patches: Float[Tensor, "B N E"], kind: str = "part_maps") -> Float[Tensor, "B V"]:
+    """What a linear reading of whole images reads."""
+    if kind == "mean":
+        return F.normalize(patches, dim=-1).mean(1)
+    return part_descriptor(patches, bank.prototypes.detach(), bank.enabled, bank.merged).flatten(1)
+
+
+class HeadLearner(nn.Module):
+    """The task's own head, which learns to read the teacher's patches in the loop of the students."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.reader: list[Student] = [student]  # in a list: no part of what learns here
+        self.head = student.task.head(student.embed_dim, student.grid, student.image_px)
+        self.quick_parameters: list[nn.Parameter] = []
+        self.quick_rate = 1.0
+
+    @property
+    def student(self) -> Reader:
+        """Whose crops and grid are read."""
+        return self.reader[0]
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The prediction from the teacher's patches."""
+        assert batch.teacher is not None
+        return {"task": self.head(batch.teacher.flatten(2).transpose(1, 2).contiguous())}, {}
+
+    def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Any) -> dict[str, Tensor]:
+        """The task loss."""
+        return {"task": self.reader[0].task.loss(predictions["task"], targets)}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The same."""
+        return terms["task"]
+
+
+def targets_of(task: Task, images: PackedImages) -> Float[Tensor, "n C"]:
+    """The targets of labelled images as 0 and 1."""
+    targets: Tensor = task.targets(images, np.arange(len(images)), whole_images(len(images)), images.image_px)
+    return targets.float() if targets.ndim == 2 else F.one_hot(targets, task.num_classes).float()
+
+
+def whole(source: Source, rows: np.ndarray, student: Student, *, mirrored: bool, at_once: int = 64) -> Iterator[Batch]:
+    """Whole images, and the teacher's maps of them, a few at a time."""
+    device = next(student.parameters()).device
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        yield source.batch(some, whole_images(len(some), mirrored=mirrored), student, device)
+
+
+@torch.no_grad()
+def fit_reading(student: Student, source: Source, kind: str = "part_maps") -> PooledReading:
+    """Fit a reading of the teacher's patches to the labelled images, whole, plain and (with flips) mirrored."""
+    bank, rows = student.bank, np.arange(len(source.images))
+    assert bank is not None
+
+    def view(*, mirrored: bool) -> Tensor:
+        batches = whole(source, rows, student, mirrored=mirrored)
+        return torch.cat([pooled(bank, patches_of(batch), kind) for batch in batches])
+
+    x = torch.stack([view(mirrored=m) for m in ((False, True) if source.flip else (False,))])
+    ridge = fit_ridge(x, targets_of(student.task, source.images).to(x), tags=is_tags(student.task))
+    return PooledReading(bank, ridge, kind)
+
+
+@torch.no_grad()
+def teacher_probe(
+    task: Task, bank: PrototypeBank, train: EmbeddedFeatures, test: EmbeddedFeatures, kind: str = "part_maps"
+) -> float:
+    """The test score of the teacher itself, read in closed form from its labelled images: the students' ceiling.
+
+    Args:
+        task: read pooled.
+        bank: which embedded the features.
+        train: labelled images.
+        test: labelled images that nothing was chosen on.
+        kind: ``"part_maps"`` or ``"mean"``.
+    """
+
+    def read(features: EmbeddedFeatures, view: str) -> Tensor:
+        rows = np.array_split(np.arange(len(features)), -(-len(features) // 64))
+        return torch.cat([pooled(bank, bank.read(features, some, view), kind) for some in rows])
+
+    x = torch.stack([read(train, view) for view in ("plain", "mirrored") if view in train.views])
+    ridge = fit_ridge(x, targets_of(task, train.images).to(x), tags=is_tags(task))
+    return task.score(task.decode(ridge(read(test, "plain")), test.images.image_px), test.images).value
+
+
+@torch.no_grad()
+def fit_part_maps(
+    student: Student, labelled: Source, more: Source | None = None, reading: nn.Module | None = None, *, seed: int = 0
+) -> Ridge:
+    """Fit a finished student's part maps in closed form: to labels, and to what a reading thinks of more images.
+
+    Args:
+        student: finished; its part maps are set, and nothing else of it changes.
+        labelled: images with targets.
+        more: unlabelled images, of which at most 1,000 are read, drawn by the seed.
+        reading: of the teacher's patches; without it unlabelled images are left out.
+        seed: of the draw.
+    """
+    bank, maps, was_training = student.bank, student.feature_augmentation, student.training
+    assert isinstance(maps, PartMaps)
+    assert bank is not None
+    student.eval()
+
+    def read(batch: Batch) -> Tensor:
+        features = student(batch.images, 0).features
+        return part_descriptor(features, bank.prototypes, bank.enabled, bank.merged, maps.temperature).flatten(1)
+
+    try:
+        views = [
+            torch.cat([read(b) for b in whole(labelled, np.arange(len(labelled.images)), student, mirrored=m)])
+            for m in ((False, True) if labelled.flip else (False,))
+        ]
+        others = soft = None
+        if more is not None and reading is not None:
+            rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
+            pairs = [
+                (read(b), to_probabilities(student.task, reading(patches_of(b))))
+                for b in whole(more, rows, student, mirrored=False)
+            ]
+            others, soft = (torch.cat(column) for column in zip(*pairs, strict=True))
+    finally:
+        student.train(was_training)
+    x = torch.stack(views)
+    targets = targets_of(student.task, labelled.images).to(x)
+    ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
+    maps.set_reading(ridge.weight, ridge.bias)
+    return ridge
+
+
+def patches_of(batch: Batch) -> Float[Tensor, "B N E"]:
+    """The teacher's patches in the student's order of memory, or backward through its maps is slow."""
+    assert batch.teacher is not None
+    return batch.teacher.flatten(2).transpose(1, 2).contiguous()
+
+
+def is_tags(task: Task) -> bool:
+    """Whether each class of the task is a yes or no of its own."""
+    return isinstance(task, Classification) and task.multi_label
+
+
+def to_probabilities(task: Task, logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """What logits say, 0..1."""
+    return logits.sigmoid() if is_tags(task) else logits.softmax(1)
