@@ -170,7 +170,7 @@ def test_only_the_wanted_terms_are_computed(features, fresh_bank):
     branch = BASE.replace(feature_weight=0.0, teacher_branch_weight=0.5)
     assert terms(branch, **with_teacher) == {"task", "assignment", "teacher_branch"}
     assert terms(BASE, FeatureAugmentationConfig()) == {"task", "augmented"}
-    all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint", "rival"}
+    all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint"}
     everything = EVERYTHING.replace(unlabelled_batch=0)
     assert terms(everything, FeatureAugmentationConfig(), **with_teacher) == all_terms
 
@@ -324,7 +324,7 @@ def test_label_free_steps_have_no_task_term_and_leave_the_head_alone(features, u
     for row in history.rows:
         free = row["step"] < 3
         assert ({"task", "augmented", "teacher_branch", "consistency"} & row.keys() == set()) is free
-        assert {"assignment", "feature", "hint", "rival"} <= row.keys()
+        assert {"assignment", "feature", "hint"} <= row.keys()
     assert differing(heads[0], heads[2]) == []
     assert differing(heads[2], heads[4])
 
