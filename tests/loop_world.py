@@ -23,7 +23,7 @@ from prockd.training.loop import distill
 TINY = {"channels": (8, 16, 24, 32), "stem_width": 8}
 """As in conftest.py."""
 TASK = Classification(2, ("upright", "level"))
-PLAIN = DistillConfig(steps=6, batch_size=4, assignment_weight=0.0, feature_weight=0.0)
+PLAIN = DistillConfig(steps=6, batch_size=4, assignment_weight=0.0, feature_weight=0.0, soft_weight=0.0)
 BASE = DistillConfig(steps=6, batch_size=4)
 EVERYTHING = BASE.replace(teacher_branch_weight=0.5, consistency_weight=1.0, hint_weight=1.0, unlabelled_batch=3)
 
