@@ -18,7 +18,7 @@ from prockd.datasets import DatasetError, PackedImages
 from prockd.evaluation.scores import Scores, predict
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover, sample_patches
-from prockd.runs.arms import Arm
+from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.claims import claim, release
 from prockd.runs.compare import TUNE_SEED, Job, Plan
 from prockd.runs.folder import git_commit
@@ -164,6 +164,16 @@ def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": round(time.process_time() - began, 2)}
     row["final"] = {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")}
     return row | {"git": this_commit()}
+
+
+def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
+    """Score what needs no student; returns its line."""
+    from prockd.runs.references import references
+
+    world, distill = worlds.world("trained", job.seed), plan.config.distill.replace(seed=job.seed)
+    bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
+    row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
+    return row | {"rows": references(world, bank, distill, plan.compare.on)}
 
 
 @cache
