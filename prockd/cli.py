@@ -60,7 +60,9 @@ KNOBS = {
 """Options that are the short names of settings."""
 
 Data = Annotated[str | None, Option(help="A folder or file of your own images; Farmyard if not given.")]
-TaskKind = Annotated[str | None, Option(help="classification (if not given), segmentation, detection or your own.")]
+TaskKind = Annotated[
+    str | None, Option(help="classification (if not given), segmentation, detection, keypoints or your own.")
+]
 TeacherName = Annotated[
     str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
 ]

@@ -138,7 +138,9 @@ def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(f
         open_data(tmp_path / "dense", task="classification")
     with pytest.raises(DatasetError, match="nowhere does not exist"):
         open_data(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="task='drawing': must be one of classification, detection, segmentation"):
+    with pytest.raises(
+        ValueError, match="task='drawing': must be one of classification, detection, keypoints, segmentation"
+    ):
         open_data(folder, task="drawing")
     (tmp_path / "LICENSE").write_text("free")
     with pytest.raises(DatasetError, match=r"LICENSE has no layout that is known\. Known layouts"):

@@ -20,7 +20,7 @@ from prockd.datasets.splits import id_of
 MAX_ROWS = 40  # that a DataCheck prints; rows() has all
 _OTHER_SUFFIXES = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
                    ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
-_NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes"}
+_NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes", "keypoints": "joints"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +92,10 @@ def check_data(
     """Read everything once and list every problem, instead of stopping at the first.
 
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
-    class has, boxes without area, with swapped corners or outside the image, broken annotation files, entries that
-    belong to no image, the same file in two splits or of two classes, and classes in ``val`` or ``test`` that
-    ``train`` lacks. Notes are images without objects or label, one file twice in a split, an image of ``train`` again
-    among the unlabelled ones, and files that are left out.
+    class has, boxes without area, with swapped corners or outside the image, joints outside of it or there twice,
+    broken annotation files, entries that belong to no image, the same file in two splits or of two classes, and classes
+    in ``val`` or ``test`` that ``train`` lacks. Notes are images without objects or label, one file twice in a split,
+    an image of ``train`` again among the unlabelled ones, and files that are left out.
 
     Example:
         >>> import numpy as np
@@ -106,16 +106,13 @@ def check_data(
 
     Args:
         data: a folder or file of any format that :func:`open_data` knows, a data set, or data sets by split.
-        task: "classification", "segmentation" or "detection"; None for what the format is for.
+        task: "classification", "segmentation", "detection" or "keypoints"; None for what the format is for.
         classes: class names of a folder or file, as :func:`open_data` takes them.
         progress: show a progress bar.
     """
     problems: list[Problem] = []
     if isinstance(data, Path | str):
         path, name = Path(data), str(data).rstrip(os.sep)
-        if path.suffix.lower() == ".csv" and is_keypoints(path):
-            count, problems = check_keypoints(path)
-            return DataCheck(name, "looks like key points", {WHOLE: count}, tuple(problems))
         try:
             format, _ = find_format(path, task)
             splits = open_splits(path, task=task, classes=classes, on_bad="skip")
@@ -125,7 +122,8 @@ def check_data(
         layout = f"looks like {format.name}" + (f", for {task}" if task != "none" else "")
         if path.is_dir():
             problems += _left_out(path)
-            for table in sorted(table for table in path.rglob("*.csv") if is_keypoints(table)):
+            tables = [] if format.task == "keypoints" else sorted(path.rglob("*.csv"))
+            for table in filter(is_keypoints, tables):
                 problems += check_keypoints(table)[1]
     else:
         splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
@@ -193,7 +191,8 @@ def _read(split: str, dataset: ImageDataset, index: int) -> _Read:
     names = dict(enumerate(dataset.classes))
     class_names = {label: names.get(label, f"class {label}") for label in sorted(labels - {UNLABELLED})}
     labelled = sample.label != UNLABELLED or sample.tags is not None
-    has = {"segmentation": sample.mask is not None, "classification": labelled, "detection": sample.boxes is not None}
+    has = {"segmentation": sample.mask is not None, "keypoints": sample.joints is not None, "classification": labelled,
+           "detection": sample.boxes is not None}  # fmt: skip
     return _Read(split, name, problems, content, class_names, tuple(task for task in has if has[task]))
 
 

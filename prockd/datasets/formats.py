@@ -17,15 +17,19 @@ from prockd.datasets import torchvision_sets as sets
 from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
+from prockd.datasets.coco_points import CocoPoints, is_coco_points
+from prockd.datasets.deeplabcut import DeepLabCut, has_deeplabcut, is_deeplabcut
 from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FormatOptions, by_split, is_unlabelled, sub_folders
 from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
+from prockd.datasets.keypoints import is_keypoints
 from prockd.datasets.masks import MaskFolder, mask_splits
+from prockd.datasets.poses import PointTable, has_point_tables
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
 
-TASKS = ("classification", "segmentation", "detection")
+TASKS = ("classification", "segmentation", "detection", "keypoints")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ FORMATS = (
     *(Format(f"CIFAR-{count}", "classification", f"{folder}, as torchvision lays it out", cifar,
              splits=partial(sets.folder_splits, cifar, folder, "train", num_classes=count))
       for count, folder in sets.CIFAR_FOLDERS.items()),
+    Format("COCO key points", "keypoints", "annotations/person_keypoints.json, or any COCO .json with keypoints",
+           CocoPoints, is_coco_points, suffix=".json"),
     Format("COCO", "detection", "annotations/instances.json, or any .json with images, annotations, categories",
            CocoFile, is_coco, suffix=".json"),
     Format("image list", "classification",
@@ -82,6 +88,13 @@ FORMATS = (
     Format("PASCAL VOC", "detection", "images/a.jpg with annotations/a.xml", VocFolder, is_voc),
     Format("images and masks", "segmentation",
            "images/a.jpg, masks/a.png; video/frames, video/masks; train, trainannot", MaskFolder, splits=mask_splits),
+    Format("key points", "keypoints", "parts.csv: frame,joint_id,part,x_px,y_px,visible", PointTable, is_keypoints,
+           suffix=".csv"),
+    Format("key points", "keypoints", "cow/parts.csv, cow/frames/*.jpg: a folder a video", PointTable,
+           has_point_tables),
+    Format("DeepLabCut", "keypoints", "CollectedData_NAME.csv beside its pictures", DeepLabCut, is_deeplabcut,
+           suffix=".csv"),
+    Format("DeepLabCut", "keypoints", "labeled-data/VIDEO/CollectedData_NAME.csv", DeepLabCut, has_deeplabcut),
     Format("class folders", "classification", "cats/*.jpg, dogs/*.jpg: one folder a class",
            ImageFolder, has_class_folders),
     Format("loose pictures", "none", "*.jpg in the folder itself: unlabelled images",
@@ -114,7 +127,7 @@ def open_splits(
 
     Args:
         path: the folder, or a CSV, JSON or NPZ file.
-        task: "classification", "segmentation" or "detection"; None for the first format that fits.
+        task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
         options: ``group``, ``on_bad`` and ``from_train``, see :class:`~prockd.datasets.files.FormatOptions`.
 

@@ -1,4 +1,4 @@
-"""Random crops and mirror images, and the same cut of maps, masks and boxes."""
+"""Random crops and mirror images, and the same cut of maps, masks, boxes and points."""
 
 import math
 from collections.abc import Sequence
@@ -95,6 +95,16 @@ def cut_boxes(
     return [
         {"boxes": b, "labels": c} for b, c in zip(torch.split(box, shares), torch.split(label, shares), strict=True)
     ]
+
+
+def cut_points(points: Float[Tensor, "B J 3"], image_px: int, crops: Crops) -> Float[Tensor, "B J 3"]:
+    """Points of images of ``image_px`` with their visibility: x, y in 0..1 of the crop; 0 visible outside of it."""
+    x, y = (points[..., :2] / image_px).unbind(-1)
+    x = torch.where(crops.mirrored[:, None], 1 - x, x)
+    low, size = crops.regions[:, None, :2], crops.regions[:, None, 2:] - crops.regions[:, None, :2]
+    moved = (torch.stack([x, y], -1) - low) / size
+    inside = ((moved >= 0) & (moved <= 1)).all(-1)
+    return torch.cat([moved, ((points[..., 2] > 0) & inside)[..., None].to(moved)], -1)
 
 
 def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Tensor, "B 3 H W"]:

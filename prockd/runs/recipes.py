@@ -42,6 +42,8 @@ class Recipe:
 DENSE = DistillConfig(steps=300, feature_weight=30.0, soft_weight=0.0)
 """Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
 
+POSES = DENSE.replace(lr=8e-3)
+
 BOXES = DistillConfig(steps=900, batch_size=12, unlabelled_batch=12, lr=8e-3, recoloured=0.5, min_crop=0.3)
 """Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
 
@@ -59,6 +61,7 @@ RECIPES: Mapping[str, Recipe] = {
         farmyard={"kind": "scene"},
         per_class=10,
     ),
+    "keypoints": Recipe(distill=POSES, alone=alone(POSES, 16e-3), farmyard={"labels": "joints"}, per_class=5),
 }  # fmt: skip
 """By the kind of task; a task without a recipe is trained as :func:`recipe_of` says."""
 

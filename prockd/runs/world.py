@@ -27,6 +27,7 @@ from prockd.teachers.features import PatchFeatures, extract, extract_pooled
 from prockd.teachers.teacher import Teacher, is_file
 from prockd.teachers.weights import read_metadata
 from prockd.training.inputs import reads_maps
+from prockd.training.readings import teacher_probe
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -229,6 +230,11 @@ class World:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
         labels = [self.images(self._serving(name)).labels for name in ("train", on)]
         return linear_probe(self.pooled("train"), labels[0], self.pooled(on), labels[1])
+
+    def part_probe(self, bank: PrototypeBank, on: str = "test") -> float:
+        """The score of the teacher read by part maps, fitted to the labelled images: the higher ceiling."""
+        train, unseen = (self.embedded(name, bank) for name in ("train", on))
+        return teacher_probe(self.task, bank, train, unseen)
 
     def pooled(self, name: str) -> Float[np.ndarray, "M D"]:
         """What a linear probe reads of a set, from what is there or else from a pass that keeps no map."""

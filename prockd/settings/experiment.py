@@ -73,9 +73,11 @@ class DataConfig(Knobs):
 class TaskConfig(Knobs):
     """What the student predicts (:mod:`prockd.tasks`)."""
 
-    kind: str = plain("classification", "classification, segmentation, detection, or another of prockd.tasks.TASKS.")
+    kind: str = plain(
+        "classification", "classification, segmentation, detection, keypoints, or another of prockd.tasks.TASKS."
+    )
     balanced: bool = plain(False, "Classification: let rare classes count more.")
-    width: int = knob(64, 32, 1024, "Segmentation, detection: channels of the head, a multiple of 32.")
+    width: int = knob(64, 32, 1024, "Segmentation, detection, key points: channels of the head, a multiple of 32.")
     dice_weight: float = knob(1.0, 0, 100, "Segmentation: weight of the Dice loss beside the cross-entropy.")
     detector: str = choice("fcos", ("fcos", "retinanet", "fasterrcnn"), "Detection: torchvision's detector.")
     dropout: float = knob(0.3, 0, 0.9, "Detection: share of the features' channels left out in a training step.")

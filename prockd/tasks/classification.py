@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
 from prockd.tasks.heads import PooledLinear
-from prockd.tasks.task import Marks, Score, Task, class_counts, kl
+from prockd.tasks.task import Marks, Score, Task, class_counts, kl, recall_of_counts
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,7 @@ class Classification(Task):
 
     def score_counts(self, counts: Float[np.ndarray, "... C 3"]) -> Float[np.ndarray, "... 1+C"]:
         """Accuracy, and recall of each class."""
-        right, images = counts[..., 0], counts[..., 0] + counts[..., 2]
-        right, images = (np.concatenate([n.sum(-1, keepdims=True), n], -1) for n in (right, images))
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a class that no image shows has no recall
-            shares: np.ndarray = right / images
-        return shares
+        return recall_of_counts(counts)
 
     def score(self, decoded: np.ndarray, images: PackedImages) -> Score:
         """Accuracy and recall of each class; with tags the average precision, a mean over the classes that occur."""

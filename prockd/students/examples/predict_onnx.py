@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from picture import FACTS, read_square, show_boxes, show_scores
+from picture import FACTS, read_square, show_boxes, show_points, show_scores
 
 
 def predict(pixels):
@@ -45,7 +45,9 @@ def detect(cls_logits, bbox_regression, bbox_ctrness=None, least=0.02):
 if __name__ == "__main__":
     square, frame = read_square(sys.argv[1])
     outputs = predict(square)
-    if "logits" in outputs:
+    if FACTS["task"]["kind"] == "KeyPoints":
+        show_points(outputs["logits"], frame)
+    elif "logits" in outputs:
         show_scores(outputs["logits"])
     else:
         show_boxes(detect(**outputs), frame)

@@ -3,7 +3,7 @@
 import sys
 
 import torch
-from picture import read_square, show_boxes, show_scores
+from picture import FACTS, read_square, show_boxes, show_points, show_scores
 from plain_student import PlainStudent
 
 if __name__ == "__main__":
@@ -12,5 +12,7 @@ if __name__ == "__main__":
         prediction = student(torch.from_numpy(pixels)[None])
     if hasattr(student.head, "detect"):
         show_boxes(student.head.detect(prediction)[0], frame)
+    elif FACTS["task"]["kind"] == "KeyPoints":
+        show_points(prediction[0].numpy(), frame)
     else:
         show_scores(prediction[0].numpy())
