@@ -428,7 +428,11 @@ def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
     torch.manual_seed(0)
     bank = PrototypeBank(K, 6, 8)
     student = Student(
-        "mobilenetv3_small_050", Classification(2), bank, feature_augmentation=FeatureAugmentationConfig("attention"), image_px=32
+        "mobilenetv3_small_050",
+        Classification(2),
+        bank,
+        feature_augmentation=FeatureAugmentationConfig("attention"),
+        image_px=32,
     ).eval()
     assert student.feature_augmentation is not None
     assert student.feature_augmentation.gate is not None
@@ -595,7 +599,11 @@ def test_students_and_banks_of_another_device_are_drawn_and_stay_there(images, a
     torch.manual_seed(0)
     bank, own = PrototypeBank(K, features.width, 8), PrototypeBank(K, 6, 8)
     student = Student(
-        "mobilenetv3_small_050", Classification(2), own, feature_augmentation=FeatureAugmentationConfig("attention"), image_px=32
+        "mobilenetv3_small_050",
+        Classification(2),
+        own,
+        feature_augmentation=FeatureAugmentationConfig("attention"),
+        image_px=32,
     )
     here = plots.plot_attention(student, images, 0)
     with fake_device() as device:

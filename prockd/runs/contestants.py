@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from prockd.datasets import DatasetError, PackedImages
 from prockd.evaluation.scores import Scores, predict
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover, sample_patches
+from prockd.prototypes.part_maps import PartMaps
 from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.claims import claim, release
 from prockd.runs.compare import TUNE_SEED, Job, Plan
@@ -29,11 +30,8 @@ from prockd.students.student import Student
 from prockd.tasks import Boxes
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.teacher import Teacher
+from prockd.training.controls import control_readings
 from prockd.training.loop import History
-
-READINGS: dict[str, Callable[[World, Student, str], float]] = {}
-"""Further readings of a finished student by name, such as its mean refitted: each is a function of the world, the
-student and the set it is scored on; what it returns is kept in the line's ``readings``."""
 
 SURE = 0.5
 """Boxes that a student is at least this sure of are pseudo-labels."""
@@ -154,14 +152,14 @@ def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
         student, history = self_trained(world, student, arm, bank, on, clock)
     else:
         history = teach(world, student, config.distill, teacher=taught, on=on, callbacks=(clock,))
-    scores = history.scores
+    scores, seconds = history.scores, round(time.process_time() - began, 2)
     assert scores is not None
     row = {"job": job.key, "kind": job.kind, "arm": job.arm, "seed": job.seed, "lr": job.lr, "weight": job.weight}
     row |= {"on": on, "start": start, **score_facts(scores, world)}
-    row["readings"] = {name: read(world, student, on) for name, read in READINGS.items()}
+    row["readings"] = readings_of(world, student, config, on) if job.kind == "told" else {}
     row |= {"steps": config.distill.steps, "images_a_step": config.distill.batch_size + config.distill.unlabelled_batch}
     row |= image_facts(world, on, config, arm) | cost_facts(world, student, config, taught)
-    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": round(time.process_time() - began, 2)}
+    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": seconds}
     row["final"] = {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")}
     return row | {"git": this_commit()}
 
@@ -174,6 +172,17 @@ def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
     row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
     return row | {"rows": references(world, bank, distill, plan.compare.on)}
+
+
+def readings_of(world: World, student: Student, config: ExperimentConfig, on: str) -> dict[str, float]:
+    """The controls of part maps in closed form, fitted to the same finished student; none for others."""
+    maps, distill, bank = student.feature_augmentation, config.distill, student.bank
+    if not isinstance(maps, PartMaps) or not maps.num_outputs or bank is None or distill.store == "none":
+        return {}
+    more = world.embedded("unlabelled", bank) if distill.unlabelled_batch else None
+    return control_readings(
+        student, world.embedded("train", bank), more, world.images(on), flip=distill.flip, seed=distill.seed
+    )
 
 
 @cache
