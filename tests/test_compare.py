@@ -18,7 +18,7 @@ from prockd.datasets import DatasetError
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
 from prockd.runs.claims import append_line, claim, is_alive, read_lines, release
 from prockd.runs.compare import TUNE_SEED, Plan, quick_changes, rates_near, read_plan, run_contest
-from prockd.runs.compare_report import Contest, Difference
+from prockd.runs.contest import Contest, Difference
 from prockd.runs.contestants import Worlds, joined, replace_prototypes
 from prockd.runs.folder import RunFolderError
 from prockd.settings.experiment import ExperimentConfig
@@ -435,6 +435,8 @@ def test_the_command_writes_table_and_results_and_reports_again_without_training
     told = CliRunner().invoke(app, ["compare", "-c", str(path), "--run-dir", str(folder), "--report"])
     assert told.exit_code == 0, told.output
     assert "pseudo-labels" in told.output
+    assert "<td>pseudo-labels</td>" in (folder / "report.html").read_text().replace(' class="text"', "")
+    assert (folder / "compare.png").stat().st_size > 10_000
     results = json.loads((folder / "results.json").read_text())
     assert set(results["runs"]) == set(plan.arms)
     assert results["sentences"][0] in told.output
