@@ -38,6 +38,7 @@ def control_readings(
     *,
     flip: bool = True,
     seed: int = 0,
+    readings: Callable[[Tensor, Tensor, int], Mapping[str, Read]] | None = None,
 ) -> dict[str, float]:
     """The test score of z+ by part maps and by each control, all fitted to one student in the same closed form.
 
@@ -51,6 +52,7 @@ def control_readings(
         test: labelled images that nothing was chosen on.
         flip: labelled images are read mirrored too.
         seed: of what is random in the controls.
+        readings: makes others than :func:`readings_of`, of the same arguments.
 
     Raises:
         ValueError: a student without a bank, or of a task that is not read pooled.
@@ -70,7 +72,7 @@ def control_readings(
         soft = torch.cat([to_probabilities(task, reading(part)) for part in torch.split(drawn, 64)])
     unseen = _seen(student, test)
     scores = {}
-    for name, read in readings_of(bank.prototypes.detach(), drawn, seed).items():
+    for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
 
         def joined(patches: Tensor, read: Read = read) -> Tensor:
             return torch.cat([read(part) for part in torch.split(patches, 16)])
