@@ -242,5 +242,9 @@ class Contest:
             arm for arm, own in starts.items()
             if any(start != starts[ALONE].get(seed, start) for seed, start in own.items())
         ]  # fmt: skip
-        said = [f"Arms see {seen[ALONE]:,} images in training, but for {', '.join(other)}."] if other else []
+        again = [arm for arm, row in first.items() if row.get("labelled_again")]
+        said = [f"No other images were there: labelled ones are the unlabelled ones of {', '.join(again)}."] * bool(
+            again
+        )
+        said += [f"Arms see {seen[ALONE]:,} images in training, but for {', '.join(other)}."] if other else []
         return said + ([f"These begin with other weights than the rest: {', '.join(apart)}."] if apart else [])
