@@ -23,9 +23,16 @@ from prockd.training.loop import distill
 TINY = {"channels": (8, 16, 24, 32), "stem_width": 8}
 """As in conftest.py."""
 TASK = Classification(2, ("upright", "level"))
-PLAIN = DistillConfig(steps=6, batch_size=4, assignment_weight=0.0, feature_weight=0.0)
-BASE = DistillConfig(steps=6, batch_size=4)
-EVERYTHING = BASE.replace(teacher_branch_weight=0.5, consistency_weight=1.0, hint_weight=1.0, unlabelled_batch=3)
+PLAIN = DistillConfig(
+    steps=6, batch_size=4, unlabelled_batch=0, lr=4e-3, assignment_weight=0.0, feature_weight=0.0, soft_weight=0.0
+)
+BASE = PLAIN.replace(assignment_weight=10.0, feature_weight=30.0)
+EVERYTHING = BASE.replace(
+    teacher_branch_weight=0.5, consistency_weight=1.0, hint_weight=1.0, soft_weight=1.0, unlabelled_batch=3
+)
+TRAINED_BANK = EVERYTHING.replace(train_bank=True, soft_weight=0.0)
+ATTENTION = FeatureAugmentationConfig("attention")
+"""The augmentation that learns in the loop, through the student's own head."""
 
 
 def made(bank: PrototypeBank | None = None, augment: FeatureAugmentationConfig | None = None, **changes) -> Student:
@@ -60,9 +67,9 @@ def gradients(images: PackedImages, task: str, batch_size: int, **options) -> tu
     torch.manual_seed(0)
     if bank is not None:
         torch.nn.init.normal_(bank.prototypes)
-    augment = FeatureAugmentationConfig(residual="relu", detach=False)
+    augment = ATTENTION.replace(residual="relu", detach=False)
     student = made(bank, augment, backbone="test_vit", task=tasks.get(task, TASK), patch_size=4)
-    config = PLAIN if bank is None else EVERYTHING.replace(train_bank=True, unlabelled_batch=3)
+    config = PLAIN if bank is None else TRAINED_BANK
     config = config.replace(steps=1, batch_size=batch_size, clip_grad_norm=0.0)
     history = run(student, images, config, **options)
     found = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
@@ -97,7 +104,7 @@ def one_of_two(
     os.environ |= {name: str(value) for name, value in names.items()}
     bank = PrototypeBank(6, 48, 16, teacher=features.teacher)
     bank.load_state_dict(state)
-    student = made(bank, FeatureAugmentationConfig())
+    student = made(bank, ATTENTION)
     seen, scored, inner = [], [], Source.batch
 
     def batch(self, rows, *rest):
@@ -107,7 +114,7 @@ def one_of_two(
     Source.batch = batch
     loop.evaluate = lambda *words, **options: scored.append(rank) or evaluate(*words, **options)
     for precision in ("no", "bf16"):  # the second run finds the processes connected
-        config = EVERYTHING.replace(mixed_precision=precision, train_bank=True, batch_size=6, unlabelled_batch=4)
+        config = TRAINED_BANK.replace(mixed_precision=precision, batch_size=6, unlabelled_batch=4)
         history = run(
             student, features.images, config, features=features, unlabelled=unlabelled, val=features.images,
             run_dir=f"{folder}/{precision}",

@@ -134,7 +134,7 @@ def test_a_disabled_prototype_takes_no_attention_and_changes_nothing(inputs):
 
 def test_each_content_reads_what_it_says_and_nothing_else(inputs):
     other = {name: torch.randn_like(value) for name, value in inputs.items()}
-    for content, read in (("prototypes", "prototypes"), ("descriptor", "descriptor"), ("mlp", None)):
+    for content, read in (("attention", "prototypes"), ("descriptor", "descriptor"), ("mlp", None)):
         augment = build(content, open_gate=True)
         before = augment(**inputs)
         for name in ("prototypes", "descriptor"):

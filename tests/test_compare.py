@@ -394,7 +394,7 @@ def test_a_rival_above_z_and_below_z_plus_is_told_as_that():
 
 def test_where_nobody_wins_it_says_so():
     text = " ".join(contest(alone=WORSE, ours=BETTER, vkd=WORSE).sentences())
-    assert "None of the 2 other arms is clearly above ours." in text
+    assert "No other arm is clearly above ours (2 compared)." in text
     assert "Clearly above labels alone: ours (z⁺) +0.250 [+0.250, +0.251]" in text
     assert "Not told apart from labels alone: VkD" in text
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from loop_world import BASE, PLAIN, copy_of, curves, made, run
 
+from prockd.plots import plot_curves
 from prockd.training import gradient_share
 from prockd.training.gradient_share import GradientShare
 
@@ -86,14 +87,22 @@ def test_a_resumed_run_goes_on_with_what_was_measured(features, tmp_path, monkey
     assert len(set(values[4:])) == 1
 
 
-@pytest.mark.parametrize("precision", ["bf16", "no"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_chooses_nearly_the_same_weight(features, precision):
-    config = ALONE.replace(gradient_share=0.7, mixed_precision=precision, steps=2)
-    values = [
+    config = ALONE.replace(gradient_share=0.7, steps=2)
+    half, single = (
         run(made(), features.images, c, features=features).rows[-1]["rival_weight"]
-        for c in (config, ALONE.replace(gradient_share=0.7, steps=2))
-    ]
-    assert values[0] == pytest.approx(values[1], rel=0.15)
+        for c in (config.replace(mixed_precision=precision), config)
+    )
+    assert half == pytest.approx(single, rel=0.15)
+
+
+def test_the_chosen_weight_is_drawn_among_the_terms_only_where_it_is_asked_for(features):
+    history = run(made(), features.images, ALONE.replace(gradient_share=0.7, steps=2), features=features)
+    legend = [text.get_text() for text in plot_curves({"a": history}).get_legend().get_texts()]
+    assert {"task", "rival"} <= set(legend)
+    assert "rival_weight" not in legend
+    assert plot_curves({"a": history}, ["rival_weight"]).get_ylabel() == "rival_weight"
 
 
 def test_a_hint_reads_another_map_and_is_refused(features):

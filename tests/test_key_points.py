@@ -166,6 +166,15 @@ def test_pck_is_the_share_of_joints_within_a_tenth_of_the_longer_side_worked_by_
     assert score.details["error, % of box"] == pytest.approx(wanted, rel=1e-4)
 
 
+def test_the_trivial_answer_is_the_mean_of_each_joint_over_the_images_that_show_it(images):
+    told = TASK.trivial(images, 2)["mean pose"]
+    assert told.shape == (2, 3, 3)
+    assert told[0, 0, :2] == pytest.approx(images.joints[:, 0, :2].mean(0))
+    assert told[1, 2, :2] == pytest.approx(images.joints[1:, 2, :2].mean(0))  # not annotated in the first
+    unseen = replace(images, joints=images.joints * np.float32([1, 1, 0]))
+    assert TASK.trivial(unseen, 1)["mean pose"][0, 0].tolist() == [16, 16, 1]
+
+
 def test_without_a_box_the_visible_joints_tell_how_large_the_animal_is(images):
     free = replace(images, boxes=None, box_labels=None)
     seen = free.joints[3, :, :2]

@@ -95,16 +95,20 @@ def test_a_config_survives_json(config):
 def test_the_paper_preset_is_the_literal_reading():
     discovery, augment, training = paper()
     assert (discovery.num_prototypes, discovery.init, discovery.steps) == (72, "uniform", 0)
-    assert (augment.content, augment.residual) == ("prototypes", "relu")
+    assert (augment.content, augment.residual) == ("attention", "relu")
     assert not augment.conditional
     assert not augment.scaled
     assert training.assignment_weight == training.feature_weight == training.hint_weight == 0  # no transfer term
+    assert training.soft_weight == training.unlabelled_batch == 0
     assert min(training.augmented_weight, training.teacher_branch_weight, training.consistency_weight) > 0
     assert training.train_bank  # its prototypes are learned by the task losses
 
 
-def test_the_best_preset_transfers_through_prototypes():
-    discovery, _, training = best()
+def test_the_best_preset_transfers_in_the_space_of_prototypes_and_reads_part_maps():
+    discovery, augment, training = best()
     assert discovery.init == "kmeans"
-    assert training.assignment_weight > 0
+    assert (augment.content, augment.fit) == ("part_maps", "closed")
+    assert training.feature_weight > 0
+    assert min(training.soft_weight, training.unlabelled_batch) > 0
+    assert training.assignment_weight == 0  # an ablation
     assert training.hint_weight == 0  # the hint is a rival, not a part

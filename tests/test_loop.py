@@ -16,6 +16,7 @@ import torch
 from conftest import draw_stripes
 from fake_device import accelerator, fake_device
 from loop_world import (
+    ATTENTION,
     BASE,
     CASES,
     EVERY_TERM,
@@ -23,6 +24,7 @@ from loop_world import (
     PLAIN,
     TASK,
     TINY,
+    TRAINED_BANK,
     annotated,
     copy_of,
     curves,
@@ -98,7 +100,7 @@ def terms_of(distiller: Distiller, batch: Batch, targets: torch.Tensor) -> dict[
 def test_a_student_learns_a_task_it_can_learn(features, bank, tmp_path):
     seen = pack(Arrays(*draw_stripes(32), TASK.classes), 32, root=tmp_path, progress=False)
     config = PLAIN.replace(steps=40, batch_size=8)
-    student = made(bank, FeatureAugmentationConfig())
+    student = made(bank, ATTENTION)
     history = run(student, seen, config, val=seen)
     losses_seen = history.curve("loss")[1]
     assert np.mean(losses_seen[-5:]) < 0.3 * np.mean(losses_seen[:5])
@@ -118,7 +120,7 @@ def test_transfer_brings_the_student_nearer_to_the_teacher(features, bank, term)
 def test_two_runs_of_the_same_seed_end_in_the_same_weights_and_another_seed_in_others(features, fresh_bank):
     ends = []
     for seed in (0, 0, 1):
-        student = made(fresh_bank(), FeatureAugmentationConfig())
+        student = made(fresh_bank(), ATTENTION)
         run(student, features.images, BASE.replace(seed=seed), features=features)
         ends.append(copy_of(student))
     assert differing(ends[0], ends[1]) == []
@@ -151,7 +153,7 @@ def test_training_never_calls_the_teacher(features, bank, monkeypatch):
     monkeypatch.setattr(Teacher, "forward", lambda *_: pytest.fail("the teacher ran"))
     assert (
         run(
-            made(bank, FeatureAugmentationConfig()), features.images, BASE.replace(hint_weight=1.0), features=features
+            made(bank, ATTENTION), features.images, BASE.replace(hint_weight=1.0), features=features
         ).step
         == 6
     )
@@ -169,16 +171,16 @@ def test_only_the_wanted_terms_are_computed(features, fresh_bank):
     assert terms(BASE.replace(assignment_weight=0.0, hint_weight=1.0), **with_teacher) == {"task", "feature", "hint"}
     branch = BASE.replace(feature_weight=0.0, teacher_branch_weight=0.5)
     assert terms(branch, **with_teacher) == {"task", "assignment", "teacher_branch"}
-    assert terms(BASE, FeatureAugmentationConfig()) == {"task", "augmented"}
-    all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint"}
+    assert terms(BASE, ATTENTION) == {"task", "augmented"}
+    all_terms = {"task", "augmented", "teacher_branch", "consistency", "assignment", "feature", "hint", "soft"}
     everything = EVERYTHING.replace(unlabelled_batch=0)
-    assert terms(everything, FeatureAugmentationConfig(), **with_teacher) == all_terms
+    assert terms(everything, ATTENTION, **with_teacher) == all_terms
 
 
 def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
     config = EVERYTHING.replace(unlabelled_batch=0, augmented_weight=0.3, assignment_weight=2.0)
     (row,) = run(
-        made(bank, FeatureAugmentationConfig()), features.images, config.replace(steps=1), features=features
+        made(bank, ATTENTION), features.images, config.replace(steps=1), features=features
     ).rows
     weights = {
         name: getattr(config, f"{name}_weight", 1.0) for name in row if name not in ("step", "lr", "seconds", "loss")
@@ -189,7 +191,7 @@ def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
     assert make_distiller(made(), config).total(terms).item() == 2 + 3 * config.hint_weight
 
 
-@pytest.mark.parametrize("augment", [None, FeatureAugmentationConfig(residual="relu")], ids=["plain", "augmented"])
+@pytest.mark.parametrize("augment", [None, ATTENTION.replace(residual="relu")], ids=["plain", "augmented"])
 def test_the_teacher_branch_reads_the_modules_output_or_the_patches_as_the_student_is_read(features, bank, augment):
     student = made(bank, augment).eval()
     batch, labels = batch_of(features, student, BASE, bank)
@@ -216,8 +218,8 @@ def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
 
 
 def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_the_teacher(features, bank):
-    config = EVERYTHING.replace(unlabelled_batch=0, train_bank=True)
-    augment = FeatureAugmentationConfig(residual="relu", detach=False)  # as the paper has it
+    config = TRAINED_BANK.replace(unlabelled_batch=0)
+    augment = ATTENTION.replace(residual="relu", detach=False)  # as the paper has it
     student = made(bank, augment)
     distiller = make_distiller(student, config, features.widths[-1])
     distiller.total(terms_of(distiller, *batch_of(features, student, config, bank))).backward()
@@ -252,7 +254,7 @@ def test_a_frozen_bank_is_unchanged_and_a_trained_one_moves(features, fresh_bank
     for train_bank in (False, True):
         bank = fresh_bank()
         before = copy_of(bank)
-        student = made(bank, FeatureAugmentationConfig())
+        student = made(bank, ATTENTION)
         run(student, features.images, BASE.replace(train_bank=train_bank, teacher_branch_weight=0.5), features=features)
         moved = differing(before, copy_of(bank))
         assert ("prototypes" in moved) is train_bank
@@ -262,7 +264,7 @@ def test_a_frozen_bank_is_unchanged_and_a_trained_one_moves(features, fresh_bank
 
 def test_the_teacher_is_the_same_after_training(teacher, features, bank):
     before = teacher.fingerprint
-    run(made(bank, FeatureAugmentationConfig()), features.images, BASE.replace(train_bank=True), features=features)
+    run(made(bank, ATTENTION), features.images, BASE.replace(train_bank=True), features=features)
     assert teacher.fingerprint == before
     assert all(p.grad is None for p in teacher.parameters())
 
@@ -274,7 +276,7 @@ def test_unlabelled_images_change_transfer_terms_and_their_labels_are_never_used
     config = EVERYTHING.replace(steps=3)
     ends = []
     for labels in (np.full(7, UNLABELLED), np.zeros(7, np.int64), np.full(7, 999)):
-        student = made(fresh_bank(), FeatureAugmentationConfig())
+        student = made(fresh_bank(), ATTENTION)
         told = replace(unlabelled, images=replace(unlabelled.images, labels=labels))
         run(student, features.images, config, features=features, unlabelled=told)
         ends.append(copy_of(student))
@@ -284,7 +286,7 @@ def test_unlabelled_images_change_transfer_terms_and_their_labels_are_never_used
 def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(features, unlabelled, bank):
     config = EVERYTHING
     student = made(
-        bank, FeatureAugmentationConfig(residual="relu")
+        bank, ATTENTION.replace(residual="relu")
     ).eval()  # in eval mode images do not touch one another
     distiller = make_distiller(student, config, features.widths[-1])
     alone, labels = batch_of(features, student, config, bank)
@@ -316,7 +318,7 @@ def test_every_unlabelled_image_takes_its_turn(features, unlabelled, bank, monke
 
 def test_label_free_steps_have_no_task_term_and_leave_the_head_alone(features, unlabelled, bank):
     config = EVERYTHING.replace(steps=5, label_free_steps=3, warmup=0.0)
-    heads, student = [], made(bank, FeatureAugmentationConfig(residual="relu"))
+    heads, student = [], made(bank, ATTENTION.replace(residual="relu"))
     history = run(
         student, features.images, config, features=features, unlabelled=unlabelled,
         callbacks=(lambda step, row: heads.append(copy_of(student.head)),),
@@ -435,8 +437,8 @@ def test_flips_without_the_mirrored_view_are_refused_with_both_ways_out(features
 def test_student_bank_and_teacher_are_moved_for_the_run_and_come_back(teacher, features, bank, cache, store, dense):
     images = annotated(features.images)
     task = Segmentation(2, width=8) if dense else TASK
-    student = made(bank, FeatureAugmentationConfig(), task=task)
-    config = EVERYTHING.replace(steps=2, train_bank=dense, store=store, recoloured=0.5)
+    student = made(bank, ATTENTION, task=task)
+    config = (TRAINED_BANK if dense else EVERYTHING).replace(steps=2, store=store, recoloured=0.5)
     where = []
     with fake_device() as away, accelerator(away):
         history = run(
@@ -592,8 +594,8 @@ def interrupted(student: Student, features: Any, config: DistillConfig, folder: 
 def test_a_run_resumed_after_a_kill_ends_in_the_very_weights_of_an_uninterrupted_one(
     features, unlabelled, fresh_bank, tmp_path, at, every
 ):
-    config = EVERYTHING.replace(train_bank=True, steps=8, label_free_steps=3)
-    augment = FeatureAugmentationConfig(residual="relu")
+    config = TRAINED_BANK.replace(steps=8, label_free_steps=3)
+    augment = ATTENTION.replace(residual="relu")
 
     def student() -> Student:
         return made(fresh_bank(), augment, drop_path_rate=0.3)
@@ -665,7 +667,7 @@ def test_resuming_with_another_student_is_refused(features, bank, tmp_path):
     run(made(bank), features.images, BASE, features=features, run_dir=tmp_path)
     with pytest.raises(ValueError, match="another student"):
         run(
-            made(bank, FeatureAugmentationConfig()),
+            made(bank, ATTENTION),
             features.images,
             BASE,
             features=features,
@@ -807,7 +809,7 @@ def test_long_gradients_are_cut_and_with_0_they_are_left(packed):
 def test_runs_of_different_precision_follow_one_another_in_one_process(features, fresh_bank):
     ends = {}
     for precision in ("no", "bf16", "no"):
-        student = made(fresh_bank(), FeatureAugmentationConfig())
+        student = made(fresh_bank(), ATTENTION)
         config = EVERYTHING.replace(unlabelled_batch=0, mixed_precision=precision)
         history = run(student, features.images, config, features=features, val=features.images)
         assert all(math.isfinite(row["loss"]) for row in history.rows)
@@ -841,7 +843,7 @@ def test_two_processes_share_each_step_and_end_in_identical_weights(two_processe
         assert [len(r["seen"][labelled]) for r in (first, second)] == [3, 3]
         assert [len(r["seen"][more]) for r in (first, second)] == [2, 2]
         assert first["seen"][labelled] != second["seen"][labelled]
-    assert differing(first["weights"], copy_of(made(bank, FeatureAugmentationConfig())))
+    assert differing(first["weights"], copy_of(made(bank, ATTENTION)))
     kept = torch.load(folder / "bf16" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 6
 
@@ -902,7 +904,7 @@ def test_any_teacher_teaches_any_student_whatever_their_grids_and_widths(teacher
     if dense:
         masks = (np.asarray(packed.pixels).mean(1) > 128).astype(np.uint8)
         images, task = replace(packed, masks=masks), Segmentation(2, ("dark", "bright"), width=8)
-    student = Student(**learns, task=task, bank=bank, feature_augmentation=FeatureAugmentationConfig(), image_px=32)
+    student = Student(**learns, task=task, bank=bank, feature_augmentation=ATTENTION, image_px=32)
     assert student.grid != seen.grid
     assert f"{seen.width} teacher values" in repr(student)
     config = BASE.replace(steps=50, batch_size=12, hint_weight=1.0, unlabelled_batch=2)

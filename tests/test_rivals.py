@@ -249,6 +249,10 @@ def test_a_rival_beside_prototypes_reads_the_teachers_own_patches(features, bank
     )
     assert {"rival", "feature"} <= both.rows[0].keys()
     assert both.rows[0]["feature"] == pytest.approx(alone.rows[0]["feature"], abs=1e-3)  # of stored half precision
+    with pytest.raises(
+        ValueError, match="soft targets are read in the space of a frozen bank: set soft_weight to 0, or"
+    ):
+        run(made(bank), features.images, config.replace(soft_weight=1.0), features=features)
     embedded = embed_features(bank, features)
     with pytest.raises(ValueError, match=r"without train_bank, hint_weight or rival, or the teacher's own maps"):
         run(made(bank), features.images, config, features=embedded)

@@ -71,7 +71,7 @@ def test_statistics_are_of_whole_images_with_and_without_labels_and_are_taken_be
     seen = torch.cat(list(whole_patches(sources, student, cpu, batch_size=5)))
     assert len(seen) == len(images) + 2
     config = PLAIN.replace(rival="mse", standardise="mean_std", steps=1)
-    distiller = make_distiller(student, config, teacher_width=features.width)
+    distiller = make_distiller(student, config, features.widths)
     distiller.rival.fit(sources, student, cpu)
     torch.testing.assert_close(distiller.rival.standardiser.mean, seen.mean((0, 1)), rtol=1e-4, atol=1e-6)
     values = [

@@ -213,7 +213,7 @@ def test_one_network_of_each_family_that_once_ended_the_process_trains_saves_and
 
 
 def test_the_augmentation_is_given_by_its_own_arguments_too(bank, images):
-    config = FeatureAugmentationConfig(residual="relu", conditional=False)
+    config = FeatureAugmentationConfig("attention", residual="relu", conditional=False)
     first, second = made(bank, config).eval(), made(bank, dataclasses.asdict(config)).eval()
     assert torch.equal(first(images).augmented_logits, second(images).augmented_logits)
     assert made(bank, {"content": "none"}).feature_augmentation is None
@@ -243,14 +243,17 @@ def test_plain_parameters_are_those_of_backbone_adapter_and_head(bank):
 def test_extra_parameters_are_those_that_only_the_augmented_prediction_needs(bank):
     shared = (16 * 16 + 16) + (32 * 16 + 16) + 16  # encode, transform, gate
     count = {
-        "prototypes": 3 * 6 * 16,  # the prototypes, their scales and their shifts
+        "attention": 3 * 6 * 16,  # the prototypes, their scales and their shifts
         "descriptor": sum(p.numel() for p in bank.parameters()),
         "mlp": 2 * 9 * 16 + 9 + 16,
     }
     for content, own in count.items():
         assert made(bank, FeatureAugmentationConfig(content=content)).extra_parameters == shared + own, content
-    literal = FeatureAugmentationConfig(residual="relu", conditional=False)
+    literal = FeatureAugmentationConfig("attention", residual="relu", conditional=False)
     assert made(bank, literal).extra_parameters == shared - 16 + 6 * 16
+    assert made(bank, FeatureAugmentationConfig()).extra_parameters == 6 * 16 + 6 * 16 * 2 + 2  # a map a class, a bias
+    trained = FeatureAugmentationConfig(fit="trained", num_maps=3)
+    assert made(bank, trained).extra_parameters == 6 * 16 + 6 * 3 * 3 + 2 * 16 * 3
 
 
 def test_repr_tells_parameters_patches_and_classes(bank):
@@ -258,7 +261,8 @@ def test_repr_tells_parameters_patches_and_classes(bank):
         made()
     )
     told = repr(made(bank, FeatureAugmentationConfig("attention")))
-    assert "for prototypes" in told
+    assert "for attention" in told
+    assert "k for part_maps" in repr(made(bank, FeatureAugmentationConfig()))
     assert "48 teacher values a patch" in told
 
 

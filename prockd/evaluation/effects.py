@@ -6,7 +6,7 @@ the prototype says and nothing else; attention sums to one, so there what is rem
 stay. Compare with the removal of as many others, drawn at random, before you call it a cause.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -149,9 +149,8 @@ def prototype_effects(
         kept.callback(own.enabled.copy_, own.enabled.clone())  # the same prototypes are enabled afterwards
         for output in passes:
             stop = start + len(output.features)
-            for result, switch in zip(results, switches, strict=True):
-                own.enabled.copy_(switch)
-                decoded = task.decode(student.read_augmented(output.features), images.image_px)
+            for result, answer in zip(results, answers(student, output.features, switches), strict=True):
+                decoded = task.decode(answer, images.image_px)
                 counts = task.counts(decoded, truth[start:stop])
                 result.extend(decoded if counts is None else counts)  # counts need the least memory
             bar.update(stop - start)
@@ -160,6 +159,22 @@ def prototype_effects(
     measured = jackknife(task, results, images) if uncounted else bootstrap(task, np.array(results), resamples, seed)
     names, members = zip(*removals, strict=True)
     return PrototypeEffects(task.metric, ("all classes", *task.names), names, members, *measured, len(images))
+
+
+def answers(
+    student: Student, features: Float[Tensor, "B N E"], switches: Sequence[Bool[Tensor, " K"]]
+) -> Iterator[Any]:
+    """z+ with each of these switches; a closed reading is a sum over prototypes, so that each is read but once."""
+    bank, maps = student.bank, student.feature_augmentation
+    assert bank is not None
+    if isinstance(maps, PartMaps) and maps.num_outputs:
+        shares = maps.shares(features, bank.prototypes, merged=bank.merged)  # (B, K, C)
+        on = torch.stack(list(switches)).to(shares)
+        yield from torch.einsum("bkc,rk->rbc", shares, on) + maps.bias
+        return
+    for switch in switches:
+        bank.enabled.copy_(switch)
+        yield student.read_augmented(features)
 
 
 def checked_bank(student: Student, bank: PrototypeBank) -> PrototypeBank:

@@ -1,4 +1,4 @@
-"""What key points are held against: the mean pose, which looks at nothing, and a ridge on the teacher's patches."""
+"""What a teacher itself tells of key points: a ridge on its patches, in closed form."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,24 +22,6 @@ _PLACES = 6  # values that every patch has beside its own: 1, x, y, xx, xy, yy
 
 Patches = Callable[[np.ndarray], Float[Tensor, "B N F"]]
 """Gives the values of the patches of some images, by their rows."""
-
-
-def mean_pose(train: PackedImages, images: PackedImages) -> Float32[np.ndarray, "M J 3"]:
-    """Each joint where it is on average where it is visible in the training images: the trivial baseline.
-
-    Args:
-        train: images with joints.
-        images: for which they are told, in pixels of their own side.
-
-    Returns:
-        Decoded predictions of :class:`prockd.tasks.KeyPoints`, the same for every image.
-    """
-    assert train.joints is not None
-    xy, seen = train.joints[..., :2] / train.image_px, train.joints[..., 2:] > 0
-    count = seen.sum(0)
-    middle = np.where(count > 0, (xy * seen).sum(0) / np.maximum(1, count), 0.5) * images.image_px  # (J, 2)
-    pose = np.concatenate([middle, np.ones((len(middle), 1))], 1)
-    return np.tile(pose.astype(np.float32), (len(images), 1, 1))
 
 
 class PatchRidge:

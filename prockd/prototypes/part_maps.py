@@ -108,14 +108,31 @@ class PartMaps(nn.Module):
             v = part_descriptor(features, prototypes, enabled, merged, self.temperature)
             logits: Tensor = v.flatten(1) @ self.maps.flatten(0, 1) + self.bias
             return logits
-        f = features.detach()
+        f, prototypes = features.detach(), prototypes.detach()
         h, a = belonging(f, prototypes, enabled, merged, self.temperature)
         w = a * (a.shape[1] / (1 + a.sum(1, keepdim=True)))
         mixed = (w @ self.maps.flatten(1)).view(*w.shape[:2], *self.maps.shape[1:])  # (B, N, q, r) sum_k w_nk G_k
-        of_centres = torch.einsum("kq,kqr->kr", self.reduce(prototypes.detach()), self.maps)  # G_k R c_k
+        of_centres = torch.einsum("kq,kqr->kr", self.reduce(prototypes), self.maps)  # G_k R c_k
         said = (self.reduce(h).unsqueeze(-2) @ mixed).squeeze(-2) - w @ of_centres
         f_plus: Tensor = f + self.spread(said)
         return f_plus
+
+    def shares(
+        self, features: Float[Tensor, "B N E"], prototypes: Float[Tensor, "K E"],
+        enabled: Bool[Tensor, " K"] | None = None, merged: Int[Tensor, " K"] | None = None,
+    ) -> Float[Tensor, "B K C"]:  # fmt: skip
+        """V_k D_k: what each prototype adds to z+; with the bias they are z+, and without one the others stay.
+
+        Raises:
+            ValueError: these maps make f+, in which no class has a number.
+        """
+        self._check_closed()
+        v = part_descriptor(features.to(self.maps), prototypes, enabled, merged, self.temperature)
+        return torch.einsum("bke,kec->bkc", v, self.maps)
+
+    def _check_closed(self) -> None:
+        if not self.num_outputs:
+            raise ValueError("part maps that make f+ have no classes: the head reads them")
 
     @torch.no_grad()
     def evidence(
@@ -128,8 +145,7 @@ class PartMaps(nn.Module):
             ValueError: these maps make f+, in which no class has a number.
             IndexError: a class that is not there.
         """
-        if not self.num_outputs:
-            raise ValueError("part maps that make f+ have no classes: the head reads them")
+        self._check_closed()
         if not 0 <= output < self.num_outputs:
             raise IndexError(f"class {output} is not there: {self.num_outputs} are numbered from 0")
         h, a = belonging(features.to(self.maps), prototypes, enabled, merged, self.temperature)

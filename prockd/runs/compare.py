@@ -36,7 +36,7 @@ class Job:
     """One run: an arm, a seed and what is tuned.
 
     Attributes:
-        kind: "tune", scored on validation images, or "told".
+        kind: "tune", scored on validation images, "told", or "reference": what needs no student, all of a seed.
         arm: its name.
         seed: of the start, the order, the crops, and of which images are labelled.
         lr: peak learning rate.
@@ -110,7 +110,7 @@ class Plan:
 
         Tuning comes first; the last numbers go seed by seed, so that an early stop leaves whole seeds.
         """
-        scores = {row["job"]: row["z"] for row in rows}
+        scores = {row["job"]: row.get("z", 0.0) for row in rows}
         tuning: list[Job] = []
         told: list[Job] = []
         for arm in self.arms:
@@ -120,6 +120,8 @@ class Plan:
             else:
                 lr, weight = self.best(arm, scores)
                 told += [Job("told", arm, seed, lr, weight) for seed in range(self.compare.seeds)]
+        if self.compare.references:
+            told += [Job("reference", "no student", seed, 0.0) for seed in range(self.compare.seeds)]
         left = sorted((job for job in told if job.key not in scores), key=lambda job: job.seed)
         return sorted(tuning, key=lambda job: job.seed) + left, bool(tuning)
 
@@ -293,7 +295,7 @@ def work(plan: Plan, folder: Path, *, cpu: bool, progress: bool, worlds: Any = N
     """Do runs that nobody else does, one after the other, until none is missing."""
     import torch
 
-    from prockd.runs.contestants import Worlds, run_job
+    from prockd.runs.contestants import Worlds, run_job, run_references
 
     os.environ["TQDM_DISABLE"] = "1"
     threads = torch.get_num_threads()
@@ -301,13 +303,20 @@ def work(plan: Plan, folder: Path, *, cpu: bool, progress: bool, worlds: Any = N
     worlds = worlds or Worlds(plan, folder, cpu=cpu)
     try:
         for job in claimed(plan, folder):
-            row = run_job(plan, job, worlds)
+            row = (run_references if job.kind == "reference" else run_job)(plan, job, worlds)
             append_line(folder / "runs.jsonl", row)
             if progress:
-                plus = "" if row["z_plus"] is None else f", z+ {row['z_plus']:.3f}"
-                print(f"{job.key}: {row['metric']} z {row['z']:.3f}{plus}, {row['cpu_seconds']:.0f} s", flush=True)  # noqa: T201
+                print(told(row), flush=True)  # noqa: T201
     finally:
         torch.set_num_threads(threads)
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """A line of a contest in words."""
+    if row["kind"] == "reference":
+        return f"{row['job']}: " + ", ".join(f"{one['arm']} {one['z']:.3f}" for one in row["rows"])
+    plus = "" if row["z_plus"] is None else f", z+ {row['z_plus']:.3f}"
+    return f"{row['job']}: {row['metric']} z {row['z']:.3f}{plus}, {row['cpu_seconds']:.0f} s"
 
 
 def claimed(plan: Plan, folder: Path) -> Iterator[Job]:

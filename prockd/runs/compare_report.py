@@ -52,13 +52,11 @@ class Contest:
         arms: by name, in the order of the table.
         rows: lines of ``runs.jsonl``.
         budget: tuning runs that each arm had.
-        extra: rows that no training gave, such as a trivial baseline: ``arm``, ``group``, ``told`` and ``z``.
     """
 
     arms: Mapping[str, Arm]
     rows: Sequence[Mapping[str, Any]]
     budget: int = 0
-    extra: Sequence[Mapping[str, Any]] = ()
 
     def told(self, arm: str) -> dict[int, Mapping[str, Any]]:
         """The last numbers of an arm by seed."""
@@ -99,7 +97,25 @@ class Contest:
     def table(self) -> list[dict[str, object]]:
         """One row an arm: scores, paired differences, what was tuned, and what it costs."""
         marked = {arm for arm, _, _ in self.above_ours()}
-        return [dict(row) for row in self.extra] + [self.row(arm, marked=arm in marked) for arm in self.there]
+        return self.reference_rows() + [self.row(arm, marked=arm in marked) for arm in self.there]
+
+    def references(self) -> dict[str, dict[int, Mapping[str, Any]]]:
+        """What needs no student, by name and seed."""
+        found: dict[str, dict[int, Mapping[str, Any]]] = {}
+        for row in self.rows:
+            for one in row["rows"] if row["kind"] == "reference" else ():
+                found.setdefault(one["arm"], {})[row["seed"]] = one
+        return found
+
+    def reference_rows(self) -> list[dict[str, object]]:
+        """One row a trivial answer and a reading of the teacher."""
+        rows: list[dict[str, object]] = []
+        for name, runs in self.references().items():
+            first, against = next(iter(runs.values())), difference(runs, "z", self.told(ALONE), "z")
+            values = {"z": float(np.mean([run["z"] for run in runs.values()]))}
+            told = None if against is None else str(against)
+            rows.append({"arm": name, "group": first["group"], "seeds": len(runs), **values, "z − labels alone": told})
+        return rows
 
     def row(self, arm: str, *, marked: bool = False) -> dict[str, object]:
         """The row of one arm; ``marked`` is clearly above ours."""
@@ -169,7 +185,7 @@ class Contest:
             names = "; ".join(f"{arm} ({self.arms[arm].group}) by {told} of {what}" for arm, what, told in found)
             return [f"Clearly above ours, marked ▲: {names}."]
         if any((d := self.versus(arm, "z", OURS, "z")) and d.low is not None for arm in others):
-            return [f"None of the {len(others)} other arms is clearly above ours."]
+            return [f"No other arm is clearly above ours ({len(others)} compared)."]
         return []
 
     def _unequal(self) -> list[str]:

@@ -19,7 +19,7 @@ from prockd.evaluation.scores import Scores, predict
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover, sample_patches
 from prockd.prototypes.part_maps import PartMaps
-from prockd.runs.arms import Arm
+from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.claims import claim, release
 from prockd.runs.compare import TUNE_SEED, Job, Plan
 from prockd.runs.folder import git_commit
@@ -152,16 +152,26 @@ def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
         student, history = self_trained(world, student, arm, bank, on, clock)
     else:
         history = teach(world, student, config.distill, teacher=taught, on=on, callbacks=(clock,))
-    scores = history.scores
+    scores, seconds = history.scores, round(time.process_time() - began, 2)
     assert scores is not None
     row = {"job": job.key, "kind": job.kind, "arm": job.arm, "seed": job.seed, "lr": job.lr, "weight": job.weight}
     row |= {"on": on, "start": start, **score_facts(scores, world)}
     row["readings"] = readings_of(world, student, config, on) if job.kind == "told" else {}
     row |= {"steps": config.distill.steps, "images_a_step": config.distill.batch_size + config.distill.unlabelled_batch}
     row |= image_facts(world, on, config, arm) | cost_facts(world, student, config, taught)
-    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": round(time.process_time() - began, 2)}
+    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": seconds}
     row["final"] = {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")}
     return row | {"git": this_commit()}
+
+
+def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
+    """Score what needs no student; returns its line."""
+    from prockd.runs.references import references
+
+    world, distill = worlds.world("trained", job.seed), plan.config.distill.replace(seed=job.seed)
+    bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
+    row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
+    return row | {"rows": references(world, bank, distill, plan.compare.on)}
 
 
 def readings_of(world: World, student: Student, config: ExperimentConfig, on: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from prockd.settings.knobs import Knobs, choice, knob, numbers, words
+from prockd.settings.knobs import Knobs, choice, knob, numbers, plain, words
 
 
 @dataclass(frozen=True)
@@ -19,4 +19,5 @@ class CompareConfig(Knobs):
         (0.3, 3.0),
     )  # fmt: skip
     tune_seeds: int = knob(1, 1, 100, "Runs of each setting while tuning; their seeds are in no last number.")
+    references: bool = plain(True, "Trivial answers and readings of the teacher stand beside the arms.")
     on: str = choice("test", ("test", "val"), "What the last numbers are told on; val leaves the test images unseen.")

@@ -1,5 +1,6 @@
 """The student: a small timm backbone, an adapter into the prototypes' space, the augmentation and a task head."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -170,8 +171,7 @@ class Student(nn.Module):
             read = own(features, self.bank.prototypes, self.bank.enabled, self.bank.merged)
             if own.num_outputs:
                 return read
-            frozen = {name: p.detach() for name, p in self.head.named_parameters()}
-            return torch.func.functional_call(self.head, frozen, (read,))
+            return (still(self.head) if torch.is_grad_enabled() else self.head)(read)
         f_plus = self.augmented(features)
         return None if f_plus is None else self.head(f_plus)
 
@@ -271,6 +271,16 @@ class Student(nn.Module):
             f"{self.grid[0]}x{self.grid[1]} patches of {self.embed_dim}{bank}; "
             f"{type(self.task).__name__} of {self.task.num_classes} classes)"
         )
+
+
+def still(module: nn.Module) -> nn.Module:
+    """The same module on the same memory, to whose parameters no gradient comes, now or later.
+
+    A prediction may hold its head, as :class:`prockd.tasks.detectors.RawBoxes` does for the second stage of Faster R-CNN,
+    so it is not enough to exchange the parameters for the time of a call.
+    """
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    return copy.deepcopy(module, shared | {id(b): b for b in module.buffers()})
 
 
 def make_augmentation(

@@ -143,6 +143,14 @@ class KeyPoints(Task):
         details = {"error, % of box": 100 * float(away.mean())} if len(away) else {}
         return replace(super().score(decoded, images), details=details)
 
+    def trivial(self, train: PackedImages, count: int) -> dict[str, Float32[np.ndarray, "M J 3"]]:
+        """Each joint where it is on average in the labelled images that show it, or else in the middle."""
+        truth = self.truth(train)
+        xy, seen = truth[..., :2], truth[..., 2:3] > 0
+        middle = np.where(seen.any(0), (xy * seen).sum(0) / np.maximum(1, seen.sum(0)), train.image_px / 2)  # (J, 2)
+        pose = np.concatenate([middle, np.ones((len(middle), 1))], 1).astype(np.float32)
+        return {"mean pose": np.tile(pose, (count, 1, 1))}
+
     def marks(self, decoded: np.ndarray) -> Marks:
         """A dot a joint; of the truth those that are visible."""
         return Marks(points=np.asarray(decoded[:, :3], np.float32))

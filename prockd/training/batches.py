@@ -16,7 +16,7 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.embedding import embed_features, embedded_maps
 from prockd.tasks.task import Task
 from prockd.teachers.embedded import EmbeddedFeatures
-from prockd.teachers.features import PatchFeatures, fuse_layers
+from prockd.teachers.features import PatchFeatures, check_finite, fuse_layers
 from prockd.teachers.teacher import Teacher
 
 
@@ -122,14 +122,20 @@ class Source:
         ] if self.wants_last else None
 
     def replay(self, rows: np.ndarray, mirrored: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The teacher's patches and, where it is wanted, last map of the whole images."""
+        """The teacher's patches and, where it is wanted, last map of the whole images.
+
+        Raises:
+            ValueError: one of the patches is not finite; the message names the image, labelled or not.
+        """
         assert isinstance(self.stored, PatchFeatures | EmbeddedFeatures)
         views = np.where(mirrored.numpy(), self.stored.views.index("mirrored") if self.flip else 0, 0)
         read = self.stored.fused if isinstance(self.stored, PatchFeatures) else self.stored.embedded
+        patches = read(rows, views)
+        check_finite(patches, self.stored, rows)
         if not self.wants_last:
-            return read(rows, views), None
+            return patches, None
         assert isinstance(self.teacher, PatchFeatures)
-        return read(rows, views), self.teacher.layer_maps(rows, views, slice(-1, None))[0]
+        return patches, self.teacher.layer_maps(rows, views, slice(-1, None))[0]
 
 
 def shuffled(total: int, batch: int, seed: int, step: int) -> np.ndarray:

@@ -87,9 +87,9 @@ class Distiller(nn.Module):
                 g = bank(u[:labelled]) if self.teacher_reads == "module" else u[:labelled]
                 g_plus = student.augmented(g)
                 predictions["teacher_branch"] = student.head(g if g_plus is None else g_plus)
-            for reading in self.reading:
+            for reading in self.reading if labelled else ():  # soft targets come from labels, if by a detour
                 with torch.no_grad():  # a part at a time: some predictions cannot be cut or joined
-                    parts = {"soft": reading(u[:labelled])} if labelled else {}
+                    parts = {"soft": reading(u[:labelled])}
                     parts |= {"more_soft": reading(u[labelled:])} if labelled < len(u) else {}
                 predictions |= parts
                 if labelled < len(u):

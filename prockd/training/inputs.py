@@ -119,8 +119,8 @@ def check_inputs(
         "embedded features are of use to their frozen bank only: pass the bank to Student, without train_bank, "
         "hint_weight or rival, or the teacher's own maps, features=pk.extract(teacher, images)":
             embedded and reads_maps(config, bank),
-        "soft targets are read in the space of a frozen bank: set soft_weight or train_bank to 0":
-            teacher is not None and bank is not None and config.soft_weight > 0 and config.train_bank,
+        "soft targets are read in the space of a frozen bank: set soft_weight to 0, or do without train_bank and rival":
+            teacher is not None and bank is not None and config.soft_weight > 0 and embeds_each_step(config),
         f"the bank was learned from another teacher than {teacher!r}: pass that one": other_teacher,
     }  # fmt: skip
     for message, is_so in problems.items():

@@ -85,6 +85,10 @@ class Trainer:
         self.learner, self.config, self.processes, self.folder = learner, config, processes, folder
         self.labelled, self.more, self.more_batch, self.label_free_steps = labelled, more, more_batch, label_free_steps
         self.parameters = [p for p in learner.parameters() if p.requires_grad]
+        # part maps learn beside the student: where they lengthened the gradient that is cut, they would touch z
+        maps = getattr(learner.student, "feature_augmentation", None)
+        beside = set(maps.parameters()) if isinstance(maps, PartMaps) else set()
+        self.cut_apart = [[p for p in self.parameters if (p in beside) is b] for b in (False, True)]
         quick = set(learner.quick_parameters)
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for parameter in self.parameters:
@@ -152,8 +156,8 @@ class Trainer:
             self.processes.average(gradients)
             self.scaler.unscale_(self.optimiser)
             norm = torch.nn.utils.get_total_norm(gradients)
-            if longest:
-                torch.nn.utils.clip_grads_with_norm_(self.parameters, longest, norm)
+            for group in self.cut_apart if longest else ():
+                torch.nn.utils.clip_grad_norm_(group, longest)
             if not self.scaler.is_enabled() and not norm.isfinite():
                 problem = f"the loss is {float(values['loss']):.3g} and its gradient {float(norm)}"
         if problem:

@@ -51,7 +51,8 @@ def fit_ridge(
 
     With rows X and the penalty s: W = X' (X X' + s)^-1 Y, so the cost is that of the rows, however wide they are. One
     eigendecomposition serves all penalties. An image is left out exactly, in all its views at once: with the smoother
-    H = X X' (X X' + s)^-1 the others predict y_S - (1 - H_SS)^-1 (y - H y)_S for its rows S (Allen's PRESS).
+    H = X X' (X X' + s)^-1 the others predict y_S - (1 - H_SS)^-1 (y - H y)_S for its rows S (Allen's PRESS), about the
+    mean of all rows, which stays: without it each image would be told against its own class.
 
     Args:
         x: features of n labelled images in V views, such as plain and mirrored.
@@ -78,7 +79,7 @@ def fit_ridge(
         rows, wanted = torch.cat([rows, others[0]]), torch.cat([wanted, others[1]])
     if not rows.isfinite().all():
         raise ValueError("features that a reading is fitted to are not finite: look for NaN in them")
-    rows, wanted = rows.double(), wanted.double()
+    rows, wanted = rows.cpu().double(), wanted.cpu().double()  # some devices know no double precision
     middle, level = rows.mean(0), wanted.mean(0)
     rows, wanted = rows - middle, wanted - level
     kernel = rows @ rows.T
@@ -91,11 +92,12 @@ def fit_ridge(
     judges, leave, truth = slice(V * n), (1, V * n) if lone else (V, n), targets.repeat(V, 1) if lone else targets
     if others is not None:
         judges, leave, truth = slice(V * n, None), (1, len(rows) - V * n), others[1]
+    truth = truth.cpu().double()
 
     def by_image(of_rows: Tensor) -> Tensor:
         return of_rows[judges].reshape(*leave, -1).transpose(0, 1)  # (images, views, ...), which leave together
 
-    own, mine, eye = by_image(vectors), by_image(wanted), torch.eye(leave[0], dtype=vectors.dtype, device=rows.device)
+    own, mine, eye = by_image(vectors), by_image(wanted), torch.eye(leave[0], dtype=vectors.dtype)
 
     def left_out(strength: float) -> Tensor:
         shrink = values.clamp_min(0) / (values.clamp_min(0) + strength * size)
@@ -104,10 +106,10 @@ def fit_ridge(
         scores: Tensor = (mine - apart).mean(1) + level
         return scores
 
-    errors = [float(F.mse_loss(left_out(strength), truth.double())) for strength in strengths]
+    errors = [float(F.mse_loss(left_out(strength), truth)) for strength in strengths]
     strength = strengths[errors.index(min(errors))]
     scores = left_out(strength) - 0.5 * tags
-    losses = [misfit(factor * scores, truth.double(), tags) for factor in SHARPNESS]
+    losses = [misfit(factor * scores, truth, tags) for factor in SHARPNESS]
     sharpness = SHARPNESS[losses.index(min(losses))]
     weight = rows.T @ (vectors @ (seen / (values.clamp_min(0) + strength * size).unsqueeze(1)))
     bias = level - middle @ weight - 0.5 * tags

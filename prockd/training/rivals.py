@@ -179,7 +179,15 @@ def projector(name: str, embed_dim: int, teacher_width: int) -> nn.Module | None
     if name == "orthogonal":
         # the paper takes the matrix exponential of a skew-symmetric matrix; Cayley's map does the same in half the time
         return kept_orthogonal(nn.Linear(embed_dim, teacher_width, bias=False), orthogonal_map="cayley")
-    return nn.Linear(embed_dim, teacher_width) if name in ("mse", "cosine", "queue") else None
+    if name not in ("mse", "cosine", "queue"):
+        return None
+    linear = nn.Linear(embed_dim, teacher_width)
+    if (
+        name == "mse"
+    ):  # the teacher's values are small, unit length over hundreds of them: else it starts at a loss of 60
+        for parameter in linear.parameters():
+            nn.init.uniform_(parameter, -0.1 * embed_dim**-0.5, 0.1 * embed_dim**-0.5)
+    return linear
 
 
 @torch.no_grad()

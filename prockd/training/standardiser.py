@@ -54,6 +54,8 @@ class Standardiser(nn.Module):
             return
         covariance = second / count - np.outer(mean, mean)
         directions = scipy.linalg.eigh(covariance)[1]
+        # LAPACK is free to turn a direction round: its greatest entry shall be positive, or machines would differ
+        directions *= np.sign(np.take_along_axis(directions, np.abs(directions).argmax(0)[None], 0))
         hadamard = scipy.linalg.hadamard(self.width)[:, :D] / np.sqrt(self.width)
         self.rotation.copy_(torch.from_numpy(directions @ hadamard.T))
         self.scale.copy_(torch.tensor(np.sqrt(max(np.trace(covariance), 1e-12) / self.width)))

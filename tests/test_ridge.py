@@ -1,0 +1,143 @@
+"""Ridge regression in closed form: what it leaves out, how it chooses, what its scores mean."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from prockd.training.ridge import SHARPNESS, STRENGTHS, fit_ridge, misfit
+
+V, n, WIDTH, C = 2, 12, 7, 3
+
+
+def world(seed: int = 0, images: int = n, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images in two views that are alike, and their classes, one-hot."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(images) % C
+    middles = 2 * torch.randn(C, WIDTH, generator=torch.Generator().manual_seed(99))
+    x = middles[labels] + noise * torch.randn(images, WIDTH, generator=generator)
+    return torch.stack([x, x + 0.3 * torch.randn(images, WIDTH, generator=generator)]), F.one_hot(labels, C).float()
+
+
+def brute(x: torch.Tensor, y: torch.Tensor, strength: float, out: list[int]) -> torch.Tensor:
+    """Scores of some rows by ridge regression on the others, about the mean of all."""
+    x, y = x.double(), y.double()
+    rows, wanted = x - x.mean(0), y - y.mean(0)
+    size = rows.square().sum(1).mean()
+    kept = [m for m in range(len(x)) if m not in out]
+    a, b = rows[kept], wanted[kept]
+    weight = torch.linalg.solve(a.T @ a + strength * size * torch.eye(x.shape[1], dtype=a.dtype), a.T @ b)
+    return rows[out] @ weight + y.mean(0)
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1.0])
+def test_leaving_an_image_out_in_closed_form_is_to_fit_without_all_of_its_views(strength):
+    x, y = world()
+    found = fit_ridge(x, y, strengths=[strength])
+    rows, wanted = x.reshape(V * n, WIDTH), y.repeat(V, 1)
+    for m in range(n):
+        expected = brute(rows, wanted, strength, [m, n + m]).mean(0)
+        torch.testing.assert_close(found.held_out[m], (found.sharpness * expected).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_leaving_an_unlabelled_image_out_is_to_fit_without_it():
+    (x, y), (more, _) = world(), world(1)
+    soft = torch.rand(n, C, generator=torch.Generator().manual_seed(2)).softmax(1)
+    found = fit_ridge(x, y, more[0], soft, strengths=[0.1])
+    rows, wanted = torch.cat([x.reshape(V * n, WIDTH), more[0]]), torch.cat([y.repeat(V, 1), soft])
+    assert found.held_out.shape == (n, C)
+    for m in range(n):
+        (expected,) = brute(rows, wanted, 0.1, [V * n + m])
+        torch.testing.assert_close(found.held_out[m], (found.sharpness * expected).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_weight_and_bias_are_those_of_the_normal_equations():
+    x, y = world()
+    found, rows = fit_ridge(x, y), x.reshape(V * n, WIDTH)
+    twice = fit_ridge(x.roll(1, 1), y.roll(1, 0))  # the order of images tells nothing
+    torch.testing.assert_close(found.weight, twice.weight, rtol=1e-3, atol=1e-3)
+    a, b = (t.double() - t.double().mean(0) for t in (rows, y.repeat(V, 1)))
+    penalty = found.strength * a.square().sum(1).mean() * torch.eye(WIDTH, dtype=a.dtype)
+    weight = torch.linalg.solve(a.T @ a + penalty, a.T @ b)
+    torch.testing.assert_close(found.weight, (found.sharpness * weight).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found(rows).mean(0), found.sharpness * y.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_strength_and_sharpness_are_those_that_tell_left_out_images_best():
+    x, y = world(noise=2.0)
+    found = fit_ridge(x, y)
+    errors = {}
+    for strength in STRENGTHS:
+        one = fit_ridge(x, y, strengths=[strength])
+        errors[strength] = float(F.mse_loss(one.held_out / one.sharpness, y))
+    assert found.strength == min(errors, key=lambda s: errors[s])
+    losses = [misfit(factor * found.held_out / found.sharpness, y, tags=False) for factor in SHARPNESS]
+    assert misfit(found.held_out, y, tags=False) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_scores_are_probabilities_of_images_that_nobody_has_seen():
+    (x, y), (unseen, truth) = world(images=60, noise=2.0), world(5, images=600, noise=2.0)
+    logits = fit_ridge(x, y)(unseen[0])
+    right = (logits.argmax(1) == truth.argmax(1)).float().mean()
+    assert right > 0.6
+    assert float(logits.softmax(1).amax(1).mean()) == pytest.approx(float(right), abs=0.1)
+
+
+def test_one_image_of_a_class_is_enough():
+    x, y = world(images=C)
+    found = fit_ridge(x, y)
+    assert found(x[0]).argmax(1).tolist() == y.argmax(1).tolist()
+    assert found.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_images_of_one_class_alone_tell_that_class(images):
+    x, _ = world(images=images)
+    found = fit_ridge(x, F.one_hot(torch.zeros(images, dtype=torch.long), C).float())
+    assert found(torch.randn(4, WIDTH)).argmax(1).tolist() == [0] * 4
+    assert found.weight.isfinite().all()
+
+
+def test_features_that_are_all_alike_give_the_share_of_each_class():
+    found = fit_ridge(torch.ones(V, n, 1), world()[1])
+    assert found.weight.abs().max() < 1e-3
+    torch.testing.assert_close(found.bias.softmax(0), torch.full((C,), 1 / C))
+
+
+def test_soft_rows_that_say_the_truth_help_and_none_are_none():
+    (x, y), (more, truth), (unseen, told) = world(images=C, noise=2.5), world(1, 90, 2.5), world(5, 600, 2.5)
+
+    def right(*soft) -> float:
+        return float((fit_ridge(x, y, *soft)(unseen[0]).argmax(1) == told.argmax(1)).float().mean())
+
+    assert right(more[0], truth) > right() + 0.05
+    alone, empty = fit_ridge(x, y), fit_ridge(x, y, more[0][:0], truth[:0])
+    assert torch.equal(alone.weight, empty.weight)
+
+
+def test_tags_are_each_a_yes_or_no_of_their_own():
+    x, y = world(images=60)
+    tags = torch.stack([y[:, 0] + y[:, 1], y[:, 1] + y[:, 2]], 1)
+    found = fit_ridge(x, tags, tags=True)
+    said = found(x[0]).sigmoid() > 0.5
+    assert (said == tags.bool()).float().mean() > 0.9
+    never = fit_ridge(x, torch.cat([tags, 0 * tags[:, :1]], 1), tags=True)
+    assert (never(x[0])[:, 2] < 0).all()
+
+
+def test_more_values_than_rows_are_no_matter_and_double_precision_is_used():
+    x, y = world()
+    wide = torch.cat([x, torch.zeros(V, n, 5000)], 2)
+    torch.testing.assert_close(fit_ridge(wide, y).weight[:WIDTH], fit_ridge(x, y).weight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_and_no_images_are_refused(bad):
+    x, y = world()
+    with pytest.raises(ValueError, match="there is no labelled image"):
+        fit_ridge(x[:, :0], y[:0])
+    with pytest.raises(ValueError, match="not finite"):
+        fit_ridge(x, y, torch.full((2, WIDTH), bad), torch.full((2, C), 1 / C))
+    x[1, 3, 2] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        fit_ridge(x, y)
