@@ -35,7 +35,9 @@ TASKS = {
 }
 
 
-def made(task: str, backbone: str = "resnet10t", augment: FeatureAugmentationConfig | None = None, **options) -> Student:
+def made(
+    task: str, backbone: str = "resnet10t", augment: FeatureAugmentationConfig | None = None, **options
+) -> Student:
     torch.manual_seed(0)
     bank = PrototypeBank(4, 12, 8)
     options, augment = options or TINY, augment or FeatureAugmentationConfig()

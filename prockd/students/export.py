@@ -1,4 +1,4 @@
-"""A student for use without prockd: weights by timm's names, a torchvision detector, or an ONNX graph; z, and z+ if asked."""
+"""A student for use without prockd: weights by timm's names, a torchvision detector, or ONNX; z, and z+ if asked."""
 
 import copy
 import inspect

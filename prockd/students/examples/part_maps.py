@@ -16,6 +16,7 @@ GIVES_CLASSES = "bias" in WEIGHTS
 
 
 def direction(vectors):
+    """Of length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
