@@ -1,7 +1,7 @@
 """z+ with numpy alone: what each prototype says of how the patches of its part differ from it.
 
-part_maps.safetensors has prototypes (K, E) and a map of each. In closed form maps are (K, E, C), and with a bias they give
-class scores; else maps are (K, q, r) between reduce (q, E) and spread (E, r), and what they say is added to the features.
+part_maps.safetensors has prototypes (K, E) and a map of each. In closed form maps are (K, E, C), and with a bias they
+give class scores; else maps are (K, q, r) between reduce (q, E) and spread (E, r), and what they say is added.
 """
 
 from pathlib import Path
