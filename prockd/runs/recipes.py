@@ -39,7 +39,7 @@ class Recipe:
     per_class: int = 30
 
 
-DENSE = DistillConfig(steps=300, feature_weight=30.0, soft_weight=0.0)
+DENSE = DistillConfig(steps=300, feature_weight=30.0, soft_weight=1.0)
 """Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
 
 POSES = DENSE.replace(lr=16e-3, feature_weight=100.0)
