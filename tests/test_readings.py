@@ -1,4 +1,4 @@
-"""What the teacher's side says: from labelled images alone, to the student alone, and never of the teacher's classes."""
+"""What the teacher's side says: from labelled images alone, to the student alone, never of the teacher's classes."""
 
 from dataclasses import replace
 
