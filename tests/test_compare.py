@@ -17,10 +17,12 @@ from prockd.cli import app
 from prockd.datasets import DatasetError
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
 from prockd.runs.claims import append_line, claim, is_alive, read_lines, release
-from prockd.runs.compare import TUNE_SEED, Plan, quick_changes, rates_near, read_plan, run_contest
+from prockd.runs.compare import run_contest
 from prockd.runs.contest import Contest, Difference
-from prockd.runs.contestants import Worlds, joined, replace_prototypes
+from prockd.runs.contestants import Worlds, replace_prototypes
 from prockd.runs.folder import RunFolderError
+from prockd.runs.plan import TUNE_SEED, Plan, quick_changes, rates_near, read_plan
+from prockd.runs.pseudo_labels import joined
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError
 
@@ -244,7 +246,7 @@ def test_the_same_students_are_read_in_other_ways_too(finished):
 
 def test_a_contest_that_is_finished_trains_nothing(finished, monkeypatch):
     plan, folder, rows = finished
-    monkeypatch.setattr("prockd.runs.contestants.run_job", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("prockd.runs.compare.run_job", lambda *_: pytest.fail("it trained"))
     assert run_contest(plan, folder, progress=False) == rows
 
 
@@ -274,7 +276,7 @@ assert claim(Path(sys.argv[1]), sys.argv[2])
 
 def test_a_fault_leaves_no_claim_behind(tmp_path, monkeypatch):
     plan = read_plan(config_file(tmp_path, ALONE))
-    monkeypatch.setattr("prockd.runs.contestants.run_job", lambda *_: 1 / 0)
+    monkeypatch.setattr("prockd.runs.compare.run_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_contest(plan, tmp_path / "run", progress=False)
     monkeypatch.undo()
