@@ -312,6 +312,7 @@ def export(
     run_dir: Annotated[Path, Argument(help="Folder of a finished run, or a student.safetensors.")],
     format: Annotated[str | None, Option(help="timm (if not given), torchvision (detection) or onnx.")] = None,
     out: Annotated[Path | None, Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
+    augmented: Annotated[bool, Option("--augmented", help="Write z⁺ too, which reads prototypes.")] = False,
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
@@ -323,7 +324,8 @@ def export(
     fit, opset, format = config.data.fit, config.export.opset, format or config.export.format
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
-    for path in export_student(student, folder, format=format, opset=opset, fit=None if fit == "auto" else fit):
+    fit = None if fit == "auto" else fit
+    for path in export_student(student, folder, format=format, opset=opset, fit=fit, augmented=augmented):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 
