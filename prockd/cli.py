@@ -253,9 +253,10 @@ def compare(
     """Train students in many ways, equally tuned, and tell which are better: resumable, side by side, a line a run."""
     from prockd.evaluation.tables import format_table
     from prockd.runs.claims import read_lines
-    from prockd.runs.compare import quick_changes, read_plan, run_contest
+    from prockd.runs.compare import run_contest
     from prockd.runs.compare_report import quick_line, write_contest
     from prockd.runs.contest import Contest
+    from prockd.runs.plan import quick_changes, read_plan
 
     began = time.perf_counter()
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
