@@ -45,6 +45,8 @@ class Sample:
         keypoints: (n, J, 3) x, y in pixels and 1 visible / 0 hidden, per instance.
         mask: (H, W) class index of each pixel, or ``IGNORE``: what segmentation learns, in the label space of the task.
         tags: (C,) 1 for each class that the image shows, else 0: what multi-label classification learns.
+        joints: (C, 3) x, y in pixels of each class, a joint of the one animal, and 1 visible / 0 hidden or not known:
+            what key points learn.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -57,6 +59,7 @@ class Sample:
     keypoints: Float32[np.ndarray, "n J 3"] | None = None
     mask: UInt8[np.ndarray, "H W"] | None = None
     tags: UInt8[np.ndarray, " C"] | None = None
+    joints: Float32[np.ndarray, "C 3"] | None = None
 
 
 @runtime_checkable

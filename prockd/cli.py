@@ -4,6 +4,7 @@ Whatever is slow to import is imported inside the command that needs it, so that
 """
 
 import json
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,7 +60,9 @@ KNOBS = {
 """Options that are the short names of settings."""
 
 Data = Annotated[str | None, Option(help="A folder or file of your own images; Farmyard if not given.")]
-TaskKind = Annotated[str | None, Option(help="classification (if not given), segmentation, detection or your own.")]
+TaskKind = Annotated[
+    str | None, Option(help="classification (if not given), segmentation, detection, keypoints or your own.")
+]
 TeacherName = Annotated[
     str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
 ]
@@ -173,7 +176,7 @@ def discover(
 
 
 @app.command(
-    epilog="`prockd distill`  (Farmyard, about three minutes)\n\n"
+    epilog="`prockd distill`  (Farmyard, some minutes)\n\n"
     "`prockd distill --data photos --task detection --teacher convnext_tiny --teacher-weights convnext.safetensors "
     "--student mobilenetv3_small_050 --run-dir runs/photos`\n\n"
     "`prockd distill --config runs/photos/config.toml --set distill.steps=2000 --run-dir runs/longer`\n\n"
@@ -198,10 +201,13 @@ def distill(
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in the run's folder.")] = False,
     overwrite: Overwrite = False,
     checkpoint_every: Annotated[int, Option(min=1, help="Steps between checkpoints.")] = 100,
+    baseline: Annotated[
+        bool, Option("--baseline/--no-baseline", help="Train labels alone beside it: did the teacher help?")
+    ] = True,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a student with a teacher's help, score it, and write a run folder with a report."""
+    """Train a student with a teacher's help and one without, score both, and write a run folder with a report."""
     from prockd.evaluation.tables import format_table
     from prockd.runs.folder import run_config
     from prockd.runs.run import run_experiment
@@ -214,12 +220,61 @@ def distill(
     unchanged = config is None and not set_ and all(value is None for value in options.values())
     own = run_config(run_dir) if resume and unchanged else read_settings(config, preset, set_, **options)
     run_experiment(
-        own, run_dir, resume=resume, overwrite=overwrite, bank=bank, cpu=cpu, checkpoint_every=checkpoint_every,
-        progress=not quiet,
+        own, run_dir, resume=resume, overwrite=overwrite, bank=bank, baseline=baseline, cpu=cpu,
+        checkpoint_every=checkpoint_every, progress=not quiet,
     )  # fmt: skip
     if connect(cpu=cpu).is_main:
-        typer.echo(format_table(json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["students"]))
+        told = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+        typer.echo(f"{format_table(told['students'])}\n\n{told['verdict']['sentence']}")
         typer.echo(f"\n{run_dir}: student.safetensors, results.json; open {run_dir / 'report.html'}")
+
+
+@app.command(
+    epilog="`prockd compare -c benchmarks/compare/farmyard-classes.toml --jobs 2`\n\n"
+    '`prockd compare -c contest.toml --only "labels alone,ours" --seeds 2 --run-dir runs/two`\n\n'
+    "The same command again goes on where it was stopped; a second one, beside it, shares the work."
+)
+def compare(
+    config: Annotated[Path, Option("--config", "-c", help="TOML file: settings, [compare] and own [arms.NAME].")],
+    run_dir: Annotated[Path | None, Option(help="Folder of the contest; runs/NAME OF THE FILE if not given.")] = None,
+    only: Annotated[str | None, Option(help="These arms alone, commas between them.")] = None,
+    seeds: Annotated[int | None, Option(min=1, help="Runs of each arm; as in the file if not given.")] = None,
+    jobs: Annotated[int, Option(min=1, help="Processes, one thread each.")] = 1,
+    set_: Set = None,
+    quick: Annotated[
+        bool, Option("--quick", help="Two seeds, a third of the steps, no tuning; ends with JSON.")
+    ] = False,
+    report: Annotated[
+        bool, Option("--report", help="Only write table and report, from the runs that are there.")
+    ] = False,
+    cpu: Cpu = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train students in many ways, equally tuned, and tell which are better: resumable, side by side, a line a run."""
+    from prockd.evaluation.tables import format_table
+    from prockd.runs.claims import read_lines
+    from prockd.runs.compare import quick_changes, read_plan, run_contest
+    from prockd.runs.compare_report import Contest, quick_line, write_contest
+
+    began = time.perf_counter()
+    names = [name.strip() for name in (only or "").split(",") if name.strip()]
+    plan = read_plan(config, set_ or (), only=names)
+    changes = [f"compare.seeds={seeds}"] if seeds else []
+    if quick:
+        changes = quick_changes(plan) + changes
+    plan = read_plan(config, [*(set_ or ()), *changes], only=names)
+    folder = run_dir or Path("runs") / (config.stem + "-quick" * quick)
+    if report:
+        rows = read_lines(folder / "runs.jsonl")
+    else:
+        rows = run_contest(plan, folder, jobs=jobs, cpu=cpu, progress=not quiet)
+    contest = Contest(plan.arms, rows, plan.budget)
+    write_contest(contest, folder)
+    told = ["arm", "seeds", "z", "z⁺", "z − labels alone", "z − ours z", "best − ours z⁺", "lr", "weight"]
+    typer.echo(format_table([{name: row.get(name) for name in told} for row in contest.table()]))
+    typer.echo("\n".join(["", *contest.sentences(), f"{folder}: runs.jsonl, results.json"]))
+    if quick:
+        typer.echo(quick_line(contest, time.perf_counter() - began))
 
 
 @app.command(epilog="`prockd evaluate runs/run`\n\n`prockd evaluate runs/run --data other_photos --json`")

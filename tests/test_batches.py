@@ -45,7 +45,7 @@ def test_crops_of_images_and_of_teacher_maps_are_of_the_same_place_mirrored_view
     features, student = pooled_pixels(smooth), made(image_px=64)
     source = Source(smooth, features, min_crop=0.2, wants_last=True)
     indices = np.arange(8).repeat(8)
-    crops = source.crops(64, torch.Generator().manual_seed(0))
+    crops = source.crops(np.arange(64), torch.Generator().manual_seed(0))
     assert 20 < crops.mirrored.sum() < 44
     batch = source.batch(indices, crops, student, torch.device("cpu"))
     assert batch.images.shape == (64, 3, 64, 64)
@@ -69,7 +69,7 @@ def test_crops_of_embedded_features_are_of_the_same_place_too(smooth):
     batches = []
     for embeds in (bank, None):  # embedded once before training, or left for each step
         source = Source(smooth, features, embeds)
-        crops = source.crops(8, generator.manual_seed(1))
+        crops = source.crops(np.arange(8), generator.manual_seed(1))
         batches.append(source.batch(np.arange(8), crops, student, torch.device("cpu")))
     torch.testing.assert_close(batches[0].teacher, batches[1].teacher, atol=2e-3, rtol=0)
     expected = F.normalize(F.adaptive_avg_pool2d(batches[0].images, student.grid), dim=1)
@@ -78,7 +78,7 @@ def test_crops_of_embedded_features_are_of_the_same_place_too(smooth):
 
 def test_a_crop_of_everything_without_mirroring_is_the_image_itself(packed):
     source = Source(packed, task=TASK, min_crop=1.0, flip=False)
-    crops = source.crops(12, torch.Generator().manual_seed(0))
+    crops = source.crops(np.arange(12), torch.Generator().manual_seed(0))
     assert not crops.mirrored.any()
     batch = source.batch(np.arange(12), crops, made(), torch.device("cpu"))
     torch.testing.assert_close(batch.images, torch.from_numpy(np.array(packed.pixels)) / 255)
@@ -90,14 +90,14 @@ def test_a_crop_of_everything_without_mirroring_is_the_image_itself(packed):
 @pytest.mark.parametrize("flip", [False, True])
 def test_half_of_the_images_are_mirrored_or_none(features, flip):
     for teacher in (features, None):
-        crops = Source(features.images, teacher, flip=flip).crops(50, torch.Generator().manual_seed(0))
+        crops = Source(features.images, teacher, flip=flip).crops(np.arange(50), torch.Generator().manual_seed(0))
         assert bool(15 < crops.mirrored.sum() < 35) is flip
         assert flip or not crops.mirrored.any()
 
 
 def test_the_teacher_itself_sees_the_very_crops(teacher, packed):
     source, student = Source(packed, teacher, min_crop=0.3, wants_last=True), made()
-    crops = source.crops(12, torch.Generator().manual_seed(0))
+    crops = source.crops(np.arange(12), torch.Generator().manual_seed(0))
     batch = source.batch(np.arange(12), crops, student, torch.device("cpu"))
     maps = teacher(batch.images)  # teacher and student read images of the same size here
     patches = fuse_layers(maps, teacher.grid)
@@ -111,7 +111,7 @@ def test_the_teacher_itself_and_its_features_say_the_same_of_whole_images(teache
     student = made(bank)
     for embeds in (None, bank):
         sources = [Source(packed, t, embeds, min_crop=1.0, wants_last=True) for t in (teacher, features)]
-        crops = sources[0].crops(12, torch.Generator().manual_seed(0))
+        crops = sources[0].crops(np.arange(12), torch.Generator().manual_seed(0))
         assert crops.mirrored.any()
         exact, replayed = (s.batch(np.arange(12), crops, student, torch.device("cpu")) for s in sources)
         torch.testing.assert_close(exact.teacher, replayed.teacher, atol=5e-3, rtol=5e-3)

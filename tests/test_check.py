@@ -289,3 +289,34 @@ def test_key_points_are_checked_with_their_images(tmp_path):
     alone = check_data(tmp_path / "cow" / "parts.csv", progress=False)
     assert "looks like key points" in repr(alone)
     assert len(alone.errors) == 3
+
+
+def test_unlabelled_pictures_are_checked_and_counted_and_lack_nothing(folder):
+    put(folder / "unlabelled" / "june" / "x.png", 11)
+    put(folder / "unlabelled" / "y.png", 12)
+    report = check_data(folder, progress=False)
+    assert report.problems == ()
+    assert "4 images in train, 2 images in val, 2 images in unlabelled: nothing is wrong" in repr(report)
+    (folder / "unlabelled" / "z.png").write_bytes(b"no picture")
+    report = check_data(folder, progress=False)
+    assert [row["file"] for row in report.rows()] == ["unlabelled/z.png"]
+    assert not report.ok
+
+
+def test_an_unlabelled_copy_of_a_training_image_is_a_note_and_of_a_test_image_an_error(folder):
+    shutil.copy(
+        folder / "train" / "cat" / "a b.png", (folder / "unlabelled").mkdir() or folder / "unlabelled" / "1.png"
+    )
+    shutil.copy(folder / "val" / "cat" / "e.png", folder / "unlabelled" / "2.png")
+    put(folder / "unlabelled" / "3.png", 13)
+    report = check_data(folder, progress=False)
+    assert [(row["kind"], row["file"], row["problem"]) for row in report.rows()] == [
+        ("note", "unlabelled/1.png", "is the same file as train/cat/a b.png in train"),
+        ("error", "unlabelled/2.png", "is the same file as val/cat/e.png in val"),
+    ]
+    splits = open_splits(folder)
+    with pytest.raises(DatasetError, match=r"unlabelled/2\.png: is the same file"):
+        checked(splits, progress=False)
+    with pytest.warns(UserWarning, match=r"1 of 3 images are skipped: 2\.png"):
+        kept = checked(splits, on_bad="skip", progress=False)
+    assert [s.id for s in kept["unlabelled"]] == ["1.png", "3.png"]

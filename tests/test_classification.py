@@ -89,6 +89,7 @@ def test_a_task_is_made_for_images_with_the_knobs_that_it_has():
         "classification": {"multi_label", "class_weights", "balanced"},
         "segmentation": {"width", "dice_weight", "class_weights"},
         "detection": {"detector", "width", "num_levels", "dropout"},
+        "keypoints": {"width", "spread", "place_weight"},
     }
 
 

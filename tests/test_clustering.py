@@ -61,7 +61,7 @@ def source_of(images, config=SMALL, groups=None) -> PairSource:
 
 def pairs_of(source, learner, count=8, seed=0):
     rows = np.tile(np.arange(count), 2)
-    crops = source.crops(count, torch.Generator().manual_seed(seed))
+    crops = source.crops(np.arange(count), torch.Generator().manual_seed(seed))
     batch = source.batch(rows, crops, learner, torch.device("cpu"))
     return batch, source.targets(rows, crops, learner, torch.device("cpu")), crops
 
@@ -95,7 +95,7 @@ def test_aligned_patches_of_two_crops_are_the_same_place_of_the_picture(places, 
 
 def test_enlarged_crops_lie_inside_the_first_and_are_small(images):
     for zoom, inside in ((1.0, 50), (0.0, 5)):
-        crops = source_of(images, SMALL.replace(zoom=zoom)).crops(50, torch.Generator().manual_seed(1))
+        crops = source_of(images, SMALL.replace(zoom=zoom)).crops(np.arange(50), torch.Generator().manual_seed(1))
         x0, y0, x1, y1 = crops.regions[50:].unbind(1)
         x0, x1 = torch.where(crops.mirrored[50:], 1 - x1, x0), torch.where(crops.mirrored[50:], 1 - x0, x1)
         first = crops.regions[:50]
@@ -200,7 +200,7 @@ def test_the_loss_falls_and_repeats_with_the_seed(images, teacher):
 
 def test_shares_of_two_processes_are_pairs_of_their_own_and_give_the_whole_together(images, teacher):
     learner, source = learner_of(teacher, SMALL.replace(recoloured=0.0)).train(), source_of(images)
-    rows, crops = np.tile(np.arange(8), 2), source.crops(8, torch.Generator().manual_seed(0))
+    rows, crops = np.tile(np.arange(8), 2), source.crops(np.arange(8), torch.Generator().manual_seed(0))
 
     def predicted(share: slice) -> dict[str, torch.Tensor]:
         return learner(source.batch(rows[share], crops[share], learner, torch.device("cpu")))[0]

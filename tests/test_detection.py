@@ -197,3 +197,16 @@ def test_scores_do_not_depend_on_the_batch_size(images):
     for a, b in zip(together.predictions, alone.predictions, strict=True):
         assert a.labels[:5].tolist() == b.labels[:5].tolist()
         assert a.boxes[:5] == pytest.approx(b.boxes[:5], abs=1e-2)
+
+
+def test_the_trivial_answer_is_the_mean_box_of_each_class_that_is_shown():
+    images = drawn()
+    (found,) = TASK.trivial(images, 3).values()
+    assert len(found) == 3
+    boxes, labels = np.concatenate(images.boxes), np.concatenate(images.box_labels)
+    for box, label, score in zip(found[0].boxes, found[0].labels, found[0].scores, strict=True):
+        np.testing.assert_allclose(box, boxes[labels == label].mean(0), rtol=1e-5)
+        assert score == pytest.approx((labels == label).sum() / len(images))
+    assert found[0].scores.tolist() == sorted(found[0].scores.tolist(), reverse=True)
+    one = replace(images, box_labels=tuple(np.zeros_like(labels) for labels in images.box_labels))
+    assert TASK.trivial(one, 1)["mean boxes"][0].labels.tolist() == [0]

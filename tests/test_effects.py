@@ -284,3 +284,22 @@ def test_a_student_or_bank_that_does_not_fit_is_refused(student, images):
 def test_importing_effects_does_not_import_matplotlib():
     code = "import sys, prockd.evaluation.effects; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_near_copies_lie_in_one_fold_of_the_jackknife():
+    rng = np.random.default_rng(1)
+    labels, ids = rng.integers(0, 2, 200), tuple(map(str, range(200)))
+    before = [1 - label if rng.random() < 0.4 else label for label in labels]
+    mended = np.repeat(rng.random(20) < 0.5, 10)  # whole videos become right
+    after = np.where(mended, labels, before)
+    images = PackedImages(np.zeros((200, 3, 4, 4), np.uint8), labels, ids, ("a", "b"), "x")
+    videos = replace(images, groups=tuple(m // 10 for m in range(200)))
+    alone = replace(images, groups=("one video",) * 200)
+    decoded = [np.array(before), after]
+    widths = [
+        (high - low)[0, 0]
+        for folds, some in ((50, images), (50, videos), (50, alone))
+        for _, _, low, high in [jackknife(TWO, decoded, some, folds=folds)]
+    ]
+    assert widths[1] > 1.3 * widths[0], "frames of a video are near copies, not evidence of their own"
+    assert widths[2] == widths[0], "one video cannot be divided: its frames are"

@@ -24,11 +24,12 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.students import ExportError, Student, export_student
 from prockd.students.export import EXAMPLES, check_onnx
-from prockd.tasks import Classification, Detection, Segmentation
+from prockd.tasks import Classification, Detection, KeyPoints, Segmentation
 
 TASKS = {
     "classification": Classification(3, ("a", "b", "c")),
     "segmentation": Segmentation(3, ("a", "b", "c"), width=16),
+    "keypoints": KeyPoints(3, ("a", "b", "c"), width=16),
     "fcos": Detection(2, ("a", "b"), width=32, num_levels=2),
     "retinanet": Detection(2, ("a", "b"), detector="retinanet", width=32, num_levels=2),
     "fasterrcnn": Detection(2, ("a", "b"), detector="fasterrcnn", width=32, num_levels=2),
@@ -122,7 +123,7 @@ for path in sorted(pathlib.Path({str(root)!r}).glob("*/*/load_student.py")):
     return root
 
 
-@pytest.mark.parametrize("task", ["classification", "segmentation", "vit"])
+@pytest.mark.parametrize("task", ["classification", "segmentation", "keypoints", "vit"])
 def test_the_exported_student_says_the_same_where_prockd_cannot_be_imported(task, exported, picture):
     student = made_vit() if task == "vit" else made(task)
     said = torch.load(exported / task / "timm" / "said.pt")
@@ -202,7 +203,7 @@ def graphs(tmp_path_factory, picture) -> Path:
     root = tmp_path_factory.mktemp("graphs")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.onnx and onnxscript, which warn of their own insides
-        for task in ("classification", "segmentation", "fcos", "retinanet"):
+        for task in ("classification", "segmentation", "keypoints", "fcos", "retinanet"):
             student = made(task)
             export_student(student, root / task, format="onnx")
             assert student.feature_augmentation is not None  # the student is as it was
@@ -225,12 +226,17 @@ for path in pathlib.Path({str(root)!r}).glob("*/load_student.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["classification", "segmentation", "fcos", "retinanet"])
+@pytest.mark.parametrize("task", ["classification", "segmentation", "keypoints", "fcos", "retinanet"])
 def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, graphs, picture):
     student = made(task)
     lines = [line.split("  ") for line in (graphs / task / "shown.txt").read_text().splitlines()]
     with torch.no_grad():
         said = student(read(picture)).logits
+    if task == "keypoints":
+        for (sure, name, place), wanted in zip(lines, student.task.decode(said, 64)[0].tolist(), strict=True):
+            assert (name, float(sure)) == ("abc"[lines.index([sure, name, place])], pytest.approx(wanted[2], abs=2e-3))
+            np.testing.assert_allclose(json.loads(place), wanted[:2], atol=0.2)
+        return
     if task in ("fcos", "retinanet"):
         found = student.head.detect(said)[0]
         for (score, label, box), *wanted in zip(lines[:3], *(found[k] for k in ("scores", "labels", "boxes"))):  # noqa: B905

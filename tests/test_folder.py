@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from prockd._types import UNLABELLED
-from prockd.datasets import DatasetError, ImageFolder, pack, train_test_split
+from prockd.datasets import DatasetError, ImageFolder, open_splits, pack, train_test_split
+from prockd.datasets.folder import UnlabelledFolder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -117,6 +118,28 @@ def test_an_unreadable_image_is_named_and_nothing_is_kept(folder, tmp_path):
     with pytest.raises(DatasetError, match=r"broken\.jpg: cannot be read"):
         pack(ImageFolder(folder), 16, root=tmp_path)
     assert list((tmp_path / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "Unlabeled"])
+def test_pictures_of_a_folder_unlabelled_are_no_class_and_may_lie_at_any_depth(folder, name):
+    for number, place in enumerate(("a.png", "june/b.png", "june/cats/c.jpg")):
+        (folder / name / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 10), (number, 0, 0)).save(folder / name / place)
+    assert ImageFolder(folder).classes == ("cats", "dogs")
+    splits = open_splits(folder)
+    assert list(splits) == ["all", "unlabelled"]
+    assert [(s.id, s.label) for s in splits["unlabelled"]] == [
+        (place, UNLABELLED) for place in ("a.png", "june/b.png", "june/cats/c.jpg")
+    ]  # fmt: skip
+    assert splits["unlabelled"].classes == ()
+
+
+def test_an_empty_folder_unlabelled_is_refused_by_name(folder):
+    (folder / "unlabelled").mkdir()
+    with pytest.raises(DatasetError, match=r"unlabelled holds no images, .* at any depth: put some in, or remove it"):
+        open_splits(folder)
+    with pytest.raises(DatasetError, match="nowhere is not a folder"):
+        UnlabelledFolder(folder / "nowhere")
 
 
 @pytest.mark.real

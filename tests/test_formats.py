@@ -138,7 +138,9 @@ def test_the_task_chooses_between_layouts_and_what_does_not_fit_lists_them_all(f
         open_data(tmp_path / "dense", task="classification")
     with pytest.raises(DatasetError, match="nowhere does not exist"):
         open_data(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="task='drawing': must be one of classification, detection, segmentation"):
+    with pytest.raises(
+        ValueError, match="task='drawing': must be one of classification, detection, keypoints, segmentation"
+    ):
         open_data(folder, task="drawing")
     (tmp_path / "LICENSE").write_text("free")
     with pytest.raises(DatasetError, match=r"LICENSE has no layout that is known\. Known layouts"):
@@ -228,3 +230,32 @@ def test_the_documentation_lists_every_format_with_its_task_and_what_opens_it():
     text = prockd.datasets.__doc__
     for format in formats.FORMATS:
         assert f"{format.task:<15} {format.name:<17} {format.looks} ({format.open.__name__})" in text
+
+
+def test_unlabelled_pictures_lie_beside_the_splits_of_any_format(tmp_path):
+    for part in ("train", "val"):
+        for number in range(2):
+            put(tmp_path / "masks" / part / "images" / f"{number}.jpg", number)
+            mask(tmp_path / "masks" / part / "masks" / f"{number}.png")
+            put(tmp_path / "boxes" / part / "images" / f"{number}.jpg", number)
+            xml(tmp_path / "boxes" / part / "annotations" / f"{number}.xml", 1, 1, 5, 5)
+    put(tmp_path / "list" / "a.jpg")
+    (tmp_path / "list" / "labels.csv").write_text("path,label\na.jpg,cat\n")
+    for kind in ("masks", "boxes", "list"):
+        put(tmp_path / kind / "unlabelled" / "deep" / "x.jpg", 9)
+        splits = open_splits(tmp_path / kind)
+        assert [s.id for s in splits["unlabelled"]] == ["deep/x.jpg"]
+        assert next(iter(splits)) in ("train", "all")
+        assert all("x.jpg" not in id for name in splits.keys() - {"unlabelled"} for id in splits[name].ids)
+
+
+def test_where_labels_are_not_asked_for_folders_are_no_classes_and_masks_no_pictures(tmp_path):
+    put(tmp_path / "farm" / "a.png")
+    put(tmp_path / "farm" / "june" / "cows" / "b.png", 1)
+    put(tmp_path / "scans" / "images" / "c.jpg")
+    mask(tmp_path / "scans" / "masks" / "c.png")
+    opened = formats.open_unlabelled(tmp_path / "farm")
+    assert (opened.ids, opened.classes) == (("a.png", "june/cows/b.png"), ())
+    assert formats.open_unlabelled(tmp_path / "scans").ids == ("images/c.jpg",)
+    with pytest.raises(DatasetError, match="nowhere does not exist"):
+        formats.open_unlabelled(tmp_path / "nowhere")

@@ -610,12 +610,25 @@ def test_seconds_go_on_counting_after_a_resumption(features, bank, tmp_path):
     assert seconds == sorted(seconds)
 
 
+def test_the_time_of_a_step_counts_all_steps_of_a_resumed_run_also_those_after_the_last_row(features, bank, tmp_path):
+    whole = run(made(bank), features.images, BASE, features=features, log_every=4)
+    assert whole.seconds_per_step == whole.rows[-1]["seconds"] / 6 > 0
+    interrupted(made(bank), features, BASE, tmp_path, 4, checkpoint_every=3, log_every=4)
+    kept = json.loads((tmp_path / "metrics.jsonl").read_text())  # one row, of step 0, and a checkpoint of three steps
+    history = run(
+        made(bank), features.images, BASE, features=features, run_dir=tmp_path, resume=True, log_every=4
+    )  # fmt: skip
+    assert history.rows[-1]["seconds"] > 3 * kept["seconds"]
+    assert history.seconds_per_step == history.rows[-1]["seconds"] / 6
+
+
 def test_a_finished_run_resumed_does_nothing_more(features, bank, tmp_path):
     student = made(bank)
-    run(student, features.images, BASE, features=features, run_dir=tmp_path)
+    first = run(student, features.images, BASE, features=features, run_dir=tmp_path)
     other = made(bank)
     history = run(other, features.images, BASE, features=features, run_dir=tmp_path, resume=True, val=features.images)
     assert history.step == 6
+    assert history.seconds_per_step == first.seconds_per_step
     assert history.scores.plain == evaluate(student, features.images).plain
     assert differing(copy_of(student), copy_of(other)) == []
 

@@ -1,12 +1,15 @@
 """A run from settings to a folder, and the command line around it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +21,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prockd.cli import app
+from prockd.datasets import DatasetError
+from prockd.evaluation.tables import table_cells
 from prockd.prototypes.bank import PrototypeBank
-from prockd.runs import RECIPES, Run, World, open_world, run_experiment, task_settings
+from prockd.runs import RECIPES, Run, World, open_world, report, run_experiment, task_settings
 from prockd.runs.folder import RunFolderError, start_run
+from prockd.runs.report import alone_budget, results, run_verdict, student_rows
 from prockd.runs.run import scored
 from prockd.runs.world import make_teacher
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
 from prockd.settings.toml import set_values, write_config
 from prockd.teachers.teacher import Teacher
+from prockd.training.loop import Trainer
 
 SMALL = [
     "student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4", "distill.batch_size=4",
@@ -124,17 +131,16 @@ def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(finished
 
 def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
     config = config_of(folders, "classification", "distill.steps=21")
-    whole = run_experiment(config, tmp_path / "whole", cpu=True, progress=False)
-    stopped = run_experiment(
-        config, tmp_path / "two", cpu=True, progress=False, callbacks=(lambda step, row: step >= 10,)
-    )
+    how = {"cpu": True, "progress": False, "baseline": False}
+    whole = run_experiment(config, tmp_path / "whole", **how)
+    stopped = run_experiment(config, tmp_path / "two", callbacks=(lambda step, row: step >= 10,), **how)
     assert stopped.history.stopped
     assert not (tmp_path / "two" / "results.json").exists()
     with pytest.raises(RunFolderError, match="unfinished run: go on with --resume"):
         start_run(tmp_path / "two", config)
     with pytest.raises(RunFolderError, match=r"other settings \(distill\.lr was 0\.004, is 0\.5\)"):
         start_run(tmp_path / "two", set_values(config, ["distill.lr=0.5"]), resume=True)
-    resumed = run_experiment(config, tmp_path / "two", resume=True, cpu=True, progress=False)
+    resumed = run_experiment(config, tmp_path / "two", resume=True, **how)
     assert resumed.scores.plain == whole.scores.plain
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "two")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -154,8 +160,190 @@ def test_a_teacher_of_random_weights_is_told(folders):
 
 def test_without_a_teacher_the_student_learns_from_labels_alone(folders, tmp_path):
     run = run_experiment(config_of(folders, "classification", "teacher.name=none"), tmp_path, cpu=True, progress=False)
-    assert (run.bank, run.world.teacher, run.scores.augmented) == (None, None, None)
-    assert len(json.loads((tmp_path / "results.json").read_text())["students"]) == 1
+    assert (run.bank, run.world.teacher, run.scores.augmented, run.alone) == (None, None, None, None)
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert len(told["students"]) == 1
+    assert told["verdict"]["sentence"].startswith("There was no teacher: the student learned from labels alone.")
+    assert not (tmp_path / "baseline").exists()
+
+
+# Did the teacher help?
+
+
+def report_of(folder: Path) -> str:
+    """The text of a run's report."""
+    html = re.sub(r"<img[^>]*>", "", (folder / "report.html").read_text())
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation", "detection"])
+def test_each_run_says_whether_its_teacher_helped_in_results_and_report(finished, kind):
+    run, folder = finished(kind)
+    told = json.loads((folder / "results.json").read_text())["verdict"]
+    alone, metric = run.alone.scores, run.scores.metric
+    assert told["labels alone"] == alone.plain
+    assert told["students"]["z"]["change"] == run.scores.plain - alone.plain
+    assert told["students"]["z+"][metric] == run.scores.augmented
+    trivial = {"classification": ["always level"], "segmentation": ["all background", "mean mask"]}
+    assert [name for name in told["floors"] if "chance" not in name] == trivial.get(kind, ["mean boxes"])
+    assert "4 test images are too few for an interval" in told["sentence"], "nothing is concluded from four images"
+    report = report_of(folder)
+    assert " ".join(told["sentence"].split()) in report
+    assert " ".join(told["labels alone were"].split()) in report
+
+
+def test_labels_alone_have_the_same_start_steps_images_and_order(folders, tmp_path, monkeypatch):
+    starts, seen, inner = [], [], Trainer.run
+
+    def run(self, *words, **options):
+        parts = ("backbone", "adapter", "head")
+        state = {n: t.clone() for n, t in self.learner.student.state_dict().items() if n.startswith(parts)}
+        starts.append(state)
+        seen.append([self.labelled.rows(self.config.batch_size, self.config.seed, step).tolist() for step in range(4)])
+        assert self.labelled.images.image_px == 48
+        return inner(self, *words, **options)
+
+    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(report, "finish_run", lambda *_: None)
+    config = config_of(folders, "classification", "distill.seed=3", "teacher.image_px=48")
+    done = run_experiment(config, tmp_path, cpu=True, progress=False)
+    assert (done.history.step, done.alone.step) == (4, 4)
+    assert seen[0] == seen[1]
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+    columns = ["step", "lr", "seconds", "loss", "task"]
+    assert list(done.alone.rows[-1]) == columns, "no term of a teacher"
+    steps = zip(done.history.rows, done.alone.rows, strict=True)
+    assert all(ours["step"] == theirs["step"] for ours, theirs in steps)
+
+
+@pytest.fixture(scope="module")
+def without_baseline(folders, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run that the command line made without labels alone, asked for unlabelled images; its words."""
+    folder, costs = tmp_path_factory.mktemp("open"), iter(range(1, 9))
+    small = [*SMALL, "distill.unlabelled_batch=2"]
+    words = ["--data", folders["classification"], "--cpu", "-q", *(w for change in small for w in ("--set", change))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "milliseconds", lambda student: (next(costs), next(costs)))
+        done = prockd("distill", *words, "--run-dir", str(folder), "--no-baseline")
+    assert done.exit_code == 0, done.output
+    return folder, " ".join(done.output.split())
+
+
+def test_without_a_baseline_the_question_is_open_and_told_so(without_baseline):
+    folder, printed = without_baseline
+    told = json.loads((folder / "results.json").read_text())["verdict"]
+    assert (told["labels alone"], told["students"]["z"]["change"]) == (None, None)
+    assert told["sentence"].startswith("Open whether the teacher helped: labels alone were not trained beside it")
+    assert told["sentence"] in report_of(folder)
+    assert told["sentence"] in printed
+    assert not (folder / "baseline").exists()
+
+
+def test_a_run_stopped_while_labels_alone_learn_goes_on_there_and_ends_alike(folders, tmp_path, monkeypatch):
+    calls, finished = [], []
+    monkeypatch.setattr(report, "finish_run", lambda run, folder: finished.append(run_verdict(run).numbers()))
+    config = config_of(folders, "classification", "distill.steps=21")
+    whole = run_experiment(config, tmp_path / "whole", cpu=True, progress=False)
+
+    def in_the_second(step: int, row: dict[str, float]) -> bool:
+        calls.append(step)
+        return calls.count(10) == 2
+
+    stopped = run_experiment(config, tmp_path / "two", cpu=True, progress=False, callbacks=(in_the_second,))
+    assert (stopped.history.step, stopped.alone.step, stopped.alone.stopped) == (21, 11, True)
+    assert (tmp_path / "two" / "student.safetensors").is_file(), "what was trained is there already"
+    assert len(finished) == 1, "a stopped run has no results yet"
+    done, inner = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, step: done.append(step) or inner(self, step))
+    resumed = run_experiment(config, tmp_path / "two", resume=True, cpu=True, progress=False)
+    assert done == list(range(11, 21)), "no step is taken twice, of neither student"
+    assert resumed.alone.scores.plain == whole.alone.scores.plain
+    first, second = (weights(tmp_path / name / "baseline") for name in ("whole", "two"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert finished[0] == finished[1]
+    start_run(tmp_path / "two", config, overwrite=True)
+    assert list((tmp_path / "two" / "baseline").iterdir()) == []
+
+
+def test_a_number_has_one_value_in_results_report_and_terminal(without_baseline):
+    folder, printed = without_baseline
+    rows = json.loads((folder / "results.json").read_text())["students"]
+    assert [row["ms an image"] for row in rows] == [1, 2], "measured once"
+    for cells in table_cells(rows)[1]:
+        assert " ".join(cells) in printed
+        assert " ".join(cells) in report_of(folder)
+
+
+# Unlabelled images of one's own
+
+
+def test_a_folder_unlabelled_is_found_and_serves_transfer_and_discovery(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "finish_run", lambda *_: None)
+    shutil.copytree(folders["classification"], tmp_path / "photos")
+    for m, image in enumerate(draw_stripes(40)[0][20:]):
+        place = tmp_path / "photos" / "unlabelled" / f"june {m % 3}" / f"{m}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    config = config_of(folders, "classification", f"data.path={tmp_path / 'photos'}", "distill.unlabelled_batch=3")
+    run = run_experiment(config, tmp_path / "run", cpu=True, progress=False)
+    world = run.world
+    assert (len(world.images("unlabelled")), len(world.images("train"))) == (20, 12)
+    assert world.images("source").ids == world.images("unlabelled").ids
+    assert (world.images("unlabelled").labels == -1).all()
+    assert world.task.names == ("level", "upright"), "the folder is no class"
+    rows, verdict = student_rows(run.student, run.scores), run_verdict(run)
+    told = results(run, rows, verdict)
+    assert (told["unlabelled"], told["images"]["source"], world.unlabelled_note) == ("3 images a step", 20, "")
+    few = open_world(set_values(config, ["data.num_unlabelled=7"]), cpu=True, progress=False)
+    assert len(few.images("unlabelled")) == 7
+
+
+def test_fewer_unlabelled_than_labelled_images_serve_transfer_alone(folders, tmp_path):
+    shutil.copytree(folders["detection"], tmp_path / "photos")
+    (tmp_path / "photos" / "unlabelled").mkdir()
+    Image.fromarray(draw_stripes(40)[0][30][:, :20]).save(tmp_path / "photos" / "unlabelled" / "x.png")
+    world = open_world(config_of(folders, "detection", f"data.path={tmp_path / 'photos'}"), cpu=True, progress=False)
+    assert len(world.images("unlabelled")) == 1
+    assert world.images("source") is world.images("train")
+    frame = world.images("unlabelled").frames[0].tolist()
+    assert frame == [-6, 0, 26, 32], "with bars beside it, as the images with boxes have them"
+
+
+def test_labelled_images_that_serve_as_unlabelled_ones_are_told(without_baseline):
+    folder, _ = without_baseline
+    again = "No unlabelled images were found: the labelled ones were used again, 2 a step."
+    assert again in report_of(folder)
+    assert json.loads((folder / "results.json").read_text())["unlabelled"] == again
+
+
+def test_a_recipe_falls_back_where_no_unlabelled_images_are_found_and_says_so(folders, tmp_path, monkeypatch):
+    recipe = RECIPES["classification"]
+    distill = recipe.distill.replace(batch_size=4, unlabelled_batch=3)
+    monkeypatch.setitem(RECIPES, "classification", replace(recipe, distill=distill))
+    monkeypatch.setattr(report, "finish_run", lambda *_: None)
+    config = config_of(folders, "classification", "distill.unlabelled_batch=3")
+    run = run_experiment(config, tmp_path, cpu=True, progress=False)
+    assert (run.world.config.distill.batch_size, run.world.config.distill.unlabelled_batch) == (7, 0)
+    told = "No unlabelled images were found: the recipe without them was used, 7 labelled ones a step."
+    assert run.world.unlabelled_note == told
+    assert "of as many images (7, all labelled)" in alone_budget(run)
+
+
+def test_an_unlabelled_image_that_is_bad_or_one_to_be_scored_on_is_refused_by_name(folders, tmp_path):
+    shutil.copytree(folders["classification"], tmp_path / "photos")
+    config = config_of(folders, "classification", f"data.path={tmp_path / 'photos'}")
+    more = tmp_path / "photos" / "unlabelled"
+    more.mkdir()
+    with pytest.raises(DatasetError, match="unlabelled holds no images"):
+        opened(config)
+    (more / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"unlabelled/bad\.png: cannot be read"):
+        opened(config)
+    shutil.copy(next((tmp_path / "photos" / "val" / "level").iterdir()), more / "bad.png")
+    with pytest.raises(DatasetError, match=r"unlabelled/bad\.png: is the same file as .* in test"):
+        opened(config)
+    shutil.copy(next((tmp_path / "photos" / "train" / "level").iterdir()), more / "bad.png")
+    assert len(opened(config).images("unlabelled")) == 1, "a training image may be there too"
 
 
 def test_a_folder_without_a_test_part_is_divided_and_few_labels_are_few(folders):
@@ -245,7 +433,15 @@ def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path)
     assert (tmp_path / "bank.png").is_file()
     again = prockd("discover", *words, "--out", str(tmp_path / "bank.safetensors"))
     assert (again.exit_code, "--overwrite" in again.output) == (2, True)
-    done = prockd("distill", *words, "--bank", str(tmp_path / "bank.safetensors"), "--run-dir", str(tmp_path / "run"))
+    done = prockd(
+        "distill",
+        *words,
+        "--bank",
+        str(tmp_path / "bank.safetensors"),
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--no-baseline",
+    )
     assert done.exit_code == 0, done.output
     assert safetensors.torch.load_file(tmp_path / "run" / "bank.safetensors")["prototypes"].shape == (5, 8)
 

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from fake_device import accelerator, fake_device
 from loop_world import TASK, annotated, homes, made
 
 from prockd.datasets import Arrays, pack
-from prockd.evaluation.scores import evaluate, predict
+from prockd.datasets.transforms import whole_images
+from prockd.evaluation.scores import evaluate, outputs, predict
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.tasks import Segmentation
+from prockd.training.batches import Source
 
 
 def test_images_that_are_not_packed_are_packed_at_the_students_size(stripes, packed):
@@ -61,3 +64,12 @@ def test_a_device_that_is_named_is_the_one_that_is_used(packed, monkeypatch):
         predict(student, packed, device="cpu")
         predict(student, packed)
     assert where == [{"cpu"}, {"meta"}]
+
+
+@pytest.mark.parametrize("packed_px", [32, 40, 53, 64])
+def test_a_student_is_scored_on_the_pixels_that_a_training_step_shows_it(stripes, monkeypatch, packed_px):
+    student, images, seen = made(), pack(stripes, packed_px, progress=False), []
+    monkeypatch.setattr(type(student), "forward", lambda self, pixels: seen.append(pixels) or pixels)
+    list(outputs(student, images, device="cpu"))
+    batch = Source(images, task=TASK).batch(np.arange(12), whole_images(12), student, torch.device("cpu"))
+    torch.testing.assert_close(seen[0], batch.images)

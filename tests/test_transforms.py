@@ -5,7 +5,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prockd.datasets.transforms import Crops, cut_boxes, cut_maps, cut_masks, random_crops, recolour, whole_images
+from prockd.datasets.transforms import (
+    Crops,
+    cut_boxes,
+    cut_maps,
+    cut_masks,
+    cut_whole,
+    random_crops,
+    recolour,
+    whole_images,
+)
 
 
 def test_a_whole_region_is_the_map_itself_and_half_a_region_its_half():
@@ -109,3 +118,11 @@ def test_a_box_in_a_mirrored_image_is_mirrored():
     crops = Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([True]))
     (target,) = cut_boxes([np.array([[4, 8, 20, 30]], np.float32)], [np.array([0])], 64, crops, 32)
     assert target["boxes"].tolist() == [[22, 4, 30, 15]]
+
+
+@pytest.mark.parametrize("side", [16, 20, 24, 32, 48])
+def test_a_whole_image_is_resampled_as_a_crop_that_keeps_everything(side):
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    crops = random_crops(3, torch.Generator().manual_seed(0), min_area=1.0, flip=False)
+    torch.testing.assert_close(cut_whole(images, side), cut_maps(images, crops.regions, (side, side)))
+    assert cut_whole(images, 32) is images

@@ -15,6 +15,7 @@ from prockd.cli import app
 from prockd.prototypes.bank import PrototypeBank
 from prockd.runs import RECIPES, World, open_world, task_settings, train_student
 from prockd.runs.demo import run_demo
+from prockd.runs.recipes import Recipe, alone_beside, fallback
 from prockd.runs.sets import farmyard_sets
 from prockd.settings import ConfigError, set_values
 
@@ -170,8 +171,23 @@ def test_the_images_are_drawn_at_the_size_the_teacher_sees(fresh):
     assert {fresh.images(name).image_px for name in fresh.sets} == {64}
     assert fresh.sets["train"].image_px == 64
     assert fresh.source.grid == fresh.teacher.grid == (8, 8)
-    alone = open_world(set_values(task_settings(teacher="none"), ["teacher.name=none"]), progress=False)
-    assert alone.sets["train"].image_px == alone.config.student.image_px == 96
+
+
+@pytest.mark.parametrize("task", list(RECIPES))
+def test_labels_alone_see_images_at_the_side_that_the_taught_see_them_at(task):
+    taught = open_world(task_settings(task), progress=False)
+    alone = open_world(set_values(task_settings(task, teacher="none"), ["teacher.name=none"]), progress=False)
+    assert alone.image_px == alone.sets["train"].image_px == taught.image_px
+    assert alone.sets["train"].fingerprint == taught.sets["train"].fingerprint
+    assert alone.config.student.image_px < alone.image_px
+
+
+def test_where_nobody_says_what_a_teacher_would_read_images_have_the_students_side(packed):
+    config = set_values(task_settings(teacher="none"), ["teacher.name=none", "data.path=ignored"])
+    sets = {"train": packed, "test": packed}
+    assert World(config, sets, progress=False).image_px == config.student.image_px
+    told = set_values(config, ["teacher.image_px=64"])
+    assert World(told, sets, progress=False).image_px == 64
 
 
 def test_another_bank_of_the_same_space_reads_what_the_first_one_left(fresh, tmp_path, monkeypatch):
@@ -252,3 +268,20 @@ def test_the_command_line_tells_its_commands():
     assert told.exit_code == 0
     assert "demo" in told.output
     assert "train-teacher" in told.output
+
+
+def test_a_recipe_with_unlabelled_images_takes_as_many_labelled_ones_where_there_are_none(monkeypatch):
+    monkeypatch.setitem(RECIPES, "classification", Recipe(distill=DistillConfig(batch_size=20, unlabelled_batch=12)))
+    own = task_settings()
+    assert (own.distill.batch_size, own.distill.unlabelled_batch) == (20, 12)
+    instead = fallback(own).distill
+    assert (instead.batch_size, instead.unlabelled_batch) == (32, 0)
+    asked = set_values(own, ["distill.unlabelled_batch=5"])
+    assert fallback(asked) == asked, "who asks for another number gets it"
+
+
+def test_labels_alone_have_the_recipe_that_is_best_for_them_and_the_budget_of_the_run():
+    distill = RECIPES["detection"].distill.replace(steps=7, batch_size=5, unlabelled_batch=4, seed=3, min_crop=0.8)
+    alone = alone_beside("detection", distill)
+    assert (alone.steps, alone.batch_size, alone.unlabelled_batch, alone.seed, alone.min_crop) == (7, 9, 0, 3, 0.8)
+    assert alone.lr == RECIPES["detection"].alone.lr != distill.lr

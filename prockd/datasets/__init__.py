@@ -4,8 +4,8 @@ A data set is anything with ``classes``, ``fingerprint``, a length and samples (
 a folder of pictures, arrays in memory, Farmyard, a part of one of them, or the packed form of any. :func:`open_data`
 opens the formats below by their looks, and :func:`check_data` lists everything that is wrong with them. Each may lie
 below ``train``, ``val`` and ``test``. A file ``classes.txt`` beside them names the classes, one a line, in label order.
-Pictures are .jpg, .png, .bmp, .webp or .tif. Key points (:func:`read_keypoints`) lie in ``parts.csv``:
-``frame,joint_id,part,x_px,y_px,visible``. :mod:`prockd.datasets.formats` shows how to add a format.
+Pictures are .jpg, .png, .bmp, .webp or .tif. Key points (:func:`read_keypoints`) may also lie beside
+images of another format. :mod:`prockd.datasets.formats` shows how to add a format.
 
 Formats: the task, the name, how it looks, and what opens it::
 

@@ -6,6 +6,8 @@ from .boxes import VocFolder as VocFolder
 from .check import DataCheck as DataCheck
 from .check import check_data as check_data
 from .coco import CocoFile as CocoFile
+from .coco_points import CocoPoints as CocoPoints
+from .deeplabcut import DeepLabCut as DeepLabCut
 from .folder import ImageFolder as ImageFolder
 from .formats import classes_of as classes_of
 from .formats import open_splits as open_splits
@@ -18,6 +20,7 @@ from .opening import open_data as open_data
 from .opening import skip_bad as skip_bad
 from .packed import PackedImages as PackedImages
 from .packing import pack as pack
+from .poses import PointTable as PointTable
 from .problems import DatasetError as DatasetError
 from .read import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .read import read_image as read_image

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE, UNLABELLED, ImageDataset
-from prockd.datasets.files import WHOLE, FileDataset
+from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset
 from prockd.datasets.formats import find_format, open_splits
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
 from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
@@ -20,7 +20,7 @@ from prockd.datasets.splits import id_of
 MAX_ROWS = 40  # that a DataCheck prints; rows() has all
 _OTHER_SUFFIXES = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
                    ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
-_NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes"}
+_NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes", "keypoints": "joints"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +92,10 @@ def check_data(
     """Read everything once and list every problem, instead of stopping at the first.
 
     Errors are images that cannot be read or are too small or too large, masks of another size or with values that no
-    class has, boxes without area, with swapped corners or outside the image, broken annotation files, entries that
-    belong to no image, the same file in two splits or of two classes, and classes in ``val`` or ``test`` that
-    ``train`` lacks. Notes are images without objects or label, one file twice in a split, and files that are left out.
+    class has, boxes without area, with swapped corners or outside the image, joints outside of it or there twice,
+    broken annotation files, entries that belong to no image, the same file in two splits or of two classes, and classes
+    in ``val`` or ``test`` that ``train`` lacks. Notes are images without objects or label, one file twice in a split,
+    an image of ``train`` again among the unlabelled ones, and files that are left out.
 
     Example:
         >>> import numpy as np
@@ -105,16 +106,13 @@ def check_data(
 
     Args:
         data: a folder or file of any format that :func:`open_data` knows, a data set, or data sets by split.
-        task: "classification", "segmentation" or "detection"; None for what the format is for.
+        task: "classification", "segmentation", "detection" or "keypoints"; None for what the format is for.
         classes: class names of a folder or file, as :func:`open_data` takes them.
         progress: show a progress bar.
     """
     problems: list[Problem] = []
     if isinstance(data, Path | str):
         path, name = Path(data), str(data).rstrip(os.sep)
-        if path.suffix.lower() == ".csv" and is_keypoints(path):
-            count, problems = check_keypoints(path)
-            return DataCheck(name, "looks like key points", {WHOLE: count}, tuple(problems))
         try:
             format, _ = find_format(path, task)
             splits = open_splits(path, task=task, classes=classes, on_bad="skip")
@@ -124,7 +122,8 @@ def check_data(
         layout = f"looks like {format.name}" + (f", for {task}" if task != "none" else "")
         if path.is_dir():
             problems += _left_out(path)
-            for table in sorted(table for table in path.rglob("*.csv") if is_keypoints(table)):
+            tables = [] if format.task == "keypoints" else sorted(path.rglob("*.csv"))
+            for table in filter(is_keypoints, tables):
                 problems += check_keypoints(table)[1]
     else:
         splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
@@ -192,7 +191,8 @@ def _read(split: str, dataset: ImageDataset, index: int) -> _Read:
     names = dict(enumerate(dataset.classes))
     class_names = {label: names.get(label, f"class {label}") for label in sorted(labels - {UNLABELLED})}
     labelled = sample.label != UNLABELLED or sample.tags is not None
-    has = {"segmentation": sample.mask is not None, "classification": labelled, "detection": sample.boxes is not None}
+    has = {"segmentation": sample.mask is not None, "keypoints": sample.joints is not None, "classification": labelled,
+           "detection": sample.boxes is not None}  # fmt: skip
     return _Read(split, name, problems, content, class_names, tuple(task for task in has if has[task]))
 
 
@@ -202,8 +202,10 @@ def _compare_files(reads: Sequence[_Read]) -> None:
     for read in reads:
         if (first := firsts.setdefault(read.content, read)) is read or not read.content:
             continue
-        read.is_twin = first.split == read.split
-        text = f"is the same file as {first.name}" + ("" if read.is_twin else f" in {first.split}")
+        # no label is read of an unlabelled copy of a labelled image, but one of a test image would be seen in training
+        harmless = read.split == UNLABELLED_SPLIT and first.split not in ("val", "test")
+        read.is_twin = first.split == read.split or harmless
+        text = f"is the same file as {first.name}" + ("" if first.split == read.split else f" in {first.split}")
         contradicts = bool(read.labels and first.labels and read.labels != first.labels)
         if contradicts:
             here, there = (", ".join(labels.values()) for labels in (read.labels, first.labels))
@@ -213,7 +215,7 @@ def _compare_files(reads: Sequence[_Read]) -> None:
 
 
 def _unlabelled(split: str, reads: Sequence[_Read], task: str) -> list[Problem]:
-    readable = [read for read in reads if read.content]
+    readable = [read for read in reads if read.content and split != UNLABELLED_SPLIT]
     unlabelled = [read for read in readable if task in _NEEDED and task not in read.tasks]
     if unlabelled and len(unlabelled) == len(readable):
         text = f"no image has {_NEEDED[task]} (unlabelled: can be used for transfer, never for the task)"
@@ -224,7 +226,7 @@ def _unlabelled(split: str, reads: Sequence[_Read], task: str) -> list[Problem]:
 def _lacking_in_train(samples: Mapping[str, Sequence[_Read]]) -> Iterator[Problem]:
     """Classes of other splits that no sample of train shows; the samples that show them cannot be used."""
     learned = {label for read in samples.get("train", ()) for label in read.labels}
-    for split in samples.keys() - {"train"} if learned else ():
+    for split in samples.keys() - {"train", UNLABELLED_SPLIT} if learned else ():
         beyond: dict[tuple[int, str], list[_Read]] = {}
         for read in samples[split]:
             for label in read.labels.keys() - learned:

@@ -41,9 +41,9 @@ class CocoFile(BoxDataset):
         def add_flaw(entry: str, text: str) -> None:
             flaws.append(Problem(str(self.path), entry, text))
 
-        content = _load(self.path)
-        categories = _by_id("category", content["categories"], "name", add_flaw)
-        pictures = _by_id("image", content["images"], "file_name", add_flaw)
+        content = load_coco(self.path)
+        categories = by_id("category", content["categories"], "name", add_flaw)
+        pictures = by_id("image", content["images"], "file_name", add_flaw)
         names = [str(picture["file_name"]) for picture in pictures.values()]
         for name, count in ((name, count) for name, count in Counter(names).items() if count > 1):
             add_flaw("", f"{name} is listed {count} times, so its boxes are divided")
@@ -61,11 +61,7 @@ class CocoFile(BoxDataset):
                     annotation.boxes.append(box)
                 else:
                     annotation.add_problem(where, f"{box} ({picture['file_name']})")
-        # The first of the usual folders that holds most of the first images; the folder of the file if none does.
-        ending, here, up = self.path.stem.rpartition("_")[2], self.path.parent, self.path.parent.parent
-        places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
-        usual = max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
-        root = usual if images is None else Path(images)
+        root = pictures_root(self.path, names) if images is None else Path(images)
         # Ids are numbers as a rule and may be text, which has no order with numbers.
         order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
@@ -79,7 +75,15 @@ def is_coco(path: Path) -> bool:
     return all(f'"{name}"'.encode() in content for name in _LISTS)
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
+def pictures_root(path: Path, names: Sequence[str]) -> Path:
+    """The first of the usual folders that holds most of the first images; the folder of the file if none does."""
+    ending, here, up = path.stem.rpartition("_")[2], path.parent, path.parent.parent
+    places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
+    return max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
+
+
+def load_coco(path: Path) -> dict[str, list[Any]]:
+    """The lists of a COCO file by name; a DatasetError that says where it is none."""
     try:
         content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -93,18 +97,19 @@ def _load(path: Path) -> dict[str, list[Any]]:
     return {key: content[key] for key in _LISTS}
 
 
-def _by_id(
+def by_id(
     kind: str, entries: Iterable[Any], name_key: str, add_flaw: Callable[[str, str], None]
 ) -> dict[Any, dict[str, Any]]:
-    by_id: dict[Any, dict[str, Any]] = {}
+    """Entries of a list by their id; those without one, or with one that is taken, are flaws."""
+    found: dict[Any, dict[str, Any]] = {}
     for number, entry in enumerate(entries, 1):
         if missing := _missing(entry, ("id", name_key)):
             add_flaw(f"{kind} {number}", f"lacks {', '.join(missing)}")
-        elif entry["id"] in by_id:
-            add_flaw(f"{kind} {number}", f"id {entry['id']} is taken by {by_id[entry['id']][name_key]!r}")
+        elif entry["id"] in found:
+            add_flaw(f"{kind} {number}", f"id {entry['id']} is taken by {found[entry['id']][name_key]!r}")
         else:
-            by_id[entry["id"]] = entry
-    return by_id
+            found[entry["id"]] = entry
+    return found
 
 
 def _missing(entry: Any, keys: tuple[str, ...]) -> list[str]:

@@ -14,6 +14,8 @@ from prockd.datasets.read import read_image
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names that folders and files of a split go by."""
+UNLABELLED_SPLIT = "unlabelled"
+"""The name of a folder, beside those of the classes or splits, whose pictures have no label."""
 WHOLE = "all"  # name of the only split of a data set that is not divided
 
 
@@ -117,8 +119,13 @@ class FileDataset:
 
 
 def sub_folders(path: Path) -> list[Path]:
-    """Folders in a folder, sorted, hidden ones left out."""
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Folders in a folder, sorted, hidden ones and that of unlabelled pictures left out."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "." and not is_unlabelled(p))
+
+
+def is_unlabelled(folder: Path) -> bool:
+    """Whether a folder is named as that of pictures without a label, in any spelling."""
+    return folder.name.lower() in (UNLABELLED_SPLIT, "unlabeled")
 
 
 def by_split(paths: Sequence[Path], *, whole_name: bool = False) -> dict[str, Path]:

@@ -62,6 +62,34 @@ class ImageFolder(FileDataset):
         super().__init__(root, paths, names, labels=labels, flaws=flaws, **options)
 
 
+class UnlabelledFolder(FileDataset):
+    """All pictures of a folder, at any depth and whatever the folders are called: none has a label.
+
+    >>> import os, tempfile, PIL.Image
+    >>> with tempfile.TemporaryDirectory() as photos:
+    ...     os.makedirs(f"{photos}/june/farm")
+    ...     PIL.Image.new("RGB", (32, 24)).save(f"{photos}/june/farm/a.png")
+    ...     UnlabelledFolder(photos).ids, UnlabelledFolder(photos)[0].label
+    (('june/farm/a.png',), -1)
+
+    Args:
+        root: the folder.
+        options: ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
+
+    Raises:
+        DatasetError: the folder is missing or holds no picture.
+    """
+
+    def __init__(self, root: Path | str, **options: Unpack[FormatOptions]) -> None:
+        root = Path(root)
+        if not root.is_dir():
+            raise DatasetError(f"{root} is not a folder")
+        if not (paths := pictures(root)):
+            wanted = " ".join(sorted(IMAGE_SUFFIXES))
+            raise DatasetError(f"{root} holds no images, looked for {wanted} at any depth: put some in, or remove it")
+        super().__init__(root, paths, (), **options)
+
+
 def class_folders(root: Path) -> list[str]:
     """Names of the sub-folders, sorted; hidden ones and links that lead back to the folder or above it are left out."""
     real = Path(os.path.realpath(root))

@@ -17,15 +17,19 @@ from prockd.datasets import torchvision_sets as sets
 from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
-from prockd.datasets.files import WHOLE, FormatOptions, by_split, sub_folders
-from prockd.datasets.folder import ImageFolder, has_class_folders
+from prockd.datasets.coco_points import CocoPoints, is_coco_points
+from prockd.datasets.deeplabcut import DeepLabCut, has_deeplabcut, is_deeplabcut
+from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FormatOptions, by_split, is_unlabelled, sub_folders
+from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
+from prockd.datasets.keypoints import is_keypoints
 from prockd.datasets.masks import MaskFolder, mask_splits
+from prockd.datasets.poses import PointTable, has_point_tables
 from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
 
-TASKS = ("classification", "segmentation", "detection")
+TASKS = ("classification", "segmentation", "detection", "keypoints")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ FORMATS = (
     *(Format(f"CIFAR-{count}", "classification", f"{folder}, as torchvision lays it out", cifar,
              splits=partial(sets.folder_splits, cifar, folder, "train", num_classes=count))
       for count, folder in sets.CIFAR_FOLDERS.items()),
+    Format("COCO key points", "keypoints", "annotations/person_keypoints.json, or any COCO .json with keypoints",
+           CocoPoints, is_coco_points, suffix=".json"),
     Format("COCO", "detection", "annotations/instances.json, or any .json with images, annotations, categories",
            CocoFile, is_coco, suffix=".json"),
     Format("image list", "classification",
@@ -82,6 +88,13 @@ FORMATS = (
     Format("PASCAL VOC", "detection", "images/a.jpg with annotations/a.xml", VocFolder, is_voc),
     Format("images and masks", "segmentation",
            "images/a.jpg, masks/a.png; video/frames, video/masks; train, trainannot", MaskFolder, splits=mask_splits),
+    Format("key points", "keypoints", "parts.csv: frame,joint_id,part,x_px,y_px,visible", PointTable, is_keypoints,
+           suffix=".csv"),
+    Format("key points", "keypoints", "cow/parts.csv, cow/frames/*.jpg: a folder a video", PointTable,
+           has_point_tables),
+    Format("DeepLabCut", "keypoints", "CollectedData_NAME.csv beside its pictures", DeepLabCut, is_deeplabcut,
+           suffix=".csv"),
+    Format("DeepLabCut", "keypoints", "labeled-data/VIDEO/CollectedData_NAME.csv", DeepLabCut, has_deeplabcut),
     Format("class folders", "classification", "cats/*.jpg, dogs/*.jpg: one folder a class",
            ImageFolder, has_class_folders),
     Format("loose pictures", "none", "*.jpg in the folder itself: unlabelled images",
@@ -114,12 +127,13 @@ def open_splits(
 
     Args:
         path: the folder, or a CSV, JSON or NPZ file.
-        task: "classification", "segmentation" or "detection"; None for the first format that fits.
+        task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
         options: ``group``, ``on_bad`` and ``from_train``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Returns:
-        Data sets by the name of their split: ``train``, ``val``, ``test``, or only ``all``.
+        Data sets by the name of their split: ``train``, ``val``, ``test``, or ``all`` where there are none, and
+        ``unlabelled`` for the pictures at any depth of a folder of that name beside them.
 
     Raises:
         DatasetError: nothing is there, no format fits (the message lists them), or entries are bad.
@@ -133,7 +147,23 @@ def open_splits(
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first
             classes, options["from_train"] = classes_of(splits[split]) or None, True
+    if Path(path).is_dir() and (more := next(filter(is_unlabelled, sorted(Path(path).glob("*/"))), None)):
+        splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, on_bad=options.get("on_bad", "refuse"))
     return splits
+
+
+def open_unlabelled(path: Path | str, *, on_bad: str = "refuse") -> ImageDataset:
+    """Open pictures whose labels are not asked for: all of a folder, or those of a file or of another known format.
+
+    Raises:
+        DatasetError: nothing is there, or no picture is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        fitting = [format for format in FORMATS if format.openers(path)]
+        if not fitting or fitting[0].open is ImageFolder:  # folders are no classes here
+            return UnlabelledFolder(path, on_bad=on_bad)
+    return next(iter(open_splits(path, on_bad=on_bad).values()))
 
 
 def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, Opener]]:

@@ -13,6 +13,7 @@ from prockd.datasets.problems import DatasetError, Problem, number_or_nan, refus
 from prockd.datasets.read import image_size
 from prockd.datasets.table import read_table
 
+FOLDERS = (".", "frames", "images")  # beside the table, in which pictures lie
 _COLUMNS = ("frame", "part", "x_px", "y_px")
 
 
@@ -71,7 +72,7 @@ def read_keypoints(path: Path | str, *, parts: Sequence[str] | None = None, on_b
         DatasetError: the file cannot be read or lacks a column, or (with ``"refuse"``) a line has no number where one
             belongs, or a part that is not among ``parts``.
     """
-    annotations, problems = _parse(Path(path), parts)
+    annotations, problems = parse_keypoints(Path(path), parts)
     refuse(problems, str(path), on_bad)
     return annotations
 
@@ -87,15 +88,12 @@ def is_keypoints(path: Path) -> bool:
 def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
     """How many images have points, and every problem: bad lines, images that are missing, points outside of them."""
     try:
-        annotations, problems = _parse(path)
+        annotations, problems = parse_keypoints(path)
     except DatasetError as error:
         return 0, [Problem.of(path, error)]
     for frame, points in annotations.images.items():
-        places = [path.parent / folder / frame for folder in (".", "frames", "images")]
-        place = next((place for place in places if place.is_file()), None)
-        if place is None:
-            text = f"its image is missing: looked for {', '.join(map(str, places))}"
-            problems.append(Problem(str(path), f"frame {frame}", text))
+        if (place := place_of(path, frame)) is None:
+            problems.append(missing_picture(path, f"frame {frame}", frame))
             continue
         try:
             H, W = image_size(place)
@@ -109,7 +107,20 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
     return len(annotations), problems
 
 
-def _parse(path: Path, parts: Sequence[str] | None = None) -> tuple[PointAnnotations, list[Problem]]:
+def place_of(path: Path, frame: str) -> Path | None:
+    """The picture of a frame of a table: beside it, in ``frames`` or in ``images``; None where it is in none."""
+    places = (path.parent / folder / frame for folder in FOLDERS)
+    return next((place for place in places if place.is_file()), None)
+
+
+def missing_picture(path: Path, entry: str, name: str) -> Problem:
+    """A line of a table whose picture is not there."""
+    places = ", ".join(str(path.parent / folder / name) for folder in FOLDERS)
+    return Problem(str(path), entry, f"its image is missing: looked for {places}")
+
+
+def parse_keypoints(path: Path, parts: Sequence[str] | None = None) -> tuple[PointAnnotations, list[Problem]]:
+    """The points of a CSV file, and what is wrong with its lines, which are left out."""
     _, rows = read_table(path, _COLUMNS)
     names = tuple(sorted({row["part"] for _, row in rows} - {""}) if parts is None else parts)
     lines, problems = dict[str, list[dict[str, str]]](), []

@@ -30,7 +30,7 @@ def open_data(
 
     Args:
         path: the folder, or a CSV, JSON or NPZ file.
-        task: "classification", "segmentation" or "detection"; None for the first format that fits.
+        task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
         split: "train", "val" or "test" of a divided data set; None for one that is not divided.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
         group: regular expression that finds the group (video, patient, farm) of an image in its id.
@@ -76,7 +76,7 @@ def checked(
 
     Args:
         splits: data sets by name; the classes of the others must be among those that ``train`` shows.
-        task: "classification", "segmentation" or "detection"; None for what the data are for.
+        task: "classification", "segmentation", "detection" or "keypoints"; None for what the data are for.
         on_bad: ``"refuse"`` raises when there is an error, ``"skip"`` leaves bad samples out, with a warning.
         once: leave out files that are there twice too, with a warning: a copy must not be learned and scored on.
         progress: show a progress bar.

@@ -29,6 +29,7 @@ class PackedImages:
         tags: (M, C) 1 for each class that an image shows.
         boxes: M arrays (n, 4) of x0, y0, x1, y1 in pixels of the square.
         box_labels: M arrays (n,) of class indices.
+        joints: (M, C, 3) x, y of each joint in pixels of the square, and 1 visible / 0 hidden, outside or not known.
         frames: (M, 4) x0, y0, x1, y1 of each square in pixels of the picture that it was cut out of.
         groups: M names, equal for images that belong together, such as the video that frames are of.
     """
@@ -45,6 +46,7 @@ class PackedImages:
     box_labels: tuple[np.ndarray, ...] | None = None
     frames: Float32[np.ndarray, "M 4"] | None = None
     groups: tuple[Hashable, ...] | None = None
+    joints: Float32[np.ndarray, "M C 3"] | None = None
 
     @property
     def image_px(self) -> int:
@@ -75,7 +77,7 @@ class PackedImages:
 
     def __getitem__(self, index: int) -> Sample:
         columns = {"parts": self.parts, "mask": self.masks, "tags": self.tags, "boxes": self.boxes,
-                   "box_labels": self.box_labels}  # fmt: skip
+                   "box_labels": self.box_labels, "joints": self.joints}  # fmt: skip
         annotations: dict[str, Any] = {name: rows[index] for name, rows in columns.items() if rows is not None}
         return Sample(self.pixels[index].transpose(1, 2, 0), int(self.labels[index]), self.ids[index], **annotations)
 
@@ -128,10 +130,11 @@ class PackedImages:
 
     def __repr__(self) -> str:
         count = 0 if self.boxes is None else sum(map(len, self.boxes))
-        columns = {"parts": self.parts, "masks": self.masks, "tags": self.tags, f"{count} boxes": self.boxes}
+        columns = {"parts": self.parts, "masks": self.masks, "tags": self.tags, f"{count} boxes": self.boxes,
+                   "joints": self.joints}  # fmt: skip
         facts = "".join(f", {name} known" for name, column in columns.items() if column is not None)
         free = int((self.labels == UNLABELLED).sum())
-        annotated = self.masks is not None or self.tags is not None or self.boxes is not None
+        annotated = any(column is not None for column in (self.masks, self.tags, self.boxes, self.joints))
         unlabelled = f", {free} unlabelled" if free and not annotated else ""
         return f"PackedImages({len(self)} images of {self.image_px} px, {class_list(self.classes)}{unlabelled}{facts})"
 

@@ -19,7 +19,8 @@ from prockd.datasets.problems import MIN_IMAGE_PX, DatasetError, sample_problems
 from prockd.datasets.transforms import MIN_KEPT
 
 _BARS = 128  # grey level of the bars beside a padded picture
-_ANNOTATIONS = {"parts": "a part mask", "mask": "a mask", "tags": "tags", "boxes": "boxes (none are an empty array)"}
+_ANNOTATIONS = {"parts": "a part mask", "mask": "a mask", "tags": "tags", "boxes": "boxes (none are an empty array)",
+                "joints": "joints (those not known are 0, 0, 0)"}  # fmt: skip
 FITS = ("crop", "pad", "stretch")
 """The middle square, the whole picture with bars beside it, or the whole picture with other proportions."""
 
@@ -57,6 +58,13 @@ class Fit:
         moved = (boxes.reshape(-1, 2, 2) - low) * (self.side_px / (high - low))
         return np.asarray(moved.reshape(-1, 4), np.float32)
 
+    def move_points(self, points: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+        """Points with their visibility: x, y in pixels of the square; those outside of it are not visible."""
+        low, high = np.split(self.frame, 2)
+        xy = (points[:, :2] - low) * (self.side_px / (high - low))
+        inside = ((xy >= 0) & (xy <= self.side_px)).all(1)
+        return np.concatenate([xy, (points[:, 2:] > 0) & inside[:, None]], 1).astype(np.float32)
+
 
 def fit_square(height: int, width: int, side_px: int, fit: str) -> Fit:
     """Where a picture of this size goes in a square."""
@@ -76,8 +84,8 @@ def pack(
 ) -> PackedImages:
     """Read every image once, at one size, into a memory-mapped array; the second call opens it.
 
-    Pictures are resized with antialiased bicubic interpolation, masks by nearest neighbours, and boxes move with them;
-    an image that has the size is copied as it is. A detection goes back to the picture with ``to_picture``.
+    Pictures are resized with antialiased bicubic interpolation, masks by nearest neighbours, and boxes and joints move
+    with them; an image that has the size is copied as it is. A detection goes back to the picture with ``to_picture``.
 
     Example:
         >>> import tempfile, numpy as np
@@ -92,7 +100,7 @@ def pack(
         image_px: side of the square in pixels, at least 8.
         fit: "crop" takes the largest square in the middle, and drops boxes of which less than 30 % are left; "pad"
             takes the whole picture and adds grey bars, which masks ignore; "stretch" takes the whole picture and
-            changes its proportions. None is "pad" for images with masks or boxes (no object is lost), else "crop".
+            changes its proportions. None is "pad" for images with masks, boxes or joints, else "crop".
         root: folder of all caches; None is ``$PROCKD_CACHE`` or ``~/.cache/prockd``.
         progress: show a progress bar when it takes more than two seconds.
 
@@ -109,6 +117,7 @@ def pack(
     key = {"version": 2, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
     write = partial(_write, dataset=dataset, image_px=image_px, fit=fit, progress=progress)
     arrays, meta = cached_arrays("images", key, write, root=root)
+    joints = arrays.get("joints")
     ends = np.cumsum(meta["counts"]).tolist()
     groups: Sequence[Hashable] | None = getattr(dataset, "groups", None)
     per_image = (tuple(np.split(np.array(arrays[name]), ends)[:-1]) for name in ("boxes", "box_labels"))
@@ -117,6 +126,7 @@ def pack(
         arrays["pixels"], np.array(arrays["labels"]), tuple(meta["ids"]), tuple(meta["classes"]), digest(key),
         parts=arrays.get("parts"), masks=arrays.get("mask"), tags=arrays.get("tags"), boxes=boxes, box_labels=labels,
         frames=np.array(arrays["frames"]), groups=None if groups is None else tuple(groups),
+        joints=None if joints is None else np.array(joints),
     )  # fmt: skip
 
 
@@ -127,11 +137,12 @@ def _write(
     M, C, S = len(dataset), len(dataset.classes), image_px
     first = dataset[0]
     annotations = {name for name in _ANNOTATIONS if getattr(first, name) is not None}
-    fit = fit or ("pad" if annotations & {"mask", "boxes"} else "crop")
+    fit = fit or ("pad" if annotations & {"mask", "boxes", "joints"} else "crop")
     pixels, labels = writer.create("pixels", (M, 3, S, S), np.uint8), writer.create("labels", (M,), np.int64)
     frames = writer.create("frames", (M, 4), np.float32)
     planes = {name: writer.create(name, (M, S, S), np.uint8) for name in ("parts", "mask") if name in annotations}
     tags = writer.create("tags", (M, C), np.uint8) if "tags" in annotations else None
+    joints = writer.create("joints", (M, C, 3), np.float32) if "joints" in annotations else None
     ids, boxes, box_labels = [], [], []
     for m in tqdm(range(M), desc="images", unit="image", delay=2.0, disable=not progress):
         sample = dataset[m]
@@ -148,6 +159,8 @@ def _write(
             array[m] = place.resize(getattr(sample, name)[None], InterpolationMode.NEAREST_EXACT, bars)[0]
         if tags is not None and sample.tags is not None:
             tags[m] = sample.tags
+        if joints is not None and sample.joints is not None:
+            joints[m] = place.move_points(sample.joints)
         if sample.boxes is not None:
             moved = place.move(np.clip(sample.boxes, 0, [W, H, W, H]).astype(np.float32))
             clipped = np.clip(moved, 0, S)

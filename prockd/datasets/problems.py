@@ -130,6 +130,9 @@ def sample_problems(sample: Sample, num_classes: int, name: str) -> Iterator[Pro
     tags = sample.tags
     if tags is not None and (tags.shape != (num_classes,) or tags.max(initial=0) > 1):
         yield Problem(name, "", f"tags are {tags.tolist()}, not a 0 or 1 for each of {num_classes} classes")
+    joints = sample.joints
+    if joints is not None and (joints.shape != (num_classes, 3) or not np.isfinite(joints).all()):
+        yield Problem(name, "", f"joints are {joints.tolist()}, not x, y and 0 or 1 for each of {num_classes}")
     boxes = [] if sample.boxes is None else sample.boxes.tolist()
     labels = [] if sample.box_labels is None else np.asarray(sample.box_labels).tolist()
     if len(boxes) != len(labels):

@@ -1,4 +1,4 @@
-"""Random crops and mirror images, and the same cut of maps, masks and boxes."""
+"""Random crops and mirror images, and the same cut of maps, masks, boxes and points."""
 
 import math
 from collections.abc import Sequence
@@ -55,6 +55,14 @@ def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size
     return cut
 
 
+def cut_whole(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:
+    """Whole square images, resampled as crops are: a student is scored on the pixels that it was trained on."""
+    if images.shape[-1] == side_px:
+        return images
+    cut: Tensor = cut_maps(images, whole_images(len(images)).regions.to(images), (side_px, side_px))
+    return cut
+
+
 def cut_masks(masks: UInt8[Tensor, "B H W"], crops: Crops, side_px: int) -> Int64[Tensor, "B S S"]:
     """The class of the nearest pixel of each mask, at every pixel of its crop."""
     B, H, W = masks.shape
@@ -87,6 +95,16 @@ def cut_boxes(
     return [
         {"boxes": b, "labels": c} for b, c in zip(torch.split(box, shares), torch.split(label, shares), strict=True)
     ]
+
+
+def cut_points(points: Float[Tensor, "B J 3"], image_px: int, crops: Crops) -> Float[Tensor, "B J 3"]:
+    """Points of images of ``image_px`` with their visibility: x, y in 0..1 of the crop; 0 visible outside of it."""
+    x, y = (points[..., :2] / image_px).unbind(-1)
+    x = torch.where(crops.mirrored[:, None], 1 - x, x)
+    low, size = crops.regions[:, None, :2], crops.regions[:, None, 2:] - crops.regions[:, None, :2]
+    moved = (torch.stack([x, y], -1) - low) / size
+    inside = ((moved >= 0) & (moved <= 1)).all(-1)
+    return torch.cat([moved, ((points[..., 2] > 0) & inside)[..., None].to(moved)], -1)
 
 
 def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Tensor, "B 3 H W"]:

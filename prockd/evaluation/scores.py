@@ -9,7 +9,7 @@ import torch
 
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages, pack
-from prockd.datasets.transforms import resize, to_unit
+from prockd.datasets.transforms import cut_whole, to_unit
 from prockd.devices import device_for, on_device
 from prockd.students.student import Student, StudentOutput
 from prockd.tasks.task import Decoded
@@ -144,6 +144,6 @@ def outputs(
         with on_device(device, student):
             for start in range(0, len(images), batch_size):
                 pixels = torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device)
-                yield student(resize(to_unit(pixels), student.image_px))
+                yield student(cut_whole(to_unit(pixels), student.image_px))
     finally:
         student.train(was_training)

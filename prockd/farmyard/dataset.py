@@ -11,7 +11,7 @@ import numpy as np
 from prockd._data_path import data_path
 from prockd._types import UNLABELLED, Sample
 from prockd.farmyard.backdrop import BACKGROUNDS
-from prockd.farmyard.body import PARTS
+from prockd.farmyard.body import KEYPOINTS, PARTS
 from prockd.farmyard.scene import FORMS, render
 from prockd.farmyard.species import SpeciesError, load_species
 
@@ -21,7 +21,7 @@ RENDERER_VERSION = 1
 SPECIES = ("source", "target", "all")
 SPLITS = ("train", "val", "test", "unlabelled")
 KINDS = ("single", "scene")
-LABELS = ("species", "parts")
+LABELS = ("species", "parts", "joints")
 
 
 class Farmyard:
@@ -47,7 +47,8 @@ class Farmyard:
         background: family of backgrounds, one of ``BACKGROUNDS``; "shifted" looks like none of the others.
         labels: what the classes are. "species" labels pictures, and boxes where there are several animals: for
             classification and detection. "parts" makes the parts the classes of ``Sample.mask``, and tells no species:
-            for segmentation. The pictures are the same.
+            for segmentation. "joints" makes the key points of singles the classes of ``Sample.joints``. All show
+            the same pictures.
         species_file: another species file; None for the one that ships with the package.
 
     Raises:
@@ -97,14 +98,16 @@ class Farmyard:
             raise SpeciesError(f"{path}: no {missing} among its {species} species {', '.join(there)}")
         self._species = [s for name, s in there.items() if species_names is None or name in species_names]
         self.species, self.split, self.kind, self.form, self.background = species, split, kind, form, background
-        self.image_px, self.seed, self._size, self._masked = image_px, seed, size, labels == "parts"
+        if labels == "joints" and kind != "single":
+            raise ValueError(f"labels = 'joints' is for kind = 'single', which shows one animal, not for {kind!r}")
+        self.image_px, self.seed, self._size, self._labels = image_px, seed, size, labels
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self._stream = (SPECIES.index(species) * len(SPLITS) + SPLITS.index(split)) * len(KINDS) + KINDS.index(kind)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Species names in label order, which is the order of the species file; the parts where they are the labels."""
-        return PARTS if self._masked else self.species_names
+        """Species names in label order, that of the species file; the parts or joints where they are the labels."""
+        return {"species": self.species_names, "parts": PARTS, "joints": KEYPOINTS}[self._labels]
 
     @property
     def species_names(self) -> tuple[str, ...]:
@@ -122,7 +125,7 @@ class Farmyard:
         return (
             f"farmyard-{RENDERER_VERSION}/{self.species}/{self.split}/{self._size}/{self.kind}/{self.image_px}px"
             f"/seed{self.seed}/{self.background}/{'+'.join(self.species_names)}/{self._digest}"
-            f"{self._other_form}{'/parts' * self._masked}"
+            f"{self._other_form}{'' if self._labels == 'species' else f'/{self._labels}'}"
         )
 
     def per_class(self, count: int) -> "Farmyard":
@@ -165,15 +168,19 @@ class Farmyard:
             labels[:] = UNLABELLED
         where = f"{self.species}/{self.kind}{self._other_form}/{self.background}/{self.split}"
         name = f"farmyard/{where}/{self.seed}/{index:06d}"
-        if self._masked:
+        if self._labels == "parts":
             return replace(sample, id=name, boxes=None, box_labels=None, mask=sample.parts)
+        if self._labels == "joints":
+            assert sample.keypoints is not None
+            joints = sample.keypoints[0] if len(sample.keypoints) else np.zeros((len(KEYPOINTS), 3), np.float32)
+            return replace(sample, id=name, joints=joints, box_labels=np.full_like(labels, UNLABELLED))
         label = int(labels[0]) if len(set(labels.tolist())) == 1 else UNLABELLED
         return replace(sample, id=name, label=label, box_labels=labels)
 
     def __repr__(self) -> str:
-        masked = ", labels='parts'" if self._masked else ""
+        other = "" if self._labels == "species" else f", labels={self._labels!r}"
         return (
             f"Farmyard({self.species!r}, {self.split!r}, {self._size}, kind={self.kind!r}, form={self.form!r}, "
-            f"image_px={self.image_px}, seed={self.seed}, background={self.background!r}{masked}): "
+            f"image_px={self.image_px}, seed={self.seed}, background={self.background!r}{other}): "
             f"{len(self.classes)} classes {', '.join(self.classes)}"
         )

@@ -1,6 +1,7 @@
-"""Test images with their truth and what a student predicts: classes, masks or boxes."""
+"""Test images with their truth and what a student predicts: classes, masks, boxes or points."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def plot_predictions(
         scores: of these images: the rows are the truth, z, and z+ where there is one. Several by name, such as those of
             a student before and after, are compared: the rows are the truth and the z of each.
         images: what was scored.
-        task: turns predictions into words, masks or boxes.
+        task: turns predictions into words, masks, boxes or points.
         count: images.
         sure: detections below this score are not drawn.
 
@@ -47,7 +48,7 @@ def plot_predictions(
     selected = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)).tolist()
     rows = {name: [task.marks(each[m]) for m in selected] for name, each in predictions.items()}
     first = rows["truth"][0]
-    texts, masked = first.mask is None and first.boxes is None, first.boxes is None
+    texts = first.mask is None and first.boxes is None and first.points is None
     figure, axes = draw.panels(1 if texts else 1 + len(rows), len(selected), 1.25, below=0.45 if texts else 0.08)
     drawn: set[int] = set()
     for column, m in enumerate(selected):
@@ -55,20 +56,29 @@ def plot_predictions(
         if texts:
             _write([marks[column].text for marks in rows.values()], axes[0, column])
         for ax, (name, marks) in zip(axes[1:, column], rows.items(), strict=False):
-            drawn |= _mark(ax, images.pixels[m], marks[column], sure, best=name != "truth")
+            shown = marks[column]
+            if shown.points is not None and (truth := rows["truth"][column].points) is not None:
+                shown = replace(shown, points=np.where(truth[:, 2:] > 0, shown.points, 0))  # others have no truth
+            drawn |= _mark(ax, images.pixels[m], shown, sure, best=name != "truth")
     if texts:
         draw.caption(figure, f"Above each image, line by line: {', '.join(rows)}; green is right, red is wrong.")
         return figure
     for ax, name in zip(axes[:, 0], ["image", *rows], strict=True):
         ax.set_ylabel(name, fontsize=draw.SMALL)
     looks = {task.names[label]: _look(label) for label in sorted(drawn)[:24]}
+    masked = first.mask is not None
     keys = [
         Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
         for name, (colour, line) in looks.items()
     ]
+    text = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
+    if masked:
+        text = "Colours are classes; grey is none of them."
+    if first.points is not None:
+        keys = [draw.legend_key(label, task.names[label]) for label in sorted(drawn)[:24]]
+        text = "A mark a joint, of those that are visible."
     draw.legend(figure, keys)
-    best = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
-    draw.caption(figure, "Colours are classes; grey is none of them." if masked else best)
+    draw.caption(figure, text)
     return figure
 
 
@@ -84,7 +94,16 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
 
 
 def _mark(ax: Axes, pixels: np.ndarray, marks: Marks, sure: float, *, best: bool) -> set[int]:
-    """One image with its mask or boxes, of boxes the best of each place; returns the classes drawn."""
+    """One image with its mask, points or boxes, of these the best of each place; returns the classes drawn."""
+    if marks.points is not None:
+        draw.show_image(ax, pixels)
+        shown = [label for label, (*_, seen) in enumerate(marks.points.tolist()) if seen > 0]
+        for label in shown:
+            colour, marker = draw.style(label)
+            x, y, _ = marks.points[label] - 0.5
+            ax.plot(x, y, ls="", marker=marker, ms=4.5, mfc=colour, mec="white", mew=0.6)
+        ax.set(xlim=(-0.5, pixels.shape[2] - 0.5), ylim=(pixels.shape[1] - 0.5, -0.5))
+        return set(shown)
     if marks.boxes is not None:
         draw.show_image(ax, pixels)
         # Of boxes that overlap by more than 0.4, of whatever classes, the best one is drawn.

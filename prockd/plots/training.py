@@ -34,7 +34,7 @@ def plot_curves(
     """
     keys = dict.fromkeys(key for history in histories.values() for row in history.rows for key in row)
     there = [key for key in keys if key not in ("step", "lr", "seconds")]
-    terms = there if terms is None else list(terms)
+    terms = [key for key in there if not key.endswith("_weight")] if terms is None else list(terms)
     if not set(terms) & set(there):
         wanted, had = ", ".join(terms) or "anything", ", ".join(there) or "none"
         raise ValueError(f"no curve of {wanted}: these histories have {had}")

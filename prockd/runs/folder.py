@@ -1,7 +1,8 @@
 """The folder of one run: its settings, where they ran, and what came out; a finished run is never overwritten unasked.
 
 ``config.toml``, ``versions.json``, ``bank.safetensors``, ``metrics.jsonl``, ``checkpoint.pt``, ``student.safetensors``,
-``figures/``, ``report.html``, and last ``results.json``: a folder that has it is finished.
+``figures/``, ``report.html``, and last ``results.json``: a folder that has it is finished. ``baseline/`` holds labels
+alone, trained beside it: its ``metrics.jsonl``, ``checkpoint.pt`` and ``student.safetensors``.
 """
 
 import json
@@ -20,6 +21,7 @@ from prockd.settings.toml import differences, read_config, write_config
 WRITTEN = (
     "config.toml", "versions.json", "bank.safetensors", "metrics.jsonl", "checkpoint.pt", "checkpoint.new",
     "student.safetensors", "report.html", "results.json",
+    *(f"baseline/{name}" for name in ("metrics.jsonl", "checkpoint.pt", "checkpoint.new", "student.safetensors")),
 )  # fmt: skip
 
 

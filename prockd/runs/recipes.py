@@ -42,6 +42,8 @@ class Recipe:
 DENSE = DistillConfig(steps=300, feature_weight=30.0, soft_weight=0.0)
 """Lighter transfer: a map needs more of the gradient for the task than one answer an image does."""
 
+POSES = DENSE.replace(lr=8e-3)
+
 BOXES = DistillConfig(steps=900, batch_size=12, unlabelled_batch=12, lr=8e-3, recoloured=0.5, min_crop=0.3)
 """Scenes are few and their animals small: many steps, other colours, and crops that enlarge."""
 
@@ -59,6 +61,7 @@ RECIPES: Mapping[str, Recipe] = {
         farmyard={"kind": "scene"},
         per_class=10,
     ),
+    "keypoints": Recipe(distill=POSES, alone=alone(POSES, 16e-3), farmyard={"labels": "joints"}, per_class=5),
 }  # fmt: skip
 """By the kind of task; a task without a recipe is trained as :func:`recipe_of` says."""
 
@@ -68,6 +71,28 @@ def recipe_of(kind: str) -> Recipe:
     if kind not in TASKS:
         raise ConfigError(f"task.kind = {kind!r}: choose one of {', '.join(map(repr, TASKS))}")
     return RECIPES.get(kind, RECIPES[TASKS[kind].data])
+
+
+def alone_beside(kind: str, distill: DistillConfig) -> DistillConfig:
+    """How labels alone are trained beside a run with a teacher: the recipe that is best for them, at the same budget.
+
+    The same start, steps, images a step (all of them labelled), order, crops and colours.
+    """
+    same = ("steps", "seed", "min_crop", "flip", "recoloured", "mixed_precision")
+    images = distill.batch_size + distill.unlabelled_batch
+    return recipe_of(kind).alone.replace(batch_size=images, **{name: getattr(distill, name) for name in same})
+
+
+def fallback(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings where there are no unlabelled images: a recipe's steps then take as many more labelled ones.
+
+    Another ``distill.unlabelled_batch`` than the recipe's own was asked for: labelled images are then used again.
+    """
+    distill = config.distill
+    if distill.unlabelled_batch != recipe_of(config.task.kind).distill.unlabelled_batch:
+        return config
+    images = distill.batch_size + distill.unlabelled_batch
+    return replace(config, distill=distill.replace(batch_size=images, unlabelled_batch=0))
 
 
 def task_settings(kind: str = "classification", *, preset: str = "best", teacher: str = FARMYARD) -> ExperimentConfig:

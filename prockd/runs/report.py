@@ -2,10 +2,11 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -16,11 +17,13 @@ from prockd.datasets import PackedImages
 from prockd.evaluation.galleries import part_names_of
 from prockd.evaluation.part_table import PartReport
 from prockd.evaluation.scores import Scores
+from prockd.evaluation.verdict import Verdict, judge
 from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.prototypes.part_maps import PartMaps
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, save_png, write_report
 from prockd.runs.measured import measure_prototypes, measure_sections
+from prockd.runs.recipes import alone_beside
 from prockd.runs.students import Run
 from prockd.runs.world import World
 from prockd.settings.knobs import differences
@@ -32,17 +35,33 @@ def finish_run(run: Run, folder: Path) -> None:
     """Write figures, the report, and last the results."""
     config = run.world.config
     measured = None if run.bank is None else measure_prototypes(run.world, run.bank, "train")
-    sections = report_sections(run, measured)
+    assert run.scores is not None
+    # each number is measured here, once: the terminal reads it from the results
+    rows, verdict = student_rows(run.student, run.scores, run.history.seconds_per_step), run_verdict(run)
+    sections = report_sections(run, rows, verdict, measured)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for section in sections:
         name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
         for number, (figure, _) in enumerate(section.figures, 1):
             save_png(figure, folder / "figures" / f"{name}_{number}.png", dpi=130)
     write_report(folder / "report.html", f"prockd: {config.task.kind} by {config.student.backbone}", sections)
-    write_json(folder / "results.json", results(run) | ({"prototypes": measured.numbers()} if measured else {}))
+    for figure in (figure for section in sections for figure, _ in section.figures):
+        plt.close(figure)  # else many runs in one process fill the memory
+    told = results(run, rows, verdict) | ({"prototypes": measured.numbers()} if measured else {})
+    write_json(folder / "results.json", told)
 
 
-def results(run: Run) -> dict[str, Any]:
+def run_verdict(run: Run) -> Verdict:
+    """Whether the teacher of a finished run helped, or why that is open."""
+    assert run.scores is not None
+    world, alone = run.world, None if run.alone is None else run.alone.scores
+    why_open = "There was no teacher: the student learned from labels alone."
+    if world.is_taught:
+        why_open = "Open whether the teacher helped: labels alone were not trained beside it (--no-baseline)."
+    return judge(world.task, run.scores, world.images("test"), world.images("train"), alone=alone, why_open=why_open)
+
+
+def results(run: Run, rows: Sequence[Mapping[str, object]], verdict: Verdict) -> dict[str, Any]:
     """All numbers of a finished run, as ``results.json`` keeps them."""
     assert run.scores is not None
     world, config = run.world, run.world.config
@@ -53,22 +72,36 @@ def results(run: Run) -> dict[str, Any]:
         "steps": run.history.step,
         "seconds": run.history.rows[-1]["seconds"],
         "teacher_parameters": 0 if world.teacher is None else sum(p.numel() for p in world.teacher.parameters()),
-        "students": student_rows(run.student, run.scores, run.history.seconds_per_step),
+        "students": list(rows),
+        "verdict": verdict.numbers() | ({} if run.alone is None else {"labels alone were": alone_budget(run)}),
+        "unlabelled": world.unlabelled_note or f"{config.distill.unlabelled_batch} images a step",
         "classes": class_rows(run.scores, world.task.classes),
     }
 
 
+def alone_budget(run: Run) -> str:
+    """How labels alone were trained beside a run, in words."""
+    assert run.alone is not None
+    config = alone_beside(run.world.config.task.kind, run.world.config.distill)
+    return (
+        f"trained from the same start, on the same images at {run.world.image_px} px in the same order, for as many "
+        f"steps ({run.alone.step}) of as many images ({config.batch_size}, all labelled), with the learning rate that "
+        f"is best for them in this task's recipe ({config.lr:g}), in {run.alone.rows[-1]['seconds']:.0f} s"
+    )
+
+
 def student_rows(student: Student, scores: Scores, seconds_per_step: float | None = None) -> list[dict[str, object]]:
-    """One row for z and one for z+: score, parameters, and milliseconds an image."""
+    """One row for z and one for z+: score and parameters; of a run also the milliseconds an image and a step."""
     kinds = [("plain z", scores.plain, scores.details, 0)]
     if scores.augmented is not None:
         kinds.append(("augmented z+", scores.augmented, scores.augmented_details, student.extra_parameters))
-    rows = []
-    for (name, score, details, extra), cost in zip(kinds, milliseconds(student), strict=False):
-        row: dict[str, object] = {"prediction": name, scores.metric: score, **details}
-        row |= {"parameters": student.plain_parameters + extra, "ms an image": cost}
-        rows.append(row | ({} if seconds_per_step is None else {"ms a step": round(seconds_per_step * 1e3, 1)}))
-    return rows
+    costs: Sequence[dict[str, object]] = [{}, {}]
+    if seconds_per_step is not None:
+        costs = [{"ms an image": ms, "ms a step": round(seconds_per_step * 1e3, 1)} for ms in milliseconds(student)]
+    return [
+        {"prediction": name, scores.metric: score, **details, "parameters": student.plain_parameters + extra, **cost}
+        for (name, score, details, extra), cost in zip(kinds, costs, strict=False)
+    ]
 
 
 @torch.no_grad()
@@ -103,9 +136,11 @@ def class_rows(scores: Scores, classes: Sequence[str]) -> list[dict[str, object]
     ]
 
 
-def report_sections(run: Run, measured: PartReport | None = None) -> list[Section]:
-    """Text, tables and figures in the order in which data flow."""
-    sections = [_numbers(run), _data(run.world)]
+def report_sections(
+    run: Run, rows: Sequence[Mapping[str, object]], verdict: Verdict, measured: PartReport | None = None
+) -> list[Section]:
+    """Text, tables and figures: what came out, then the order in which data flow."""
+    sections = [_numbers(run, rows), verdict_section(run, verdict), _data(run.world)]
     if run.world.teacher is not None:
         sections.append(teacher_section(run.world, "source", f"{run.world.teacher!r}."))
     if run.bank is not None:
@@ -147,7 +182,24 @@ def prototype_section(world: World, bank: PrototypeBank) -> Section:
     return Section("Prototypes", text, figures)
 
 
-def _numbers(run: Run) -> Section:
+def verdict_section(run: Run, verdict: Verdict) -> Section:
+    """The verdict, beside labels alone, trivial answers and chance, and how it was reached."""
+    text = verdict.sentence
+    if run.alone is not None:
+        text += f"\n\nLabels alone were {alone_budget(run)}."
+        if verdict.enough:
+            text += (
+                f"\n\nThe 95 % intervals are over {verdict.over}, the same for both students. They say nothing of "
+                "another seed of training: --seed trains one."
+            )
+    text += (
+        "\n\nChance answers with what training images show that are drawn at random. Trivial answers know the labelled "
+        "images and look at no other; a task of your own may have none."
+    )
+    return Section("Did the teacher help?", text, table=verdict.rows())
+
+
+def _numbers(run: Run, rows: Sequence[Mapping[str, object]]) -> Section:
     assert run.scores is not None
     world, scores, student = run.world, run.scores, run.student
     plus = f"; with prototypes added to its features it reaches {scores.augmented:.1%}" if scores.augmented else ""
@@ -158,7 +210,7 @@ def _numbers(run: Run) -> Section:
         f"{run.history.rows[-1]['seconds']:.0f} s. On {len(world.images('test'))} other images its {scores.metric} is "
         f"{scores.plain:.1%}{plus}."
     )
-    return Section("Result", text, table=student_rows(student, scores, run.history.seconds_per_step))
+    return Section("Result", text, table=rows)
 
 
 def _data(world: World) -> Section:
@@ -167,7 +219,8 @@ def _data(world: World) -> Section:
         names["unlabelled"] = "unlabelled"
     sets = {what: world.images(name) for what, name in names.items()}
     rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
-    return Section("Images and classes", f"Classes: {', '.join(world.task.classes)}.", table=rows)
+    text = f"Classes: {', '.join(world.task.classes)}.\n\n{world.unlabelled_note}"
+    return Section("Images and classes", text, table=rows)
 
 
 def _predictions(run: Run) -> Section:

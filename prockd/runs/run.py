@@ -1,11 +1,13 @@
 """One run from its settings, with a folder that keeps what it gave."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prockd.datasets import DatasetError, PackedImages, checked, classes_of, pack
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.runs.folder import run_config, start_run, student_file
+from prockd.runs.recipes import alone_beside
 from prockd.runs.sets import opened, to_score_on
 from prockd.runs.students import Run, find_prototypes, train_student
 from prockd.runs.world import World, open_world
@@ -23,12 +25,15 @@ def run_experiment(
     resume: bool = False,
     overwrite: bool = False,
     bank: str | Path | None = None,
+    baseline: bool = True,
     cpu: bool = False,
     checkpoint_every: int = 100,
     callbacks: tuple[Callback, ...] = (),
     progress: bool = True,
 ) -> Run:
     """Extract, discover, distill and score, and keep everything in one folder (see :mod:`prockd.runs.folder`).
+
+    Then a second student learns from labels alone at the same budget, for the report's verdict: did the teacher help?
 
     Of several processes the first one extracts, finds prototypes and writes; the others read what it wrote.
 
@@ -38,9 +43,11 @@ def run_experiment(
         resume: go on from its last checkpoint; ends in the same weights as a run that was never stopped.
         overwrite: start again in a folder that holds a run.
         bank: prototypes from an earlier run or ``prockd discover``, in place of finding them.
+        baseline: train labels alone beside it (:func:`prockd.runs.recipes.alone_beside`); without them the question
+            whether the teacher helped stays open, and the report says so.
         cpu: stay on the CPU even where there is a GPU.
         checkpoint_every: steps between checkpoints.
-        callbacks: see :func:`prockd.distill`; one that returns True leaves a run to be resumed.
+        callbacks: see :func:`prockd.distill`, of both students; one that returns True leaves a run to be resumed.
         progress: show progress bars.
 
     Returns:
@@ -57,21 +64,35 @@ def run_experiment(
         if processes.is_main:
             start_run(folder, config, resume=resume, overwrite=overwrite)
         world = open_world(config, cpu=cpu, progress=progress)
+        distill = world.config.distill
         prototypes = None
         if world.teacher is not None:
             read = bank if processes.is_main and not (resume and kept.is_file()) else kept
             prototypes = find_prototypes(world, read, progress=progress)
             if processes.is_main:
                 prototypes.save(kept)
-            for name in ("train", *(["unlabelled"] if config.distill.unlabelled_batch else [])):
-                world.teacher_input(name, config.distill, prototypes)
+            for name in ("train", *(["unlabelled"] if distill.unlabelled_batch else [])):
+                world.teacher_input(name, distill, prototypes)
+    how: dict[str, Any] = {"resume": resume, "checkpoint_every": checkpoint_every, "callbacks": callbacks}
     student, history = train_student(
-        world, prototypes, config.feature_augmentation, config.distill, run_dir=folder, resume=resume,
-        checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
-    )  # fmt: skip
-    run = Run(world, prototypes, student, history)
-    if processes.is_main and not history.stopped:
+        world, prototypes, config.feature_augmentation, distill, run_dir=folder, progress=progress, **how
+    )
+    if history.stopped:
+        return Run(world, prototypes, student, history)
+    if processes.is_main:
         student.save(folder / "student.safetensors")
+    run = Run(world, prototypes, student, history)
+    if baseline and prototypes is not None:
+        alone, beside = train_student(
+            world, prototypes, None, alone_beside(config.task.kind, distill), teacher=False,
+            run_dir=folder / "baseline", progress=progress, **how,
+        )  # fmt: skip
+        run = replace(run, alone=beside)
+        if beside.stopped:
+            return run
+        if processes.is_main:
+            alone.save(folder / "baseline" / "student.safetensors")
+    if processes.is_main:
         from prockd.runs.report import finish_run  # it loads matplotlib, which only the main process needs
 
         finish_run(run, folder)

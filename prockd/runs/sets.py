@@ -5,6 +5,8 @@ from typing import Any
 
 from prockd._types import ImageDataset
 from prockd.datasets import checked, classes_of, open_splits, train_test_split
+from prockd.datasets.files import UNLABELLED_SPLIT
+from prockd.datasets.formats import open_unlabelled
 from prockd.farmyard import Farmyard
 from prockd.runs.recipes import recipe_of
 from prockd.settings.experiment import DataConfig, ExperimentConfig, class_names
@@ -27,7 +29,11 @@ def farmyard_sets(config: ExperimentConfig, image_px: int) -> dict[str, ImageDat
 
 
 def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, ImageDataset]:
-    """The images of a folder or file, checked, and divided as they lie there, or else at random by group."""
+    """The images of a folder or file, checked, and divided as they lie there, or else at random by group.
+
+    Unlabelled ones are those of ``data.unlabelled``, or of a folder ``unlabelled`` beside the others. Prototypes are
+    found in them where they are at least as many as the labelled ones.
+    """
     data, layout = config.data, TASKS[config.task.kind].data
     how: dict[str, Any] = {"on_bad": data.on_bad, "progress": progress}
     splits = opened(data, data.path, layout)
@@ -38,14 +44,20 @@ def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, Im
         sets["test"] = to_score_on(splits)
     if "val" in splits and splits["val"] is not sets.get("test"):
         sets["val"] = splits["val"]
+    if data.unlabelled:
+        sets[UNLABELLED_SPLIT] = open_unlabelled(data.unlabelled, on_bad=data.on_bad)
+    elif UNLABELLED_SPLIT in splits:
+        sets[UNLABELLED_SPLIT] = splits[UNLABELLED_SPLIT]
     sets = checked(sets, task=layout, once="test" not in sets, **how)
+    more = len(sets.get(UNLABELLED_SPLIT, ()))
+    if not more:  # copies of labelled images alone
+        sets.pop(UNLABELLED_SPLIT, None)
+    elif more >= len(sets["train"]):
+        sets["source"] = sets[UNLABELLED_SPLIT]
     if "test" not in sets:
         sets["train"], sets["test"] = train_test_split(sets["train"], data.test_part, data.seed)
     if "val" not in sets and data.val_part:
         sets["train"], sets["val"] = train_test_split(sets["train"], data.val_part, data.seed)
-    if data.unlabelled:
-        more = next(iter(opened(data, data.unlabelled, None).values()))
-        sets["source"] = sets["unlabelled"] = checked({"unlabelled": more}, **how)["unlabelled"]
     return sets
 
 

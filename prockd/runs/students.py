@@ -26,12 +26,14 @@ class Run:
         bank: prototypes; None without a teacher.
         student: trained.
         history: of the training; its scores are of the test images.
+        alone: of labels alone, trained beside it at the same budget; None where nobody did.
     """
 
     world: World
     bank: PrototypeBank | None
     student: Student
     history: History
+    alone: History | None = None
 
     @property
     def scores(self) -> Scores | None:

@@ -3,19 +3,20 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from prockd._data_path import data_path
 from prockd._types import ImageDataset
 from prockd.datasets import DatasetError, PackedImages, pack
 from prockd.evaluation.probe import linear_probe
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.embedding import embed_features
-from prockd.runs.recipes import recipe_of, task_settings
+from prockd.runs.recipes import fallback, recipe_of, task_settings
 from prockd.runs.sets import farmyard_sets, own_sets
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig, TaskConfig, TeacherConfig
 from prockd.settings.method import DistillConfig
@@ -24,7 +25,9 @@ from prockd.teachers.compact import extract_compact
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract, extract_pooled
 from prockd.teachers.teacher import Teacher, is_file
+from prockd.teachers.weights import read_metadata
 from prockd.training.inputs import reads_maps
+from prockd.training.readings import teacher_probe
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -86,8 +89,8 @@ class World:
 
     @property
     def image_px(self) -> int:
-        """Side at which images are packed: what the teacher reads, or the student where there is none."""
-        return self.config.student.image_px if self.teacher is None else self.teacher.image_px
+        """Side at which images are packed: see :func:`packed_px`."""
+        return packed_px(self.config, self.teacher)
 
     def images(self, name: str) -> PackedImages:
         """The images of a set, packed at ``image_px``; DatasetError where there is none, or one cannot be used."""
@@ -104,11 +107,25 @@ class World:
         if given is None:
             images = self.images("train")
         else:
-            images = pack(given, self.image_px, fit=None if data.fit == "auto" else data.fit, progress=self.progress)
+            # images without masks or boxes become squares as the labelled ones of the task do
+            fit = TASKS[self.config.task.kind].fit if data.fit == "auto" else data.fit
+            images = pack(given, self.image_px, fit=fit, progress=self.progress)
         if name == "train":
             return few(images, data.per_class, data.seed) if data.per_class and data.path != FARMYARD else images
-        most = {"source": data.num_discover, "val": data.num_val, "test": data.num_test}.get(name, len(images))
-        return images.sample(most, seed=data.seed)
+        most = {"source": data.num_discover, "unlabelled": data.num_unlabelled, "val": data.num_val}
+        return images.sample(most.get(name, data.num_test), seed=data.seed)
+
+    @property
+    def unlabelled_note(self) -> str:
+        """What the steps took as unlabelled images where there are none, in a sentence; else empty."""
+        own, recipe = self.config.distill, recipe_of(self.config.task.kind).distill
+        if "unlabelled" in self.sets or not self.is_taught:
+            return ""
+        if own.unlabelled_batch:
+            again = f"the labelled ones were used again, {own.unlabelled_batch} a step"
+            return f"No unlabelled images were found: {again}."
+        instead = f"the recipe without them was used, {own.batch_size} labelled ones a step"
+        return f"No unlabelled images were found: {instead}." if recipe.unlabelled_batch else ""
 
     def features(self, name: str) -> PatchFeatures:
         """The teacher's own maps of a set, in the views it is used in: large; ValueError where there is no teacher."""
@@ -214,6 +231,11 @@ class World:
         labels = [self.images(self._serving(name)).labels for name in ("train", on)]
         return linear_probe(self.pooled("train"), labels[0], self.pooled(on), labels[1])
 
+    def part_probe(self, bank: PrototypeBank, on: str = "test") -> float:
+        """The score of the teacher read by part maps, fitted to the labelled images: the higher ceiling."""
+        train, unseen = (self.embedded(name, bank) for name in ("train", on))
+        return teacher_probe(self.task, bank, train, unseen)
+
     def pooled(self, name: str) -> Float[np.ndarray, "M D"]:
         """What a linear probe reads of a set, from what is there or else from a pass that keeps no map."""
         name = self._serving(name)
@@ -268,10 +290,31 @@ def open_world(
     recipe_of(config.task.kind)
     teacher = teacher or make_teacher(config.teacher)
     if config.data.path == FARMYARD:
-        sets = farmyard_sets(config, config.student.image_px if teacher is None else teacher.image_px)
+        sets = farmyard_sets(config, packed_px(config, teacher))
     else:
         sets = own_sets(config, progress=progress)
+        config = config if "unlabelled" in sets else fallback(config)
     return World(config, sets, teacher=teacher, cpu=cpu, progress=progress)
+
+
+def packed_px(config: ExperimentConfig, teacher: Teacher | None) -> int:
+    """Side at which images are packed: what the teacher reads, and where there is none what it would read if known.
+
+    So students with a teacher and without one see the same pixels. Without a teacher its side is known where
+    ``teacher.image_px`` tells it, and on Farmyard; else images have the student's side.
+    """
+    if teacher is not None:
+        return teacher.image_px
+    side = config.teacher.image_px
+    if not side and config.data.path == FARMYARD:
+        side = recipe_of(config.task.kind).teacher_px or farmyard_teacher_px()
+    return side or config.student.image_px
+
+
+@cache
+def farmyard_teacher_px() -> int:
+    """The side that Farmyard's teacher was trained at."""
+    return int(read_metadata(data_path("farmyard", "teacher.safetensors"))["image_px"])
 
 
 def make_teacher(settings: TeacherConfig) -> Teacher | None:

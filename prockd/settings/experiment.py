@@ -44,7 +44,8 @@ class DataConfig(Knobs):
     test: str = plain("", "Images to score on; empty for test or val of the folder, or else a part of it.")
     test_part: float = knob(0.25, 0.01, 0.9, "Part that is set aside for scoring where the folder has none.")
     unlabelled: str = plain(
-        "", "More images without labels, for discovery and distill.unlabelled_batch; empty for the labelled ones."
+        "",
+        "More images without labels, for discovery and distill.unlabelled_batch; empty for unlabelled/ of the folder.",
     )
     classes: str = plain(
         "", "Class names in label order, commas between them (of masks: from value 0, ignore for what is not scored); "
@@ -72,9 +73,11 @@ class DataConfig(Knobs):
 class TaskConfig(Knobs):
     """What the student predicts (:mod:`prockd.tasks`)."""
 
-    kind: str = plain("classification", "classification, segmentation, detection, or another of prockd.tasks.TASKS.")
+    kind: str = plain(
+        "classification", "classification, segmentation, detection, keypoints, or another of prockd.tasks.TASKS."
+    )
     balanced: bool = plain(False, "Classification: let rare classes count more.")
-    width: int = knob(64, 32, 1024, "Segmentation, detection: channels of the head, a multiple of 32.")
+    width: int = knob(64, 32, 1024, "Segmentation, detection, key points: channels of the head, a multiple of 32.")
     dice_weight: float = knob(1.0, 0, 100, "Segmentation: weight of the Dice loss beside the cross-entropy.")
     detector: str = choice("fcos", ("fcos", "retinanet", "fasterrcnn"), "Detection: torchvision's detector.")
     dropout: float = knob(0.3, 0, 0.9, "Detection: share of the features' channels left out in a training step.")

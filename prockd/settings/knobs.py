@@ -31,9 +31,14 @@ def plain(default: str | bool, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-def numbers(of: type, help: str) -> Any:
+def numbers(of: type, help: str, default: tuple[float, ...] = ()) -> Any:
     """A list of numbers, empty by default."""
-    return field(default=(), metadata={"help": help, "of": of})
+    return field(default=default, metadata={"help": help, "of": of})
+
+
+def words(default: tuple[str, ...], help: str) -> Any:
+    """A list of texts."""
+    return field(default=default, metadata={"help": help, "of": str})
 
 
 def table(help: str) -> Any:
@@ -82,10 +87,11 @@ def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
             raise ConfigError(f"{where}: must be a table of names and values")
         return as_tuples(value)
     if "of" in meta:
-        items = value if isinstance(value, tuple | list) else [None]
-        if not all(is_number(v, whole=meta["of"] is int) for v in items):
-            raise ConfigError(f"{where}: must be a list of {'whole ' if meta['of'] is int else ''}numbers")
-        return tuple(meta["of"](v) for v in items)
+        of, items = meta["of"], value if isinstance(value, tuple | list) else [None]
+        if not all(isinstance(v, str) if of is str else is_number(v, whole=of is int) for v in items):
+            what = {str: "texts", int: "whole numbers", float: "numbers"}[of]
+            raise ConfigError(f"{where}: must be a list of {what}")
+        return tuple(of(v) for v in items)
     if "high" not in meta:
         return value
     low, high, whole = meta["low"], meta["high"], isinstance(f.default, int)

@@ -77,6 +77,21 @@ class DistillConfig(Knobs):
     )
     soft_steps: int = knob(200, 0, 100_000, "Soft targets of places: steps that a head learns them for.", "steps")
     hint_weight: float = knob(0.0, 0, 100, "FitNets hint (rival): squared error to the teacher's last map.")
+    rival: str = choice(
+        "none",
+        ("none", "mse", "cosine", "orthogonal", "inverted", "at", "sp", "pkt", "rkd", "intra_image", "queue"),
+        "A rival's loss on the teacher's own patches, which needs no prototypes.",
+    )
+    rival_weight: float = knob(10.0, 0, 1000, "Weight of the rival.")
+    standardise: str = choice(
+        "none", ("none", "mean_std", "phi_s"), "Scale of the patches that the rival reads: as is, each value's, PHI-S."
+    )
+    gradient_share: float = knob(
+        0.0,
+        0,
+        0.99,
+        "Share of the gradient for the teacher's terms, which sets their weights in 50 steps; 0: as given.",
+    )
     temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are transferred.")
     train_bank: bool = plain(False, "Let the task losses move the prototypes too.")
     store: str = choice(

@@ -30,14 +30,17 @@ def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> Ex
         ConfigError: no such file, no TOML, an unknown section or knob (with the nearest one), or a value of another
             type or outside its range.
     """
-    path = Path(path)
+    return changed(base or ExperimentConfig(), read_tables(path), str(path))
+
+
+def read_tables(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file; ConfigError where there is no such file, or no TOML in it."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return changed(base or ExperimentConfig(), tables, str(path))
 
 
 def set_values(config: ExperimentConfig, changes: Sequence[str]) -> ExperimentConfig:

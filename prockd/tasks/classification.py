@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
 from prockd.tasks.heads import PooledLinear
-from prockd.tasks.task import Marks, Score, Task, class_counts, kl
+from prockd.tasks.task import Marks, Score, Task, class_counts, kl, recall_of_counts
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,14 @@ class Classification(Task):
             raise ValueError(f"{images!r} has no tags: Classification(multi_label=True) learns Sample.tags")
         return np.array(images.tags if self.multi_label else images.labels)
 
+    def trivial(self, train: PackedImages, count: int) -> dict[str, np.ndarray]:
+        """The most common class; with tags how common each one is."""
+        truth = self.truth(train)
+        if self.multi_label:
+            return {"how common each tag is": np.tile(truth.mean(0, dtype=np.float32), (count, 1))}
+        most = int(np.bincount(truth, minlength=self.num_classes).argmax())
+        return {f"always {self.names[most]}": np.full(count, most)}
+
     def check(self, images: PackedImages) -> None:
         """Refuse labels outside the task; the message names the image, its label and the range."""
         truth = self.truth(images)
@@ -126,11 +134,7 @@ class Classification(Task):
 
     def score_counts(self, counts: Float[np.ndarray, "... C 3"]) -> Float[np.ndarray, "... 1+C"]:
         """Accuracy, and recall of each class."""
-        right, images = counts[..., 0], counts[..., 0] + counts[..., 2]
-        right, images = (np.concatenate([n.sum(-1, keepdims=True), n], -1) for n in (right, images))
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a class that no image shows has no recall
-            shares: np.ndarray = right / images
-        return shares
+        return recall_of_counts(counts)
 
     def score(self, decoded: np.ndarray, images: PackedImages) -> Score:
         """Accuracy and recall of each class; with tags the average precision, a mean over the classes that occur."""
@@ -138,7 +142,7 @@ class Classification(Task):
             return super().score(decoded, images)
         from torchmetrics.functional.classification import multilabel_average_precision
 
-        predicted, truth = torch.from_numpy(np.asarray(decoded)), torch.from_numpy(self.truth(images))
+        predicted, truth = torch.from_numpy(np.asarray(decoded, np.float32)), torch.from_numpy(self.truth(images))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of classes that do not occur: they become NaN below
             each = multilabel_average_precision(predicted, truth.long(), self.num_classes, average="none")

@@ -25,10 +25,11 @@ class PooledLinear(nn.Module):
 class ConvHead(nn.Module):
     """Convolutions on the grid, then class scores, enlarged to the image: (B, N, E) -> (B, C, S, S).
 
+    Without ``image_px`` the scores stay on the grid, (B, C, h, w).
     Group norms keep no running statistics, so plain and augmented features do not disturb each other.
     """
 
-    def __init__(self, embed_dim: int, width: int, num_classes: int, grid: tuple[int, int], image_px: int) -> None:
+    def __init__(self, embed_dim: int, width: int, num_classes: int, grid: tuple[int, int], image_px: int = 0) -> None:
         super().__init__()
         self.arguments = {"embed_dim": embed_dim, "width": width, "num_classes": num_classes, "grid": grid,
                           "image_px": image_px}  # fmt: skip
@@ -38,7 +39,9 @@ class ConvHead(nn.Module):
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Class scores of each pixel."""
+        """Class scores of each pixel, or of each patch."""
         B, _, E = features.shape
-        coarse = self.classify(self.convs(features.transpose(1, 2).reshape(B, E, *self.grid)))
+        coarse: Tensor = self.classify(self.convs(features.transpose(1, 2).reshape(B, E, *self.grid)))
+        if not self.image_px:
+            return coarse
         return F.interpolate(coarse, (self.image_px, self.image_px), mode="bilinear", align_corners=False)

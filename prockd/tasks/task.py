@@ -17,8 +17,8 @@ from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
 
 Decoded = Sequence[Any] | np.ndarray
-"""Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, or a list of
-:class:`prockd.tasks.Boxes`."""
+"""Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, (M, J, 3)
+joints, or a list of :class:`prockd.tasks.Boxes`."""
 
 
 class ExportError(ValueError):
@@ -72,17 +72,19 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class Marks:
-    """A decoded prediction, or the truth, of one image as a figure shows it: one of the three.
+    """A decoded prediction, or the truth, of one image as a figure shows it: one of the four.
 
     Attributes:
         text: a line above the image; two equal lines agree.
         mask: (H, W) class of each pixel, ``IGNORE`` where nothing is drawn.
         boxes: frames of objects.
+        points: (C, 3) x, y in pixels of a point of each class, and how sure it is, 0..1; of 0 are not drawn.
     """
 
     text: str = ""
     mask: UInt8[np.ndarray, "H W"] | None = None
     boxes: Boxes | None = None
+    points: Float32[np.ndarray, "C 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Task(ABC):
     num_classes: int
     classes: tuple[str, ...] = ()
 
-    data: ClassVar[str] = "classification"  # what it learns from: or "segmentation", "detection"; see prockd.datasets
+    data: ClassVar[str] = "classification"  # what it learns from: or "segmentation", "detection", "keypoints"
     fit: ClassVar[str] = "pad"  # how pictures become squares where nobody says, see prockd.datasets.pack
     pooled: ClassVar[bool] = False  # C scores of the whole image: they can be read of pooled patches, in closed form
     stride: ClassVar[int] = 8  # image pixels in a cell of the finest map that it would like to read
@@ -153,6 +155,10 @@ class Task(ABC):
     def loss(self, prediction: Any, targets: Any, smoothing: float = 0.0) -> Float[Tensor, ""]:
         """The task loss, a mean over images."""
 
+    def fit_crops(self, images: PackedImages, rows: np.ndarray, crops: Crops) -> Crops:
+        """Random crops of some images as the task can learn from them; all that is cut of the images is cut so."""
+        return crops
+
     def consistency(self, prediction: Any, augmented: Any) -> Float[Tensor, ""]:
         """How far the augmented prediction is from the plain one of the same images (METHOD part 3, w3)."""
         return F.mse_loss(prediction, augmented)
@@ -165,12 +171,20 @@ class Task(ABC):
     def truth(self, images: PackedImages) -> Decoded:
         """The truth in the form of a decoded prediction."""
 
+    def trivial(self, train: PackedImages, count: int) -> Mapping[str, Decoded]:
+        """Answers of one who knows the labelled images and looks at no other: by name, ``count`` predictions each.
+
+        A student has to be above them. Without any, as for a task of your own, reports compare with chance alone.
+        """
+        return {}
+
     def check(self, images: PackedImages) -> None:
         """Refuse images that the task cannot learn from, by a ValueError that names the image and what is wrong."""
         name, sample = {
             "classification": ("labels", "Sample.label"),
             "segmentation": ("masks", "Sample.mask, a class for each pixel"),
             "detection": ("boxes", "Sample.boxes and Sample.box_labels"),
+            "keypoints": ("joints", "Sample.joints, x, y and visibility of each"),
         }[self.data]
         if getattr(images, name) is None:
             raise ValueError(f"{images!r} has no {name}: {type(self).__name__} learns {sample}")
@@ -220,6 +234,15 @@ def kl(prediction: Float[Tensor, "B C *S"], augmented: Float[Tensor, "B C *S"]) 
     """KL(augmented || plain) of class scores, a mean over images and pixels."""
     plain, plus = prediction.log_softmax(1), augmented.log_softmax(1)
     return F.kl_div(plain, plus, reduction="none", log_target=True).sum(1).mean()
+
+
+def recall_of_counts(counts: Float[np.ndarray, "... C 3"]) -> Float[np.ndarray, "... 1+C"]:
+    """:meth:`Task.score_counts` of a share of right ones: of all, and of each class."""
+    right, shown = counts[..., 0], counts[..., 0] + counts[..., 2]
+    right, shown = (np.concatenate([n.sum(-1, keepdims=True), n], -1) for n in (right, shown))
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a class that no image shows has no recall
+        shares: np.ndarray = right / shown
+    return shares
 
 
 def class_counts(

@@ -83,9 +83,10 @@ class Source:
         """The images of a step."""
         return shuffled(len(self.images), count, seed, step)
 
-    def crops(self, count: int, generator: torch.Generator) -> Crops:
-        """Draw what is cut out of each of the next images."""
-        return random_crops(count, generator, min_area=self.min_crop, flip=self.flip)
+    def crops(self, rows: np.ndarray, generator: torch.Generator) -> Crops:
+        """Draw what is cut out of each of these images, as the task allows."""
+        crops = random_crops(len(rows), generator, min_area=self.min_crop, flip=self.flip)
+        return crops if self.task is None else self.task.fit_crops(self.images, rows, crops)
 
     def targets(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Any:
         """The task's targets of some images, cropped."""

@@ -85,8 +85,9 @@ class PairSource(Source):
             drawn.append(members[permutation(len(members), seed, epoch)[place]])
         return np.array(drawn)
 
-    def crops(self, count: int, generator: torch.Generator) -> Crops:
+    def crops(self, rows: np.ndarray, generator: torch.Generator) -> Crops:
         """The first crops, then the second ones."""
+        count = len(rows)
         first = random_crops(count, generator, min_area=self.min_crop, flip=False)
         second = random_crops(count, generator, min_area=self.min_crop, flip=self.flip)
         side = torch.empty(count, 1).uniform_(*ZOOMED, generator=generator).sqrt()

@@ -1,6 +1,6 @@
 """Student, projector and bank as one module, and the terms of the loss on what it gives."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,13 @@ from prockd.datasets.transforms import recolour
 from prockd.students.student import Student
 from prockd.training import losses
 from prockd.training.batches import Batch
+from prockd.training.gradient_share import GradientShare
+from prockd.training.rivals import Rival
 
-OTHER_TERMS = ("task", "augmented", "teacher_branch", "consistency", "soft", "hint")
+TASK_TERMS = ("task", "augmented", "teacher_branch", "consistency")
+"""Terms that labels are needed for; the others are the teacher's."""
+
+OTHER_TERMS = (*TASK_TERMS, "soft", "hint", "rival")
 """Terms that are no transfer of patches: a further weight is that of a function of :mod:`prockd.training.losses`."""
 
 
@@ -23,6 +28,8 @@ class Distiller(nn.Module):
         student: the student with its bank.
         weights: of each term by name, see ``OTHER_TERMS``; those of weight 0 are not computed.
         hint_width: values of a patch of the teacher's last map, which the projector gives for the hint; 0 for none.
+        rival: what compares the student's patches with the teacher's own.
+        gradient_share: of the teacher's terms, see :class:`GradientShare`; 0 for the weights as they are.
         train_bank: whether the prototypes learn too.
         temperature: of the assignments.
         teacher_reads: what the teacher branch reads, "module" or "patches".
@@ -37,6 +44,8 @@ class Distiller(nn.Module):
         weights: Mapping[str, float],
         *,
         hint_width: int = 0,
+        rival: Rival | None = None,
+        gradient_share: float = 0.0,
         train_bank: bool = False,
         temperature: float = 0.1,
         teacher_reads: str = "module",
@@ -52,6 +61,8 @@ class Distiller(nn.Module):
         self.quick_parameters: list[nn.Parameter] = []  # learn quick_rate times as fast as the others
         self.quick_rate = 1.0
         self.projector = nn.Conv2d(student.last_width, hint_width, 1) if hint_width else None
+        self.rival = rival
+        self.share = GradientShare(gradient_share) if gradient_share else None
         if student.bank is not None:
             student.bank.requires_grad_(train_bank)
 
@@ -59,14 +70,17 @@ class Distiller(nn.Module):
         """What the terms compare: predictions of the labelled images by their term, and maps of all images.
 
         "soft" is what the reading predicts; with it come "more_task" and "more_soft" of the unlabelled images. Maps are
-        "features" f and "u" (B, N, E), "last" and "teacher_last" (B, D_last, h, w).
+        "features" f and "u" (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
         """
         student, bank, labelled = self.student, self.student.bank, batch.labelled
         output = student(recolour_some(batch.images, self.recoloured), labelled)
         predictions = {"task": output.logits, "augmented": output.augmented_logits} if labelled else {}
         maps = {"features": output.features}
+        if batch.teacher is not None and self.rival is not None:
+            maps["teacher"] = batch.teacher.flatten(2).transpose(1, 2).contiguous()
         if batch.teacher is not None and bank is not None:
-            u = bank.embed(batch.teacher) if self.train_bank else batch.teacher.flatten(2).transpose(1, 2)  # (B, N, E)
+            embeds = self.train_bank or self.rival is not None  # else the patches are in its space already
+            u = bank.embed(batch.teacher) if embeds else batch.teacher.flatten(2).transpose(1, 2)  # (B, N, E)
             u = u.contiguous()  # in the student's order of memory, or backward through its maps is slow
             maps["u"] = u
             if self.weights["teacher_branch"] and labelled:
@@ -102,11 +116,33 @@ class Distiller(nn.Module):
             terms |= {name: getattr(losses, name)(*compared) for name in wanted if name not in OTHER_TERMS}
         if "hint" in wanted and "last" in maps:
             terms["hint"] = losses.hint(maps["last"], maps["teacher_last"])
+        if "rival" in wanted and self.rival is not None and "teacher" in maps:
+            terms["rival"] = self.rival(maps["features"], maps["teacher"])
         return terms
 
     def total(self, terms: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """L = task + w1 augmented + w2 teacher_branch + w3 consistency + w4 transfer + soft (METHOD part 3)."""
-        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        return weighted(terms, {**self.weights, **self.chosen_weights(terms)})
+
+    def measure(
+        self, terms: Mapping[str, Tensor], patches: Tensor, average: Callable[[Sequence[Tensor]], None]
+    ) -> None:
+        """Let the gradient share, if there is one, see a step that has terms of both sides."""
+        task = {name: term for name, term in terms.items() if name in TASK_TERMS}
+        teacher = {name: term for name, term in terms.items() if name not in TASK_TERMS}
+        if self.share is not None and task and teacher:
+            self.share.measure(weighted(task, self.weights), weighted(teacher, self.weights), patches, average)
+
+    def chosen_weights(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights that the gradient share gives the teacher's terms; none where they are fixed."""
+        if self.share is None:
+            return {}
+        return {name: self.share.factor * self.weights[name] for name in terms if name not in TASK_TERMS}
+
+
+def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Float[Tensor, ""]:
+    """The sum of terms by their weights."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
 def recolour_some(images: Float[Tensor, "B 3 H W"], share: float) -> Float[Tensor, "B 3 H W"]:

@@ -25,8 +25,13 @@ TeacherInput = tuple[PackedImages, StoredFeatures | Teacher | None]
 
 
 def reads_maps(config: DistillConfig, bank: PrototypeBank | None) -> bool:
-    """Whether training needs the teacher's own maps: no frozen bank stands between, or a hint reads the last one."""
-    return bank is None or config.train_bank or config.hint_weight > 0
+    """Whether training needs the teacher's own maps: no frozen bank stands between, or a hint or rival reads them."""
+    return bank is None or embeds_each_step(config) or config.hint_weight > 0
+
+
+def embeds_each_step(config: DistillConfig) -> bool:
+    """Whether a step reads the teacher's own patches, and not those that a bank has brought to its space before."""
+    return config.train_bank or term_weights(config)["rival"] > 0
 
 
 def open_inputs(
@@ -72,7 +77,8 @@ def open_inputs(
 def term_weights(config: DistillConfig) -> dict[str, float]:
     """The weight of each term of the loss by its name, which is that of its knob without ``_weight``."""
     names = [f.name for f in fields(config) if f.name.endswith("_weight")]
-    return {"task": 1.0} | {name.removesuffix("_weight"): getattr(config, name) for name in names}
+    weights = {"task": 1.0} | {name.removesuffix("_weight"): getattr(config, name) for name in names}
+    return weights if config.rival != "none" else weights | {"rival": 0.0}
 
 
 def check_inputs(
@@ -86,6 +92,7 @@ def check_inputs(
     (images, teacher), bank = labelled, student.bank
     student.task.check(images)
     transfer = [f"{name}_weight" for name, weight in term_weights(config).items() if weight and name not in OTHER_TERMS]
+    rival = term_weights(config)["rival"]
     need_bank = transfer + [n for n in ("teacher_branch_weight", "soft_weight") if getattr(config, n)]
     sizes = {name: getattr(config, name) for name in ("batch_size", "unlabelled_batch")}
     small = [f"{name}={size}" for name, size in sizes.items() if 0 < size < num_processes]
@@ -102,14 +109,18 @@ def check_inputs(
             teacher is None and (config.label_free_steps > 0 or more is not None),
         "unlabelled images are given, but unlabelled_batch is 0: say how many to add to each step":
             more is not None and not config.unlabelled_batch,
-        "label_free_steps learn from transfer alone: set assignment_weight or feature_weight (with prototypes) or "
-        "hint_weight above 0":
-            config.label_free_steps > 0 and not config.hint_weight and not (bank and transfer),
-        "embedded features are of use to their frozen bank only: pass the bank to Student, without train_bank or "
-        "hint_weight, or the teacher's own maps, features=pk.extract(teacher, images)":
+        "label_free_steps learn from transfer alone: set assignment_weight or feature_weight (with prototypes), "
+        "hint_weight or rival_weight above 0":
+            config.label_free_steps > 0 and not config.hint_weight and not rival and not (bank and transfer),
+        "standardise is of what a rival reads: set rival and rival_weight, or standardise='none'":
+            config.standardise != "none" and not rival,
+        "gradient_share measures at the patches, and the hint reads another map: set hint_weight to 0":
+            bool(config.gradient_share and config.hint_weight),
+        "embedded features are of use to their frozen bank only: pass the bank to Student, without train_bank, "
+        "hint_weight or rival, or the teacher's own maps, features=pk.extract(teacher, images)":
             embedded and reads_maps(config, bank),
-        "soft targets are read in the space of a frozen bank: set soft_weight or train_bank to 0":
-            teacher is not None and bank is not None and config.soft_weight > 0 and config.train_bank,
+        "soft targets are read in the space of a frozen bank: set soft_weight to 0, or do without train_bank and rival":
+            teacher is not None and bank is not None and config.soft_weight > 0 and embeds_each_step(config),
         f"the bank was learned from another teacher than {teacher!r}: pass that one": other_teacher,
     }  # fmt: skip
     for message, is_so in problems.items():

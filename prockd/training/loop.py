@@ -25,9 +25,10 @@ from prockd.training.batches import Source
 from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
 from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
-from prockd.training.inputs import StoredFeatures, check_inputs, open_inputs, term_weights
+from prockd.training.inputs import StoredFeatures, check_inputs, embeds_each_step, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
 from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
+from prockd.training.rivals import Rival
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -42,12 +43,16 @@ class History:
     scores: Scores | None = None  # of the last step on the validation images
     step: int = 0  # optimiser steps done
     stopped: bool = False  # a callback ended the run early
-    seconds_per_step: float = 0.0  # mean wall time
 
     def curve(self, term: str) -> tuple[list[float], list[float]]:
         """Steps and values of one column, such as ``"task"`` or ``"assignment"``."""
         rows = [row for row in self.rows if term in row]
         return [row["step"] for row in rows], [row[term] for row in rows]
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean wall time of all logged steps, also of those before a stop; 0 without any."""
+        return self.rows[-1]["seconds"] / (self.rows[-1]["step"] + 1) if self.rows else 0.0
 
     def __repr__(self) -> str:
         end = ", stopped early" if self.stopped else ""
@@ -103,7 +108,8 @@ class Trainer:
         if self.folder and resume:
             history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(config))
         self.learner.train()
-        steps, first, spent = config.steps, history.step, history.rows[-1]["seconds"] if history.rows else 0.0
+        # what was done after the last logged row, up to the checkpoint, took as long a step as the others
+        steps, first, spent = config.steps, history.step, history.seconds_per_step * history.step
         desc = "student" if isinstance(self.learner, Distiller) else "teacher"
         bar = tqdm(range(first, steps), initial=first, total=steps, desc=desc, unit="step", disable=not progress)
         for step in bar:
@@ -126,7 +132,6 @@ class Trainer:
                 break
         bar.close()
         self.learner.eval()
-        history.seconds_per_step = (time.perf_counter() - began) / max(1, history.step - first)
         return history
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -140,7 +145,9 @@ class Trainer:
             group["lr"] = rate * factor
         rows, terms = self.terms(step)
         loss = self.learner.total(terms)
+        chosen = self.learner.chosen_weights(terms) if isinstance(self.learner, Distiller) else {}
         values = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
+        values |= {f"{name}_weight": weight for name, weight in chosen.items()}
         problem = "" if loss.isfinite() else f"the loss is {float(values['loss'])}"
         if not problem:
             self.optimiser.zero_grad()
@@ -170,12 +177,12 @@ class Trainer:
         device, share = processes.device, slice(processes.rank, None, processes.count)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = self.labelled.rows(config.batch_size, config.seed, step)
-        crops = self.labelled.crops(len(rows), generator)
+        crops = self.labelled.crops(rows, generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
         batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
             others = self.more.rows(self.more_batch, config.seed + 1, step)
-            more_crops = self.more.crops(len(others), generator)
+            more_crops = self.more.crops(others, generator)
             batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
         if step < self.label_free_steps:
@@ -185,6 +192,7 @@ class Trainer:
         seed_global(draw + processes.rank, device)
         with autocast(device, config.mixed_precision):
             predictions, maps = self.learner(batch)
+        patches = maps.get("features")
         predictions = {
             name: map_tensors(lambda t: processes.gather(t.float(), sizes[-1 if name[:5] == "more_" else 0]), value)  # noqa: B023
             for name, value in predictions.items()
@@ -192,7 +200,11 @@ class Trainer:
         maps = map_tensors(lambda t: processes.gather(t.float(), *sizes), maps)
         seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
         targets = self.labelled.targets(cut, crops, student, device) if batch.labelled else None
-        return rows, self.learner.terms(predictions, maps, targets)
+        terms = self.learner.terms(predictions, maps, targets)
+        if isinstance(self.learner, Distiller) and self.learner.share is not None and patches is not None:
+            scaled = {name: self.scaler.scale(term) for name, term in terms.items()}  # small gradients of fp16 are 0
+            self.learner.measure(scaled, patches, processes.average)
+        return rows, terms
 
 
 def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
@@ -204,13 +216,15 @@ def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
 
 
 def make_distiller(
-    student: Student, config: DistillConfig, hint_width: int = 0, reading: nn.Module | None = None
+    student: Student, config: DistillConfig, widths: Sequence[int] = (0,), reading: nn.Module | None = None
 ) -> Distiller:
-    """The module of these knobs; ``hint_width`` is the width of the teacher's last map, ``reading`` of its patches."""
+    """The module of these knobs; ``widths`` are those of the teacher's maps, ``reading`` is of its patches."""
+    needs_rival = sum(widths) and term_weights(config)["rival"]
+    rival = Rival(config.rival, student.embed_dim, sum(widths), config.standardise) if needs_rival else None
     return Distiller(
-        student, term_weights(config), hint_width=hint_width if config.hint_weight else 0, train_bank=config.train_bank,
+        student, term_weights(config), hint_width=widths[-1] if config.hint_weight else 0, train_bank=config.train_bank,
         temperature=config.temperature, teacher_reads=config.teacher_reads, label_smoothing=config.label_smoothing,
-        recoloured=config.recoloured, reading=reading,
+        recoloured=config.recoloured, reading=reading, rival=rival, gradient_share=config.gradient_share,
     )  # fmt: skip
 
 
@@ -293,18 +307,20 @@ def distill(
     check_inputs(student, labelled, more, config, processes.count)
     teacher = labelled[1]
     source = partial(
-        Source, bank=None if config.train_bank else student.bank, min_crop=config.min_crop, flip=config.flip,
+        Source, bank=None if embeds_each_step(config) else student.bank, min_crop=config.min_crop, flip=config.flip,
         wants_last=config.hint_weight > 0,
     )  # fmt: skip
     with random_state_kept(device):
         seed_global(config.seed, device)
-        hint_width = teacher.widths[-1] if isinstance(teacher, PatchFeatures | Teacher) else 0
+        widths = teacher.widths if isinstance(teacher, PatchFeatures | Teacher) else (0,)
         with on_device(device, student, *([teacher] if isinstance(teacher, Teacher) else [])):
             with processes.main_first():  # it keeps what the bank makes of features for the others
                 sources = source(*labelled, task=student.task), None if more is None else source(*more)
             reading = read_teacher(student, sources[0], config, processes)
             seed_global(config.seed, device)
-            distiller = make_distiller(student, config, hint_width, reading).to(device)
+            distiller = make_distiller(student, config, widths, reading).to(device)
+            if distiller.rival is not None:
+                distiller.rival.fit([one for one in sources if one is not None], student, device)
             trainer = Trainer(
                 distiller, sources[0], config, processes, folder, more=sources[1], more_batch=config.unlabelled_batch,
                 label_free_steps=config.label_free_steps,

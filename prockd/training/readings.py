@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.part_maps import PartMaps, part_descriptor
 from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.tasks.task import Task
+from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.training.batches import Batch, Reader, Source
 from prockd.training.ridge import Ridge, fit_ridge
 
@@ -83,9 +85,8 @@ class HeadLearner(nn.Module):
         return terms["task"]
 
 
-def one_hot(task: Task, source: Source) -> Float[Tensor, "n C"]:
-    """The targets of all labelled images as 0 and 1."""
-    images = source.images
+def targets_of(task: Task, images: PackedImages) -> Float[Tensor, "n C"]:
+    """The targets of labelled images as 0 and 1."""
     targets: Tensor = task.targets(images, np.arange(len(images)), whole_images(len(images)), images.image_px)
     return targets.float() if targets.ndim == 2 else F.one_hot(targets, task.num_classes).float()
 
@@ -109,8 +110,31 @@ def fit_reading(student: Student, source: Source, kind: str = "part_maps") -> Po
         return torch.cat([pooled(bank, patches_of(batch), kind) for batch in batches])
 
     x = torch.stack([view(mirrored=m) for m in ((False, True) if source.flip else (False,))])
-    ridge = fit_ridge(x, one_hot(student.task, source).to(x), tags=is_tags(student.task))
+    ridge = fit_ridge(x, targets_of(student.task, source.images).to(x), tags=is_tags(student.task))
     return PooledReading(bank, ridge, kind)
+
+
+@torch.no_grad()
+def teacher_probe(
+    task: Task, bank: PrototypeBank, train: EmbeddedFeatures, test: EmbeddedFeatures, kind: str = "part_maps"
+) -> float:
+    """The test score of the teacher itself, read in closed form from its labelled images: the students' ceiling.
+
+    Args:
+        task: read pooled.
+        bank: which embedded the features.
+        train: labelled images.
+        test: labelled images that nothing was chosen on.
+        kind: ``"part_maps"`` or ``"mean"``.
+    """
+
+    def read(features: EmbeddedFeatures, view: str) -> Tensor:
+        rows = np.array_split(np.arange(len(features)), -(-len(features) // 64))
+        return torch.cat([pooled(bank, bank.read(features, some, view), kind) for some in rows])
+
+    x = torch.stack([read(train, view) for view in ("plain", "mirrored") if view in train.views])
+    ridge = fit_ridge(x, targets_of(task, train.images).to(x), tags=is_tags(task))
+    return task.score(task.decode(ridge(read(test, "plain")), test.images.image_px), test.images).value
 
 
 @torch.no_grad()
@@ -151,7 +175,7 @@ def fit_part_maps(
     finally:
         student.train(was_training)
     x = torch.stack(views)
-    targets = one_hot(student.task, labelled).to(x)
+    targets = targets_of(student.task, labelled.images).to(x)
     ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
     maps.set_reading(ridge.weight, ridge.bias)
     return ridge

@@ -34,7 +34,7 @@ def score(student: Student, images: PackedImages) -> dict[str, float]:
 def terms_of(histories: Mapping[str, History]) -> list[str]:
     """The terms of the loss in any of these histories, in the order in which they appear."""
     there = (key for history in histories.values() for row in history.rows[:1] + history.rows[-1:] for key in row)
-    return [term for term in dict.fromkeys(there) if term not in _NOT_TERMS]
+    return [term for term in dict.fromkeys(there) if term not in _NOT_TERMS and not term.endswith("_weight")]
 
 
 def curves(

@@ -34,6 +34,23 @@ def show_scores(logits):
         print(f"{shares[label]:.3f}  {FACTS['classes'][label]}")
 
 
+def show_points(logits, frame):
+    """Print x, y of each joint in pixels of the picture, and how sure it is, from heat-maps (J, h, w)."""
+    (x0, y0, x1, y1), (J, h, w) = frame, logits.shape
+    heat = np.exp(logits - logits.max((1, 2), keepdims=True))
+    heat /= heat.sum((1, 2), keepdims=True)
+    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)))
+    mass = sum(padded[:, r : r + h, c : c + w] for r in range(3) for c in range(3))  # of 3 x 3 patches
+    for j in range(J):
+        row, column = np.unravel_index(mass[j].argmax(), (h, w))
+        near = np.zeros((h, w))
+        rows, columns = slice(max(0, row - 2), row + 3), slice(max(0, column - 2), column + 3)
+        near[rows, columns] = heat[j, rows, columns] / heat[j, rows, columns].sum()
+        x, y = (near.sum(0) @ (np.arange(w) + 0.5) / w, near.sum(1) @ (np.arange(h) + 0.5) / h)
+        place = [round(float(x0 + x * (x1 - x0)), 1), round(float(y0 + y * (y1 - y0)), 1)]
+        print(f"{mass[j].max():.3f}  {FACTS['classes'][j]}  {place}")
+
+
 def show_boxes(detections, frame):
     """Print the best ten ``boxes`` of the square with their ``labels`` and ``scores``, in pixels of the picture."""
     (x0, y0, x1, y1), side = frame, FACTS["image_px"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from picture import FACTS, read_square, show_boxes, show_scores
+from picture import FACTS, read_square, show_boxes, show_points, show_scores
 
 
 def predict(pixels):
@@ -47,7 +47,9 @@ if __name__ == "__main__":
     outputs = predict(square)
     plus = {name.removeprefix("augmented_"): v for name, v in outputs.items() if name.startswith("augmented_")}
     outputs = plus or outputs  # z+ where the graph has it
-    if "logits" in outputs:
+    if FACTS["task"]["kind"] == "KeyPoints":
+        show_points(outputs["logits"], frame)
+    elif "logits" in outputs:
         show_scores(outputs["logits"])
     else:
         show_boxes(detect(**outputs), frame)

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import torch
-from picture import read_square, show_boxes, show_scores
+from picture import FACTS, read_square, show_boxes, show_points, show_scores
 from plain_student import PlainStudent
 
 
 def predict(student, images):
-    """Z of images (B, 3, S, S) in 0..1, or z+ where part maps lie beside this file."""
+    """What is read of images (B, 3, S, S) in 0..1: z, or z+ where part maps lie beside this file."""
     features = student.features(images)
     if not Path(__file__).with_name("part_maps.safetensors").exists():
         return student.head(features)
@@ -26,5 +26,7 @@ if __name__ == "__main__":
         prediction = predict(student, torch.from_numpy(pixels)[None])
     if hasattr(student.head, "detect"):
         show_boxes(student.head.detect(prediction)[0], frame)
+    elif FACTS["task"]["kind"] == "KeyPoints":
+        show_points(prediction[0].numpy(), frame)
     else:
         show_scores(prediction[0].numpy())

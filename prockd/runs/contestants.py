@@ -1,0 +1,336 @@
+"""One run of a contest: its world, its prototypes, its student, and the line that tells what came of it."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from prockd.cache import digest
+from prockd.datasets import DatasetError, PackedImages
+from prockd.evaluation.scores import Scores, predict
+from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.discovery import discover, sample_patches
+from prockd.prototypes.part_maps import PartMaps
+from prockd.runs.arms import ARMS, OURS, Arm
+from prockd.runs.claims import claim, release
+from prockd.runs.compare import TUNE_SEED, Job, Plan
+from prockd.runs.folder import git_commit
+from prockd.runs.students import make_student, teach
+from prockd.runs.world import World, make_teacher, open_world
+from prockd.settings.experiment import FARMYARD, ExperimentConfig
+from prockd.students.student import Student
+from prockd.tasks import Boxes
+from prockd.teachers.embedded import EmbeddedFeatures
+from prockd.teachers.teacher import Teacher
+from prockd.training.controls import control_readings
+from prockd.training.loop import History
+
+SURE = 0.5
+"""Boxes that a student is at least this sure of are pseudo-labels."""
+
+
+class Worlds:
+    """The worlds and prototypes of a contest, in one process: each is opened once, and the last two are kept."""
+
+    def __init__(self, plan: Plan, folder: Path, *, cpu: bool = False) -> None:
+        self.plan, self.folder, self.cpu = plan, folder, cpu
+        self._teachers: dict[str, Teacher | None] = {}
+        self._opened: dict[tuple[str, int], World] = {}
+
+    def teacher(self, kind: str) -> Teacher | None:
+        """The teacher of the settings, or the same network with random weights, always the same."""
+        if kind not in self._teachers:
+            teacher = make_teacher(self.plan.config.teacher)
+            if teacher is not None and kind == "random":
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(0)
+                    for module in teacher.backbone.modules():
+                        if hasattr(module, "reset_parameters"):
+                            module.reset_parameters()
+                teacher.requires_grad_(False)
+            self._teachers[kind] = teacher
+        return self._teachers[kind]
+
+    def world(self, kind: str, seed: int) -> World:
+        """Images and features; the seed draws which images are labelled, and never what is tuned or scored on."""
+        kind = "random" if kind == "random" else "trained"  # labels alone see what the teacher's students see
+        if (kind, seed) not in self._opened:
+            while len(self._opened) > 1:
+                self._opened.pop(next(iter(self._opened)))
+            self._opened[kind, seed] = self._open(kind, seed)
+        return self._opened[kind, seed]
+
+    def _open(self, kind: str, seed: int) -> World:
+        config, teacher = self.plan.config, self.teacher(kind)
+        data = config.data
+        how: dict[str, Any] = {"cpu": self.cpu, "progress": False}
+        if data.path == FARMYARD:
+            seeded = replace(config, data=data.replace(seed=seed))
+            return open_world(seeded, teacher=teacher, **how)
+        world = open_world(replace(config, data=data.replace(per_class=0)), teacher=teacher, **how)
+        world.config = replace(config, data=data.replace(per_class=0, seed=seed))
+        return world.few(data.per_class) if data.per_class else world
+
+    def check(self) -> None:
+        """Refuse to begin without images to tune or to score on."""
+        world = self.world("trained", TUNE_SEED)
+        if self.plan.budget or self.plan.compare.on == "val":
+            world.images("val")
+        world.images(self.plan.compare.on)
+
+    def prepare(self) -> None:
+        """Find the prototypes that arms need, and extract what all processes would extract at once."""
+        for arm in self.plan.arms.values():
+            self.bank(arm, self.plan.settings(Job("told", arm.name, 0, 1e-3)))
+
+    def bank(self, arm: Arm, config: ExperimentConfig) -> PrototypeBank | None:
+        """The prototypes of an arm, found once for all seeds, without labels; its own copy, since it may train them."""
+        kind = "random" if arm.teacher == "random" else "trained"
+        teacher = self.teacher(kind)
+        if teacher is None or arm.bank == "none":
+            return None
+        name = f"bank {digest([teacher.fingerprint, vars(config.discover), arm.bank])}"
+        path, claims = self.folder / "banks" / f"{name[5:]}.safetensors", self.folder / "claims"
+        while not path.is_file():
+            if claim(claims, name):
+                try:
+                    if not path.is_file():
+                        self._find(arm, config, path)
+                finally:
+                    release(claims, name)
+            else:
+                time.sleep(0.5)
+        return PrototypeBank.load(path)
+
+    def _find(self, arm: Arm, config: ExperimentConfig, path: Path) -> None:
+        source = self.world(arm.teacher, TUNE_SEED).source
+        bank = discover(source, config=config.discover, progress=False)
+        if arm.bank != "prototypes":
+            replace_prototypes(bank, source, arm.bank, config.discover)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bank.save(path.with_suffix(".new")).rename(path)
+
+
+@torch.no_grad()
+def replace_prototypes(bank: PrototypeBank, source: Any, kind: str, config: Any) -> None:
+    """Random patches of the teacher, or random directions, in the place of the prototypes; the space stays.
+
+    The assignment is NetVLAD's own: softmax_k(-s |u - c_k|^2), that is w_k = 2 s c_k, b_k = -s |c_k|^2.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    if kind == "random patches":
+        patches = sample_patches(source, 10 * bank.num_prototypes, config.seed).patches[0]
+        rows = torch.randperm(len(patches), generator=generator)[: bank.num_prototypes]
+        centres = bank.embed(patches[rows].T[None, ..., None])[0]
+    else:
+        centres = torch.randn(bank.prototypes.shape, generator=generator)
+    centres = F.normalize(centres, dim=-1)
+    bank.prototypes.copy_(centres)
+    bank.assigner.weight.copy_(2 * config.sharpness * centres)
+    bank.assigner.bias.copy_(-config.sharpness * centres.square().sum(1))
+
+
+def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
+    """Train and score one student; returns its line."""
+    arm, config = plan.arms[job.arm], plan.settings(job)
+    on, began = "val" if job.kind == "tune" else plan.compare.on, time.process_time()
+    world = copy.copy(worlds.world(arm.teacher, job.seed))
+    world.config = replace(config, data=world.config.data)
+    teacher, bank = worlds.teacher(arm.teacher), worlds.bank(arm, config)
+    student = begun(world, arm, bank, job.seed, teacher)
+    start, clock = digest_of(student), Clock()
+    taught = arm.teacher != "none"
+    if arm.pseudo:
+        student, history = self_trained(world, student, arm, bank, on, clock)
+    else:
+        history = teach(world, student, config.distill, teacher=taught, on=on, callbacks=(clock,))
+    scores, seconds = history.scores, round(time.process_time() - began, 2)
+    assert scores is not None
+    row = {"job": job.key, "kind": job.kind, "arm": job.arm, "seed": job.seed, "lr": job.lr, "weight": job.weight}
+    row |= {"on": on, "start": start, **score_facts(scores, world)}
+    row["readings"] = readings_of(world, student, config, on) if job.kind == "told" else {}
+    row |= {"steps": config.distill.steps, "images_a_step": config.distill.batch_size + config.distill.unlabelled_batch}
+    row |= image_facts(world, on, config, arm) | cost_facts(world, student, config, taught)
+    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": seconds}
+    row["final"] = {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")}
+    return row | {"git": this_commit()}
+
+
+def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
+    """Score what needs no student; returns its line."""
+    from prockd.runs.references import references
+
+    world, distill = worlds.world("trained", job.seed), plan.config.distill.replace(seed=job.seed)
+    bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
+    row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
+    return row | {"rows": references(world, bank, distill, plan.compare.on)}
+
+
+def readings_of(world: World, student: Student, config: ExperimentConfig, on: str) -> dict[str, float]:
+    """The controls of part maps in closed form, fitted to the same finished student; none for others."""
+    maps, distill, bank = student.feature_augmentation, config.distill, student.bank
+    if not isinstance(maps, PartMaps) or not maps.num_outputs or bank is None or distill.store == "none":
+        return {}
+    more = world.embedded("unlabelled", bank) if distill.unlabelled_batch else None
+    return control_readings(
+        student, world.embedded("train", bank), more, world.images(on), flip=distill.flip, seed=distill.seed
+    )
+
+
+@cache
+def this_commit() -> str | None:
+    """The commit that this process runs."""
+    return git_commit(Path(__file__).parent)
+
+
+class Clock:
+    """A callback that counts the CPU time of the steps alone."""
+
+    def __init__(self) -> None:
+        self.first: tuple[int, float] | None = None
+        self.milliseconds: float | None = None
+
+    def __call__(self, step: int, row: dict[str, float]) -> None:
+        """Note when a step ended."""
+        now = time.process_time()
+        if self.first is None or step <= self.first[0]:
+            self.first = step, now
+        else:
+            self.milliseconds = round((now - self.first[1]) / (step - self.first[0]) * 1e3, 2)
+
+
+def begun(world: World, arm: Arm, bank: PrototypeBank | None, seed: int, teacher: Teacher | None) -> Student:
+    """A new student; its backbone, adapter and head are the same for every arm of a seed."""
+    if arm.is_teacher and teacher is not None:
+        side = world.config.student.image_px
+        student = Student(teacher.architecture, world.task, bank, image_px=side, seed=seed, **teacher.timm_kwargs)
+        student.backbone.load_state_dict(teacher.backbone.state_dict(), strict=False)  # without layers behind the last
+        student.mean.copy_(teacher.mean)
+        student.std.copy_(teacher.std)
+        return student
+    if bank is None:  # as wide as with one
+        settings = world.config.student
+        options = {**settings.options, "embed_dim": world.config.discover.embed_dim}
+        world.config = replace(world.config, student=settings.replace(options=options))
+    augmentation = world.config.feature_augmentation if arm.augmented else None
+    return make_student(world, bank, augmentation, seed=seed)
+
+
+def digest_of(student: Student) -> str:
+    """Digest of the weights that every arm has: backbone, adapter and head."""
+    found = hashlib.sha256()
+    for key, value in student.state_dict().items():
+        if key.startswith(("backbone.", "adapter.", "head.")):
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def self_trained(
+    world: World, student: Student, arm: Arm, bank: PrototypeBank | None, on: str, clock: Clock
+) -> tuple[Student, History]:
+    """Half of the steps on labels, then a new student for the rest, on these and on the first one's own answers."""
+    config = world.config.distill
+    first, second = config.replace(steps=max(1, config.steps // 2)), config.replace(steps=max(1, -(-config.steps // 2)))
+    teach(world, student, first, teacher=False, on=on, callbacks=(clock,))
+    images = joined(world.images("train"), pseudo_labelled(student, world.images("unlabelled")))
+    again = copy.copy(world)
+    again._images = {**world._images, "train": images}
+    student = begun(again, arm, bank, config.seed, None)
+    return student, teach(again, student, second, teacher=False, on=on, callbacks=(clock,))
+
+
+def pseudo_labelled(student: Student, images: PackedImages) -> PackedImages:
+    """Images with what a student says of them in the place of their annotations.
+
+    Raises:
+        DatasetError: a task whose answers are neither classes, nor masks, nor boxes.
+    """
+    answers, data = predict(student, images), student.task.data
+    if data == "classification" and np.ndim(answers) == 1:
+        return replace(images, labels=np.asarray(answers, np.int64))
+    if data == "segmentation":
+        return replace(images, masks=np.asarray(answers, np.uint8))
+    if data == "detection" and isinstance(answers[0], Boxes):
+        sure = [answer.above(SURE) for answer in answers]
+        return replace(images, boxes=tuple(s.boxes for s in sure), box_labels=tuple(s.labels for s in sure))
+    raise DatasetError(f"the arm pseudo-labels knows classes, masks and boxes, not answers of {student.task!r}")
+
+
+def joined(labelled: PackedImages, others: PackedImages) -> PackedImages:
+    """Both in one set, the labelled ones repeated until they are as many, so that each is half of every batch."""
+    rows = np.resize(np.arange(len(labelled)), max(len(labelled), len(others)))
+    names = ("pixels", "labels", "masks", "boxes", "box_labels", "frames")
+    columns: dict[str, Any] = {}
+    for name in names:
+        first, second = getattr(labelled, name), getattr(others, name)
+        if first is None or second is None:
+            columns[name] = None
+        elif isinstance(first, np.ndarray):
+            columns[name] = np.concatenate([first[rows], second])
+        else:
+            columns[name] = tuple(first[row] for row in rows) + tuple(second)
+    ids = (*(f"{labelled.ids[row]} {n}" for n, row in enumerate(rows)), *(f"{name} (pseudo)" for name in others.ids))
+    fingerprint = digest([labelled.fingerprint, others.fingerprint, len(rows), hash_of(columns)])
+    return PackedImages(ids=ids, classes=labelled.classes, fingerprint=fingerprint, **columns)
+
+
+def hash_of(columns: Mapping[str, Any]) -> str:
+    """Digest of the answers, which two students give of the same images."""
+    found = hashlib.sha256(np.ascontiguousarray(columns["labels"]).tobytes())
+    for name in ("masks", "boxes"):
+        for one in columns[name] if columns[name] is not None else ():
+            found.update(np.ascontiguousarray(one).tobytes())
+    return found.hexdigest()
+
+
+def score_facts(scores: Scores, world: World) -> dict[str, Any]:
+    """The numbers of both predictions."""
+
+    def named(values: Any) -> dict[str, float | None]:
+        each = () if values is None else zip(world.task.names, values, strict=True)
+        return {name: None if np.isnan(v) else round(float(v), 5) for name, v in each}
+
+    return {
+        "metric": scores.metric, "z": scores.plain, "z_plus": scores.augmented, "details": dict(scores.details),
+        "details_plus": dict(scores.augmented_details), "per_class": named(scores.per_class),
+        "per_class_plus": named(scores.augmented_per_class),
+    }  # fmt: skip
+
+
+def image_facts(world: World, on: str, config: ExperimentConfig, arm: Arm) -> dict[str, Any]:
+    """How many images were read, and at which size."""
+    more = len(world.images("unlabelled")) if config.distill.unlabelled_batch or arm.pseudo else 0
+    return {"labelled": len(world.images("train")), "unlabelled": more, "scored": len(world.images(on))}
+
+
+def cost_facts(world: World, student: Student, config: ExperimentConfig, taught: bool) -> dict[str, Any]:
+    """What the run took from a teacher, and what its student costs."""
+    from prockd.runs.report import milliseconds  # it loads matplotlib
+
+    names = ["train", *(["unlabelled"] if config.distill.unlabelled_batch else [])] if taught else []
+    read = [world.teacher_input(name, config.distill, student.bank) for name in names]
+    stored = {id(features): features for features in read if hasattr(features, "views")}.values()
+    ms, ms_plus = milliseconds(student)
+    return {
+        "teacher_passes": sum(len(features) * len(features.views) for features in stored),
+        "cache_bytes": sum(map(stored_bytes, stored)), "parameters": student.plain_parameters,
+        "extra_parameters": student.extra_parameters, "ms_an_image": ms,
+        "ms_an_image_plus": ms_plus if student.extra_parameters else None,
+        "teacher_parameters": 0 if world.teacher is None else sum(p.numel() for p in world.teacher.parameters()),
+        "image_px": student.image_px,
+    }  # fmt: skip
+
+
+def stored_bytes(features: Any) -> int:
+    """Bytes on the disk of the features of these images."""
+    if isinstance(features, EmbeddedFeatures):
+        return int(features.maps[:1].nbytes * len(features))
+    return sum(int(array.nbytes) for array in features.maps)
