@@ -320,8 +320,8 @@ def export(
     fit, opset, format = config.data.fit, config.export.opset, format or config.export.format
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
-    fit = None if fit == "auto" else fit
-    for path in export_student(student, folder, format=format, opset=opset, fit=fit, augmented=augmented):
+    how = None if fit == "auto" else fit
+    for path in export_student(student, folder, format=format, opset=opset, fit=how, augmented=augmented):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 
