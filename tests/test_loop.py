@@ -603,6 +603,27 @@ def test_a_run_resumed_after_a_kill_ends_in_the_very_weights_of_an_uninterrupted
     assert [row["step"] for row in history.rows] == list(range(8))
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_run_with_soft_targets_and_part_maps_resumed_after_a_kill_ends_in_the_very_weights_too(
+    features, unlabelled, fresh_bank, tmp_path, dense
+):
+    config, task = EVERYTHING.replace(steps=6, soft_steps=3), Segmentation(2, width=8) if dense else TASK
+    features = replace(features, images=annotated(features.images))
+
+    def student() -> Student:
+        return made(fresh_bank(), FeatureAugmentationConfig(), task=task, drop_path_rate=0.3)
+
+    whole, resumed = student(), student()
+    expected = run(whole, features.images, config, features=features, unlabelled=unlabelled)
+    options = {"unlabelled": unlabelled, "checkpoint_every": 2}
+    interrupted(student(), features, config, tmp_path, 3, **options)
+    torch.rand(17)
+    history = run(resumed, features.images, config, features=features, run_dir=tmp_path, resume=True, **options)
+    assert differing(copy_of(whole), copy_of(resumed)) == []
+    assert curves(history) == curves(expected)
+    assert dense or bool(resumed.feature_augmentation.fitted)
+
+
 def test_seconds_go_on_counting_after_a_resumption(features, bank, tmp_path):
     interrupted(made(bank), features, BASE, tmp_path, 4, checkpoint_every=1)
     history = run(made(bank), features.images, BASE, features=features, run_dir=tmp_path, resume=True)
