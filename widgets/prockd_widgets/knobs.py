@@ -11,8 +11,8 @@ from prockd_widgets.options import check_options
 
 REACH: dict[str, tuple[float, float, float | None]] = {
     "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment_weight": (0, 40, 1),
-    "feature_weight": (0, 60, 1), "augmented_weight": (0, 4, 0.1), "consistency_weight": (0, 4, 0.1),
-    "teacher_branch_weight": (0, 4, 0.1), "hint_weight": (0, 10, 0.5),
+    "feature_weight": (0, 200, 5), "soft_weight": (0, 10, 0.5), "augmented_weight": (0, 4, 0.1),
+    "consistency_weight": (0, 4, 0.1), "teacher_branch_weight": (0, 4, 0.1), "hint_weight": (0, 10, 0.5),
     "lr": (1e-4, 3e-2, None), "steps": (20, 1500, 20), "unlabelled_batch": (0, 96, 8), "seed": (0, 9, 1),
     "labels_per_class": (1, 30, 1),
 }  # fmt: skip

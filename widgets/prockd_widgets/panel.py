@@ -35,8 +35,8 @@ class _World(Knobs):
 GROUPS: tuple[tuple[str, tuple[tuple[type[Knobs], tuple[str, ...]], ...]], ...] = (
     ("Prototypes", ((DiscoverConfig, ("num_prototypes",)), (FeatureAugmentationConfig, ("content",)))),
     ("Weights of the loss", (
-        (DistillConfig, ("assignment_weight", "feature_weight", "augmented_weight", "consistency_weight",
-                         "teacher_branch_weight", "hint_weight", "temperature")),
+        (DistillConfig, ("feature_weight", "soft_weight", "assignment_weight", "augmented_weight",
+                         "consistency_weight", "teacher_branch_weight", "hint_weight", "temperature")),
     )),
     ("Training", ((_World, ("labels_per_class",)), (DistillConfig, ("lr", "steps", "unlabelled_batch", "seed")))),
 )  # fmt: skip
