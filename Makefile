@@ -16,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test quick lint format floors ablation notebooks clean
+.PHONY: help lab demo test quick lint format floors compare notebooks clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -73,8 +73,9 @@ floors:  ## the tests with the oldest versions that pyproject.toml allows, in .v
 	$(VENV)-floors/bin/pip install $(PIP_ARGS) -c $(VENV)-floors/constraints.txt -e '.[test]'
 	$(VENV)-floors/bin/python -m pytest -n $(WORKERS) -m 'not slow' -W default  # old versions warn of newer ones
 
-ablation: $(STAMP)  ## train every arm of benchmarks/results/README.md that is missing (about an hour on 2 cores)
-	$(BIN)/python benchmarks/ablation.py
+compare: $(STAMP)  ## every contest of benchmarks/compare that needs no photographs; goes on where it was stopped (hours)
+	for name in classes parts boxes keypoints; do $(BIN)/prockd compare -c benchmarks/compare/farmyard-$$name.toml \
+		--run-dir runs/farmyard-$$name --jobs $(WORKERS) || exit 1; done
 
 notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs and dropping widget state
 	printf '%s\n' notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -P $(WORKERS) -n 1 \

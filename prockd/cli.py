@@ -254,7 +254,8 @@ def compare(
     from prockd.evaluation.tables import format_table
     from prockd.runs.claims import read_lines
     from prockd.runs.compare import quick_changes, read_plan, run_contest
-    from prockd.runs.compare_report import Contest, quick_line, write_contest
+    from prockd.runs.compare_report import quick_line, write_contest
+    from prockd.runs.contest import Contest
 
     began = time.perf_counter()
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
@@ -269,10 +270,12 @@ def compare(
     else:
         rows = run_contest(plan, folder, jobs=jobs, cpu=cpu, progress=not quiet)
     contest = Contest(plan.arms, rows, plan.budget)
-    write_contest(contest, folder)
+    write_contest(contest, folder, title=f"prockd compare: {config.stem}", settings=plan)
     told = ["arm", "seeds", "z", "z⁺", "z − labels alone", "z − ours z", "best − ours z⁺", "lr", "weight"]
     typer.echo(format_table([{name: row.get(name) for name in told} for row in contest.table()]))
-    typer.echo("\n".join(["", *contest.sentences(), f"{folder}: runs.jsonl, results.json"]))
+    typer.echo(
+        "\n".join(["", *contest.sentences(), f"{folder}: runs.jsonl, results.json; open {folder / 'report.html'}"])
+    )
     if quick:
         typer.echo(quick_line(contest, time.perf_counter() - began))
 
@@ -308,6 +311,7 @@ def export(
     run_dir: Annotated[Path, Argument(help="Folder of a finished run, or a student.safetensors.")],
     format: Annotated[str | None, Option(help="timm (if not given), torchvision (detection) or onnx.")] = None,
     out: Annotated[Path | None, Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
+    augmented: Annotated[bool, Option("--augmented", help="Write z⁺ too, which reads prototypes.")] = False,
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
@@ -319,7 +323,8 @@ def export(
     fit, opset, format = config.data.fit, config.export.opset, format or config.export.format
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
-    for path in export_student(student, folder, format=format, opset=opset, fit=None if fit == "auto" else fit):
+    fit = None if fit == "auto" else fit
+    for path in export_student(student, folder, format=format, opset=opset, fit=fit, augmented=augmented):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 

@@ -18,7 +18,7 @@ from prockd.datasets import DatasetError
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
 from prockd.runs.claims import append_line, claim, is_alive, read_lines, release
 from prockd.runs.compare import TUNE_SEED, Plan, quick_changes, rates_near, read_plan, run_contest
-from prockd.runs.compare_report import Contest, Difference
+from prockd.runs.contest import Contest, Difference
 from prockd.runs.contestants import Worlds, joined, replace_prototypes
 from prockd.runs.folder import RunFolderError
 from prockd.settings.experiment import ExperimentConfig
@@ -155,7 +155,7 @@ def test_a_variable_of_the_environment_must_be_set(tmp_path, monkeypatch):
 
 def test_every_arm_has_the_same_number_of_tuning_runs(finished):
     plan, _, rows = finished
-    runs = {arm: [row for row in rows if row["arm"] == arm and row["kind"] == "tune"] for arm in plan.arms}
+    runs = {arm: [row for row in rows if row["kind"] == "tune" and row["arm"] == arm] for arm in plan.arms}
     assert {len(tuned) for tuned in runs.values()} == {plan.budget} == {3}
     assert {row["on"] for tuned in runs.values() for row in tuned} == {"val"}
     assert all(len({(row["lr"], row["weight"]) for row in tuned}) == 3 for tuned in runs.values())
@@ -165,8 +165,8 @@ def test_every_arm_has_the_same_number_of_tuning_runs(finished):
 def test_what_is_told_was_best_on_validation_images(finished):
     plan, _, rows = finished
     for arm in plan.arms:
-        tuned = [row for row in rows if row["arm"] == arm and row["kind"] == "tune"]
-        for row in (row for row in rows if row["arm"] == arm and row["kind"] == "told"):
+        tuned = [row for row in rows if row["kind"] == "tune" and row["arm"] == arm]
+        for row in (row for row in rows if row["kind"] == "told" and row["arm"] == arm):
             chosen = [t["z"] for t in tuned if (t["lr"], t["weight"]) == (row["lr"], row["weight"])]
             assert chosen == [max(t["z"] for t in tuned)]
 
@@ -188,6 +188,7 @@ def test_more_learning_rates_lie_beyond_the_end_of_the_grid_or_beside_the_best_o
 
 def test_without_a_grid_nothing_is_tuned(tmp_path):
     plan = read_plan(config_file(tmp_path, ALONE, OURS), ["compare.rates=[]", "compare.weights=[]"])
+    plan = replace(plan, compare=plan.compare.replace(references=False))
     ready, more_follow = plan.pending([])
     assert plan.budget == 0
     assert not more_follow
@@ -215,9 +216,30 @@ def test_a_line_keeps_both_predictions_and_what_they_cost(finished):
     assert told["hint"]["cache_bytes"] > told[OURS]["cache_bytes"] > 0
     for row in told.values():
         assert row["on"] == "test"
-        assert (row["scored"], row["labelled"], row["readings"]) == (10, 20, {})
+        assert (row["scored"], row["labelled"], row["unlabelled"]) == (10, 20, 8 * (row["arm"] != ALONE))
         assert set(row["per_class"]) >= {"horse", "pig"}
         assert row["parameters"] == told[ALONE]["parameters"]
+
+
+def test_floor_and_ceiling_stand_beside_the_arms(finished):
+    plan, _, rows = finished
+    lines = [row for row in rows if row["kind"] == "reference"]
+    assert [row["seed"] for row in lines] == [0, 1]
+    names = {one["arm"]: one["group"] for one in lines[0]["rows"]}
+    assert list(names.values()) == ["floor", "ceiling", "ceiling"]
+    assert lines[0]["rows"][0]["z"] == pytest.approx(0.1), "one class of ten"
+    told = Contest(plan.arms, rows, plan.budget)
+    assert [row["arm"] for row in told.table()][:3] == list(names)
+    assert [row["seeds"] for row in told.table()][:3] == [2, 2, 2]
+
+
+def test_the_same_students_are_read_in_other_ways_too(finished):
+    plan, _, rows = finished
+    ours = next(row for row in rows if row["kind"] == "told" and row["arm"] == OURS)
+    assert {"part maps", "refitted mean", "shuffled"} <= set(ours["readings"])
+    readings = Contest(plan.arms, rows, plan.budget).readings()
+    assert {row["read of the same students"] for row in readings} == set(ours["readings"])
+    assert {row["seeds"] for row in readings} == {2}
 
 
 def test_a_contest_that_is_finished_trains_nothing(finished, monkeypatch):
@@ -229,7 +251,7 @@ def test_a_contest_that_is_finished_trains_nothing(finished, monkeypatch):
 def test_a_killed_contest_goes_on_and_gives_the_same(finished, tmp_path):
     plan, _, rows = finished
     plan = replace(plan, arms={name: plan.arms[name] for name in (ALONE, OURS)})
-    mine = [row for row in rows if row["arm"] in plan.arms]
+    mine = [row for row in rows if row.get("arm") in plan.arms]
     for row in mine[:5]:
         append_line(tmp_path / "runs.jsonl", row)
     with (tmp_path / "runs.jsonl").open("a") as file:
@@ -237,8 +259,9 @@ def test_a_killed_contest_goes_on_and_gives_the_same(finished, tmp_path):
     dead = subprocess.run([sys.executable, "-c", CLAIM, str(tmp_path / "claims"), mine[5]["job"]], check=True)
     assert dead.returncode == 0
     again = run_contest(plan, tmp_path, progress=False)
-    assert {row["job"]: row["z"] for row in again} == {row["job"]: row["z"] for row in mine}
-    assert len(again) == len(mine)
+    students = [row for row in again if row["kind"] != "reference"]
+    assert {row["job"]: row["z"] for row in students} == {row["job"]: row["z"] for row in mine}
+    assert len(students) == len(mine)
 
 
 CLAIM = """
@@ -255,7 +278,7 @@ def test_a_fault_leaves_no_claim_behind(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run_contest(plan, tmp_path / "run", progress=False)
     monkeypatch.undo()
-    assert len(run_contest(plan, tmp_path / "run", progress=False)) == plan.budget + 1
+    assert len(run_contest(plan, tmp_path / "run", progress=False)) == plan.budget + 2
 
 
 @pytest.mark.slow
@@ -267,9 +290,9 @@ def test_two_processes_side_by_side_do_each_run_once(finished, tmp_path):
     errors = [process.communicate()[1].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     found = read_lines(tmp_path / "run" / "runs.jsonl")
-    assert len(found) == len({row["job"] for row in found}) == 2 * (plan.budget + 2)
-    known = {row["job"]: row["z"] for row in rows}
-    assert all(row["z"] == known[row["job"]] for row in found)
+    assert len(found) == len({row["job"] for row in found}) == 2 * (plan.budget + 2) + 2
+    known = {row["job"]: row.get("z") for row in rows}
+    assert all(row.get("z") == known[row["job"]] for row in found)
     assert not list((tmp_path / "run" / "claims").iterdir())
 
 
@@ -288,6 +311,8 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished, tmp_pat
     other = replace(plan, config=replace(plan.config, distill=plan.config.distill.replace(steps=3)))
     with pytest.raises(RunFolderError, match=r"begun with other settings \(distill\.steps was 2, is 3\): choose anoth"):
         run_contest(other, folder, progress=False)
+    reworded = replace(plan, arms={"mine": replace(plan.arms["mine"], told="Other words.")})
+    assert run_contest(reworded, folder, progress=False)
     changed = replace(plan, arms={"mine": replace(plan.arms["mine"], longer=2.0)})
     with pytest.raises(RunFolderError, match=r"arm mine was .*'longer': 1\.0"):
         run_contest(changed, folder, progress=False)
@@ -296,9 +321,9 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished, tmp_pat
 def test_more_seeds_and_arms_may_be_added_to_a_folder(finished, tmp_path):
     plan, _, _ = finished
     first = replace(plan, arms={ALONE: plan.arms[ALONE]}, compare=plan.compare.replace(seeds=1))
-    assert len(run_contest(first, tmp_path, progress=False)) == plan.budget + 1
+    assert len(run_contest(first, tmp_path, progress=False)) == plan.budget + 2
     more = replace(plan, arms={name: plan.arms[name] for name in (ALONE, OURS)})
-    assert len(run_contest(more, tmp_path, progress=False)) == 2 * (plan.budget + 2)
+    assert len(run_contest(more, tmp_path, progress=False)) == 2 * (plan.budget + 2) + 2
 
 
 def test_own_images_without_any_to_tune_on_are_refused(tmp_path):
@@ -408,9 +433,11 @@ def test_one_seed_has_no_interval_and_says_so():
 
 def test_what_is_not_equal_is_told():
     told = contest(alone=WORSE, longer=WORSE)
-    rows = [row | ({"steps": 20, "start": "another"} if "longer" in row["arm"] else {}) for row in told.rows]
+    other = {"steps": 20, "start": "another", "labelled_again": True}
+    rows = [row | (other if "longer" in row["arm"] else {}) for row in told.rows]
     text = " ".join(replace(told, rows=rows).sentences())
     assert "Arms see 80 images in training, but for longer labels alone (160)." in text
+    assert "labelled ones are the unlabelled ones of longer labels alone." in text
     assert "These begin with other weights than the rest: longer labels alone." in text
 
 
@@ -435,6 +462,8 @@ def test_the_command_writes_table_and_results_and_reports_again_without_training
     told = CliRunner().invoke(app, ["compare", "-c", str(path), "--run-dir", str(folder), "--report"])
     assert told.exit_code == 0, told.output
     assert "pseudo-labels" in told.output
+    assert "<td>pseudo-labels</td>" in (folder / "report.html").read_text().replace(' class="text"', "")
+    assert (folder / "compare.png").stat().st_size > 10_000
     results = json.loads((folder / "results.json").read_text())
     assert set(results["runs"]) == set(plan.arms)
     assert results["sentences"][0] in told.output
@@ -447,5 +476,5 @@ def test_a_quick_contest_ends_with_one_line_of_json(tmp_path):
     told = CliRunner().invoke(app, ["compare", "-c", str(path), "--run-dir", str(tmp_path / "run"), "--quick", "-q"])
     assert told.exit_code == 0, told.output
     last = json.loads(told.output.splitlines()[-1])
-    assert set(last["arms"]) == {ALONE, OURS}
+    assert set(last["arms"]) > {ALONE, OURS}
     assert last["seconds"] > 0

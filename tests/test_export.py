@@ -36,16 +36,35 @@ TASKS = {
 }
 
 
-def made(task: str, backbone: str = "resnet10t", **options) -> Student:
+def made(
+    task: str, backbone: str = "resnet10t", augment: FeatureAugmentationConfig | None = None, **options
+) -> Student:
     torch.manual_seed(0)
     bank = PrototypeBank(4, 12, 8)
-    options = options or TINY
-    student = Student(
-        backbone, TASKS[task], bank, feature_augmentation=FeatureAugmentationConfig(), image_px=64, **options
-    ).eval()
+    options, augment = options or TINY, augment or FeatureAugmentationConfig()
+    student = Student(backbone, TASKS[task], bank, feature_augmentation=augment, image_px=64, **options).eval()
     with torch.no_grad():
         for p in student.head.parameters():
             p.add_(0.1 * torch.randn_like(p))
+    return student
+
+
+TRAINED = FeatureAugmentationConfig(fit="trained", num_maps=5)
+WITH_Z_PLUS = {"closed": ("classification", None), "trained": ("classification", TRAINED)}
+WITH_Z_PLUS |= {task: (task, TRAINED) for task in ("segmentation", "fcos", "fasterrcnn")}
+
+
+def augmented(kind: str) -> Student:
+    """A student whose part maps say something; one prototype is disabled, one merged."""
+    task, config = WITH_Z_PLUS[kind]
+    student = made(task, augment=config)
+    maps, bank = student.feature_augmentation, student.bank
+    if maps.num_outputs:
+        maps.set_reading(torch.randn(4 * 8, 3), torch.randn(3))
+    else:
+        torch.nn.init.normal_(maps.spread.weight)
+    bank.merge(0, 1)
+    bank.disable(3)
     return student
 
 
@@ -73,6 +92,8 @@ def exported(tmp_path_factory, picture) -> Path:
         if isinstance(TASKS[task], Detection):
             export_student(made(task), root / task / "torchvision", format="torchvision")
     export_student(made_vit(), root / "vit" / "timm")
+    for kind in WITH_Z_PLUS:
+        export_student(augmented(kind), root / f"z_plus_{kind}" / "timm", augmented=True)
     script = f"""
 import contextlib, io, pathlib, runpy, sys
 sys.modules["prockd"] = sys.modules["jaxtyping"] = None
@@ -81,7 +102,7 @@ torch.set_grad_enabled(False)
 sys.path.insert(0, "")
 for path in sorted(pathlib.Path({str(root)!r}).glob("*/*/load_student.py")):
     sys.path[0] = str(path.parent)  # as Python does for a script; each folder has modules of these names
-    for name in ("picture", "plain_student", "heads", "detectors"):
+    for name in ("picture", "plain_student", "part_maps", "heads", "detectors"):
         sys.modules.pop(name, None)
     m = runpy.run_path(str(path))
     images = torch.from_numpy(m["read_square"]({picture!r})[0])[None]
@@ -89,7 +110,7 @@ for path in sorted(pathlib.Path({str(root)!r}).glob("*/*/load_student.py")):
         said = m["load"]()([images[0]])[0]
     else:
         model = m["PlainStudent"]()
-        said = model(images)
+        said = m["predict"](model, images)
         said = said if torch.is_tensor(said) else model.head.detect(said)[0]
     torch.save(said, path.with_name("said.pt"))
     sys.argv = [str(path), {picture!r}]
@@ -107,6 +128,23 @@ def test_the_exported_student_says_the_same_where_prockd_cannot_be_imported(task
     student = made_vit() if task == "vit" else made(task)
     said = torch.load(exported / task / "timm" / "said.pt")
     torch.testing.assert_close(said, student(read(picture)).logits.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", WITH_Z_PLUS)
+def test_z_plus_of_part_maps_is_a_few_lines_of_numpy_on_the_features_of_the_plain_student(kind, exported, picture):
+    student, folder = augmented(kind), exported / f"z_plus_{kind}" / "timm"
+    said, output = torch.load(folder / "said.pt"), student(read(picture))
+    if kind in ("fcos", "fasterrcnn"):
+        wanted, plain = (student.head.detect(raw)[0] for raw in (output.augmented_logits, output.logits))
+        torch.testing.assert_close(said["scores"], wanted["scores"], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(said["boxes"], wanted["boxes"], rtol=1e-3, atol=1e-2)
+        assert not torch.equal(plain["scores"][:3], wanted["scores"][:3])
+    else:
+        torch.testing.assert_close(said, output.augmented_logits.detach(), rtol=1e-4, atol=1e-4)
+        assert (said - output.logits).abs().max() > 0.1
+    plain, plus = folder / "head.safetensors", load_file(folder / "part_maps.safetensors")
+    assert "head.norm.weight" in load_file(plain) or kind not in ("closed", "trained")
+    assert len(plus["prototypes"]) == 3  # the merged one is in another
 
 
 @pytest.mark.parametrize("form", ["timm", "torchvision"])
@@ -169,6 +207,8 @@ def graphs(tmp_path_factory, picture) -> Path:
             student = made(task)
             export_student(student, root / task, format="onnx")
             assert student.feature_augmentation is not None  # the student is as it was
+        for kind in GRAPHS_OF_Z_PLUS:
+            export_student(augmented(kind), root / f"z_plus_{kind}", format="onnx", augmented=True)
     script = f"""
 import contextlib, io, pathlib, runpy, sys
 sys.modules["prockd"] = sys.modules["torch"] = None
@@ -214,6 +254,34 @@ def test_the_onnx_example_tells_what_pytorch_says_without_torch(task, graphs, pi
     )
 
 
+GRAPHS_OF_Z_PLUS = ("closed", "fcos")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", GRAPHS_OF_Z_PLUS)
+def test_an_onnx_graph_gives_z_and_z_plus_of_any_number_of_images(kind, graphs, picture):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    student, folder = augmented(kind), graphs / f"z_plus_{kind}"
+    facts = json.loads((folder / "student.json").read_text())
+    assert max(facts["largest_difference_from_pytorch"].values()) < 1e-4
+    session = onnxruntime.InferenceSession(folder / "student.onnx", providers=["CPUExecutionProvider"])
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        output = student(images)
+    wanted = student.task.graph_outputs(output.logits)
+    plus = student.task.graph_outputs(output.augmented_logits)
+    wanted |= {f"augmented_{name}": value for name, value in plus.items()}
+    assert facts["outputs"] == [*wanted]
+    for name, got in zip(wanted, session.run([*wanted], {"images": images.numpy()}), strict=True):
+        np.testing.assert_allclose(got, wanted[name].numpy(), rtol=1e-3, atol=2e-4)
+    shown = (folder / "shown.txt").read_text().splitlines()
+    if kind == "closed":
+        with torch.no_grad():
+            z_plus = student(read(picture)).augmented_logits.softmax(1)[0]
+        told = {label: float(value) for value, label in (line.split("  ") for line in shown)}
+        assert told == pytest.approx(dict(zip("abc", z_plus.tolist(), strict=True)), abs=2e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "fcos"])
 def test_the_onnx_graph_computes_what_pytorch_does_for_any_number_of_images(task, graphs):
@@ -257,6 +325,19 @@ def test_a_form_that_does_not_suit_the_task_is_refused(tmp_path):
         export_student(made("fasterrcnn"), tmp_path, format="onnx")
     with pytest.raises(ExportError, match="choose timm, torchvision, onnx"):
         export_student(made("classification"), tmp_path, format="coreml")
+    assert not any(tmp_path.iterdir())
+
+
+def test_z_plus_that_is_not_there_or_has_no_form_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="part maps are not fitted yet: train it first"):
+        export_student(made("classification"), tmp_path, augmented=True)
+    with pytest.raises(ExportError, match=r"has no z\+: export it without augmented=True"):
+        export_student(Student("resnet10t", TASKS["classification"], **TINY), tmp_path, augmented=True)
+    attention = made("classification", augment=FeatureAugmentationConfig("attention"))
+    with pytest.raises(ExportError, match=r"timm has no form for z\+ of content 'attention': export it as onnx"):
+        export_student(attention, tmp_path, augmented=True)
+    with pytest.raises(ExportError, match=r"torchvision has no form for z\+ .*: export it as timm or onnx"):
+        export_student(augmented("fcos"), tmp_path, format="torchvision", augmented=True)
     assert not any(tmp_path.iterdir())
 
 

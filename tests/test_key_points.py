@@ -259,6 +259,19 @@ def test_a_student_learns_poses_with_both_predictions_is_drawn_saved_and_its_pro
     assert np.isfinite(effects.low).all()  # a bootstrap of counts
 
 
+def test_the_teachers_side_gives_heat_maps_as_soft_targets_of_labelled_and_unlabelled_images(images, features, bank):
+    seen = replace(features, images=replace(images, ids=features.images.ids))
+    ends = []
+    for weight in (0.01, 30.0):  # this teacher has seen other images: what it thinks is far from the labels
+        student = Student("resnet10t", TASK, bank, image_px=32, grid=8, **TINY)
+        config = DistillConfig(steps=30, batch_size=6, unlabelled_batch=6, soft_weight=weight, soft_steps=20, lr=1e-2)
+        history = distill(
+            student, seen.images, features=seen, unlabelled=seen, config=config, cpu=True, progress=False, log_every=1
+        )
+        ends.append(np.mean(history.curve("soft")[1][-5:]))
+    assert ends[1] < 0.5 * ends[0]
+
+
 def test_the_recipe_is_of_farmyards_joints():
     config = task_settings("keypoints")
     assert config.task.kind == "keypoints"

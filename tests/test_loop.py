@@ -151,12 +151,7 @@ def test_the_random_numbers_that_follow_a_run_are_those_that_would_have_come_wit
 
 def test_training_never_calls_the_teacher(features, bank, monkeypatch):
     monkeypatch.setattr(Teacher, "forward", lambda *_: pytest.fail("the teacher ran"))
-    assert (
-        run(
-            made(bank, ATTENTION), features.images, BASE.replace(hint_weight=1.0), features=features
-        ).step
-        == 6
-    )
+    assert run(made(bank, ATTENTION), features.images, BASE.replace(hint_weight=1.0), features=features).step == 6
 
 
 def test_only_the_wanted_terms_are_computed(features, fresh_bank):
@@ -179,9 +174,7 @@ def test_only_the_wanted_terms_are_computed(features, fresh_bank):
 
 def test_the_loss_is_the_sum_of_the_terms_by_their_weights(features, bank):
     config = EVERYTHING.replace(unlabelled_batch=0, augmented_weight=0.3, assignment_weight=2.0)
-    (row,) = run(
-        made(bank, ATTENTION), features.images, config.replace(steps=1), features=features
-    ).rows
+    (row,) = run(made(bank, ATTENTION), features.images, config.replace(steps=1), features=features).rows
     weights = {
         name: getattr(config, f"{name}_weight", 1.0) for name in row if name not in ("step", "lr", "seconds", "loss")
     }
@@ -285,9 +278,7 @@ def test_unlabelled_images_change_transfer_terms_and_their_labels_are_never_used
 
 def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(features, unlabelled, bank):
     config = EVERYTHING
-    student = made(
-        bank, ATTENTION.replace(residual="relu")
-    ).eval()  # in eval mode images do not touch one another
+    student = made(bank, ATTENTION.replace(residual="relu")).eval()  # in eval mode images do not touch one another
     distiller = make_distiller(student, config, features.widths[-1])
     alone, labels = batch_of(features, student, config, bank)
     extra, _ = batch_of(unlabelled, student, config, bank, first=3)

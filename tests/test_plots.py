@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prockd import plots
+from prockd._types import UNLABELLED
 from prockd.datasets import PackedImages
 from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.embed import Embedding
@@ -452,6 +453,57 @@ def test_attention_shows_the_highest_peaks_and_the_change_of_each_patch():
         np.testing.assert_allclose(arrays_of(ax)[1].ravel(), attention[:, k], rtol=1e-4)
     np.testing.assert_allclose(arrays_of(change)[1].ravel(), moved, rtol=1e-3)
     assert "uniform attention would be 0.250" in caption_of(figure)
+
+
+def with_part_maps() -> Student:
+    torch.manual_seed(0)
+    student = Student(
+        "test_vit",
+        Classification(2, ("cow", "pig")),
+        PrototypeBank(K, 6, 8),
+        feature_augmentation=FeatureAugmentationConfig(),
+        image_px=64,
+        patch_size=16,
+    )
+    student.feature_augmentation.set_reading(torch.randn(K * 8, 2), torch.randn(2))
+    return student.eval()
+
+
+def test_evidence_shows_what_the_strongest_prototypes_and_all_say_and_its_sum_is_z_plus():
+    student, rng = with_part_maps(), np.random.default_rng(0)
+    images = PackedImages(
+        rng.integers(0, 256, (2, 3, 64, 64), np.uint8), np.zeros(2, np.int64), ("a", "b"), ("cow", "pig"), "fake"
+    )
+    output = student(torch.from_numpy(images.pixels[1:]).float() / 255)
+    told = int(output.augmented_logits.argmax())
+    for label in (None, 1 - told):
+        shown = told if label is None else label
+        image, *others = panels_of(plots.plot_evidence(student, images, 1, label=label, top=2), 1)[0]
+        maps, bank = student.feature_augmentation, student.bank
+        said = maps.evidence(output.features, bank.prototypes, bank.enabled, output=shown)[0].numpy() / 16
+        order = np.argsort(-np.abs(said.sum(0)))[:2]
+        np.testing.assert_array_equal(arrays_of(image)[0], as_shown(images.pixels[1]))
+        assert image.get_title() == ("cow", "pig")[told]
+        for ax, k in zip(others, order, strict=False):
+            assert ax.get_title() == f"{bank.names[k]}  {said[:, k].sum():+.2f}"
+            np.testing.assert_allclose(arrays_of(ax)[1].ravel(), said[:, k], rtol=1e-3, atol=1e-5)
+        total = float((output.augmented_logits[0, shown] - maps.bias[shown]).detach())
+        assert len(others) == 3
+        assert arrays_of(others[-1])[1].sum() == pytest.approx(total, rel=1e-3, abs=1e-4)
+        assert others[-1].get_title() == f"all {K}  {total:+.2f}"
+
+
+def test_evidence_of_a_student_without_fitted_part_maps_or_of_a_class_or_image_that_is_not_there_is_refused(images):
+    student = with_part_maps()
+    images = replace(images, labels=np.full(len(images), UNLABELLED))
+    assert "it is a" not in caption_of(plots.plot_evidence(student, images, 0))  # nobody knows what it is
+    with pytest.raises(IndexError, match="class 2 is not there"):
+        plots.plot_evidence(student, images, 0, label=2)
+    with pytest.raises(IndexError, match="image"):
+        plots.plot_evidence(student, images, 5)
+    student.feature_augmentation.fitted.fill_(False)
+    with pytest.raises(ValueError, match=r"no fitted part maps in closed form: train it"):
+        plots.plot_evidence(student, images, 0)
 
 
 def test_attention_is_that_of_the_students_own_size_whatever_that_of_the_images():

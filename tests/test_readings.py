@@ -1,4 +1,4 @@
-"""What the teacher's side says: from labelled images alone, to the student alone, and never of the teacher's classes."""
+"""What the teacher's side says: from labelled images alone, to the student alone, never of the teacher's classes."""
 
 from dataclasses import replace
 
@@ -74,7 +74,9 @@ def test_a_reading_is_fitted_to_whole_labelled_images_plain_and_mirrored_and_to_
     student, seen, inner = made(bank), [], Source.batch
 
     def batch(self, rows, crops, *rest):
-        seen.append((self.images is few.images, rows.tolist(), crops.mirrored.tolist(), crops.regions.unique().tolist()))
+        seen.append(
+            (self.images is few.images, rows.tolist(), crops.mirrored.tolist(), crops.regions.unique().tolist())
+        )
         return inner(self, rows, crops, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -173,7 +175,9 @@ def test_unlabelled_images_of_other_content_are_borne(few, bank, teacher, tmp_pa
 
     noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     grey = np.full((2, 32, 32, 3), 128, np.uint8)
-    images = pack(Arrays(np.concatenate([noise, grey]), np.zeros(5, np.int64), ("x",)), 32, root=tmp_path, progress=False)
+    images = pack(
+        Arrays(np.concatenate([noise, grey]), np.zeros(5, np.int64), ("x",)), 32, root=tmp_path, progress=False
+    )
     others = extract(teacher, images, device="cpu", root=tmp_path, progress=False)
     student = made(bank, CLOSED)
     history = run(student, few.images, SOFT.replace(steps=20), features=few, unlabelled=others, val=few.images)

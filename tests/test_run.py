@@ -138,7 +138,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
     assert not (tmp_path / "two" / "results.json").exists()
     with pytest.raises(RunFolderError, match="unfinished run: go on with --resume"):
         start_run(tmp_path / "two", config)
-    with pytest.raises(RunFolderError, match=r"other settings \(distill\.lr was 0\.004, is 0\.5\)"):
+    with pytest.raises(RunFolderError, match=r"other settings \(distill\.lr was 0\.016, is 0\.5\)"):
         start_run(tmp_path / "two", set_values(config, ["distill.lr=0.5"]), resume=True)
     resumed = run_experiment(config, tmp_path / "two", resume=True, **how)
     assert resumed.scores.plain == whole.scores.plain

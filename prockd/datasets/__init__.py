@@ -3,7 +3,8 @@
 A data set is anything with ``classes``, ``fingerprint``, a length and samples (:class:`prockd._types.ImageDataset`):
 a folder of pictures, arrays in memory, Farmyard, a part of one of them, or the packed form of any. :func:`open_data`
 opens the formats below by their looks, and :func:`check_data` lists everything that is wrong with them. Each may lie
-below ``train``, ``val`` and ``test``. A file ``classes.txt`` beside them names the classes, one a line, in label order.
+below ``train``, ``val`` and ``test``, beside a folder ``unlabelled`` of any further pictures. A file ``classes.txt``
+beside them names the classes, one a line, in label order.
 Pictures are .jpg, .png, .bmp, .webp or .tif. Key points (:func:`read_keypoints`) may also lie beside
 images of another format. :mod:`prockd.datasets.formats` shows how to add a format.
 

@@ -1,5 +1,6 @@
 from ._draw import caption as caption
 from ._draw import style as style
+from .contest import plot_contest as plot_contest
 from .effects import plot_class_effects as plot_class_effects
 from .effects import plot_prototype_effects as plot_prototype_effects
 from .evidence import plot_evidence as plot_evidence

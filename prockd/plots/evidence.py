@@ -14,6 +14,9 @@ from prockd.plots import _draw as draw
 from prockd.prototypes.part_maps import PartMaps
 from prockd.students.student import Student
 
+FOR, AGAINST = "#2166AC", "#B2182B"
+"""The dark ends of the map's colours."""
+
 
 @torch.no_grad()
 def plot_evidence(
@@ -27,8 +30,8 @@ def plot_evidence(
 ) -> Figure:
     """What speaks for a class in one image: the prototypes that say most, patch by patch, and the sum of all.
 
-    Values are logits of z⁺ times the number of patches; blue speaks for the class, red against it, and the mean over
-    patches and prototypes, with a bias, is z⁺.
+    Values are logits: blue speaks for the class, red against it, and the sum over patches and prototypes, with a bias,
+    is z⁺.
 
     Args:
         student: trained, with part maps in closed form.
@@ -52,31 +55,31 @@ def plot_evidence(
     told = int(output.augmented_logits[0].argmax())
     label = told if label is None else label
     evidence = maps.evidence(output.features, bank.prototypes, bank.enabled, bank.merged, output=label)[0]  # (N, K)
-    shares = draw.array(evidence.mean(0))
+    said = draw.array(evidence / len(evidence)).T  # so that patches and prototypes add up
+    shares = said.sum(1)
     best = np.argsort(-np.abs(shares), kind="stable")[:top]
     labels, classes = draw.names_of(bank.names if names is None else names, bank.num_prototypes), student.task.names
-    single, whole = draw.array(evidence.T)[best], draw.array(evidence.sum(1))
-    pixels = images.pixels[m]
-    figure, axes = draw.panels(1, len(best) + 2, 1.45, below=0.75)
-    first, *middle, last = axes[0]
+    pixels, values = images.pixels[m], np.stack([*said[best], said.sum(0)]).reshape(-1, *student.grid)
+    figure, axes = draw.panels(1, len(values) + 1, 1.45, below=0.75)
+    first, *others = axes[0]
     draw.show_image(first, pixels)
-    colours = mpl.colormaps["RdBu"]
-    for group, values in ((middle, single), ([last], whole[None])):
-        limit = float(np.abs(values).max()) or 1.0
-        for ax, one in zip(group, values, strict=True):
-            heat = draw.overlay(ax, pixels, one.reshape(student.grid), -limit, limit, colours)
-            ax.images[-1].set_alpha(np.clip(np.abs(one.reshape(student.grid)) / limit * 1.6, 0.12, 0.9))
-        bar = {"location": "bottom", "shrink": 0.5 if len(group) > 1 else 0.9, "aspect": 40 if len(group) > 1 else 15}
-        draw.colour_bar(heat, [first, *group] if group is middle else last, "evidence, logits", **bar)
-    titles = ("image", *(f"{labels[k]}  {shares[k]:+.2f}" for k in best), f"all {bank.num_prototypes}")
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=draw.SMALL)
+    first.set_title(classes[told], fontsize=draw.SMALL)
+    limit = float(np.abs(values).max()) or 1.0
+    totals = [*shares[best], shares.sum()]
+    words = [*(labels[k] for k in best), f"all {bank.num_prototypes}"]
+    for ax, one, word, total in zip(others, values, words, totals, strict=True):
+        heat = draw.overlay(ax, pixels, one, -limit, limit, mpl.colormaps["RdBu"])
+        heat.set_alpha(np.clip(np.abs(one) / limit * 1.6, 0.12, 0.9))
+        ax.set_title(f"{word}  {total:+.2f}", fontsize=draw.SMALL, color=FOR if total >= 0 else AGAINST)
+    draw.colour_bar(
+        heat, [first, *others], f"said for {classes[label]}, logits", location="bottom", shrink=0.5, aspect=40
+    )
     truth = int(images.labels[m])
     known = "" if truth == UNLABELLED else f", it is a {classes[truth]}"
     draw.caption(
         figure,
         f"{draw.short_name(images.ids[m])}: z⁺ tells {classes[told]}{known}. What speaks for {classes[label]} (blue) "
-        f"and against it (red): the {len(best)} prototypes that say most, with their share of the logit, and all of "
-        f"them; the shares of all add up to {shares.sum():+.2f}.",
+        f"and against it (red), patch by patch: the {len(best)} prototypes that say most, and all together. The number "
+        "above a picture is the sum of its patches; that of the last one and a bias are z⁺.",
     )
     return figure

@@ -91,6 +91,13 @@ class PartMaps(nn.Module):
         """Whether z+ can be read: in closed form it is fitted to a finished student, and no training step reads it."""
         return not self.num_outputs or (bool(self.fitted) and not self.training)
 
+    def settle(self) -> None:
+        """Make ``fitted`` a plain number, which a traced graph does not ask for; it is in no file any more."""
+        if self.num_outputs:
+            fitted = bool(self.fitted)
+            del self.fitted
+            self.__dict__["fitted"] = fitted
+
     def set_reading(self, weight: Float[Tensor, "KE C"], bias: Float[Tensor, " C"]) -> None:
         """Take the maps that were fitted to descriptors, flattened prototype by prototype."""
         with torch.no_grad():

@@ -148,7 +148,8 @@ class Plan:
             for name, value in vars(knobs).items()
         }  # fmt: skip
         shared |= {f"compare.{k}": v for k, v in asdict(self.compare).items() if k not in ("arms", "seeds")}
-        arms = {f"arm {name}": asdict(arm) for name, arm in self.arms.items()}
+        words = ("told", "group", "paper")
+        arms = {f"arm {n}": {k: v for k, v in asdict(a).items() if k not in words} for n, a in self.arms.items()}
         return dict(json.loads(json.dumps(shared | arms)))
 
 

@@ -308,7 +308,9 @@ def score_facts(scores: Scores, world: World) -> dict[str, Any]:
 def image_facts(world: World, on: str, config: ExperimentConfig, arm: Arm) -> dict[str, Any]:
     """How many images were read, and at which size."""
     more = len(world.images("unlabelled")) if config.distill.unlabelled_batch or arm.pseudo else 0
-    return {"labelled": len(world.images("train")), "unlabelled": more, "scored": len(world.images(on))}
+    again = more > 0 and "unlabelled" not in world.sets
+    facts = {"labelled": len(world.images("train")), "unlabelled": more, "scored": len(world.images(on))}
+    return facts | {"labelled_again": again}
 
 
 def cost_facts(world: World, student: Student, config: ExperimentConfig, taught: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, write_report
 from prockd.runs.measured import measure_prototypes, measure_sections
-from prockd.runs.report import figure_of, teacher_section
+from prockd.runs.report import augmentation_figures, figure_of, teacher_section
 from prockd.runs.students import find_prototypes, train_student
 from prockd.runs.world import World, open_world
 from prockd.students.student import Student
@@ -119,8 +119,7 @@ def demo_sections(
     curves = plots.plot_curves({name: runs[-1] for name, runs in histories.items()})
     bank_figures = [(gallery, "The clearest prototype of each part"), (whole, "What each patch's prototype stands for")]
     bank_figures += [(figure_of(scatter), "Map of patches coloured by part"), (figure_of(table), "Parts by prototype")]
-    attention = plots.plot_attention(student, test.images, 0)
-    student_figures = [(figure_of(curves), "Training curves"), (attention, "What the augmentation attends to")]
+    student_figures = [(figure_of(curves), "Training curves"), *augmentation_figures(student, test.images)]
     return [
         teacher_section(world, "test", of_teacher),
         Section("Prototypes", of_bank, bank_figures),

@@ -1,19 +1,17 @@
 """What stands beside a contest without a student: trivial answers below, what is read of the teacher above."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from prockd.devices import on_device
-from prockd.evaluation.pose_probe import mean_pose, ridge_pose
+from prockd.evaluation.pose_probe import ridge_pose
 from prockd.prototypes.bank import PrototypeBank
 from prockd.runs.students import make_student
 from prockd.runs.world import World
 from prockd.settings.method import DistillConfig
 from prockd.tasks import KeyPoints
-from prockd.tasks.task import Decoded
 from prockd.training.batches import Source
 from prockd.training.loop import read_teacher
 from prockd.training.processes import connect
@@ -31,22 +29,15 @@ def references(world: World, bank: PrototypeBank | None, config: DistillConfig, 
         config: the students'; its steps are those of a head on the teacher's patches.
         on: the set that is scored, "test" or "val".
     """
+    task, images = world.task, world.images(on)
     rows = [
-        {"arm": name, "group": FLOOR, "told": "Looks at no image.", "z": world.task.score(told, world.images(on)).value}
-        for name, told in trivial_answers(world, on).items()
+        {"arm": name, "group": FLOOR, "told": "Looks at no image.", "z": task.score(predicted, images).value}
+        for name, predicted in task.trivial(world.images("train"), len(images)).items()
     ]
     return rows if bank is None else rows + [
         {"arm": name, "group": CEILING, "told": "Fitted to the teacher's own patches.", "z": value}
         for name, value in teacher_scores(world, bank, config, on).items()
     ]  # fmt: skip
-
-
-def trivial_answers(world: World, on: str) -> Mapping[str, Decoded]:
-    """Answers of one who knows the labelled images and looks at no other."""
-    train, images = world.images("train"), world.images(on)
-    if isinstance(world.task, KeyPoints):
-        return {"mean pose": mean_pose(train, images)}
-    return world.task.trivial(train, len(images))
 
 
 def teacher_scores(world: World, bank: PrototypeBank, config: DistillConfig, on: str) -> dict[str, float]:

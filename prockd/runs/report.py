@@ -13,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prockd import plots
+from prockd.datasets import PackedImages
 from prockd.evaluation.galleries import part_names_of
 from prockd.evaluation.part_table import PartReport
 from prockd.evaluation.scores import Scores
 from prockd.evaluation.verdict import Verdict, judge
 from prockd.prototypes.bank import PrototypeBank, bank_health
+from prockd.prototypes.part_maps import PartMaps
 from prockd.runs.folder import write_json
 from prockd.runs.html import Section, save_png, write_report
 from prockd.runs.measured import measure_prototypes, measure_sections
@@ -228,11 +230,19 @@ def _predictions(run: Run) -> Section:
     one_an_image = isinstance(scores.labels, np.ndarray) and scores.labels.ndim == 1
     if one_an_image and len(task.classes) in range(2, 31):  # a larger matrix cannot be read
         figures.append((figure_of(plots.plot_confusion(scores, task.classes)), "True by predicted classes"))
-    augmentation = run.student.feature_augmentation
-    if augmentation is not None and augmentation.content == "prototypes":
-        figures.append((plots.plot_attention(run.student, images, 0), "What the augmentation attends to"))
+    figures += augmentation_figures(run.student, images)
     text = f"Of each class: {scores.class_metric} (a dash: no test image shows it)."
     return Section("Predictions", text, figures, class_rows(scores, task.classes)[:40])  # results.json has all
+
+
+def augmentation_figures(student: Student, images: PackedImages) -> list[tuple[Figure, str]]:
+    """What the augmentation does to the first image, where it can be seen: the evidence of part maps, or attention."""
+    augmentation = student.feature_augmentation
+    if isinstance(augmentation, PartMaps) and augmentation.num_outputs and augmentation.fitted:
+        return [(plots.plot_evidence(student, images, 0), "Which parts speak for a class, and where")]
+    if augmentation is not None and augmentation.content == "attention":
+        return [(plots.plot_attention(student, images, 0), "What the augmentation attends to")]
+    return []
 
 
 def _settings(world: World) -> Section:

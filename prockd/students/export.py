@@ -1,4 +1,4 @@
-"""The plain student for use without prockd: weights by timm's names, a torchvision detector, or an ONNX graph."""
+"""A student for use without prockd: weights by timm's names, a torchvision detector, or ONNX; z, and z+ if asked."""
 
 import copy
 import inspect
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prockd._extras import needs_extra
+from prockd.prototypes.part_maps import PartMaps
 from prockd.students.student import Student
 from prockd.tasks.task import ExportError
 
@@ -22,9 +23,12 @@ EXAMPLES = Path(__file__).with_name("examples")  # files that are copied beside 
 
 
 def export_student(
-    student: Student, folder: str | Path, *, format: str = "timm", opset: int = 18, fit: str | None = None
-) -> list[Path]:
+    student: Student, folder: str | Path, *, format: str = "timm", opset: int = 18, fit: str | None = None,
+    augmented: bool = False,
+) -> list[Path]:  # fmt: skip
     """Write the plain student (z, without prototypes) and a script that runs it on a picture, into one folder.
+
+    With ``augmented`` z+ is written beside it, and is what the script tells.
 
     Args:
         student: any; it is left as and where it is.
@@ -35,13 +39,15 @@ def export_student(
             ``"onnx"``: ``student.onnx`` for images (B, 3, S, S) in 0..1, normalisation inside.
         opset: ONNX operator set.
         fit: how the script makes squares of pictures, see :func:`prockd.datasets.pack`; None for what suits the task.
+        augmented: write z+ too: in ONNX as further outputs, ``augmented_...``; with timm, of part maps alone, as
+            ``part_maps.safetensors`` and a few lines of numpy that read the plain student's features, ``part_maps.py``.
 
     Returns:
         The files.
 
     Raises:
-        ExportError: a format that does not suit the task, a task of your own, or an ONNX graph that computes something
-            else than PyTorch.
+        ExportError: a format that does not suit the task or its z+, a task of your own, z+ of a student that has none,
+            or an ONNX graph that computes something else than PyTorch.
         ImportError: onnx is not installed; the message names the extra.
 
     >>> import tempfile
@@ -54,6 +60,8 @@ def export_student(
         raise ExportError(f"format={format!r}: choose timm, torchvision, onnx")
     folder, task = Path(folder), student.task
     task.check_format(format)
+    if augmented:
+        check_augmented(student, format)
     copied = {"load_student.py": EXAMPLES / f"predict_{format}.py", "picture.py": EXAMPLES / "picture.py"}
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
@@ -64,11 +72,14 @@ def export_student(
         "task": {"kind": type(task).__name__, **asdict(task)},
     }  # fmt: skip
     if format == "onnx":
-        written, more = export_onnx(student, folder, opset)
+        written, more = export_onnx(student, folder, opset, augmented=augmented)
     else:
         source = Path(inspect.getfile(type(student.head)))
         copied |= {"plain_student.py": EXAMPLES / "plain_student.py", source.name: source}
         written, more = export_weights(student, folder)
+        if augmented:
+            copied["part_maps.py"] = EXAMPLES / "part_maps.py"
+            written, more = [*written, export_part_maps(student, folder)], more | part_map_facts(student)
     text, path = json.dumps(facts | more, indent=2, ensure_ascii=False) + "\n", folder / "student.json"
     path.write_text(text, encoding="utf-8")
     return [*written, path, *(Path(shutil.copyfile(source, folder / name)) for name, source in copied.items())]
@@ -86,34 +97,81 @@ def export_weights(student: Student, folder: Path) -> tuple[list[Path], dict[str
     return [*states], {"head": head}
 
 
+def check_augmented(student: Student, format: str) -> None:
+    """Refuse z+ of a student that has none yet, or in a format without a form for it."""
+    augmentation = student.feature_augmentation
+    if augmentation is None or student.bank is None:
+        raise ExportError(f"{student!r} has no z+: export it without augmented=True")
+    if isinstance(augmentation, PartMaps) and augmentation.num_outputs and not augmentation.fitted:
+        raise ExportError("the student's part maps are not fitted yet: train it first, pk.distill(student, ...)")
+    if format == "torchvision" or (format == "timm" and not isinstance(augmentation, PartMaps)):
+        others = "timm or onnx" if isinstance(augmentation, PartMaps) else "onnx"
+        raise ExportError(f"{format} has no form for z+ of content {augmentation.content!r}: export it as {others}")
+
+
+def export_part_maps(student: Student, folder: Path) -> Path:
+    """``part_maps.safetensors``: prototypes and their maps, 0 where one is disabled; merged ones are not there."""
+    bank, augmentation = student.bank, student.feature_augmentation
+    assert bank is not None
+    assert isinstance(augmentation, PartMaps)
+    there = (bank.merged == torch.arange(len(bank.merged), device=bank.merged.device)).cpu()
+    maps = (augmentation.maps * bank.enabled[:, None, None]).cpu()
+    weights = {"prototypes": bank.prototypes.cpu()[there], "maps": maps[there]}
+    if augmentation.num_outputs:
+        weights |= {"bias": augmentation.bias.cpu()}
+    else:
+        weights |= {name: getattr(augmentation, name).weight.cpu() for name in ("reduce", "spread")}
+    weights = {name: value.detach().contiguous().clone() for name, value in weights.items()}
+    safetensors.torch.save_file(weights, path := folder / "part_maps.safetensors")
+    return path
+
+
+def part_map_facts(student: Student) -> dict[str, Any]:
+    """What ``student.json`` says of part maps."""
+    assert isinstance(student.feature_augmentation, PartMaps)
+    return {"part_maps": {"temperature": student.feature_augmentation.temperature}}
+
+
 class Graph(nn.Module):
-    """The plain student as one function of images in 0..1 to tensors: what ONNX holds."""
+    """A student as one function of images in 0..1 to tensors: what ONNX holds."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.student = student
 
+    def named(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs that :meth:`prockd.tasks.Task.graph_outputs` names, of z and, where there is one, of z+."""
+        output, task = self.student(images), self.student.task
+        outputs = task.graph_outputs(output.logits)
+        plus = {} if output.augmented_logits is None else task.graph_outputs(output.augmented_logits)
+        return outputs | {f"augmented_{name}": value for name, value in plus.items()}
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs that :meth:`prockd.tasks.Task.graph_outputs` names."""
-        return tuple(self.student.task.graph_outputs(self.student(images).logits).values())
+        """The same without names."""
+        return tuple(self.named(images).values())
 
 
-def export_onnx(student: Student, folder: Path, opset: int) -> tuple[list[Path], dict[str, Any]]:
+def export_onnx(
+    student: Student, folder: Path, opset: int, *, augmented: bool = False
+) -> tuple[list[Path], dict[str, Any]]:
     """``student.onnx`` for any number of images, checked against PyTorch; what ``student.json`` says of it."""
     with needs_extra("export", "Export as ONNX"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
     plain = copy.deepcopy(student).cpu().eval()
-    plain.feature_augmentation = None  # z alone: no prototype enters the graph
+    if not augmented:
+        plain.feature_augmentation = None  # z alone: no prototype enters the graph
+    elif isinstance(plain.feature_augmentation, PartMaps):
+        plain.feature_augmentation.settle()
     images = torch.rand(2, 3, plain.image_px, plain.image_px, generator=torch.Generator().manual_seed(0))
+    graph, path = Graph(plain), folder / "student.onnx"
     with torch.no_grad():
-        prediction = plain(images).logits
-    wanted, path = plain.task.graph_outputs(prediction), folder / "student.onnx"
-    program = torch.onnx.export(
-        Graph(plain), (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
-        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
-    )  # fmt: skip
+        prediction, wanted = plain(images).logits, graph.named(images)
+        program = torch.onnx.export(
+            graph, (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
+        )  # fmt: skip
     assert program is not None
     program.save(path, external_data=False)
     onnx.checker.check_model(path)

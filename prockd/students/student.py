@@ -276,8 +276,8 @@ class Student(nn.Module):
 def still(module: nn.Module) -> nn.Module:
     """The same module on the same memory, to whose parameters no gradient comes, now or later.
 
-    A prediction may hold its head, as :class:`prockd.tasks.detectors.RawBoxes` does for the second stage of Faster R-CNN,
-    so it is not enough to exchange the parameters for the time of a call.
+    A prediction may hold its head, as :class:`prockd.tasks.detectors.RawBoxes` does for the second stage of Faster
+    R-CNN, so it is not enough to exchange the parameters for the time of a call.
     """
     shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     return copy.deepcopy(module, shared | {id(b): b for b in module.buffers()})

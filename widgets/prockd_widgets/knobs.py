@@ -11,9 +11,10 @@ from prockd_widgets.options import check_options
 
 REACH: dict[str, tuple[float, float, float | None]] = {
     "num_prototypes": (8, 128, 8), "temperature": (0.01, 1, None), "assignment_weight": (0, 40, 1),
-    "feature_weight": (0, 200, 5), "soft_weight": (0, 10, 0.5), "augmented_weight": (0, 4, 0.1),
-    "consistency_weight": (0, 4, 0.1), "teacher_branch_weight": (0, 4, 0.1), "hint_weight": (0, 10, 0.5),
-    "lr": (1e-4, 3e-2, None), "steps": (20, 1500, 20), "unlabelled_batch": (0, 96, 8), "seed": (0, 9, 1),
+    "feature_weight": (0, 300, 5), "soft_weight": (0, 20, 0.5), "soft_steps": (0, 600, 20), "num_maps": (1, 64, 1),
+    "augmented_weight": (0, 4, 0.1), "consistency_weight": (0, 4, 0.1), "teacher_branch_weight": (0, 4, 0.1),
+    "hint_weight": (0, 10, 0.5),
+    "lr": (1e-4, 1e-1, None), "steps": (20, 1500, 20), "unlabelled_batch": (0, 96, 8), "seed": (0, 9, 1),
     "labels_per_class": (1, 30, 1),
 }  # fmt: skip
 """What a slider reaches, and its step (None: logarithmic); the number field takes all that the configuration allows."""

@@ -33,11 +33,14 @@ class _World(Knobs):
 
 
 GROUPS: tuple[tuple[str, tuple[tuple[type[Knobs], tuple[str, ...]], ...]], ...] = (
-    ("Prototypes", ((DiscoverConfig, ("num_prototypes",)), (FeatureAugmentationConfig, ("content",)))),
-    ("Weights of the loss", (
-        (DistillConfig, ("feature_weight", "soft_weight", "assignment_weight", "augmented_weight",
-                         "consistency_weight", "teacher_branch_weight", "hint_weight", "temperature")),
+    ("Prototypes", (
+        (DiscoverConfig, ("num_prototypes",)), (FeatureAugmentationConfig, ("content", "fit", "num_maps")),
     )),
+    ("Weights of the loss", (
+        (DistillConfig, ("feature_weight", "soft_weight", "assignment_weight", "augmented_weight", "consistency_weight",
+                         "teacher_branch_weight", "hint_weight")),
+    )),
+    ("Soft targets and assignments", ((DistillConfig, ("soft_reads", "soft_steps", "temperature")),)),
     ("Training", ((_World, ("labels_per_class",)), (DistillConfig, ("lr", "steps", "unlabelled_batch", "seed")))),
 )  # fmt: skip
 """The knobs shown, by heading and by the configuration they belong to."""

@@ -13,7 +13,7 @@ Configs = tuple[DiscoverConfig, FeatureAugmentationConfig, DistillConfig]
 
 SILENT = {
     "augmented_weight": 0.0, "teacher_branch_weight": 0.0, "consistency_weight": 0.0,
-    "feature_weight": 0.0, "soft_weight": 0.0, "assignment_weight": 0.0, "hint_weight": 0.0,
+    "assignment_weight": 0.0, "feature_weight": 0.0, "soft_weight": 0.0, "hint_weight": 0.0,
     "unlabelled_batch": 0, "label_free_steps": 0,
 }  # fmt: skip
 """The knobs of everything that a student without a teacher does not have."""

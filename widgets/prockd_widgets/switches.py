@@ -108,7 +108,7 @@ class PrototypeSwitches(widgets.VBox):  # type: ignore[misc]
     def _measure(self, groups: dict[str, Sequence[int]] | None) -> PrototypeEffects:
         student = self._student()
         if student.bank is None:
-            raise ValueError("this student has no prototypes: train one whose content is 'prototypes'")
+            raise ValueError("this student has no prototypes: train one whose content is 'part_maps'")
         self.status = f"Measuring on {len(self.images)} images."
         return prototype_effects(student, student.bank, self.images, groups=groups, progress=False)
 
