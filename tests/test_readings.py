@@ -9,6 +9,7 @@ from loop_world import BASE, PLAIN, TASK, annotated, copy_of, curves, made, run
 from torch.nn import functional as F
 
 from prockd._types import UNLABELLED
+from prockd.prototypes.embedding import embed_features
 from prockd.prototypes.part_maps import part_descriptor
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.tasks import Classification, Detection, Segmentation
@@ -17,7 +18,7 @@ from prockd.training import readings
 from prockd.training.batches import Source
 from prockd.training.loop import make_distiller, read_teacher
 from prockd.training.processes import connect
-from prockd.training.readings import fit_part_maps, fit_reading, one_hot, patches_of, whole
+from prockd.training.readings import fit_part_maps, fit_reading, patches_of, targets_of, teacher_probe, whole
 
 SOFT = PLAIN.replace(soft_weight=3.0, unlabelled_batch=3)
 CLOSED = FeatureAugmentationConfig()
@@ -153,7 +154,7 @@ def test_tags_have_soft_targets_and_part_maps_of_their_own(few, more, bank):
     tags = np.stack([few.images.labels == 0, np.ones(8), few.images.labels == 1], 1).astype(np.uint8)
     few = replace(few, images=replace(few.images, tags=tags, classes=("upright", "striped", "level")))
     task = Classification(3, ("upright", "striped", "level"), multi_label=True)
-    assert one_hot(task, source(few, bank, task)).tolist() == tags.tolist()
+    assert targets_of(task, few.images).tolist() == tags.tolist()
     student = made(bank, CLOSED, task=task)
     run(student, few.images, SOFT, features=few, unlabelled=more)
     (plain,) = whole(source(few, bank, task), np.arange(8), student, mirrored=False)
@@ -232,3 +233,11 @@ def test_one_prototype_and_one_image_a_class_are_enough(few, bank, count):
     student = made(bank, CLOSED)
     run(student, two.images, SOFT.replace(unlabelled_batch=0, steps=2), features=two)
     assert student(torch.rand(1, 3, 32, 32)).augmented_logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["part_maps", "mean"])
+def test_the_teacher_read_in_closed_form_tells_what_it_was_fitted_to(few, bank, kind):
+    embedded = embed_features(bank, few)
+    assert teacher_probe(TASK, bank, embedded, embedded, kind) == 1.0
+    wrong = replace(embedded, images=replace(embedded.images, labels=1 - embedded.images.labels))
+    assert teacher_probe(TASK, bank, embedded, wrong, kind) == 0.0
