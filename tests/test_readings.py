@@ -114,7 +114,8 @@ def test_the_gradient_of_soft_targets_reaches_the_student_and_never_the_reading(
     assert own
     assert not own & {id(p) for p in distiller.parameters()}
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
-    rows, crops = np.arange(4), sources[0].crops(rows, generator)
+    rows = np.arange(4)
+    crops = sources[0].crops(rows, generator)
     first, other = (s.batch(rows, crops, student, cpu) for s in sources)
     batch = first.joined(other)
     batch.teacher.requires_grad_()
@@ -130,7 +131,8 @@ def test_the_soft_term_is_the_kl_divergence_of_z_from_the_reading_over_all_image
     sources = source(few, bank), Source(more.images, more, bank)
     distiller = make_distiller(student, SOFT, reading=fit_reading(student, sources[0]))
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
-    pair = [s.batch(np.arange(m), s.crops(np.arange(m), generator), student, cpu) for s, m in zip(sources, (4, 2), strict=True)]
+    numbers = zip(sources, (np.arange(4), np.arange(2)), strict=True)
+    pair = [s.batch(rows, s.crops(rows, generator), student, cpu) for s, rows in numbers]
     batch = pair[0].joined(pair[1])
     predictions, maps = distiller(batch)
     term = distiller.terms(predictions, maps, torch.from_numpy(few.images.labels[:4]))["soft"]
