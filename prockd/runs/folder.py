@@ -71,7 +71,7 @@ def versions() -> dict[str, Any]:
     for name in installed:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
-    machine = {"command": sys.argv, "python": platform.python_version(), "machine": platform.platform()}
+    machine = {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "python": platform.python_version(), "machine": platform.platform()}
     return machine | installed | {"git": git_commit(Path(__file__).parent)}
 
 
