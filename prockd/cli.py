@@ -253,9 +253,10 @@ def compare(
     """Train students in many ways, equally tuned, and tell which are better: resumable, side by side, a line a run."""
     from prockd.evaluation.tables import format_table
     from prockd.runs.claims import read_lines
-    from prockd.runs.compare import quick_changes, read_plan, run_contest
+    from prockd.runs.compare import run_contest
     from prockd.runs.compare_report import quick_line, write_contest
     from prockd.runs.contest import Contest
+    from prockd.runs.plan import quick_changes, read_plan
 
     began = time.perf_counter()
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
@@ -323,8 +324,8 @@ def export(
     fit, opset, format = config.data.fit, config.export.opset, format or config.export.format
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
-    fit = None if fit == "auto" else fit
-    for path in export_student(student, folder, format=format, opset=opset, fit=fit, augmented=augmented):
+    how: dict[str, Any] = {"opset": opset, "fit": None if fit == "auto" else fit, "augmented": augmented}
+    for path in export_student(student, folder, format=format, **how):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 

@@ -15,14 +15,19 @@ from typer.testing import CliRunner
 
 from prockd.cli import app
 from prockd.datasets import DatasetError
+from prockd.evaluation.scores import predict
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
 from prockd.runs.claims import append_line, claim, is_alive, read_lines, release
-from prockd.runs.compare import TUNE_SEED, Plan, quick_changes, rates_near, read_plan, run_contest
+from prockd.runs.compare import run_contest
 from prockd.runs.contest import Contest, Difference
-from prockd.runs.contestants import Worlds, joined, replace_prototypes
+from prockd.runs.contestants import Worlds, replace_prototypes
 from prockd.runs.folder import RunFolderError
+from prockd.runs.plan import TUNE_SEED, Plan, quick_changes, rates_near, read_plan
+from prockd.runs.pseudo_labels import joined, pseudo_labelled
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError
+from prockd.students.student import Student
+from prockd.tasks import Classification, Segmentation
 
 SMALL = """
 [data]
@@ -244,7 +249,7 @@ def test_the_same_students_are_read_in_other_ways_too(finished):
 
 def test_a_contest_that_is_finished_trains_nothing(finished, monkeypatch):
     plan, folder, rows = finished
-    monkeypatch.setattr("prockd.runs.contestants.run_job", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("prockd.runs.compare.run_job", lambda *_: pytest.fail("it trained"))
     assert run_contest(plan, folder, progress=False) == rows
 
 
@@ -274,7 +279,7 @@ assert claim(Path(sys.argv[1]), sys.argv[2])
 
 def test_a_fault_leaves_no_claim_behind(tmp_path, monkeypatch):
     plan = read_plan(config_file(tmp_path, ALONE))
-    monkeypatch.setattr("prockd.runs.contestants.run_job", lambda *_: 1 / 0)
+    monkeypatch.setattr("prockd.runs.compare.run_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_contest(plan, tmp_path / "run", progress=False)
     monkeypatch.undo()
@@ -366,6 +371,19 @@ def test_half_of_what_a_self_trained_student_reads_is_labelled(packed):
     assert len(set(both.ids)) == 24
     assert both.labels[:5].tolist() == packed.labels[:5].tolist()
     assert both.labels[12:].tolist() == (1 - packed.labels).tolist()
+
+
+def test_pseudo_labels_take_nothing_from_the_annotations_that_are_there(packed):
+    boxes = tuple(np.array([[1, 1, 9, 9]], np.float32) for _ in range(12))
+    known = replace(packed, boxes=boxes, box_labels=tuple(np.array([1]) for _ in range(12)))
+    options = {"image_px": 32, "channels": (8, 16, 24, 32), "stem_width": 8}
+    student = Student("resnet10t", Classification(2, packed.classes), **options)
+    told = pseudo_labelled(student, known)
+    assert told.boxes is None
+    assert told.labels.tolist() == predict(student, packed).tolist()
+    other = pseudo_labelled(Student("resnet10t", Segmentation(2, packed.classes, width=32), **options), known)
+    assert (other.labels == -1).all()
+    assert other.masks.shape == (12, 32, 32)
 
 
 def test_random_patches_are_the_teachers_own_and_random_vectors_are_not(features, bank):

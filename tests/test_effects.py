@@ -10,8 +10,9 @@ from fake_device import fake_device
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.effects import bootstrap, jackknife, prototype_effects
-from prockd.evaluation.scores import evaluate
+from prockd.evaluation.scores import evaluate, outputs
 from prockd.prototypes.bank import PrototypeBank
+from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.students.student import Student
 from prockd.tasks import Classification, Detection, Segmentation
@@ -45,6 +46,19 @@ def made(content: str = "attention") -> tuple[Student, PrototypeBank]:
 @pytest.fixture
 def student() -> Student:
     return made()[0]
+
+
+def with_part_maps(images: PackedImages) -> tuple[Student, PrototypeBank]:
+    """Maps of random numbers, and a bias that lets every class be told."""
+    torch.manual_seed(0)
+    bank, task = PrototypeBank(K, 6, 8, teacher="t"), Classification(len(CLASSES), CLASSES)
+    student = Student("resnet10t", task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=S, **TINY)
+    maps = student.eval().feature_augmentation
+    maps.set_reading(torch.randn(K * 8, 3), torch.zeros(3))
+    (output,) = outputs(student, images)
+    with torch.no_grad():
+        maps.bias.copy_(-output.augmented_logits.mean(0))
+    return student, bank
 
 
 @pytest.fixture
@@ -303,3 +317,53 @@ def test_near_copies_lie_in_one_fold_of_the_jackknife():
     ]
     assert widths[1] > 1.3 * widths[0], "frames of a video are near copies, not evidence of their own"
     assert widths[2] == widths[0], "one video cannot be divided: its frames are"
+
+
+# Part maps
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["all there", "merged and disabled"])
+def test_removing_a_prototype_of_part_maps_takes_its_share_away_and_each_is_read_once(images, changed, monkeypatch):
+    student, bank = with_part_maps(images)
+    if changed:
+        bank.merge(0, 1)
+        bank.disable(2)
+    effects = prototype_effects(student, bank, images, groups={"one": [3], "two": [0, 3]} if not changed else None)
+    on, whole = bank.enabled.clone(), evaluate(student, images).augmented
+    assert effects.before[0] == pytest.approx(whole)
+    for members, change in zip(effects.prototypes, effects.change[:, 0], strict=True):
+        bank.enabled[list(members)] = False
+        assert change == pytest.approx(evaluate(student, images).augmented - whole)
+        bank.enabled.copy_(on)
+    if not changed:
+        assert np.abs(effects.change).max() > 0  # answers do change
+    reads, inner = [], PartMaps.shares
+    monkeypatch.setattr(PartMaps, "forward", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(PartMaps, "shares", lambda self, *words, **more: reads.append(1) or inner(self, *words, **more))
+    monkeypatch.setattr(Student, "forward", only_features(Student.forward))
+    prototype_effects(student, bank, images)
+    assert len(reads) == 1
+
+
+def only_features(forward):
+    return lambda self, pixels, predicted=None: forward(self, pixels, 0)
+
+
+def test_part_maps_that_are_not_fitted_yet_have_no_effects(images):
+    student, bank = with_part_maps(images)
+    student.feature_augmentation.fitted.fill_(False)
+    with pytest.raises(ValueError, match="not fitted yet: train it first"):
+        prototype_effects(student, bank, images)
+
+
+def test_trained_part_maps_of_a_dense_task_have_effects_too(images):
+    torch.manual_seed(0)
+    bank, config = PrototypeBank(K, 6, 8, teacher="t"), FeatureAugmentationConfig(fit="trained", num_maps=4)
+    task = Segmentation(2, width=8)
+    student = Student("resnet10t", task, bank, feature_augmentation=config, image_px=S, **TINY).eval()
+    torch.nn.init.normal_(student.feature_augmentation.spread.weight, std=30)
+    masks = (np.asarray(images.pixels).mean(1) > 80).astype(np.uint8)
+    some = replace(images, masks=masks).select(np.arange(6))
+    effects = prototype_effects(student, bank, some)
+    assert np.abs(effects.change).max() > 0
+    assert bank.enabled.all()

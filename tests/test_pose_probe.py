@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_key_points import TASK, drawn
 
-from prockd.evaluation.pose_probe import PatchRidge, ridge_pose
+from prockd.evaluation.pose_probe import PatchRidge, ridge_pose, surrounded
 from prockd.prototypes.embedding import embed_features
 
 
@@ -29,6 +29,16 @@ def test_a_ridge_on_patches_finds_joints_on_images_that_it_has_not_seen():
     blind = PatchRidge(TASK, (16, 16)).fit(lambda rows: torch.zeros(len(rows), 256, 1), train)
     told = blind.predict(lambda rows: torch.zeros(len(rows), 256, 1), np.arange(10), test.image_px)
     assert TASK.score(told, test).value < 0.5
+
+
+def test_a_patch_is_read_with_the_means_of_what_is_around_it():
+    grid = (8, 12)
+    values = torch.arange(96.0).view(1, 96, 1)
+    read = surrounded(values, grid)
+    assert read.shape == (1, 96, 4)
+    assert torch.equal(read[..., :1], values)
+    assert read[0, 2 * 12 + 5, 1].item() == values.view(*grid)[2, 4:7].mean().item()  # a quarter of the grid, made odd
+    assert read[0, 0, 2].item() == values.view(*grid)[:3, :3].mean().item()  # half of it, as far as it goes
 
 
 def test_hidden_joints_and_batches_do_not_change_what_the_ridge_learns():

@@ -122,6 +122,7 @@ def test_a_run_of_each_task_works_from_files_alone_and_keeps_everything(finished
     assert versions["seed"] == 0
     html = (folder / "report.html").read_text()
     assert html.count("<img") >= 4
+    assert ("Which parts speak for a class" in html) is (kind == "classification")  # in closed form they have classes
     assert {f"prototypes_{n}.png" for n in (1, 2)} <= {path.name for path in (folder / "figures").iterdir()}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 3
@@ -423,6 +424,9 @@ def test_the_commands_train_score_and_export_as_the_library_does(folders, finish
     done = prockd("export", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert (tmp_path / "export" / "timm" / "load_student.py").is_file()
+    done = prockd("export", str(tmp_path), "--augmented", "--out", str(tmp_path / "plus"))
+    assert done.exit_code == 0, done.output
+    assert {"part_maps.safetensors", "part_maps.py"} <= {path.name for path in (tmp_path / "plus").iterdir()}
 
 
 def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path):

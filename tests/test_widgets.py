@@ -416,14 +416,17 @@ def test_tries_that_do_not_belong_in_the_table_are_told(world: World, bank: Prot
     assert "scored on other validation images" in other.error
 
 
-def test_the_validation_score_is_on_the_curve_while_a_try_is_trained(panel: DistillationPanel) -> None:
+@pytest.mark.parametrize("fit", ["closed", "trained"])
+def test_the_validation_score_is_on_the_curve_while_a_try_is_trained(panel: DistillationPanel, fit: str) -> None:
+    panel.knobs["fit"].value = fit
     panel.run()
     made = panel.wait(60)
     assert made is not None
     steps, values = made.history.curve("z")
     assert steps[0] == 0, "the first step is scored"
     assert all(0 <= value <= 1 for value in values)
-    assert made.history.curve("z⁺")[0] == steps
+    assert made.history.curve("z⁺")[0] == (steps if fit == "trained" else [])  # in closed form when it is finished
+    assert made.augmented is not None
 
 
 def test_chosen_tries_are_drawn_over_one_another(panel: DistillationPanel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,6 +518,10 @@ def test_names_of_prototypes_are_text_and_never_run(world: World, bank: Prototyp
     student = Student("resnet10t", world.task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
                       channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
     switches = PrototypeSwitches(student.eval(), world.images("val"))
+    with pytest.raises(ValueError, match="part maps are not fitted yet: train it first"):
+        switches.switch_off(0)
+    C = world.task.num_classes
+    student.feature_augmentation.set_reading(torch.zeros(bank.prototypes.numel(), C), torch.zeros(C))
     switches.switch_off(0)
     shown = switches._table.value + switches._status_line.value + switches._error_message.value
     assert "<script" not in shown
@@ -566,3 +573,29 @@ def test_the_panel_takes_any_task_and_ones_own_images(tmp_path: Path) -> None:
     assert made.settings.changes() == {"num_prototypes": 4}
     assert made.history.scores is not None
     assert made.history.scores.metric == "mean IoU"
+
+
+# Part maps and soft targets
+
+
+def test_the_knobs_of_part_maps_and_soft_targets_are_there_and_begin_where_the_preset_does(
+    panel: DistillationPanel,
+) -> None:
+    _, augment, training = preset_configs("best")
+    for config in (augment, training):
+        for name in {"content", "fit", "num_maps", "feature_weight", "soft_weight", "soft_reads", "soft_steps"}:
+            if hasattr(config, name):
+                assert panel.knobs[name].value == getattr(config, name), name
+    for name in ("feature_weight", "soft_weight", "lr", "unlabelled_batch"):
+        slider, value = panel.knobs[name].slider, getattr(training, name)
+        low, high = (10**slider.min, 10**slider.max) if name == "lr" else (slider.min, slider.max)
+        assert low < value < high, name  # the slider reaches the usual value and beyond it
+
+
+def test_labels_alone_have_no_knob_of_the_teacher_left() -> None:
+    training = preset_configs("plain")[2]
+    weights = {f.name: getattr(training, f.name) for f in dataclasses.fields(training) if f.name.endswith("_weight")}
+    assert training.rival == "none"
+    del weights["rival_weight"]  # of that rival
+    assert set(weights.values()) == {0.0}, weights
+    assert training.unlabelled_batch == training.label_free_steps == 0

@@ -56,30 +56,38 @@ def plot_predictions(
         if texts:
             _write([marks[column].text for marks in rows.values()], axes[0, column])
         for ax, (name, marks) in zip(axes[1:, column], rows.items(), strict=False):
-            shown = marks[column]
-            if shown.points is not None and (truth := rows["truth"][column].points) is not None:
-                shown = replace(shown, points=np.where(truth[:, 2:] > 0, shown.points, 0))  # others have no truth
+            shown = _told(marks[column], rows["truth"][column])
             drawn |= _mark(ax, images.pixels[m], shown, sure, best=name != "truth")
     if texts:
         draw.caption(figure, f"Above each image, line by line: {', '.join(rows)}; green is right, red is wrong.")
         return figure
     for ax, name in zip(axes[:, 0], ["image", *rows], strict=True):
         ax.set_ylabel(name, fontsize=draw.SMALL)
-    looks = {task.names[label]: _look(label) for label in sorted(drawn)[:24]}
-    masked = first.mask is not None
-    keys = [
-        Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
-        for name, (colour, line) in looks.items()
-    ]
-    text = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
-    if masked:
-        text = "Colours are classes; grey is none of them."
-    if first.points is not None:
-        keys = [draw.legend_key(label, task.names[label]) for label in sorted(drawn)[:24]]
-        text = "A mark a joint, of those that are visible."
+    _explain(figure, first, {label: task.names[label] for label in sorted(drawn)[:24]}, sure)
+    return figure
+
+
+def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float) -> None:
+    """The legend of the classes that are drawn, and the caption."""
+    if marks.points is not None:
+        keys, text = [draw.legend_key(label, name) for label, name in names.items()], "A mark a joint that is visible."
+    else:
+        masked, looks = marks.mask is not None, {name: _look(label) for label, name in names.items()}
+        keys = [
+            Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
+            for name, (colour, line) in looks.items()
+        ]
+        boxes = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
+        text = "Colours are classes; grey is none of them." if masked else boxes
     draw.legend(figure, keys)
     draw.caption(figure, text)
-    return figure
+
+
+def _told(marks: Marks, truth: Marks) -> Marks:
+    """The marks without the points that have no truth to be compared with."""
+    if marks.points is None or truth.points is None:
+        return marks
+    return replace(marks, points=np.where(truth.points[:, 2:] > 0, marks.points, 0))
 
 
 def _write(lines: Sequence[str], ax: Axes) -> None:

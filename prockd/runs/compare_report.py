@@ -6,21 +6,22 @@ from typing import Any
 
 from prockd.runs.contest import Contest
 from prockd.runs.folder import write_json
+from prockd.runs.plan import Plan
 from prockd.settings.compare import CompareConfig
-from prockd.settings.knobs import differences
+from prockd.settings.knobs import Knobs, differences
 from prockd.settings.toml import in_line
 
 TITLE = "prockd compare"
 
 
-def write_contest(contest: Contest, folder: Path, *, title: str = TITLE, settings: Any = None) -> None:
+def write_contest(contest: Contest, folder: Path, *, title: str = TITLE, settings: Plan | None = None) -> None:
     """Write table, sentences and every last number as JSON, then the figure and the report.
 
     Args:
         contest: its lines.
         folder: where.
         title: of the report.
-        settings: the :class:`prockd.runs.compare.Plan`, whose settings the report tells; None for none.
+        settings: the :class:`prockd.runs.plan.Plan`, whose settings the report tells; None for none.
     """
     runs = {arm: {str(s): dict(row) for s, row in contest.told(arm).items()} for arm in contest.there}
     arms = {arm: {"told": contest.arms[arm].told, "paper": contest.arms[arm].paper} for arm in contest.there}
@@ -31,7 +32,7 @@ def write_contest(contest: Contest, folder: Path, *, title: str = TITLE, setting
         write_report_of(contest, folder, title, settings)
 
 
-def write_report_of(contest: Contest, folder: Path, title: str, settings: Any) -> None:
+def write_report_of(contest: Contest, folder: Path, title: str, settings: Plan | None) -> None:
     """The figure and the report."""
     import matplotlib.pyplot as plt
 
@@ -87,10 +88,10 @@ def figure_rows(contest: Contest) -> list[dict[str, Any]]:
     return rows
 
 
-def setting_rows(plan: Any) -> list[dict[str, object]]:
+def setting_rows(plan: Plan) -> list[dict[str, object]]:
     """One row a setting that is not the usual one, those of the contest too."""
-    sections = plan.config.sections() | {"compare": plan.compare}
-    usual = {name: type(knobs)() for name, knobs in sections.items()} | {"compare": CompareConfig()}
+    sections: dict[str, Knobs] = plan.config.sections() | {"compare": plan.compare}
+    usual: dict[str, Knobs] = {name: type(knobs)() for name, knobs in sections.items()} | {"compare": CompareConfig()}
     return [
         {"section": section, "setting": name, "value": in_line(value), "usual": in_line(before)}
         for section, knobs in sections.items()

@@ -202,9 +202,9 @@ class Contest:
         tuned = f"tuned by {self.budget} runs on validation images" if self.budget else "not tuned"
         seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         said = [
-            f"{first['metric'].capitalize()} on {first['scored']} {first['on']} images after the last step; every arm "
-            f"is {tuned}; {seeds} seed{'s' * (seeds != '1')} an arm, which share the start, the labelled images and "
-            "the order; intervals are 95 % of paired differences (Student's t)."
+            f"The score is {self.metric} on {first['scored']} {first['on']} images after the last step; "
+            f"every arm is {tuned}; {seeds} seed{'s' * (seeds != '1')} an arm, which share the start, the labelled "
+            "images and the order; intervals are 95 % of paired differences (Student's t)."
         ]  # fmt: skip
         if counts[0] == 1:
             said.append("Some arm has one seed: there it has no intervals, and is not told apart from any other.")

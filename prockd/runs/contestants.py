@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,27 +13,24 @@ import torch
 import torch.nn.functional as F
 
 from prockd.cache import digest
-from prockd.datasets import DatasetError, PackedImages
-from prockd.evaluation.scores import Scores, predict
+from prockd.evaluation.scores import Scores
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover, sample_patches
 from prockd.prototypes.part_maps import PartMaps
 from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.claims import claim, release
-from prockd.runs.compare import TUNE_SEED, Job, Plan
 from prockd.runs.folder import git_commit
+from prockd.runs.plan import TUNE_SEED, Job, Plan
+from prockd.runs.pseudo_labels import joined, pseudo_labelled
+from prockd.runs.references import references
 from prockd.runs.students import make_student, teach
 from prockd.runs.world import World, make_teacher, open_world
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
-from prockd.tasks import Boxes
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.teacher import Teacher
 from prockd.training.controls import control_readings
 from prockd.training.loop import History
-
-SURE = 0.5
-"""Boxes that a student is at least this sure of are pseudo-labels."""
 
 
 class Worlds:
@@ -166,8 +162,6 @@ def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
 
 def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     """Score what needs no student; returns its line."""
-    from prockd.runs.references import references
-
     world, distill = worlds.world("trained", job.seed), plan.config.distill.replace(seed=job.seed)
     bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
     row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
@@ -245,50 +239,6 @@ def self_trained(
     again._images = {**world._images, "train": images}
     student = begun(again, arm, bank, config.seed, None)
     return student, teach(again, student, second, teacher=False, on=on, callbacks=(clock,))
-
-
-def pseudo_labelled(student: Student, images: PackedImages) -> PackedImages:
-    """Images with what a student says of them in the place of their annotations.
-
-    Raises:
-        DatasetError: a task whose answers are neither classes, nor masks, nor boxes.
-    """
-    answers, data = predict(student, images), student.task.data
-    if data == "classification" and np.ndim(answers) == 1:
-        return replace(images, labels=np.asarray(answers, np.int64))
-    if data == "segmentation":
-        return replace(images, masks=np.asarray(answers, np.uint8))
-    if data == "detection" and isinstance(answers[0], Boxes):
-        sure = [answer.above(SURE) for answer in answers]
-        return replace(images, boxes=tuple(s.boxes for s in sure), box_labels=tuple(s.labels for s in sure))
-    raise DatasetError(f"the arm pseudo-labels knows classes, masks and boxes, not answers of {student.task!r}")
-
-
-def joined(labelled: PackedImages, others: PackedImages) -> PackedImages:
-    """Both in one set, the labelled ones repeated until they are as many, so that each is half of every batch."""
-    rows = np.resize(np.arange(len(labelled)), max(len(labelled), len(others)))
-    names = ("pixels", "labels", "masks", "boxes", "box_labels", "frames")
-    columns: dict[str, Any] = {}
-    for name in names:
-        first, second = getattr(labelled, name), getattr(others, name)
-        if first is None or second is None:
-            columns[name] = None
-        elif isinstance(first, np.ndarray):
-            columns[name] = np.concatenate([first[rows], second])
-        else:
-            columns[name] = tuple(first[row] for row in rows) + tuple(second)
-    ids = (*(f"{labelled.ids[row]} {n}" for n, row in enumerate(rows)), *(f"{name} (pseudo)" for name in others.ids))
-    fingerprint = digest([labelled.fingerprint, others.fingerprint, len(rows), hash_of(columns)])
-    return PackedImages(ids=ids, classes=labelled.classes, fingerprint=fingerprint, **columns)
-
-
-def hash_of(columns: Mapping[str, Any]) -> str:
-    """Digest of the answers, which two students give of the same images."""
-    found = hashlib.sha256(np.ascontiguousarray(columns["labels"]).tobytes())
-    for name in ("masks", "boxes"):
-        for one in columns[name] if columns[name] is not None else ():
-            found.update(np.ascontiguousarray(one).tobytes())
-    return found.hexdigest()
 
 
 def score_facts(scores: Scores, world: World) -> dict[str, Any]:

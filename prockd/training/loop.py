@@ -156,8 +156,8 @@ class Trainer:
             self.processes.average(gradients)
             self.scaler.unscale_(self.optimiser)
             norm = torch.nn.utils.get_total_norm(gradients)
-            for group in self.cut_apart if longest else ():
-                torch.nn.utils.clip_grad_norm_(group, longest)
+            for own in self.cut_apart if longest else ():
+                torch.nn.utils.clip_grad_norm_(own, longest)
             if not self.scaler.is_enabled() and not norm.isfinite():
                 problem = f"the loss is {float(values['loss']):.3g} and its gradient {float(norm)}"
         if problem:

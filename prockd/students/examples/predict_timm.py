@@ -9,7 +9,7 @@ from plain_student import PlainStudent
 
 
 def predict(student, images):
-    """Z of images (B, 3, S, S) in 0..1, or z+ where part maps lie beside this file."""
+    """What is read of images (B, 3, S, S) in 0..1: z, or z+ where part maps lie beside this file."""
     features = student.features(images)
     if not Path(__file__).with_name("part_maps.safetensors").exists():
         return student.head(features)
