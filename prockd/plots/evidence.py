@@ -60,7 +60,7 @@ def plot_evidence(
     best = np.argsort(-np.abs(shares), kind="stable")[:top]
     labels, classes = draw.names_of(bank.names if names is None else names, bank.num_prototypes), student.task.names
     pixels, values = images.pixels[m], np.stack([*said[best], said.sum(0)]).reshape(-1, *student.grid)
-    figure, axes = draw.panels(1, len(values) + 1, 1.45, below=0.75)
+    figure, axes = draw.panels(1, len(values) + 1, 1.45, below=0.9)
     first, *others = axes[0]
     draw.show_image(first, pixels)
     first.set_title(classes[told], fontsize=draw.SMALL)
