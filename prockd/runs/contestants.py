@@ -22,7 +22,7 @@ from prockd.runs.claims import claim, release
 from prockd.runs.folder import git_commit
 from prockd.runs.plan import TUNE_SEED, Job, Plan
 from prockd.runs.pseudo_labels import joined, pseudo_labelled
-from prockd.runs.references import references
+from prockd.runs.references import reference_rows
 from prockd.runs.students import make_student, teach
 from prockd.runs.world import World, make_teacher, open_world
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
@@ -180,7 +180,7 @@ def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     world, distill = worlds.world("trained", job.seed), plan.config.distill.replace(seed=job.seed)
     bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
     row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
-    return row | {"rows": references(world, bank, distill, plan.compare.on)}
+    return row | {"rows": reference_rows(world, bank, distill, plan.compare.on)}
 
 
 def readings_of(world: World, student: Student, config: ExperimentConfig, on: str) -> dict[str, float]:
