@@ -13,10 +13,10 @@ from prockd.evaluation.tables import table_cells
 RESULTS = Path(__file__).parent / "results" / "compare"
 HEAD = """# Contests: does the teacher help?
 
-Made by `python benchmarks/contests.py` from what `prockd compare -c benchmarks/compare/NAME.toml` left in each folder: a
-line a run in `runs.jsonl`. Equal starts, steps, images a step, order and tuning budgets for every arm; the number is of the
-test images after the last step, told once; settings were chosen on validation images with other seeds. Brackets are 95 %
-intervals, paired by seed (Student's t). ▲ is an arm that is clearly above ours.
+Made by `python benchmarks/contests.py` from what `prockd compare -c benchmarks/compare/NAME.toml` left in each
+folder: a line a run in `runs.jsonl`. Equal starts, steps, images a step, order and tuning budgets for every arm; the
+number is of the test images after the last step, told once; settings were chosen on validation images with other
+seeds. Brackets are 95 % intervals, paired by seed (Student's t). ▲ is an arm that is clearly above ours.
 """
 
 
