@@ -71,8 +71,7 @@ def averages(sides: Float[Tensor, "B 2"], length: int, count: int) -> Float[Tens
     low, high = (sides * length).unbind(1)
     part = (high - low) / count  # (B,) values in a part
     samples = part.ceil().clamp_min(1)
-    most = int(samples.max())
-    steps = torch.arange(most, device=sides.device)
+    steps = torch.arange(max(map(int, samples.tolist()), default=1), device=sides.device)
     places = torch.arange(count, device=sides.device)[:, None] + (steps + 0.5) / samples[:, None, None]  # (B, n, s)
     places = (low[:, None, None] - 0.5 + part[:, None, None] * places).clamp(0, length - 1)
     share = ((steps < samples[:, None]).to(sides) / samples[:, None])[:, None]  # (B, 1, s) 0 for those it does not have
