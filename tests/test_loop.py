@@ -214,7 +214,7 @@ def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_th
     config = TRAINED_BANK.replace(unlabelled_batch=0)
     augment = ATTENTION.replace(residual="relu", detach=False)  # as the paper has it
     student = made(bank, augment)
-    distiller = make_distiller(student, config, features.widths[-1])
+    distiller = make_distiller(student, config, features.widths)
     distiller.total(terms_of(distiller, *batch_of(features, student, config, bank))).backward()
     modules = {
         "backbone": student.backbone, "adapter": student.adapter, "head": student.head,
@@ -231,7 +231,7 @@ def test_the_gradient_reaches_bank_augmentation_adapter_and_student_and_never_th
 def test_a_transfer_term_alone_reaches_the_student_and_never_the_teachers_features(features, bank, term):
     config = PLAIN.replace(**{f"{term}_weight": 1.0})
     student = made(bank)
-    distiller = make_distiller(student, config, features.widths[-1])
+    distiller = make_distiller(student, config, features.widths)
     batch, labels = batch_of(features, student, config, bank)
     batch.teacher.requires_grad_()
     if batch.last is not None:
@@ -279,7 +279,7 @@ def test_unlabelled_images_change_transfer_terms_and_their_labels_are_never_used
 def test_the_task_terms_see_labelled_images_only_and_the_transfer_terms_see_all(features, unlabelled, bank):
     config = EVERYTHING
     student = made(bank, ATTENTION.replace(residual="relu")).eval()  # in eval mode images do not touch one another
-    distiller = make_distiller(student, config, features.widths[-1])
+    distiller = make_distiller(student, config, features.widths)
     alone, labels = batch_of(features, student, config, bank)
     extra, _ = batch_of(unlabelled, student, config, bank, first=3)
     apart, together = (terms_of(distiller, batch, labels) for batch in (alone, alone.joined(extra)))

@@ -89,7 +89,7 @@ def test_a_reading_is_fitted_to_whole_labelled_images_plain_and_mirrored_and_to_
     (plain,) = whole(source(few, bank), np.arange(8), student, mirrored=False)
     u = patches_of(plain)
     read = part_descriptor(u, bank.prototypes).flatten(1) if kind == "part_maps" else F.normalize(u, dim=-1).mean(1)
-    torch.testing.assert_close(reading(u), read @ reading.weight + reading.bias)
+    torch.testing.assert_close(reading(u), read @ reading.weight.T + reading.bias)
     assert reading(u).argmax(1).tolist() == few.images.labels.tolist()
     assert not any(p.requires_grad for p in reading.ridge.__dict__.values() if torch.is_tensor(p))
 

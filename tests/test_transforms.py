@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from prockd.datasets.transforms import (
     Crops,
@@ -15,6 +16,19 @@ from prockd.datasets.transforms import (
     recolour,
     whole_images,
 )
+
+
+@pytest.mark.parametrize("size", [(96, 96), (12, 31), (5, 5), (1, 1)])
+def test_crops_are_those_of_roi_align_and_mirrored_ones_are_crops_of_mirror_images(size):
+    maps, crops = torch.rand(6, 3, 37, 53), random_crops(6, torch.Generator().manual_seed(0), min_area=0.1, flip=True)
+    regions = crops.regions
+    regions[0] = torch.tensor([0.9, 0.0, 1.0, 1.0])  # up to the edge, where samples lie beyond the last value
+    upright = torch.where(crops.mirrored[:, None, None, None], maps.flip(3), maps)
+    numbered = torch.cat([torch.arange(6.0)[:, None], regions * torch.tensor([53.0, 37.0, 53.0, 37.0])], 1)
+    expected = roi_align(upright, numbered, size, aligned=True)
+    assert crops.mirrored.any()
+    torch.testing.assert_close(cut_maps(maps, regions, size, crops.mirrored), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(cut_maps(upright, regions, size), expected, atol=2e-5, rtol=1e-4)
 
 
 def test_a_whole_region_is_the_map_itself_and_half_a_region_its_half():

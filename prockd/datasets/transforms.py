@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
-from torchvision.ops import roi_align
 
 MIN_KEPT = 0.3  # a box that keeps a smaller share of its area is dropped: what is left shows too little of the object
 
@@ -46,13 +45,42 @@ def whole_images(count: int, *, mirrored: bool = False) -> Crops:
     return Crops(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1), torch.full((count,), mirrored))
 
 
-def cut_maps(maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size: tuple[int, int]) -> Tensor:
-    """Cut the region (0..1) out of each map and resample it to ``size``, averaging where it shrinks."""
-    height, width = maps.shape[2:]
-    scale = torch.tensor([width, height, width, height]).to(regions)
-    index = torch.arange(len(regions), device=regions.device, dtype=regions.dtype)[:, None]
-    cut: Tensor = roi_align(maps, torch.cat([index, regions * scale], 1), size, aligned=True)
+def cut_maps(
+    maps: Float[Tensor, "B C H W"], regions: Float[Tensor, "B 4"], size: tuple[int, int], mirrored: Tensor | None = None
+) -> Float[Tensor, "B C h w"]:
+    """Cut the region (0..1) out of each map, mirrored first where it is said, and resample it to ``size``.
+
+    Where a region shrinks, several samples are averaged. It is torchvision's ``roi_align(..., aligned=True)``, which is
+    a product of rows and columns: two products of matrices give the same numbers in half of the time on a CPU, and a
+    mirror image is one with its columns in the other order.
+    """
+    B, C, H, W = maps.shape
+    down, across = averages(regions[:, [1, 3]], H, size[0]), averages(regions[:, [0, 2]], W, size[1])
+    if mirrored is not None:
+        across = torch.where(mirrored.to(across.device)[:, None, None], across.flip(2), across)
+    rows = (maps.reshape(B, C * H, W) @ across.to(maps).mT).reshape(B, C, H, size[1])
+    cut: Tensor = down.to(maps).unsqueeze(1) @ rows
     return cut
+
+
+def averages(sides: Float[Tensor, "B 2"], length: int, count: int) -> Float[Tensor, "B n L"]:
+    """How much each of ``length`` values counts for each of ``count`` parts of an interval (0..1) of them.
+
+    A part is the mean of evenly spaced samples, at most one value apart, each read between its two neighbours.
+    """
+    low, high = (sides * length).unbind(1)
+    part = (high - low) / count  # (B,) values in a part
+    samples = part.ceil().clamp_min(1)
+    steps = torch.arange(max(map(int, samples.tolist()), default=1), device=sides.device)
+    places = torch.arange(count, device=sides.device)[:, None] + (steps + 0.5) / samples[:, None, None]  # (B, n, s)
+    places = (low[:, None, None] - 0.5 + part[:, None, None] * places).clamp(0, length - 1)
+    share = ((steps < samples[:, None]).to(sides) / samples[:, None])[:, None]  # (B, 1, s) 0 for those it does not have
+    first = places.floor()
+    beyond = places - first
+    second = (first + 1).clamp_max(length - 1)
+    found = sides.new_zeros(len(sides), count, length)
+    found.scatter_add_(2, first.long(), (1 - beyond) * share)
+    return found.scatter_add_(2, second.long(), beyond * share)
 
 
 def cut_whole(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:

@@ -22,7 +22,7 @@ from prockd.runs.claims import claim, release
 from prockd.runs.folder import git_commit
 from prockd.runs.plan import TUNE_SEED, Job, Plan
 from prockd.runs.pseudo_labels import joined, pseudo_labelled
-from prockd.runs.references import references
+from prockd.runs.references import reference_rows
 from prockd.runs.students import make_student, teach
 from prockd.runs.world import World, make_teacher, open_world
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
@@ -30,7 +30,7 @@ from prockd.students.student import Student
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.teacher import Teacher
 from prockd.training.controls import control_readings
-from prockd.training.loop import History
+from prockd.training.loop import History, NonFiniteLossError
 
 
 class Worlds:
@@ -135,7 +135,22 @@ def replace_prototypes(bank: PrototypeBank, source: Any, kind: str, config: Any)
 
 
 def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
-    """Train and score one student; returns its line."""
+    """Train and score one student; returns its line. A setting that diverges while tuning is one that scores nothing.
+
+    Raises:
+        NonFiniteLossError: a run whose number is to be told diverges.
+    """
+    try:
+        return trained(plan, job, worlds)
+    except NonFiniteLossError as error:
+        if job.kind != "tune":
+            raise
+        row = {"job": job.key, "kind": job.kind, "arm": job.arm, "seed": job.seed, "lr": job.lr, "weight": job.weight}
+        return row | {"on": "val", "z": 0.0, "z_plus": None, "readings": {}, "diverged": str(error)}
+
+
+def trained(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
+    """The line of a run that ends."""
     arm, config = plan.arms[job.arm], plan.settings(job)
     on, began = "val" if job.kind == "tune" else plan.compare.on, time.process_time()
     world = copy.copy(worlds.world(arm.teacher, job.seed))
@@ -165,7 +180,7 @@ def run_references(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     world, distill = worlds.world("trained", job.seed), plan.config.distill.replace(seed=job.seed)
     bank = worlds.bank(ARMS[OURS], plan.config) if world.is_taught else None
     row = {"job": job.key, "kind": "reference", "seed": job.seed, "on": plan.compare.on, "git": this_commit()}
-    return row | {"rows": references(world, bank, distill, plan.compare.on)}
+    return row | {"rows": reference_rows(world, bank, distill, plan.compare.on)}
 
 
 def readings_of(world: World, student: Student, config: ExperimentConfig, on: str) -> dict[str, float]:

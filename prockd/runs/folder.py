@@ -71,7 +71,8 @@ def versions() -> dict[str, Any]:
     for name in installed:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
-    machine = {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "python": platform.python_version(), "machine": platform.platform()}
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    machine = {"command": command, "python": platform.python_version(), "machine": platform.platform()}
     return machine | installed | {"git": git_commit(Path(__file__).parent)}
 
 

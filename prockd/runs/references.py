@@ -20,7 +20,7 @@ from prockd.training.readings import patches_of, teacher_probe, whole
 FLOOR, CEILING = "floor", "ceiling"
 
 
-def references(world: World, bank: PrototypeBank | None, config: DistillConfig, on: str) -> list[dict[str, Any]]:
+def reference_rows(world: World, bank: PrototypeBank | None, config: DistillConfig, on: str) -> list[dict[str, Any]]:
     """One row each: name, group, what it is, and its score on a set, by the same labelled images as the students'.
 
     Args:

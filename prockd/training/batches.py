@@ -96,15 +96,14 @@ class Source:
     def batch(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Batch:
         """Images and teacher maps, cropped at the same places."""
         pixels = torch.from_numpy(np.array(self.images.pixels[rows])).to(device).float()
-        pixels = torch.where(crops.mirrored.to(device)[:, None, None, None], pixels.flip(3), pixels)
         regions = crops.regions.to(device)
-        images = to_unit(cut_maps(pixels, regions, (student.image_px, student.image_px)))
+        images = to_unit(cut_maps(pixels, regions, (student.image_px, student.image_px), crops.mirrored))
         labelled = 0 if self.task is None else len(rows)
         if self.teacher is None:
             return Batch(images, labelled)
         if isinstance(self.teacher, Teacher):
             side = self.teacher.image_px
-            patches, last = self.look(to_unit(cut_maps(pixels, regions, (side, side))))
+            patches, last = self.look(to_unit(cut_maps(pixels, regions, (side, side), crops.mirrored)))
             regions = whole_images(len(rows)).regions.to(device)
         else:
             patches, last = self.replay(rows, crops.mirrored)

