@@ -52,7 +52,9 @@ class DistillConfig(Knobs):
 
     steps: int = knob(900, 1, 10_000_000, "Optimiser steps.", "steps")
     batch_size: int = knob(24, 1, 65_536, "Labelled images in a step, over all processes.", "images")
-    unlabelled_batch: int = knob(24, 0, 65_536, "Images without a label in each step: transfer and soft targets.", "images")
+    unlabelled_batch: int = knob(
+        24, 0, 65_536, "Images without a label in each step: transfer and soft targets.", "images"
+    )
     label_free_steps: int = knob(0, 0, 10_000_000, "First steps that use transfer alone, on all images.", "steps")
     lr: float = knob(16e-3, 0, 10, "Peak AdamW learning rate; warms up, then falls by a cosine to 0.")
     weight_decay: float = knob(0.05, 0, 10, "AdamW weight decay.")
