@@ -33,7 +33,7 @@ class Recipe:
 
     student: Mapping[str, Any] = field(default_factory=dict)
     distill: DistillConfig = field(default_factory=DistillConfig)
-    alone: DistillConfig = field(default_factory=lambda: alone(DistillConfig(), 16e-3))
+    alone: DistillConfig = field(default_factory=lambda: alone(DistillConfig(), 64e-3))
     teacher_px: int = 0
     farmyard: Mapping[str, Any] = field(default_factory=dict)
     per_class: int = 30
@@ -53,7 +53,7 @@ BOXES = DistillConfig(steps=900, batch_size=12, unlabelled_batch=12, lr=8e-3, re
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "classification": Recipe(alone=alone(DistillConfig(), 16e-3)),
+    "classification": Recipe(alone=alone(DistillConfig(), 64e-3)),
     "segmentation": Recipe(distill=DENSE, alone=alone(DENSE, 16e-3), farmyard={"labels": "parts"}, per_class=5),
     "detection": Recipe(
         student={"image_px": 144},
