@@ -36,7 +36,7 @@ def replayed(teacher: pk.Teacher, features: pk.PatchFeatures, bank: pk.Prototype
         parts = []
         for start in range(0, len(images), 50):
             rows = np.arange(start, min(start + 50, len(images)))
-            crops = sources[0].crops(len(rows), torch.Generator().manual_seed(start))
+            crops = sources[0].crops(rows, torch.Generator().manual_seed(start))
             stored, exact = (source.batch(rows, crops, student, cpu).teacher for source in sources)
             parts.append(F.cosine_similarity(stored, exact, dim=1).flatten())
         cosines[min_crop] = torch.cat(parts).numpy()

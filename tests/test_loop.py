@@ -86,7 +86,7 @@ def batch_of(
         features.images, features, None if config.train_bank else bank, task=TASK, wants_last=config.hint_weight > 0
     )
     rows, cpu = np.arange(first, first + 4), torch.device("cpu")
-    crops = source.crops(4, torch.Generator().manual_seed(0))
+    crops = source.crops(np.arange(4), torch.Generator().manual_seed(0))
     return source.batch(rows, crops, student, cpu), torch.from_numpy(features.images.labels[rows])
 
 

@@ -32,7 +32,7 @@ def test_images_without_labels_are_predicted_and_not_scored(stripes):
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_student_is_moved_to_predict_and_comes_back_in_the_mode_it_was_in(packed, bank, dense):
     task, images = (Segmentation(2, width=8), annotated(packed)) if dense else (TASK, packed)
-    student = made(bank, FeatureAugmentationConfig(), task=task).train()
+    student = made(bank, FeatureAugmentationConfig("attention"), task=task).train()
     here = [predict(student, images, augmented=plus) for plus in (False, True)]
     with fake_device() as away, accelerator(away):
         there = [predict(student, images, augmented=plus) for plus in (False, True)]

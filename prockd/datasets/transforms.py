@@ -55,7 +55,7 @@ def cut_maps(
     mirror image is one with its columns in the other order.
     """
     B, C, H, W = maps.shape
-    down, across = averages(regions[:, [1, 3]], H, size[0]), averages(regions[:, [0, 2]], W, size[1])
+    down, across = averages(regions[:, 1::2], H, size[0]), averages(regions[:, 0::2], W, size[1])
     if mirrored is not None:
         across = torch.where(mirrored.to(across.device)[:, None, None], across.flip(2), across)
     rows = (maps.reshape(B, C * H, W) @ across.to(maps).mT).reshape(B, C, H, size[1])
