@@ -152,9 +152,10 @@ def test_nothing_on_the_way_from_images_to_scores_keeps_a_raw_map(fresh, tmp_pat
 
 def test_raw_maps_are_kept_of_what_needs_them_alone(fresh, tmp_path):
     bank = found(fresh)
-    train_student(fresh, bank, None, DistillConfig(steps=1, batch_size=8, hint_weight=1.0), on="val")
-    train_student(fresh, bank, None, DistillConfig(steps=1, batch_size=8, train_bank=True), on="val")
-    train_student(fresh, None, None, DistillConfig(steps=1, batch_size=8, assignment_weight=0.0, feature_weight=0.0))
+    short = DistillConfig(steps=1, batch_size=8, unlabelled_batch=0, soft_weight=0.0)
+    train_student(fresh, bank, None, short.replace(hint_weight=1.0), on="val")
+    train_student(fresh, bank, None, short.replace(train_bank=True), on="val")
+    train_student(fresh, None, None, short.replace(feature_weight=0.0))
     assert kept(tmp_path)["features"] == 1
     assert len(fresh.look("test", 3)) == 3
     assert kept(tmp_path)["features"] == 2
