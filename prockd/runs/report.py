@@ -202,7 +202,7 @@ def verdict_section(run: Run, verdict: Verdict) -> Section:
 def _numbers(run: Run, rows: Sequence[Mapping[str, object]]) -> Section:
     assert run.scores is not None
     world, scores, student = run.world, run.scores, run.student
-    plus = f"; with prototypes added to its features it reaches {scores.augmented:.1%}" if scores.augmented else ""
+    plus = f"; augmented by prototypes (z+) it reaches {scores.augmented:.1%}" if scores.augmented else ""
     source = "labels alone" if world.teacher is None else f"labels and from {world.config.teacher.name}"
     text = (
         f"{student.name}, {student.plain_parameters / 1e6:.2f} M parameters, learned {world.config.task.kind} from "
