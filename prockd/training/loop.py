@@ -268,7 +268,7 @@ def distill(
     >>> config = pk.DistillConfig(steps=2, batch_size=5)
     >>> history = pk.distill(student, images, features=features, config=config, val=images, progress=False)
     >>> history.step, list(history.rows[-1])
-    (2, ['step', 'lr', 'seconds', 'loss', 'task', 'assignment', 'feature'])
+    (2, ['step', 'lr', 'seconds', 'loss', 'task', 'soft', 'feature'])
 
     Several processes (``torchrun --nproc_per_node 2``) share each batch. The loss is taken over the whole batch, so
     gradients are those of one process whatever the task, but for two things: batch norms count the images of each
