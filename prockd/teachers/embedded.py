@@ -55,7 +55,7 @@ class EmbeddedFeatures:
     ) -> Float[Tensor, "B E h w"]:
         """U of some images as maps; ``view`` is a name, or a number an image; ValueError for an unseen view."""
         v = number_of(view, self.views) if isinstance(view, str) else view
-        return torch.from_numpy(np.array(self.maps[self.rows[indices], v])).float()
+        return torch.from_numpy(np.asarray(self.maps[self.rows[indices], v])).float()
 
     def pooled(self) -> Float[np.ndarray, "M D"]:
         """What a linear probe on the teacher reads: the mean of each layer over its patches, all layers joined."""
