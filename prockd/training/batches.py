@@ -85,7 +85,8 @@ class Source:
 
     def rows(self, count: int, seed: int, step: int) -> Int64[np.ndarray, " B"]:
         """The images of a step."""
-        return self.drawn[shuffled(len(self.drawn), count, seed, step)]
+        rows: np.ndarray = self.drawn[shuffled(len(self.drawn), count, seed, step)]
+        return rows
 
     def crops(self, rows: np.ndarray, generator: torch.Generator) -> Crops:
         """Draw what is cut out of each of these images, as the task allows."""
