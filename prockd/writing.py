@@ -5,6 +5,7 @@ leaves the old file whole and at most a ``.prockd-*`` beside it, which the next 
 """
 
 import errno
+import itertools
 import json
 import os
 import platform
@@ -124,6 +125,13 @@ def refuse_existing(path: str | Path, overwrite: bool = False) -> None:
     """Say before the work that its file would not be written: FileExistsError where one is there, and not to go."""
     if not overwrite and os.path.lexists(path):
         raise _there(Path(path))
+
+
+def free_path(path: str | Path) -> Path:
+    """The path, or where something is there the first of ``name-2``, ``name-3``, ... where nothing is."""
+    path = Path(path)
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(one for one in names if not os.path.lexists(one))
 
 
 def this_process() -> dict[str, Any]:
@@ -247,4 +255,6 @@ def _size(count: int) -> str:
 
 
 def _there(path: Path) -> FileExistsError:
-    return FileExistsError(f"{path} is there already: choose another name, or say that it may be overwritten")
+    return FileExistsError(
+        f"{path} is there already: choose another name, or overwrite it (overwrite=True, --overwrite)"
+    )

@@ -19,6 +19,7 @@ from prockd.cache import digest
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.features import check_finite as check_finite
+from prockd.writing import write_file
 
 
 class PrototypeBank(nn.Module):
@@ -209,13 +210,10 @@ class PrototypeBank(nn.Module):
                 "bank's teacher, or find prototypes anew in them, pk.discover(features)"
             )
 
-    def save(self, path: str | Path) -> Path:
-        """Write tensors, names and switches to one safetensors file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write tensors, names and switches to one safetensors file; FileExistsError where one is, unasked."""
         metadata = {"prockd_bank": json.dumps(self.options), "names": json.dumps(self.names)}
-        safetensors.torch.save_file(self.state_dict(), path, metadata)
-        return path
+        return write_file(path, safetensors.torch.save(self.state_dict(), metadata), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "PrototypeBank":

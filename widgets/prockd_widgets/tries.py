@@ -1,7 +1,9 @@
 """What came of a try, kept in a folder so that it outlives the kernel."""
 
+import itertools
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from prockd.settings.knobs import ConfigError
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
 from prockd.training.loop import History
+from prockd.writing import write_json
 from prockd_widgets.settings import Settings
 
 
@@ -69,15 +72,24 @@ class Try:
 
     def save(self, student: Student) -> None:
         """Write the student, then ``try.json``, which makes the folder a try."""
-        student.save(self.folder / "student.safetensors")
+        student.save(self.folder / "student.safetensors", overwrite=True)
         about = {
             "number": self.number, "settings": asdict(self.settings), "plain": self.plain, "augmented": self.augmented,
             "seconds": self.seconds, "scored_on": self.scored_on, "resumed": self.resumed, "step": self.history.step,
             "stopped": self.history.stopped, "rows": self.history.rows,
         }  # fmt: skip
-        fresh = self.folder / "try.json.new"
-        fresh.write_text(json.dumps(about), encoding="utf-8")
-        fresh.replace(self.folder / "try.json")
+        write_json(self.folder / "try.json", about)
+
+
+def new_try(folder: Path) -> tuple[int, Path]:
+    """The number and the new folder of the next try: claimed on the disk, since other panels may write there too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name[4:]) for path in folder.glob("try-*") if path.name[4:].isdecimal()]
+    for number in itertools.count(1 + max(numbers, default=0)):
+        with suppress(FileExistsError):
+            (own := folder / f"try-{number:03d}").mkdir()
+            return number, own
+    raise AssertionError("numbers do not end")
 
 
 def read_try(path: Path) -> Try:
