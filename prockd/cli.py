@@ -4,6 +4,7 @@ Whatever is slow to import is imported inside the command that needs it, so that
 """
 
 import json
+import os
 import shlex
 import time
 import warnings
@@ -37,7 +38,8 @@ class OneLineErrors(TyperGroup):
         """Run the command."""
         debug = ctx.params.get("debug")
         try:
-            with terminable(), warnings.catch_warnings():
+            # of several processes that wait for one another each ends by itself
+            with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
                 if not debug:
                     warnings.showwarning = show_warning
                 return super().invoke(ctx)

@@ -8,7 +8,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
@@ -57,13 +57,13 @@ def held_back(wanted: bool = True) -> Iterator[Waiting]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable(wanted: bool = True) -> Iterator[None]:
     """Let SIGTERM raise :class:`Terminated`, so that what is open is closed and what is kept is told."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGTERM"):
+    if not wanted or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)

@@ -57,7 +57,7 @@ def check_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, o
         raise RunFolderError(f"{folder} holds a finished run: choose another --run-dir, or --overwrite it")
     if "checkpoint.pt" in there and not resume:
         raise RunFolderError(f"{folder} holds an unfinished run: go on with --resume, or --overwrite it")
-    if resume and there and (changed := differences(read_config(folder / "config.toml"), config)):
+    if resume and "config.toml" in there and (changed := differences(read_config(folder / "config.toml"), config)):
         remedy = "resume it with the same ones, or choose another --run-dir"
         raise RunFolderError(f"{folder} was begun with other settings ({'; '.join(changed)}): {remedy}")
 
@@ -65,19 +65,19 @@ def check_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, o
 def start_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
     """Write settings, seed and versions of a new run, or see that the one that is there may be resumed with these."""
     check_run(folder, config, resume=resume, overwrite=overwrite)
-    if resume and not overwrite and is_run(folder):
+    if resume and not overwrite and is_run(folder) and (folder / "config.toml").is_file():
         return
-    for name in WRITTEN:
+    for name in reversed(WRITTEN):  # what says that a run is here goes last and comes first, in case of a kill
         if name != "config.toml":
             (folder / name).unlink(missing_ok=True)
+    write_json(folder / "versions.json", {"seed": config.distill.seed, **versions()})
     if not holds(folder, config):
         write_config(config, folder / "config.toml")
-    write_json(folder / "versions.json", {"seed": config.distill.seed, **versions()})
 
 
 def is_run(folder: Path) -> bool:
     """Whether a run was begun in a folder, and not only files of somebody's put there."""
-    return (folder / "versions.json").is_file() and (folder / "config.toml").is_file()
+    return (folder / "versions.json").is_file()
 
 
 def holds(folder: Path, config: ExperimentConfig) -> bool:

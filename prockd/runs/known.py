@@ -107,7 +107,7 @@ class KnownImages:
                 "gone": [id for id in before if id not in after],
                 "changed": [id for id in after if before.get(id, after[id]) != after[id]],
             }
-            if parts := [f"{len(ids)} {what} ({few(ids)})" for what, ids in own.items() if ids]:
+            if parts := [f"{len(ids)} {what} ({first_of(ids)})" for what, ids in own.items() if ids]:
                 told.append(f"{name}: {', '.join(parts)}")
         return told
 
@@ -123,15 +123,16 @@ class KnownImages:
         where = world.config.data.path
         if images.classes != self.classes:
             raise RunFolderError(
-                f"{where} has other classes than when the run began: {few(images.classes)}, were {few(self.classes)}"
+                f"{where} has other classes than when the run began: {first_of(images.classes)}, "
+                f"were {first_of(self.classes)}"
             )
         parts = [of_ids(world.whole(name), wanted) for name in world.sets]
         found = join([part for part in parts if part is not None] or [images.select([])])
         now = dict(zip(found.ids, found.hashes, strict=True))
         if lost := [id for id in wanted if now.get(id) != wanted[id]]:
             raise RunFolderError(
-                f"{where}: {len(lost)} of the run's {len(wanted)} test images are gone or have changed ({few(lost)}): "
-                "put them back, or score on what is there now with --data"
+                f"{where}: {len(lost)} of the run's {len(wanted)} test images are gone or have changed "
+                f"({first_of(lost)}): put them back, or score on what is there now with --data"
             )
         warnings.warn(
             f"{where} holds other images than when the run began: scored on the run's own {len(wanted)} test images",
@@ -145,7 +146,7 @@ class KnownImages:
         learned = set(self.sets["train"].values())
         if known := [id for id, hash in zip(images.ids, images.hashes, strict=True) if hash in learned]:
             warnings.warn(
-                f"{where}: the student learned from {len(known)} of these {len(images)} images ({few(known)}), "
+                f"{where}: the student learned from {len(known)} of these {len(images)} images ({first_of(known)}), "
                 "which flatters its score", stacklevel=2,
             )  # fmt: skip
 
@@ -157,6 +158,6 @@ def of_ids(images: PackedImages, ids: Iterable[str]) -> PackedImages | None:
     return images.select(rows) if rows else None
 
 
-def few(names: Sequence[str], most: int = 3) -> str:
+def first_of(names: Sequence[str], most: int = 3) -> str:
     """The first of some names."""
     return ", ".join(names[:most]) + ", ..." * (len(names) > most)
