@@ -41,8 +41,9 @@ class KnownImages:
             name: (path, str(Path(path).resolve())) for name, path in given.items() if path not in ("", FARMYARD)
         }
         names = ["train", "test"]
-        names += ["unlabelled"] if "unlabelled" in world.sets and world.config.distill.unlabelled_batch else []
-        names += ["source"] if "source" in world.sets and world.teacher is not None else []
+        if world.is_taught:
+            used = {"unlabelled": world.config.distill.unlabelled_batch, "source": True}
+            names += [name for name, is_used in used.items() if is_used and name in world.sets]
         images = {name: world.images(name) for name in names}
         sets = {name: dict(zip(one.ids, one.hashes, strict=True)) for name, one in images.items()}
         return cls(folders, world.image_px, tuple(images["train"].classes), sets)

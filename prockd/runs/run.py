@@ -181,7 +181,12 @@ def scored(
     """
     folder, device = Path(run_dir), "cpu" if cpu else None
     config, student, known = run_config(folder), Student.load(student_file(folder)), KnownImages.read(folder)
-    world = open_world(config if known is None else known.untaught(config), cpu=cpu, progress=progress)
+    if known is None:
+        world = open_world(config, cpu=cpu, progress=progress)
+    elif data is None:
+        world = open_world(known.untaught(config), cpu=cpu, progress=progress)
+    else:  # its own images may be gone
+        world = World(known.untaught(config), {}, cpu=cpu, progress=progress)
     if data is not None:
         images = other_images(world, student, data)
         if known is not None:
@@ -201,7 +206,7 @@ def other_images(world: World, student: Student, path: str) -> PackedImages:
     data, task = world.config.data, student.task
     layout = TASKS[world.config.task.kind].data
     learned: Any = tuple(task.classes)
-    if data.path != FARMYARD:  # which values its masks have is known where it was learned
+    if data.path != FARMYARD and Path(data.path).exists():  # which values its masks have is known where it was learned
         own = opened(data, data.path, layout)
         learned = classes_of(own.get("train", next(iter(own.values()))))
     images = to_score_on(opened(data, path, layout, classes=learned))
