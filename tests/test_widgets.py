@@ -401,10 +401,8 @@ def test_the_table_outlives_the_kernel(world: World, bank: PrototypeBank, tmp_pa
 
 def test_two_panels_on_one_folder_write_two_tries(world: World, bank: PrototypeBank, tmp_path: Path) -> None:
     """As when the cell is run twice, or two worlds keep their tries in one folder."""
-    made = []
-    for rate in (1e-3, 1e-2):
-        panel = DistillationPanel(world, bank, folder=tmp_path)
-        panel.runner.tries = ()  # what the other one made is not seen
+    made, panels = [], [DistillationPanel(world, bank, folder=tmp_path) for _ in range(2)]
+    for panel, rate in zip(panels, (1e-3, 1e-2), strict=True):
         panel.knobs["num_prototypes"].value, panel.knobs["steps"].value, panel.knobs["lr"].value = 4, 2, rate
         panel.run()
         made.append(panel.wait(60))
