@@ -183,6 +183,15 @@ def fields(table: Any, rules: Mapping[str, Rule], *, optional: Iterable[str] = (
     return table
 
 
+def defused(value: object) -> object:
+    """A cell of a table for other programs: a text that a spreadsheet would compute begins with an apostrophe.
+
+    >>> defused("=1+1"), defused("cat"), defused(-3)
+    ("'=1+1", 'cat', -3)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+
+
 def shown(value: Any) -> str:
     """A value in a message: its beginning, for it may be of any length."""
     try:

@@ -32,6 +32,10 @@ _NO_ARCHITECTURE = {"self", "args", "kwargs", "features_only", "feature_cfg", "m
                     "num_classes", "device", "dtype"}  # fmt: skip
 
 
+_SOURCES = {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
+            "features_only"}  # fmt: skip
+
+
 class WeightsError(RuntimeError):
     """Weights could not be found, read or matched to the model; the message says which file and what to do."""
 
@@ -40,9 +44,11 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
     """A timm model without its classifier.
 
     Raises:
-        WeightsError: the name is unknown, leads to the hub or a folder though no weights are asked for, or the hub
-            cannot be reached.
+        WeightsError: the name is unknown, it or an option leads to the hub or a folder though no weights are asked for,
+            or the hub cannot be reached.
     """
+    if named := sorted(_SOURCES & timm_kwargs.keys()):
+        raise WeightsError(f"{named[0]} tells timm where to look: give weights='file.safetensors', or pretrained=True")
     if ":" in name and not pretrained:  # timm would ask there what the model is
         raise WeightsError(f"{name!r} is not timm's name of a model: say pretrained=True to fetch it from there")
     plain = name.split("/")[-1].split(".")[0]
