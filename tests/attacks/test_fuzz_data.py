@@ -25,8 +25,8 @@ from prockd.datasets.poses import PointTable
 from prockd.datasets.problems import sample_problems
 from prockd.datasets.read import read_image, read_mask
 from prockd.datasets.table import ImageTable
-from prockd.runs.claims import append_line, read_lines
 from prockd.untrusted import RefusedError, parse_json
+from prockd.writing import append_line, read_lines
 
 SIZE = (24, 16)
 COCO = {
