@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from prockd.untrusted import parse_json
+
 Content = bytes | str | Callable[[Path], object]
 """Bytes, text (UTF-8), or a function that writes the file at the path it is given, which ends as the real one does."""
 
@@ -113,11 +115,12 @@ def append_line(path: str | Path, row: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """All whole lines of JSON; half of one, which a killed process left, is passed over."""
+    """All whole lines of JSON that hold a table; half of one, which a killed process left, is passed over."""
     rows = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines() if Path(path).is_file() else ():
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n") if Path(path).is_file() else ():
+        with suppress(ValueError):
+            if isinstance(row := parse_json(line), dict):
+                rows.append(row)
     return rows
 
 

@@ -1,6 +1,5 @@
 """The images of a run, kept in its folder, so that it goes on with them and is scored on them, or says why not."""
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +9,7 @@ from prockd.datasets import PackedImages, join
 from prockd.runs.folder import RunFolderError
 from prockd.runs.world import World
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.untrusted import parse_json, reading
 from prockd.writing import write_json
 
 _FOLDERS = ("path", "test", "unlabelled")
@@ -58,17 +58,13 @@ class KnownImages:
         path = folder / _FILE
         if not path.is_file():
             return None
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path, "a list of the images that a run knows", RunFolderError, "begin a new run"):
+            told = parse_json(path.read_text(encoding="utf-8"))
             folders = {str(name): (str(given), str(place)) for name, (given, place) in told["folders"].items()}
             sets = {str(n): {str(id): str(h) for id, h in one.items()} for n, one in told["sets"].items()}
             if not {"train", "test"} <= set(sets):
                 raise KeyError("train, test")
             return cls(folders, int(told["image_px"]), tuple(map(str, told["classes"])), sets)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(
-                f"{path} does not say which images the run knows ({type(error).__name__}: {error}): begin a new run"
-            ) from error
 
     def placed(self, config: ExperimentConfig) -> ExperimentConfig:
         """The settings with folders where they were when the run began, from wherever it is used."""

@@ -22,6 +22,7 @@ from prockd.evaluation.galleries import clearest_prototypes, part_names_of
 from prockd.evaluation.patches import lies_on, patch_parts
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
+from prockd.untrusted import defused
 from prockd.writing import free_path, write_file, write_json
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import BankEditor, state_of
@@ -269,8 +270,12 @@ class PrototypeExplorer(BankEditor):
     # What is written replaces no file unless ``overwrite`` says so; without a path it gets a name that is free.
 
     def to_csv(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
-        """Write the rows as CSV; ``patches.csv`` if not given, or the next name that is free."""
-        rows, text = self.rows(), io.StringIO(newline="")
+        """Write the rows as CSV; ``patches.csv`` if not given, or the next name that is free.
+
+        Names that a spreadsheet would compute begin with an apostrophe.
+        """
+        rows = [{name: defused(value) for name, value in row.items()} for row in self.rows()]
+        text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
