@@ -245,7 +245,7 @@ def test_a_stop_waits_for_the_end_of_the_step_keeps_it_and_tells_the_command_to_
     words = ["distill", "--run-dir", "r", "--resume", "--cpu", "-q", "--no-baseline"]
     exit_code, told = prockd(*words)
     assert exit_code == code
-    assert "prockd: stopped: r keeps its settings, bank.safetensors, checkpoint.pt; go on with: " in told
+    assert "prockd: stopped: r keeps the checkpoint of step 1 of 2; r keeps its settings, bank.safetensors; go" in told
     assert "prockd distill --run-dir r --cpu -q --no-baseline --resume" in told
     assert torch.load("r/checkpoint.pt", weights_only=True)["step"] == 1
     assert not list(Path("r").glob(".lock*"))

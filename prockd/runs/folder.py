@@ -91,7 +91,7 @@ def kept(folder: Path) -> str:
     """What an unfinished run has kept, in words; empty where none was begun."""
     if not is_run(folder):
         return ""
-    names = ("bank.safetensors", "checkpoint.pt", "student.safetensors", "baseline/checkpoint.pt")
+    names = ("bank.safetensors", "student.safetensors")
     there = [name for name in names if (folder / name).is_file()]
     return f"{folder} keeps its settings" + "".join(f", {name}" for name in there)
 
