@@ -1,5 +1,6 @@
 """A data set at one size in one memory-mapped array: itself a data set, and a tensor to train on."""
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -62,6 +63,14 @@ class PackedImages:
         # A frame that begins at -9 has 9 picture pixels of bars before the picture, and as many behind it.
         bar = np.maximum(0, -low) / (high - low)
         return np.concatenate([bar, 1 - bar], 1)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """One of each image: equal where its pixels in the square and its annotations are, whatever its name is."""
+        columns = [self.pixels, self.labels, self.masks, self.tags, self.boxes, self.box_labels, self.joints]
+        there = [column for column in columns if column is not None]
+        each = (b"".join(np.ascontiguousarray(column[m]).tobytes() for column in there) for m in range(len(self)))
+        return tuple(hashlib.blake2b(content, digest_size=10).hexdigest() for content in each)
 
     def in_picture(self, grid: tuple[int, int]) -> Bool[np.ndarray, "M N"]:
         """Whether the centre of each patch lies in the picture, and not in a bar beside it."""
@@ -137,6 +146,17 @@ class PackedImages:
         annotated = any(column is not None for column in (self.masks, self.tags, self.boxes, self.joints))
         unlabelled = f", {free} unlabelled" if free and not annotated else ""
         return f"PackedImages({len(self)} images of {self.image_px} px, {class_list(self.classes)}{unlabelled}{facts})"
+
+
+def join(parts: Sequence[PackedImages]) -> PackedImages:
+    """Images of several sets of the same classes and size in one, in memory; what one of them lacks is left out."""
+    columns: dict[str, Any] = {}
+    for name in {field.name for field in fields(PackedImages)} - {"classes", "fingerprint"}:
+        each = [getattr(part, name) for part in parts]
+        if all(column is not None for column in each):
+            whole = isinstance(each[0], np.ndarray)
+            columns[name] = np.concatenate(each) if whole else tuple(one for column in each for one in column)
+    return PackedImages(classes=parts[0].classes, fingerprint=digest([p.fingerprint for p in parts]), **columns)
 
 
 def row_numbers(indices: Sequence[int] | np.ndarray, length: int) -> Int64[np.ndarray, " n"]:
