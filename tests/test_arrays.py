@@ -62,5 +62,5 @@ def test_a_file_without_arrays_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"c\.npz, all: images are float64"):
         open_npz(tmp_path / "c.npz")
     (tmp_path / "d.npz").write_bytes(b"PK no")
-    with pytest.raises(DatasetError, match=r"d\.npz cannot be read"):
+    with pytest.raises(DatasetError, match=r"d\.npz is not an NPZ file"):
         open_npz(tmp_path / "d.npz")
