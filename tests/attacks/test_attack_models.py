@@ -34,7 +34,7 @@ def files(tmp_path_factory) -> Path:
     bank.save(folder / "bank.safetensors")
     card = {"architecture": "resnet10t", "timm_kwargs": TINY, "layers": [2, 3], "image_px": 32,
             "mean": [0.5] * 3, "std": [0.5] * 3}  # fmt: skip
-    write_teacher(folder / "teacher.safetensors", create_backbone("resnet10t", **TINY), None, card)
+    write_teacher(folder / "teacher.safetensors", create_backbone("resnet10t", **TINY), None, card, overwrite=True)
     return folder
 
 

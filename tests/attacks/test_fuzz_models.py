@@ -41,14 +41,14 @@ def files(tmp_path_factory) -> Path:
     student = Student("resnet10t", task, bank, feature_augmentation=augment, image_px=32, **TINY)
     student.save(folder / "student.safetensors")
     bank.save(folder / "bank.safetensors")
-    write_teacher(folder / "teacher.safetensors", create_backbone("resnet10t", **TINY), None, CARD)
+    write_teacher(folder / "teacher.safetensors", create_backbone("resnet10t", **TINY), None, CARD, overwrite=True)
     torch.save(create_backbone("resnet10t", **TINY).state_dict(), folder / "weights.pth")
     save_checkpoint(folder, {"model": bank}, {"steps": 10}, [{"step": 0.0, "loss": 1.5}], 4)
     write_config(ExperimentConfig(), folder / "config.toml")
     settings = Settings("best", *preset_configs("best"), labels_per_class=10)
     one = {"number": 1, "settings": asdict(settings), "plain": 0.5, "augmented": None, "seconds": 3.0,
            "scored_on": "abc", "resumed": 0, "step": 5, "stopped": False,
-           "rows": [{"step": 0, "loss": 2.0}]}  # fmt: skip
+           "rows": [{"step": 0.0, "loss": 2.0}]}  # fmt: skip
     (folder / "try.json").write_text(json.dumps(one))
     return folder
 
