@@ -306,6 +306,39 @@ def evaluate(
 
 
 @app.command(
+    epilog="`prockd predict runs/run photos`\n\n`prockd predict student.safetensors photos --plain --out answers`"
+)
+def predict(
+    run_dir: Annotated[Path, Argument(metavar="RUN", help="Folder of a finished run, or a student.safetensors.")],
+    folder: Annotated[Path, Argument(help="Pictures, at any depth, or one picture.")],
+    out: Annotated[Path | None, Option(help="Folder to write; RUN/predictions/FOLDER if not given.")] = None,
+    augmented: Annotated[
+        bool | None, Option("--augmented/--plain", help="z⁺ or z; z⁺ where there is one if not given.")
+    ] = None,
+    fit: Annotated[
+        str | None, Option(help="crop, pad or stretch to a square; as in the run, or as suits the task, if not given.")
+    ] = None,
+    sure: Annotated[
+        float | None,
+        Option(min=0, max=1, help="Boxes and joints below this score are left out; 0.3, and of joints 0.1."),
+    ] = None,
+    overwrite: Overwrite = False,
+    cpu: Cpu = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what pictures show: classes, masks, boxes or key points in files, and a sheet to look at."""
+    from prockd.runs.pictures import predict_pictures
+
+    done = predict_pictures(
+        run_dir, folder, out, augmented=augmented, fit=fit, sure=sure, overwrite=overwrite, cpu=cpu, progress=not quiet
+    )
+    bad = f"; {len(done.skipped)} skipped, since they cannot be read" if done.skipped else ""
+    typer.echo(
+        f"{done.count} of {done.count + len(done.skipped)} pictures{bad}\nwrote {', '.join(map(str, done.files))}"
+    )
+
+
+@app.command(
     epilog="`prockd export runs/run`  (timm's names)\n\n`prockd export runs/run --format onnx --out student_onnx`"
 )
 def export(

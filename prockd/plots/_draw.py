@@ -229,10 +229,15 @@ def names_of(names: Sequence[str] | None, count: int, pattern: str = "p{:02d}") 
         return [pattern.format(k) for k in range(count)]
     if len(names) < count:
         raise ValueError(f"{len(names)} names for {count}")
-    return [name.replace("$", r"\$") for name in names]
+    return [plain(name) for name in names]
 
 
 def short_name(name: str) -> str:
     """The last part of an image's name, as plain text that fits below a small picture."""
     last = name.rsplit("/", 1)[-1]
-    return (last if len(last) <= 12 else f"{last[:4]}…{last[-7:]}").replace("$", r"\$")
+    return plain(last if len(last) <= 12 else f"{last[:4]}…{last[-7:]}")
+
+
+def plain(text: str) -> str:
+    """A text as it is: matplotlib takes what stands between two dollar signs for a formula."""
+    return text.replace("$", r"\$")

@@ -67,6 +67,39 @@ def plot_predictions(
     return figure
 
 
+def plot_answers(
+    squares: Sequence[np.ndarray], marks: Sequence[Marks], names: Sequence[str], task: Task, *, sure: float = 0.3
+) -> Figure:
+    """A contact sheet: pictures, six a row, with what is told of each, and their names below.
+
+    Args:
+        squares: (3, S, S) pixels of each.
+        marks: what is drawn on each, or written above it.
+        names: of the pictures.
+        task: names the classes.
+        sure: boxes and points below this score are not drawn.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not squares:
+        raise ValueError("no pictures are given: a contact sheet needs one")
+    columns = min(6, len(squares))
+    figure, axes = draw.panels(-(-len(squares) // columns), columns, 1.6, below=0.3)
+    drawn: set[int] = set()
+    for ax, pixels, mark, name in zip(axes.flat, squares, marks, names, strict=False):
+        if mark.text:
+            draw.show_image(ax, pixels)
+            ax.set_title(draw.plain(mark.text), fontsize=draw.SMALL)
+        else:
+            points = None if mark.points is None else np.where(mark.points[:, 2:] >= sure, mark.points, 0)
+            drawn |= _mark(ax, pixels, replace(mark, points=points), sure, best=True)
+        ax.set_xlabel(draw.short_name(name), fontsize=draw.SMALL)
+    if not marks[0].text:
+        _explain(figure, marks[0], {label: task.names[label] for label in sorted(drawn)[:24]}, sure)
+    return figure
+
+
 def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float) -> None:
     """The legend of the classes that are drawn, and the caption."""
     if marks.points is not None:
