@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from torchvision.transforms.v2 import InterpolationMode
 from tqdm.auto import tqdm
 
 from prockd._types import UNLABELLED
@@ -14,13 +14,13 @@ from prockd.datasets import DatasetError, PackedImages, read_image
 from prockd.datasets.packing import BARS, fit_square
 from prockd.datasets.problems import counted, listed
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
-from torchvision.transforms.v2 import InterpolationMode
 from prockd.devices import device_for, on_device
 from prockd.evaluation.scores import outputs
 from prockd.runs.folder import RunFolderError, run_config, student_file
 from prockd.runs.world import packed_px
 from prockd.students.student import Student
 from prockd.tasks import Answer, Marks
+from prockd.writing import write_file
 
 SHEET = 24  # pictures on a contact sheet, at most
 
@@ -117,9 +117,10 @@ def predict_pictures(
     if first is None:
         raise DatasetError(f"no picture of {folder} can be read: {listed(skipped, between='; ')}")
     files = seer.student.task.write(_again(first, answers), out, sure)
-    figure = plot_answers(*map(list, zip(*shown, strict=True)), seer.student.task, sure=sure)
-    save_png(figure, out / "sheet.png", dpi=130)
-    return Predicted(out, (*files, out / "sheet.png"), len(paths) - len(skipped), tuple(skipped))
+    squares, marks, names = zip(*shown, strict=True) if shown else ((), (), ())
+    figure = plot_answers(squares, marks, names, seer.student.task, sure=sure)
+    sheet = write_file(out / "sheet.png", lambda path: save_png(figure, path, dpi=130))
+    return Predicted(out, (*files, sheet), len(paths) - len(skipped), tuple(skipped))
 
 
 def _again(first: Answer, others: Iterator[Answer]) -> Iterator[Answer]:
@@ -196,7 +197,7 @@ def squares_of(
     for row, path in enumerate(paths):
         try:
             picture = read_image(path)
-            place = fit_square(*picture.shape[:2], seer.image_px, seer.fit)
+            place = fit_square(picture.shape[0], picture.shape[1], seer.image_px, seer.fit)
             pixels.append(place.resize(picture.transpose(2, 0, 1), InterpolationMode.BICUBIC, BARS))
         except DatasetError as error:
             skipped.append(str(error))

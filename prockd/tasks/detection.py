@@ -1,6 +1,5 @@
 """Object detection: FCOS, RetinaNet or Faster R-CNN on the student's map, COCO's mean average precision."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from prockd.datasets.transforms import Crops, cut_boxes
 from prockd.tasks.classification import binary_kl
 from prockd.tasks.detectors import DETECTORS, DetectionHead, RawBoxes, Targets
 from prockd.tasks.task import Answer, Boxes, ExportError, Marks, Score, Task
+from prockd.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,8 @@ class Detection(Task):
                         "area": round((x1 - x0) * (y1 - y0), 2), "iscrowd": 0, "score": round(score, 4),
                     })  # fmt: skip
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(self.names)]
-        path, content = folder / "instances.json", {"images": images, "categories": categories}
-        path.write_text(json.dumps(content | {"annotations": annotations}, ensure_ascii=False), encoding="utf-8")
-        return [path]
+        content = {"images": images, "categories": categories, "annotations": annotations}
+        return [write_json(folder / "instances.json", content)]
 
     def score(self, decoded: Sequence[Boxes], images: PackedImages) -> Score:
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""

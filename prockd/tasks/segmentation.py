@@ -16,6 +16,7 @@ from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_masks
 from prockd.tasks.heads import ConvHead
 from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, kl
+from prockd.writing import write_file
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,8 @@ class Segmentation(Task):
             taken.add(path)
             picture = Image.fromarray(mask_of(answer))
             picture.putpalette(palette())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
-        (folder / "classes.txt").write_text("\n".join(self.names) + "\n", encoding="utf-8")
-        return [masks, folder / "classes.txt"]
+            write_file(path, picture.save)
+        return [masks, write_file(folder / "classes.txt", "\n".join(self.names) + "\n")]
 
     def marks(self, decoded: np.ndarray) -> Marks:
         """The mask; a class that is named background is not drawn."""

@@ -18,6 +18,7 @@ from torchvision.ops import nms
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
+from prockd.writing import write_file
 
 Decoded = Sequence[Any] | np.ndarray
 """Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, (M, J, 3)
@@ -111,7 +112,7 @@ class Answer:
     def to_picture(self, xy: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
         """Places in pixels of the square as places in pixels of the picture, the nearest ones where they are beyond."""
         low, high = np.split(self.frame, 2)
-        return np.clip(xy * ((high - low) / self.side_px) + low, 0, self.size[::-1])
+        return np.asarray(np.clip(xy * ((high - low) / self.side_px) + low, 0, self.size[::-1]))
 
 
 @dataclass(frozen=True)
@@ -282,8 +283,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
-    return path
+    return write_file(path, text.getvalue())
 
 
 def kl(prediction: Float[Tensor, "B C *S"], augmented: Float[Tensor, "B C *S"]) -> Float[Tensor, ""]:
