@@ -28,6 +28,7 @@ from prockd.datasets.problems import DatasetError
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.datasets.table import ImageTable, is_image_table
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
+from prockd.untrusted import reading
 
 TASKS = ("classification", "segmentation", "detection", "keypoints")
 
@@ -141,7 +142,8 @@ def open_splits(
     _, openers = find_format(Path(path), task)
     listed = Path(path) / "classes.txt"
     if classes is None and listed.is_file():
-        classes = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
+        with reading(listed, "a list of classes", DatasetError, "save it as UTF-8, one name a line"):
+            classes = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
     splits: dict[str, ImageDataset] = {}
     for split, opener in openers.items():
         splits[split] = opener(classes=classes, **options)

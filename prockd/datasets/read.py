@@ -1,7 +1,6 @@
 """Any picture file as upright 8-bit RGB, and any mask file as numbers."""
 
 import re
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in su
 _OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
                 b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
 MAX_MASK_VALUE = 65535
+MAX_SIDE_PX = 65_535  # of a picture, as in JPEG: one of a few pixels by many millions is an attack
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # of EXIF: from 5 on, the picture is stored lying on its side
 
 
@@ -80,6 +80,14 @@ def pictures(folder: Path, pattern: str = "**/*") -> list[Path]:
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a name that no file can have, none is."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     """A picture whose errors, in whatever words Pillow has, become one that names the file and what to do."""
@@ -89,15 +97,20 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = Image.open(path, formats=tuple(IMAGE_FORMATS))
         with file:
+            if max(file.size) > MAX_SIDE_PX:
+                text = f"{file.width} x {file.height} px, and {MAX_SIDE_PX} are the longest side"
+                raise DatasetError(f"{path} is longer than any photograph: {text}. Store a smaller copy")
             yield file
+    except DatasetError:
+        raise
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = int(re.findall(r"\d+", str(error))[0])
         text = f"{pixels:,} pixels, and {Image.MAX_IMAGE_PIXELS:,} are the most"
         raise DatasetError(f"{path} is larger than any photograph: {text}. Store a smaller copy") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        reason = str(error)
+    except Exception as error:  # what Pillow's decoders raise of damaged bytes has no end
+        reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             with Path(path).open("rb") as raw:
                 start, wanted = raw.read(256), ", ".join(IMAGE_FORMATS)
