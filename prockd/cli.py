@@ -3,7 +3,10 @@
 Whatever is slow to import is imported inside the command that needs it, so that ``prockd --help`` answers at once.
 """
 
+import io
 import json
+import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -25,6 +28,13 @@ class OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         debug = ctx.params.get("debug")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # cp1252 and others have no letter for all that is said
+                stream.reconfigure(errors="replace")
+        if not sys.stderr.isatty():  # where a bar cannot move, each of its moves is a line
+            os.environ.update(
+                {f"TQDM_{name}INTERVAL": os.environ.get(f"TQDM_{name}INTERVAL", "60") for name in ("MIN", "MAX")}
+            )
         try:
             with warnings.catch_warnings():
                 if not debug:
@@ -55,7 +65,8 @@ app = typer.Typer(
 KNOBS = {
     "data": "data.path", "task": "task.kind", "teacher": "teacher.name", "teacher_weights": "teacher.weights",
     "num_prototypes": "discover.num_prototypes", "student": "student.backbone", "student_weights": "student.weights",
-    "steps": "distill.steps", "seed": "distill.seed", "mixed_precision": "distill.mixed_precision",
+    "steps": "distill.steps", "seed": "distill.seed", "random_teacher": "teacher.random",
+    "mixed_precision": "distill.mixed_precision",
 }  # fmt: skip
 """Options that are the short names of settings."""
 
@@ -67,6 +78,9 @@ TeacherName = Annotated[
     str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
 ]
 TeacherWeights = Annotated[Path | None, Option(help="Local weights of the teacher: safetensors or .pth.")]
+RandomTeacher = Annotated[
+    bool | None, Option("--random-teacher", help="Random weights, where the teacher has none: it knows nothing.")
+]
 Config = Annotated[Path | None, Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")]
 Preset = Annotated[str, Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
 Set = Annotated[
@@ -125,6 +139,7 @@ def extract(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
@@ -134,7 +149,8 @@ def extract(
     """Pass the images that prototypes are found on through the teacher; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
-    own = read_settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
+    own = read_settings(config, preset, set_, data=data, task=task, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     typer.echo(repr(world.source))
 
@@ -150,6 +166,7 @@ def discover(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
@@ -165,7 +182,7 @@ def discover(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
-    teaching = {"teacher": teacher, "teacher_weights": teacher_weights}
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
     own = read_settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     bank = find_prototypes(world, progress=not quiet)
@@ -189,6 +206,7 @@ def distill(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     student: Annotated[str | None, Option(help="Any timm name; a small resnet10t if not given.")] = None,
     student_weights: Annotated[Path | None, Option(help="Local weights the student starts from.")] = None,
     bank: Annotated[Path | None, Option(help="Prototypes of prockd discover, in place of finding them.")] = None,
@@ -215,6 +233,7 @@ def distill(
 
     options = {
         "data": data, "task": task, "teacher": teacher, "teacher_weights": teacher_weights, "student": student,
+        "random_teacher": random_teacher,
         "student_weights": student_weights, "steps": steps, "seed": seed, "mixed_precision": mixed_precision,
     }  # fmt: skip
     unchanged = config is None and not set_ and all(value is None for value in options.values())
@@ -537,6 +556,7 @@ def adapt_teacher(
     data: Annotated[str, Option(help="A folder or file of your own images; labels are not read.")],
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     out: Annotated[Path, Option(help="File to write, for --teacher; its prototypes go beside it, for --bank.")] = Path(
         "runs/adapted.safetensors"
     ),
@@ -566,7 +586,8 @@ def adapt_teacher(
     splits = open_splits(data, group=group, on_bad="skip")
     images = splits.get("train", next(iter(splits.values())))
     images = checked({"images": images}, on_bad="skip", progress=not quiet)["images"]
-    names = {"name": teacher, "weights": str(teacher_weights) if teacher_weights else None}
+    weights = str(teacher_weights) if teacher_weights else None
+    names = {"name": teacher, "weights": weights, "random": random_teacher}
     begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
     if begun is None:
         raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")

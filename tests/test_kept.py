@@ -81,7 +81,9 @@ def test_moved_entries_are_used_where_they_are_now(root, tmp_path, monkeypatch):
     assert (len(entries(root)), len(entries(place))) == (0, 3)
     assert others(root) == before
     monkeypatch.setenv("PROCKD_CACHE", str(place))
-    assert cached_arrays("features", {"key": 1}, lambda _: pytest.fail("built again"))[0]["x"].sum() == 100, "nothing is built again"
+    assert cached_arrays("features", {"key": 1}, lambda _: pytest.fail("built again"))[0]["x"].sum() == 100, (
+        "nothing is built again"
+    )
 
 
 def test_an_entry_that_cannot_be_moved_stays(root, tmp_path):

@@ -105,7 +105,7 @@ def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float
     if marks.points is not None:
         keys, text = [draw.legend_key(label, name) for label, name in names.items()], "A mark a joint that is visible."
     else:
-        masked, looks = marks.mask is not None, {name: _look(label) for label, name in names.items()}
+        masked, looks = marks.mask is not None, {draw.plain(name): _look(label) for label, name in names.items()}
         keys = [
             Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
             for name, (colour, line) in looks.items()
@@ -129,7 +129,7 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
     for up, line in enumerate(reversed(lines)):
         colour = "#333333" if up == len(lines) - 1 else "#1B6E3C" if line == lines[0] else "#B3261E"
         ax.annotate(
-            line, (0.5, 1), (0, 3 + 1.25 * size * up), xycoords="axes fraction", textcoords="offset points",
+            draw.plain(line), (0.5, 1), (0, 3 + 1.25 * size * up), xycoords="axes fraction", textcoords="offset points",
             ha="center", fontsize=size, color=colour,
         )  # fmt: skip
 
