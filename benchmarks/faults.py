@@ -2,8 +2,8 @@
 
     python benchmarks/faults.py [--quick] [--seed N] [--only mutations|kills|disks] [--keep FOLDER]
 
-Each reader gets mutated files and has to refuse them in words that name the file, or to read what keeps the rules of its
-format; each writer is killed and runs out of room, and what was there has to be whole afterwards. The last line is one
+Each reader gets mutated files and has to refuse them in words that name the file, or to read what keeps the rules
+of its format; each writer is killed and runs out of room, and what was there has to be whole afterwards. The last line is one
 JSON object. Failures are kept as small files, with the seed that makes them again. Mounting needs root on Linux.
 """
 
@@ -228,6 +228,8 @@ def data_reader(make: Callable[[Path], Path], task: str | None = None, *, whole:
     return Reader(make, lambda path: read_data(path, task), whole)
 
 
+LABELS = "path,label,group\n0.png,a,x\n1.png,b,y\n2.png,a,x\n"
+TAGS = "path,labels\n0.png,a|b\n1.png,\n2.png,a\n"
 POINTS = "frame,joint_id,part,x_px,y_px,visible\n0.png,1,eye,3,4,1\n1.png,1,eye,5,6,0\n2.png,1,eye,7,8,1\n"
 LABCUT = "scorer,a,a\nbodyparts,eye,eye\ncoords,x,y\n0.png,3,4\n1.png,5,6\n2.png,7,8\n"
 READERS = {
@@ -240,9 +242,8 @@ READERS = {
     "COCO": data_reader(make_coco, "detection", whole=False),
     "COCO key points": data_reader(lambda root: make_coco(root, points=True), "keypoints", whole=False),
     "VOC": data_reader(make_voc, "detection"),
-    "image list": data_reader(lambda root: make_table(root, "labels.csv", "path,label,group\n0.png,a,x\n1.png,b,y\n2.png,a,x\n"),
-                              whole=False),
-    "tags": data_reader(lambda root: make_table(root, "labels.csv", "path,labels\n0.png,a|b\n1.png,\n2.png,a\n"), whole=False),
+    "image list": data_reader(lambda root: make_table(root, "labels.csv", LABELS), whole=False),
+    "tags": data_reader(lambda root: make_table(root, "labels.csv", TAGS), whole=False),
     "key points": data_reader(lambda root: make_table(root, "parts.csv", POINTS), "keypoints", whole=False),
     "DeepLabCut": data_reader(lambda root: make_table(root, "CollectedData_a.csv", LABCUT), "keypoints", whole=False),
     "NPZ": data_reader(make_npz, whole=False),
@@ -257,7 +258,6 @@ READERS = {
     "cache: array": Reader(lambda root: make_entry(root, "pixels.npy"), read_entry),
     "cache: meta.json": Reader(lambda root: make_entry(root, "meta.json"), read_entry),
 }  # fmt: skip
-SELF_HEALING = ("cache",)
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -448,7 +448,8 @@ def check_whole(folder: Path) -> list[str]:
     torn = []
     checks: dict[str, Callable[[Path], object]] = {
         "student.safetensors": Student.load, "bank.safetensors": pk.PrototypeBank.load, "config.toml": read_config,
-        "checkpoint.pt": lambda path: torch.load(path, weights_only=True), "sheet.png": lambda path: Image.open(path).load(),
+        "checkpoint.pt": lambda path: torch.load(path, weights_only=True),
+        "sheet.png": lambda path: Image.open(path).load(),
         "classes.csv": lambda path: _same_lines(path, 2), "notes.txt": lambda path: _same_lines(path, 200_000),
         "student.json": lambda path: json.loads(path.read_text()), "report.html": lambda path: _ends(path, "</html>"),
         "results.json": lambda path: json.loads(path.read_text()),
