@@ -3,7 +3,7 @@
     python benchmarks/faults.py [--quick] [--seed N] [--only mutations|kills|disks] [--keep FOLDER]
 
 Each reader gets mutated files and has to refuse them in words that name the file, or to read what keeps the rules
-of its format; each writer is killed and runs out of room, and what was there has to be whole afterwards. The last line is one
+of its format; each writer is killed and runs out of room, and what was there has to be whole. The last line is one
 JSON object. Failures are kept as small files, with the seed that makes them again. Mounting needs root on Linux.
 """
 
@@ -647,7 +647,7 @@ def page(args: argparse.Namespace, counts: dict[str, Counter[str]], line: dict[s
         f"| {kind} | {sum(c.values())} | {' | '.join(str(c[o]) for o in outcomes)} |" for kind, c in counts.items()
     ]
     told = (
-        f"{line['kills']} SIGKILLs of writers and of whole runs left {line['torn']} torn files or runs that ended otherwise; "
+        f"{line['kills']} SIGKILLs of writers and of whole runs left {line['torn']} torn files or other endings; "
         f"{line['disks']} full and read-only disks lost {line['lost']} earlier files, "
         f"and {line['unclear']} errors there were not clear."
     )
@@ -698,3 +698,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # after forks torch's own threads may wait for each other at the end of Python
