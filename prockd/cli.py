@@ -6,6 +6,7 @@ Whatever is slow to import is imported inside the command that needs it, so that
 import io
 import json
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -17,13 +18,23 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 import prockd
+from prockd.interrupts import Terminated, terminable
 from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, class_names
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import read_config, set_knobs, set_values
+from prockd.writing import refuse_existing
 
 
 class OneLineErrors(TyperGroup):
-    """Commands whose errors are one clear line and exit code 2; ``prockd --debug`` shows where they came from."""
+    """Commands whose errors are one clear line and exit code 2; ``prockd --debug`` shows where they came from.
+
+    Ctrl-C and SIGTERM are one line too, with what is kept and the command to go on, and exit codes 130 and 143.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words as they were typed."""
+        ctx.meta["words"] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -36,18 +47,44 @@ class OneLineErrors(TyperGroup):
                 {f"TQDM_{name}INTERVAL": os.environ.get(f"TQDM_{name}INTERVAL", "60") for name in ("MIN", "MAX")}
             )
         try:
-            with warnings.catch_warnings():
+            # of several processes that wait for one another each ends by itself
+            with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
                 if not debug:
                     warnings.showwarning = show_warning
                 return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            if debug:
+                raise
+            told = f"stopped: {told_of(stop)}; go on with: {again(ctx.meta['words'], stop)}"
+            typer.secho(f"prockd: {told}", fg="yellow", err=True)
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
             # prockd has RuntimeErrors of its own, others are faults. Told by the module's name, since importing those
             # classes would load PyTorch for ``prockd distill --help``.
             fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
             if debug or fault:
                 raise
-            typer.secho(f"prockd: {error}", fg="red", err=True)
+            remedy = f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}" if has_notes(error) else ""
+            typer.secho(f"prockd: {error}{remedy}", fg="red", err=True)
             raise typer.Exit(2) from error
+
+
+def has_notes(stop: BaseException) -> bool:
+    """Whether a run has noted what it keeps."""
+    return bool(getattr(stop, "__notes__", ()))
+
+
+def told_of(stop: BaseException) -> str:
+    """What is kept, as a run noted it; else what is true of every command."""
+    usual = ["no file is left half written, and what was finished before is in the cache"]
+    return "; ".join(getattr(stop, "__notes__", usual))
+
+
+def again(words: list[str], stop: BaseException) -> str:
+    """The command that goes on: a run that was begun is resumed."""
+    if words[:1] == ["distill"] and has_notes(stop):
+        words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
+    return shlex.join(["prockd", *words])
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -98,14 +135,17 @@ def read_settings(config: Path | None, preset: str, changes: list[str] | None, *
     """Preset, then file, then ``--set``, then those of the options in ``KNOBS`` that are not None."""
     from prockd.runs.recipes import task_settings
 
-    given = {KNOBS[name]: value for name, value in options.items() if value is not None}
-    typed = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in given.items()]
-
     def apply(base: ExperimentConfig) -> ExperimentConfig:
-        return set_values(read_config(config, base=base) if config else base, [*(changes or ()), *typed])
+        return set_values(read_config(config, base=base) if config else base, changes_of(changes, **options))
 
     asked = apply(ExperimentConfig.preset(preset))  # which task and teacher it is for decides what it begins with
     return apply(task_settings(asked.task.kind, preset=preset, teacher=asked.teacher.name))
+
+
+def changes_of(changes: list[str] | None, **options: object) -> list[str]:
+    """What ``--set`` and those of the options in ``KNOBS`` that are not None change."""
+    given = {KNOBS[name]: value for name, value in options.items() if value is not None}
+    return [*(changes or ()), *(f"{k}={json.dumps(v, default=str, ensure_ascii=False)}" for k, v in given.items())]
 
 
 def taught(config: ExperimentConfig) -> ExperimentConfig:
@@ -180,16 +220,16 @@ def discover(
     from prockd.runs.students import find_prototypes
     from prockd.runs.world import open_world
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
+    refuse_existing(out, overwrite)
+    refuse_existing(picture := out.with_suffix(".png"), overwrite)
     teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
     own = read_settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     bank = find_prototypes(world, progress=not quiet)
     section = prototype_section(world, bank)
-    bank.save(out)
-    save_png(section.figures[0][0], out.with_suffix(".png"), dpi=130)
-    typer.echo(f"{bank!r}\n{section.text}\nwrote {out} and {out.with_suffix('.png')}")
+    bank.save(out, overwrite=overwrite)
+    save_png(section.figures[0][0], picture, dpi=130)
+    typer.echo(f"{bank!r}\n{section.text}\nwrote {out} and {picture}")
 
 
 @app.command(
@@ -237,7 +277,10 @@ def distill(
         "student_weights": student_weights, "steps": steps, "seed": seed, "mixed_precision": mixed_precision,
     }  # fmt: skip
     unchanged = config is None and not set_ and all(value is None for value in options.values())
-    own = run_config(run_dir) if resume and unchanged else read_settings(config, preset, set_, **options)
+    if resume and config is None and (unchanged or (run_dir / "config.toml").is_file()):
+        own = set_values(run_config(run_dir), changes_of(set_, **options))  # changes are refused by name
+    else:
+        own = read_settings(config, preset, set_, **options)
     run_experiment(
         own, run_dir, resume=resume, overwrite=overwrite, bank=bank, baseline=baseline, cpu=cpu,
         checkpoint_every=checkpoint_every, progress=not quiet,
@@ -271,11 +314,11 @@ def compare(
 ) -> None:
     """Train students in many ways, equally tuned, and tell which are better: resumable, side by side, a line a run."""
     from prockd.evaluation.tables import format_table
-    from prockd.runs.claims import read_lines
     from prockd.runs.compare import run_contest
     from prockd.runs.compare_report import quick_line, write_contest
     from prockd.runs.contest import Contest
     from prockd.runs.plan import quick_changes, read_plan
+    from prockd.writing import read_lines
 
     began = time.perf_counter()
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
@@ -365,6 +408,7 @@ def export(
     format: Annotated[str | None, Option(help="timm (if not given), torchvision (detection) or onnx.")] = None,
     out: Annotated[Path | None, Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
     augmented: Annotated[bool, Option("--augmented", help="Write z⁺ too, which reads prototypes.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
@@ -377,6 +421,7 @@ def export(
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
     how: dict[str, Any] = {"opset": opset, "fit": None if fit == "auto" else fit, "augmented": augmented}
+    how["overwrite"] = overwrite
     for path in export_student(student, folder, format=format, **how):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
@@ -505,12 +550,13 @@ def presets() -> None:
 def demo(
     run_dir: Annotated[Path, Option(help="Where the report and the numbers go.")] = Path("runs/demo"),
     seeds: Annotated[int, Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
+    overwrite: Overwrite = False,
     cpu: Cpu = False,
 ) -> None:
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
     from prockd.runs.demo import run_demo
 
-    run_demo(run_dir, seeds=seeds, cpu=cpu)
+    run_demo(run_dir, seeds=seeds, overwrite=overwrite, cpu=cpu)
 
 
 @app.command(
@@ -518,7 +564,7 @@ def demo(
     "`prockd train-teacher --start teacher.safetensors --set zoom=0.3 --set rarity=0.5`  (the second stage goes on)"
 )
 def train_teacher(
-    out: Annotated[Path, Option(help="Weights file to write.")] = Path("data/farmyard/teacher.safetensors"),
+    out: Annotated[Path, Option(help="Weights file to write.")] = Path("runs/teacher.safetensors"),
     images: Annotated[int, Option(min=100, help="Source images to draw.")] = 12_000,
     species_steps: Annotated[int, Option(min=1, help="Steps of the first stage: species.")] = 2600,
     steps: Annotated[int, Option(min=1, help="Steps of the second: species and clusters of patches.")] = 5500,
@@ -531,6 +577,7 @@ def train_teacher(
     start: Annotated[Path | None, Option(help="A teacher's file in place of the first stage.")] = None,
     note: Annotated[str, Option(help="What the model card says of that file.")] = "",
     run_dir: Annotated[Path, Option(help="Checkpoints and metrics; run again to go on.")] = Path("runs/teacher"),
+    overwrite: Overwrite = False,
     cpu: Cpu = False,
 ) -> None:
     """Train a Farmyard teacher on source species labels and self-supervision (no target species, no part label)."""
@@ -540,7 +587,7 @@ def train_teacher(
     clusters = set_knobs(CLUSTERS.replace(steps=steps, **same), set_)
     card = train_teacher(
         out, images=images, species=SPECIES.replace(steps=species_steps, **same), clusters=clusters, start=start,
-        note=note, run_dir=run_dir, cpu=cpu,
+        note=note, run_dir=run_dir, overwrite=overwrite, cpu=cpu,
     )  # fmt: skip
     stage = card["stages"]["clusters"]
     share = "" if stage["val_accuracy"] is None else f"{stage['val_accuracy']:.1%} on source species, "
@@ -580,8 +627,8 @@ def adapt_teacher(
     from prockd.settings.method import ClusterConfig
     from prockd.training.adaptation import adapt
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
+    refuse_existing(out, overwrite)
+    refuse_existing(bank := out.with_stem(f"{out.stem}_bank"), overwrite)
     config = set_knobs(ClusterConfig(steps=steps, seed=seed, mixed_precision=mixed_precision), set_)
     splits = open_splits(data, group=group, on_bad="skip")
     images = splits.get("train", next(iter(splits.values())))
@@ -591,7 +638,7 @@ def adapt_teacher(
     begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
     if begun is None:
         raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")
-    adapted, bank = adapt(begun, images, config=config, cpu=cpu, progress=not quiet), out.with_stem(f"{out.stem}_bank")
-    adapted.save(out)
-    adapted.bank.save(bank)
+    adapted = adapt(begun, images, config=config, cpu=cpu, progress=not quiet)
+    adapted.save(out, overwrite=overwrite)
+    adapted.bank.save(bank, overwrite=overwrite)
     typer.echo(f"{adapted!r}\nwrote {out} and {bank}; next: prockd distill --data {data} --teacher {out} --bank {bank}")

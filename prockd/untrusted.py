@@ -89,7 +89,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 def refuse_depth(value: Any) -> None:
     """Refuse tables and lists that lie deeper within each other than anybody writes them."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
         level = [each for values in inner for each in values if isinstance(each, dict | list)]
         if not level:

@@ -5,6 +5,7 @@ leaves the old file whole and at most a ``.prockd-*`` beside it, which the next 
 """
 
 import errno
+import itertools
 import json
 import os
 import platform
@@ -21,10 +22,12 @@ from typing import Any
 
 import psutil
 
+from prockd.untrusted import parse_json
+
 Content = bytes | str | Callable[[Path], object]
 """Bytes, text (UTF-8), or a function that writes the file at the path it is given, which ends as the real one does."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNFINISHED = re.compile(r"\.prockd-(?P<host>[0-9a-f]+)-(?P<pid>\d+)-(?P<began>\d+)-[0-9a-f]+")
 _swept: dict[Path, float] = {}
 
@@ -60,7 +63,7 @@ def write_file(path: str | Path, content: Content, *, overwrite: bool = True) ->
     try:
         real = path.resolve()
         real.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(real.parent)
+        sweep(real.parent)
         room = shutil.disk_usage(real.parent).free
         unfinished, mode = _begin(real)
         if isinstance(data, bytes):
@@ -76,7 +79,7 @@ def write_file(path: str | Path, content: Content, *, overwrite: bool = True) ->
         cause = _of_the_disk(error, unfinished)
         if cause is None:
             raise
-        raise _refusal(path, cause, need, room) from error
+        raise refusal(path, cause, need, room) from error
     finally:
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
@@ -108,15 +111,16 @@ def append_line(path: str | Path, row: Mapping[str, Any]) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
     except OSError as error:
-        raise _refusal(path, error, len(line), room) from error
+        raise refusal(path, error, len(line), room) from error
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """All whole lines of JSON; half of one, which a killed process left, is passed over."""
+    """All whole lines of JSON that hold a table; half of one, which a killed process left, is passed over."""
     rows = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines() if Path(path).is_file() else ():
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n") if Path(path).is_file() else ():
+        with suppress(ValueError):
+            if isinstance(row := parse_json(line), dict):
+                rows.append(row)
     return rows
 
 
@@ -124,6 +128,13 @@ def refuse_existing(path: str | Path, overwrite: bool = False) -> None:
     """Say before the work that its file would not be written: FileExistsError where one is there, and not to go."""
     if not overwrite and os.path.lexists(path):
         raise _there(Path(path))
+
+
+def free_path(path: str | Path) -> Path:
+    """The path, or where something is there the first of ``name-2``, ``name-3``, ... where nothing is."""
+    path = Path(path)
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(one for one in names if not os.path.lexists(one))
 
 
 def this_process() -> dict[str, Any]:
@@ -143,7 +154,7 @@ def is_running(owner: Mapping[str, Any]) -> bool:
 
 def _begin(real: Path) -> tuple[Path, int]:
     """A new empty file beside the real one, and the permissions that it will have."""
-    owner, mode = this_process(), None
+    mode = None
     with suppress(FileNotFoundError):
         there = real.stat()
         if not stat.S_ISREG(there.st_mode):  # a rename would take the place of a device
@@ -151,8 +162,7 @@ def _begin(real: Path) -> tuple[Path, int]:
         if not os.access(real, os.W_OK):
             raise PermissionError(errno.EACCES, "it is write-protected")
         mode = stat.S_IMODE(there.st_mode)
-    name = f".prockd-{_host()}-{owner['pid']}-{int(owner['began'])}-{secrets.token_hex(4)}"
-    unfinished = real.with_name(name + real.suffix[-16:])
+    unfinished = real.with_name(unfinished_name() + real.suffix[-16:])
     descriptor = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
     os.close(descriptor)
     return unfinished, stat.S_IMODE(unfinished.stat().st_mode) if mode is None else mode
@@ -188,11 +198,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def unfinished_name() -> str:
+    """A name that nothing reads, for a file or folder that is being made; :func:`sweep` removes it after a kill."""
+    owner = this_process()
+    return f".prockd-{_host()}-{owner['pid']}-{int(owner['began'])}-{secrets.token_hex(4)}"
+
+
 def _host() -> str:
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what killed processes left, once a second at most: thousands of files may follow one another."""
     if time.monotonic() - _swept.get(folder, -1e9) < 1:
         return
@@ -204,7 +220,7 @@ def _sweep(folder: Path) -> None:
             here = named["host"] == _host()
             owner = {"host": platform.node(), "pid": int(named["pid"]), "began": int(named["began"]) + 0.5}
             if not is_running(owner) if here else time.time() - path.stat().st_mtime > 24 * 3600:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
@@ -224,10 +240,10 @@ def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
     return None
 
 
-def _refusal(path: Path, cause: OSError, need: int | None, room: int | None) -> WriteError:
+def refusal(path: Path, cause: OSError, need: int | None = None, room: int | None = None) -> WriteError:
     """The sentence for an error of the disk; need and room are in bytes, None where nobody knows them."""
     reason = (cause.strerror or str(cause)).lower()
-    if cause.errno not in _FULL:
+    if cause.errno not in FULL:
         return WriteError(f"{path} cannot be written: {reason}. Choose another place, or mend this one")
     needed = "more" if need is None else _size(need)
     there = "" if room is None else f", {_size(room)} were free"
@@ -247,4 +263,6 @@ def _size(count: int) -> str:
 
 
 def _there(path: Path) -> FileExistsError:
-    return FileExistsError(f"{path} is there already: choose another name, or say that it may be overwritten")
+    return FileExistsError(
+        f"{path} is there already: choose another name, or overwrite it (overwrite=True, --overwrite)"
+    )

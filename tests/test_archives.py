@@ -1,3 +1,4 @@
+import errno
 import gzip
 import io
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from prockd.datasets import DatasetError, unpack
+from prockd.writing import WriteError, unfinished_name
 
 
 def zip_of(path: Path, members: dict[str, bytes], **attributes: int) -> Path:
@@ -136,6 +138,22 @@ def test_a_tar_header_that_claims_gigabytes_is_refused_before_it_is_read(tmp_pat
     with pytest.raises(DatasetError, match=r"x\.tar\.gz cannot be unpacked .a header of 2147483648 bytes.*bomb"):
         unpack(tmp_path / "x.tar.gz", tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_as_such_and_what_a_killed_process_left_goes(tmp_path, monkeypatch):
+    dead = tmp_path / unfinished_name().replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (dead / "content").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(zipfile.ZipFile, "extract", fill)
+        with pytest.raises(WriteError, match=r"out cannot be written: no space left .* were free\)"):
+            unpack(tmp_path / "a.zip", tmp_path / "out", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_long_names_in_a_tar_are_fine(tmp_path):

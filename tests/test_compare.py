@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from prockd.cli import app
 from prockd.datasets import DatasetError
 from prockd.evaluation.scores import predict
+from prockd.locks import claim, is_alive, release
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
-from prockd.runs.claims import append_line, claim, is_alive, read_lines, release
 from prockd.runs.compare import run_contest
 from prockd.runs.contest import Contest, Difference
 from prockd.runs.contestants import Worlds, replace_prototypes
@@ -272,7 +272,7 @@ def test_a_killed_contest_goes_on_and_gives_the_same(finished, tmp_path):
 CLAIM = """
 import sys
 from pathlib import Path
-from prockd.runs.claims import claim
+from prockd.locks import claim
 assert claim(Path(sys.argv[1]), sys.argv[2])
 """
 

@@ -51,6 +51,25 @@ def test_leaving_an_unlabelled_image_out_is_to_fit_without_it():
         torch.testing.assert_close(found.held_out[m], (found.sharpness * expected).float(), rtol=1e-4, atol=1e-4)
 
 
+def test_the_last_unlabelled_images_choose_where_some_of_them_are_judges():
+    (x, y), (more, _) = world(), world(1)
+    soft = torch.rand(n, C, generator=torch.Generator().manual_seed(2)).softmax(1)
+    all_of_them, some = (fit_ridge(x, y, more[0], soft, strengths=[0.1], judges=j) for j in (0, 4))
+    assert some.held_out.shape == (4, C)
+    wanted = all_of_them.held_out[-4:] / all_of_them.sharpness
+    torch.testing.assert_close(some.held_out / some.sharpness, wanted)
+
+
+def test_images_that_are_known_by_heart_ask_for_less_strength_than_judges_do():
+    (x, y), generator = world(), torch.Generator().manual_seed(3)
+    known = 9 * torch.eye(20, WIDTH + 20).repeat(2, 1)  # each has a twin that tells what it is
+    fresh = torch.cat([torch.randn(12, WIDTH, generator=generator), torch.zeros(12, 20)], 1)
+    told = F.one_hot(torch.randint(C, (32,), generator=generator), C).float()
+    rows, soft = torch.cat([known, fresh]), torch.cat([told[:20], told[:20], told[20:]])
+    wide = torch.cat([x, torch.zeros(V, n, 20)], -1)
+    assert fit_ridge(wide, y, rows, soft, judges=12).strength > fit_ridge(wide, y, rows, soft).strength
+
+
 def test_weight_and_bias_are_those_of_the_normal_equations():
     x, y = world()
     found, rows = fit_ridge(x, y), x.reshape(V * n, WIDTH)

@@ -462,6 +462,9 @@ def test_a_bank_of_a_former_teacher_is_refused_by_name_with_what_to_do(folders, 
     told = " ".join(done.output.split())
     assert "old.safetensors holds prototypes of another teacher (4a3d8f91)" in told
     assert "find them anew, in a new --run-dir and without --bank" in told
+    assert not run.exists(), "nothing is written before what may be refused was read"
+    config = config_of(folders, "classification")
+    start_run(run, config)
     shutil.copy(old, run / "bank.safetensors")
     (run / "checkpoint.pt").touch()  # as if stopped before the teacher was replaced
     again = prockd("distill", *words, "--resume", "--run-dir", str(run))

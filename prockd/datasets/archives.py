@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from prockd.datasets.problems import DatasetError
+from prockd.writing import FULL, refusal, sweep, unfinished_name
 
 _MAX_RATIO = 200  # bytes that may come out of one byte of an archive; photographs and masks stay far below
 _MAX_MEMBERS = 2_000_000
@@ -49,6 +50,7 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
 
     Raises:
         DatasetError: the archive is missing, broken or refused, or the folder is not empty.
+        WriteError: the disk is full; nothing is left.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -56,14 +58,18 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
     if not archive.is_file():
         raise DatasetError(f"{archive} does not exist")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+    sweep(folder.parent)  # what a killed process left
+    with tempfile.TemporaryDirectory(prefix=f"{unfinished_name()}-", dir=folder.parent) as beside:
         content = Path(beside, "content")
         content.mkdir()
+        room = shutil.disk_usage(content).free
         try:
             _extract_all(archive, content, progress)
         except DatasetError:
             raise
         except Exception as error:  # damaged headers lead to errors of any kind
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise refusal(folder, error, room=room) from error
             raise DatasetError(f"{archive} cannot be unpacked ({error}): get it again") from error
         if folder.exists():
             folder.rmdir()

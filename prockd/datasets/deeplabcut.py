@@ -86,7 +86,7 @@ def _read(table: Path, flaws: list[Problem]) -> tuple[list[Pose], list[str]]:
             continue
         pose = Pose(table, picture, group=table.parent.name)
         for k in columns:
-            cells, entry = [*row, "", ""][k : k + 2], f"line {line}, {parts[k]}"
+            cells, entry = (row + [""] * (k + 2))[k : k + 2], f"line {line}, {parts[k]}"
             x, y = map(number_or_nan, cells)
             if abs(x) <= MAX_PX and abs(y) <= MAX_PX:
                 pose.joints.append(Joint(entry, parts[k], x, y))

@@ -73,6 +73,14 @@ class PackedImages:
         bar = np.maximum(0, -low) / (high - low)
         return np.concatenate([bar, 1 - bar], 1)
 
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """One of each image: equal where its pixels in the square and its annotations are, whatever its name is."""
+        columns = [self.pixels, self.labels, self.masks, self.tags, self.boxes, self.box_labels, self.joints]
+        there = [column for column in columns if column is not None]
+        each = (b"".join(np.ascontiguousarray(column[m]).tobytes() for column in there) for m in range(len(self)))
+        return tuple(hashlib.blake2b(content, digest_size=10).hexdigest() for content in each)
+
     def in_picture(self, grid: tuple[int, int]) -> Bool[np.ndarray, "M N"]:
         """Whether the centre of each patch lies in the picture, and not in a bar beside it."""
         pictured, (h, w) = self.pictured, grid
@@ -156,6 +164,17 @@ def content_of(values: np.ndarray | Sequence[np.ndarray]) -> str:
         content.update(repr((part.shape, part.dtype.str)).encode())
         content.update(np.ascontiguousarray(part).data)
     return content.hexdigest()
+
+
+def join(parts: Sequence[PackedImages]) -> PackedImages:
+    """Images of several sets of the same classes and size in one, in memory; what one of them lacks is left out."""
+    columns: dict[str, Any] = {}
+    for name in {one.name for one in fields(PackedImages)} - {"classes", "fingerprint", "_told"}:
+        each = [getattr(part, name) for part in parts]
+        if all(column is not None for column in each):
+            whole = isinstance(each[0], np.ndarray)
+            columns[name] = np.concatenate(each) if whole else tuple(one for column in each for one in column)
+    return PackedImages(classes=parts[0].classes, fingerprint=digest([p.fingerprint for p in parts]), **columns)
 
 
 def row_numbers(indices: Sequence[int] | np.ndarray, length: int) -> Int64[np.ndarray, " n"]:

@@ -21,6 +21,7 @@ from prockd.teachers.features import PatchFeatures
 from prockd.teachers.features import check_finite as check_finite
 from prockd.teachers.weights import check_size, values_flaw
 from prockd.untrusted import FLAG, RefusedError, fields, list_of, parse_json, reading, shown, text, whole
+from prockd.writing import write_file
 
 BANK_OPTIONS = {
     "num_prototypes": whole(1, 8192), "feature_dim": whole(1, 65_536), "embed_dim": whole(1, 4096),
@@ -217,13 +218,10 @@ class PrototypeBank(nn.Module):
                 "bank's teacher, or find prototypes anew in them, pk.discover(features)"
             )
 
-    def save(self, path: str | Path) -> Path:
-        """Write tensors, names and switches to one safetensors file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write tensors, names and switches to one safetensors file; FileExistsError where one is, unasked."""
         metadata = {"prockd_bank": json.dumps(self.options), "names": json.dumps(self.names)}
-        safetensors.torch.save_file(self.state_dict(), path, metadata)
-        return path
+        return write_file(path, safetensors.torch.save(self.state_dict(), metadata), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "PrototypeBank":

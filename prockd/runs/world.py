@@ -105,16 +105,20 @@ class World:
             return given.images
         if given is None and name in MISSING:
             raise DatasetError(MISSING[name])
-        if given is None:
-            images = self.images("train")
-        else:
-            # images without masks or boxes become squares as the labelled ones of the task do
-            fit = TASKS[self.config.task.kind].fit if data.fit == "auto" else data.fit
-            images = pack(given, self.image_px, fit=fit, progress=self.progress)
+        images = self.images("train") if given is None else self.whole(name)
         if name == "train":
             return few(images, data.per_class, data.seed) if data.per_class and data.path != FARMYARD else images
         most = {"source": data.num_discover, "unlabelled": data.num_unlabelled, "val": data.num_val}
         return images.sample(most.get(name, data.num_test), seed=data.seed)
+
+    def whole(self, name: str) -> PackedImages:
+        """All images of a set that is there, also those that :meth:`images` leaves out."""
+        given = self.sets[name]
+        if isinstance(given, PatchFeatures):
+            return given.images
+        # images without masks or boxes become squares as the labelled ones of the task do
+        fit = self.config.data.fit if self.config.data.fit != "auto" else TASKS[self.config.task.kind].fit
+        return pack(given, self.image_px, fit=fit, progress=self.progress)
 
     @property
     def unlabelled_note(self) -> str:

@@ -11,16 +11,14 @@ from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError, Knobs, did_you_mean
 from prockd.settings.knobs import differences as knob_differences
 from prockd.untrusted import parse_toml
+from prockd.writing import write_file
 
 K = TypeVar("K", bound=Knobs)
 
 
 def write_config(config: ExperimentConfig, path: str | Path) -> Path:
     """Write all settings, each below a sentence with its range and unit."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_toml(config), encoding="utf-8")
-    return path
+    return write_file(path, to_toml(config))
 
 
 def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> ExperimentConfig:

@@ -33,6 +33,7 @@ from prockd.teachers.weights import (
     read_weights,
 )
 from prockd.untrusted import fields, reading
+from prockd.writing import write_file
 
 
 @dataclass(frozen=True)
@@ -212,14 +213,13 @@ class Student(nn.Module):
         used = {"part_maps": prototypes, "attention": prototypes, "mlp": []}.get(self.feature_augmentation.content)
         return own + sum(p.numel() for p in (self.bank.parameters() if used is None else used))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`.
 
         Args:
-            path: a safetensors file, which is returned; its folder is made, a file of that name is replaced.
+            path: a safetensors file, which is returned; its folder is made.
+            overwrite: replace a file of that name, which is a FileExistsError otherwise.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kinds = {task: kind for kind, task in TASKS.items()}
         metadata = {
             "kind": "student", "backbone": self.name, "timm_kwargs": self.timm_kwargs, "layers": self.layers,
@@ -230,8 +230,7 @@ class Student(nn.Module):
         }  # fmt: skip
         # copies: CoaT and others use one weight in several places, which safetensors refuses to write
         state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.state_dict().items()}
-        safetensors.torch.save_file(state, path, {"prockd": json.dumps(metadata)})
-        return path
+        return write_file(path, safetensors.torch.save(state, {"prockd": json.dumps(metadata)}), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path, task: Task | None = None) -> "Student":

@@ -10,6 +10,7 @@ import torch
 
 from prockd.teachers.weights import values_flaw
 from prockd.untrusted import TABLE, RefusedError, Rule, fields, whole
+from prockd.writing import write_file
 
 
 def _is_row(row: Any) -> bool:
@@ -30,7 +31,7 @@ Rows = list[dict[str, float]]
 def save_checkpoint(
     folder: Path, parts: Mapping[str, Any], settings: Mapping[str, object], rows: Rows, step: int
 ) -> None:
-    """Write everything a resumed run needs, in one rename, and the rows of its history as JSON lines.
+    """Write everything a resumed run needs, whole, and the rows of its history as JSON lines.
 
     Args:
         folder: made when missing.
@@ -39,12 +40,10 @@ def save_checkpoint(
         rows: of the history.
         step: steps done.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()}
-    fresh = folder / "checkpoint.new"
-    torch.save(state | {"step": step, "config": dict(settings), "rows": rows}, fresh)
-    fresh.replace(folder / "checkpoint.pt")
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    state |= {"step": step, "config": dict(settings), "rows": rows}
+    write_file(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    write_file(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def load_checkpoint(folder: Path, parts: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Rows, int]:

@@ -1,7 +1,8 @@
 """What came of a try, kept in a folder so that it outlives the kernel."""
 
-import json
+import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from prockd.untrusted import (
     text,
     whole,
 )
+from prockd.writing import write_json
 from prockd_widgets.settings import PRESETS, Settings
 
 TRY_FIELDS = {
@@ -94,15 +96,24 @@ class Try:
 
     def save(self, student: Student) -> None:
         """Write the student, then ``try.json``, which makes the folder a try."""
-        student.save(self.folder / "student.safetensors")
+        student.save(self.folder / "student.safetensors", overwrite=True)
         about = {
             "number": self.number, "settings": asdict(self.settings), "plain": self.plain, "augmented": self.augmented,
             "seconds": self.seconds, "scored_on": self.scored_on, "resumed": self.resumed, "step": self.history.step,
             "stopped": self.history.stopped, "rows": self.history.rows,
         }  # fmt: skip
-        fresh = self.folder / "try.json.new"
-        fresh.write_text(json.dumps(about), encoding="utf-8")
-        fresh.replace(self.folder / "try.json")
+        write_json(self.folder / "try.json", about)
+
+
+def new_try(folder: Path) -> tuple[int, Path]:
+    """The number and the new folder of the next try: claimed on the disk, since other panels may write there too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name[4:]) for path in folder.glob("try-*") if path.name[4:].isdecimal()]
+    for place in itertools.count(1 + max(numbers, default=0)):
+        with suppress(FileExistsError):
+            (own := folder / f"try-{place:03d}").mkdir()
+            return place, own
+    raise AssertionError("numbers do not end")
 
 
 def read_try(path: Path) -> Try:
