@@ -15,6 +15,7 @@ import prockd as pk
 from prockd.cli import app
 from prockd.datasets import open_data, read_keypoints, read_mask
 from prockd.runs.folder import RunFolderError
+from prockd.runs.known import KnownImages
 from prockd.runs.pictures import predict_pictures
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.toml import set_values, write_config
@@ -155,8 +156,9 @@ def test_nothing_is_overwritten_unasked_and_nothing_of_another_name_ever(tell, p
 @pytest.mark.filterwarnings("default:skipped")
 def test_a_student_file_and_a_run_answer_alike_and_need_no_teacher(photos, tmp_path):
     student = student_of(Classification(2, NAMES))
-    changes = ["teacher.name=resnet18", "teacher.weights=gone.pth", "teacher.image_px=32", "data.path=gone"]
+    changes = ["teacher.name=resnet18", "teacher.weights=gone.pth", "teacher.image_px=48", "data.path=gone"]
     write_config(set_values(ExperimentConfig(), [*changes, "student.image_px=32"]), tmp_path / "run" / "config.toml")
+    KnownImages({}, 32, NAMES, {"train": {}, "test": {}}).write(tmp_path / "run")  # the side that the run packed at
     student.save(tmp_path / "run" / "student.safetensors")
     done = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(photos), "--cpu", "-q"])
     assert done.exit_code == 0, done.output

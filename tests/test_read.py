@@ -177,3 +177,11 @@ def test_bytes_of_another_kind_under_the_suffix_of_a_picture_reach_no_decoder_an
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(DatasetError, match=r"phone\.jpg .*its bytes are HEIC"):
         read(tmp_path / "phone.jpg")
+
+
+def test_odd_tags_of_gps_do_not_hinder_a_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    exif[0x8825] = 12345678  # where GPS should be, and nothing is
+    Image.fromarray(np.zeros((16, 32, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (32, 16, 3)

@@ -1,6 +1,7 @@
 """A run from settings to a folder, and the command line around it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -604,3 +605,13 @@ def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():
 def test_labelled_images_serve_for_transfer_where_there_are_no_unlabelled_ones(folders):
     world = open_world(config_of(folders), cpu=True, progress=False)
     assert world.unlabelled is world.train
+
+
+def test_words_that_an_encoding_lacks_do_not_end_a_command(tmp_path):
+    code = "from prockd.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", "--help"], capture_output=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"or z" in done.stdout

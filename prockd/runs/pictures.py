@@ -17,6 +17,7 @@ from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 from prockd.devices import device_for, on_device
 from prockd.evaluation.scores import outputs
 from prockd.runs.folder import RunFolderError, run_config, student_file
+from prockd.runs.known import KnownImages
 from prockd.runs.world import packed_px
 from prockd.students.student import Student
 from prockd.tasks import Answer, Marks
@@ -142,7 +143,8 @@ def seer_of(student: Student | str | Path, augmented: bool | None, fit: str | No
         path = Path(student)
         if not path.is_file():
             config = run_config(path)
-            image_px, path = packed_px(config, None), student_file(path)
+            known, path = KnownImages.read(path), student_file(path)
+            image_px = packed_px(config, None) if known is None else known.image_px
             fit = fit or (config.data.fit if config.data.fit != "auto" else None)
         student = Student.load(path)
     has_plus = student.feature_augmentation is not None
