@@ -23,10 +23,8 @@ from prockd.datasets import ImageFolder, pack
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.students import ExportError, Student, export_student
-from prockd.students.export import EXAMPLES, check_onnx, export_student
-from prockd.students.student import Student
+from prockd.students.export import EXAMPLES, check_onnx
 from prockd.tasks import Classification, Detection, KeyPoints, Segmentation
-from prockd.tasks.task import ExportError
 
 TASKS = {
     "classification": Classification(3, ("a", "b", "c")),
