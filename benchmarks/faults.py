@@ -698,5 +698,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
-    os._exit(0)  # after forks torch's own threads may wait for each other at the end of Python
