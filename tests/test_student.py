@@ -442,9 +442,7 @@ def test_scores_are_plain_values():
 
 @pytest.mark.parametrize("name", ["crossvit_tiny_240", "halonet_h1"])
 def test_a_network_of_a_fixed_size_says_its_size(name):
-    with pytest.raises(
-        WeightsError, match=rf"{name} cannot read images of 96 px.*made for \d+ px, set image_px"
-    ):
+    with pytest.raises(WeightsError, match=rf"{name} cannot read images of 96 px.*made for \d+ px, set image_px"):
         Student(name, Classification(2), image_px=96)
 
 

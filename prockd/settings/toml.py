@@ -108,8 +108,9 @@ def changed(
             near = did_you_mean(name, names, prefix=f"{section}.", elsewhere=elsewhere)
             raise ConfigError(f"{where}: there is no {section}.{name}{near}")
         new = {
-            name: {**getattr(knobs, name), **value} if merge and isinstance(value, Mapping) else value
+            name: {**old, **value} if merge and isinstance(old, Mapping) and isinstance(value, Mapping) else value
             for name, value in values.items()
+            for old in [getattr(knobs, name)]
         }
         try:
             sections[section] = knobs.replace(**new)
