@@ -188,7 +188,9 @@ def readings_of(world: World, student: Student, config: ExperimentConfig, on: st
     if not isinstance(maps, PartMaps) or not maps.num_outputs or bank is None or distill.store == "none":
         return {}
     more = world.embedded("unlabelled", bank) if distill.unlabelled_batch else None
-    return control_readings(student, world.embedded("train", bank), more, world.images(on), config=distill)
+    return control_readings(
+        student, world.embedded("train", bank), more, world.images(on), flip=distill.flip, seed=distill.seed
+    )
 
 
 @cache

@@ -31,7 +31,7 @@ from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
 from prockd.training.inputs import StoredFeatures, check_inputs, embeds_each_step, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
-from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading, judges_of
+from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
 from prockd.training.rivals import Rival
 from prockd.writing import WriteError
 
@@ -353,12 +353,8 @@ def distill(
         seed_global(config.seed, device)
         widths = teacher.widths if isinstance(teacher, PatchFeatures | Teacher) else (0,)
         with on_device(device, student, *([teacher] if isinstance(teacher, Teacher) else [])):
-            judges = None if more is None else judges_of(student.task, more[0], config)
             with processes.main_first():  # it keeps what the bank makes of features for the others
-                sources = (
-                    source(*labelled, task=student.task),
-                    None if more is None else source(*more, kept_back=judges),
-                )
+                sources = source(*labelled, task=student.task), None if more is None else source(*more)
             reading = read_teacher(student, sources[0], config, processes)
             seed_global(config.seed, device)
             distiller = make_distiller(student, config, widths, reading).to(device)
