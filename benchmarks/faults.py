@@ -424,14 +424,14 @@ def versions_of(root: Path) -> dict[str, Callable[[Path, int], object]]:
         return predict_pictures(numbered(n), root / "photos", folder / "told", overwrite=True, cpu=True, progress=False)
 
     return {
-        "student": lambda folder, n: numbered(n).save(folder / "student.safetensors"),
-        "bank": lambda folder, n: bank.save(folder / "bank.safetensors"),
+        "student": lambda folder, n: numbered(n).save(folder / "student.safetensors", overwrite=True),
+        "bank": lambda folder, n: bank.save(folder / "bank.safetensors", overwrite=True),
         "settings": lambda folder, n: write_config(set_values(config, [f"distill.seed={n}"]), folder / "config.toml"),
         "checkpoint": lambda folder, n: save_checkpoint(
             folder, {"model": student}, {"steps": 9}, [{"step": m, "loss": 1.0} for m in range(n % 9 + 1)], n % 9
         ),
         "text": lambda folder, n: write_file(folder / "notes.txt", f"{n}\n" * 200_000),
-        "export": lambda folder, n: export_student(numbered(n), folder / "export"),
+        "export": lambda folder, n: export_student(numbered(n), folder / "export", overwrite=True),
         "predictions": predicted,
         "cache": lambda folder, n: cached_arrays("images", {"n": n}, filled, root=folder / "cache"),
     }
