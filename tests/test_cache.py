@@ -325,3 +325,10 @@ def test_a_file_where_an_entry_should_be_is_damage_too(tmp_path):
 
 def test_a_name_that_is_no_text_has_a_digest():
     assert digest(["caf\udce9.jpg"]) != digest(["caf\udce8.jpg"])
+
+
+def test_where_no_home_is_known_the_variable_is_named(monkeypatch):
+    monkeypatch.delenv("PROCKD_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("Could not determine home")))
+    with pytest.raises(CacheError, match="set PROCKD_CACHE to a folder"):
+        cache_root()

@@ -108,3 +108,11 @@ def test_umap_is_reproducible_and_keeps_neighbours_together(tmp_path, capsys):
 def test_umap_is_not_loaded_before_it_is_used():
     code = "import sys, prockd.evaluation.embed; sys.exit('umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_umap_compiles_is_kept_below_the_cache(monkeypatch, tmp_path):
+    numba = pytest.importorskip("numba")
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    embed_2d(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32), progress=False)
+    assert str(tmp_path / "numba") == numba.config.CACHE_DIR

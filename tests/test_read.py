@@ -177,3 +177,10 @@ def test_bytes_of_another_kind_under_the_suffix_of_a_picture_reach_no_decoder_an
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(DatasetError, match=r"phone\.jpg .*its bytes are HEIC"):
         read(tmp_path / "phone.jpg")
+
+
+def test_odd_tags_of_gps_do_not_hinder_a_picture(tmp_path):
+    side, places = struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHII", 0x8825, 4, 1, 12345678)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + side + places + bytes(4)  # GPS is told to be beyond the file
+    Image.fromarray(np.zeros((16, 32, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (32, 16, 3)
