@@ -335,13 +335,17 @@ def check_data(
     task: Annotated[str | None, Option(help="What it is for; guessed from its looks if not given.")] = None,
     classes: Annotated[str | None, Option(help="Class names, commas between them, as in data.classes.")] = None,
     all_: Annotated[bool, Option("--all", help="Every problem, however many.")] = False,
+    set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
     from prockd.evaluation.tables import format_table
 
-    report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
+    data = read_settings(None, "best", set_).data
+    how: dict[str, Any] = {"group": data.group or None, "white": data.white, "exif": data.exif}
+    names = class_names(data.classes if classes is None else classes) or None
+    report = check(path, task=task, classes=names, progress=not quiet, **how)
     typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
     if all_ and report.problems:
         typer.echo(format_table(report.rows()))

@@ -75,7 +75,7 @@ def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
     whole = (folder / "train" / "dog" / "c.png").read_bytes()
     (folder / "train" / "dog" / "c.png").write_bytes(whole[: len(whole) // 2])
     put(folder / "train" / "dog" / "tiny.png", 9, (5, 4))
-    header = struct.pack(">2I5B", 10_000, 10_000, 8, 0, 0, 0, 0)
+    header = struct.pack(">2I5B", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     chunk += struct.pack(">I", 0) + b"IDAT"
     (folder / "train" / "dog" / "vast.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
@@ -84,7 +84,7 @@ def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
     put(folder / "val" / "cow" / "g.png", 7)
     (folder / "train" / "loop").symlink_to(folder, target_is_directory=True)
     (folder / "train" / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
-    (folder / "train" / "cat" / "x.heic").write_bytes(b"")
+    (folder / "train" / "cat" / "x.psd").write_bytes(b"")
     report = check_data(folder, progress=False)
     told = "\n".join(said(report))
     for expected in (
@@ -97,11 +97,11 @@ def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
         r"error +train/cat/gone\.png +is a link to .*gone\.png, which leads nowhere",
         r"note +train/cat/again\.png +is the same file as train/cat/a b\.png$",
         r"note +train/loop +is a link that leads back",
-        r"note +train/cat/x\.heic +is left out: \.heic is not one of \.bmp",
+        r"note +train/cat/x\.psd +is left out: \.psd is not one of \.bmp",
     ):
         assert re.search(expected, told, re.MULTILINE), expected
     assert len(report.errors) == 7
-    assert len(report.notes) == 3
+    assert len(report.notes) == 4  # the last is the picture of the class that is left out
     assert [(row["kind"], row["file"]) for row in report.rows()] == [
         (row["kind"], row["file"]) for row in check_data(folder, progress=False).rows()
     ]
@@ -320,3 +320,23 @@ def test_an_unlabelled_copy_of_a_training_image_is_a_note_and_of_a_test_image_an
     with pytest.warns(UserWarning, match=r"1 of 3 images are skipped: 2\.png"):
         kept = checked(splits, on_bad="skip", progress=False)
     assert [s.id for s in kept["unlabelled"]] == ["1.png", "3.png"]
+
+
+def test_the_name_of_the_folder_is_taken_off_paths_and_not_out_of_other_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("s/cats/0.png", "s/dogs/1.png")):
+        put(Path(name), seed)
+    shutil.copy("s/cats/0.png", "s/cats/9.png")
+    assert [row["problem"] for row in check_data("s", progress=False).rows()] == ["is the same file as cats/0.png"]
+
+
+def test_what_is_doubtful_is_said_when_training_too_once_for_many_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    for number in range(3):
+        (tmp_path / "d" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(number).integers(0, 4096, (16, 16)).astype(np.uint16)
+        Image.fromarray(levels).save(tmp_path / "d" / "ab"[number % 2] / f"{number}.tif")
+    with pytest.warns(UserWarning, match=r"nearly black: .*say white=4095 .*\(and 2 more\)") as told:
+        checked(open_splits(tmp_path / "d"), progress=False)
+    assert len(told) == 1
+    assert checked(open_splits(tmp_path / "d", white=4095), progress=False)["all"][0].image.max() > 200

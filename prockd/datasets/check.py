@@ -2,24 +2,25 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE, UNLABELLED, ImageDataset
-from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset
-from prockd.datasets.formats import find_format, open_splits
+from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset, FormatOptions
+from prockd.datasets.formats import open_format, passed_over
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
+from prockd.datasets.left_out import odd_links
 from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
-from prockd.datasets.read import IMAGE_SUFFIXES
 from prockd.datasets.splits import id_of
 
+IS_COPY = "is the same file as "
 MAX_ROWS = 40  # that a DataCheck prints; rows() has all
-_OTHER_SUFFIXES = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
-                   ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
 _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes", "keypoints": "joints"}
 
 
@@ -61,9 +62,10 @@ class DataCheck:
     def rows(self) -> list[dict[str, str]]:
         """All problems as rows of a table: kind, file, entry, problem."""
         rows, root = [], f"{self.name}{os.sep}"
+        whole = re.compile(rf"(?<![\w./\\-]){re.escape(root)}")  # not the end of another name
         for p in self.problems:
             kind, file = "note" if p.note else "error", "" if p.file == self.name else p.file.removeprefix(root)
-            rows.append({"kind": kind, "file": file, "entry": p.entry, "problem": p.text.replace(root, "")})
+            rows.append({"kind": kind, "file": file, "entry": p.entry, "problem": whole.sub("", p.text)})
         return rows
 
     def __repr__(self) -> str:
@@ -87,7 +89,7 @@ class DataCheck:
 
 def check_data(
     data: Path | str | ImageDataset | Mapping[str, ImageDataset], *, task: str | None = None,
-    classes: Sequence[str] | Mapping[int, str] | None = None, progress: bool = True,
+    classes: Sequence[str] | Mapping[int, str] | None = None, progress: bool = True, **options: Unpack[FormatOptions],
 ) -> DataCheck:  # fmt: skip
     """Read everything once and list every problem, instead of stopping at the first.
 
@@ -109,19 +111,20 @@ def check_data(
         task: "classification", "segmentation", "detection" or "keypoints"; None for what the format is for.
         classes: class names of a folder or file, as :func:`open_data` takes them.
         progress: show a progress bar.
+        options: of a folder or file: ``group``, ``white`` and ``exif``, as :func:`open_data` takes them.
     """
     problems: list[Problem] = []
     if isinstance(data, Path | str):
         path, name = Path(data), str(data).rstrip(os.sep)
         try:
-            format, _ = find_format(path, task)
-            splits = open_splits(path, task=task, classes=classes, on_bad="skip")
+            options["on_bad"] = "skip"
+            format, splits = open_format(path, task, classes, **options)
         except DatasetError as error:
             return DataCheck(name, "cannot be opened", {}, (Problem.of(name, error),))
         task = task or format.task
         layout = f"looks like {format.name}" + (f", for {task}" if task != "none" else "")
         if path.is_dir():
-            problems += _left_out(path)
+            problems += [*odd_links(path), *passed_over(path, splits)]
             tables = [] if format.task == "keypoints" else sorted(path.rglob("*.csv"))
             for table in filter(is_keypoints, tables):
                 problems += check_keypoints(table)[1]
@@ -137,7 +140,12 @@ def check_data(
     layout = layout or f"data set for {task}"
     _compare_files([read for reads in samples.values() for read in reads])
     for split, dataset in splits.items():
-        problems += [*getattr(dataset, "flaws", ()), *(problem for read in samples[split] for problem in read.problems)]
+        guessed = dataset.notes() if isinstance(dataset, FileDataset) else ()
+        problems += [
+            *getattr(dataset, "flaws", ()),
+            *guessed,
+            *(problem for read in samples[split] for problem in read.problems),
+        ]
         problems += _unlabelled(split, samples[split], task)
     problems += _lacking_in_train(samples)
     if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
@@ -205,7 +213,7 @@ def _compare_files(reads: Sequence[_Read]) -> None:
         # no label is read of an unlabelled copy of a labelled image, but one of a test image would be seen in training
         harmless = read.split == UNLABELLED_SPLIT and first.split not in ("val", "test")
         read.is_twin = first.split == read.split or harmless
-        text = f"is the same file as {first.name}" + ("" if first.split == read.split else f" in {first.split}")
+        text = f"{IS_COPY}{first.name}" + ("" if first.split == read.split else f" in {first.split}")
         contradicts = bool(read.labels and first.labels and read.labels != first.labels)
         if contradicts:
             here, there = (", ".join(labels.values()) for labels in (read.labels, first.labels))
@@ -235,17 +243,3 @@ def _lacking_in_train(samples: Mapping[str, Sequence[_Read]]) -> Iterator[Proble
         for (_, name), reads in sorted(beyond.items(), key=lambda item: item[0]):
             text = f"has class {name!r} in {counted(len(reads), 'image')}, and train has none"
             yield Problem(split, "", f"{text}: give train some, or leave these out")
-
-
-def _left_out(root: Path) -> Iterator[Problem]:
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in sorted([*names, *files]):
-            path = Path(folder, name)
-            if path.is_symlink() and not path.exists():
-                yield Problem(str(path), "", f"is a link to {path.readlink()}, which leads nowhere")
-            elif path.is_symlink() and path.is_dir() and Path(folder).resolve().is_relative_to(path.resolve()):
-                yield Problem(str(path), "", f"is a link that leads back to {path.readlink()}: left out", note=True)
-            elif path.suffix.lower() in _OTHER_SUFFIXES and not name.startswith("."):
-                text = f"is left out: {path.suffix} is not one of {' '.join(sorted(IMAGE_SUFFIXES))}"
-                yield Problem(str(path), "", text, note=True)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from prockd.datasets.files import file_below
 from prockd.datasets.problems import DatasetError, Problem, number_or_nan, refuse
 from prockd.datasets.read import image_size
 from prockd.datasets.table import read_table
@@ -109,7 +110,7 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
 
 def place_of(path: Path, frame: str) -> Path | None:
     """The picture of a frame of a table: beside it, in ``frames`` or in ``images``; None where it is in none."""
-    places = (path.parent / folder / frame for folder in FOLDERS)
+    places = (file_below(path.parent / folder, frame) for folder in FOLDERS)
     return next((place for place in places if place.is_file()), None)
 
 
