@@ -92,7 +92,7 @@ def checked(
         return {"problems": list(map(astuple, check.problems)), "bad": dict(check.bad), "twins": dict(check.twins)}
 
     prints = {name: dataset.fingerprint for name, dataset in splits.items()}
-    kept = cached_arrays("checks", {"version": 3, "data": prints, "task": task}, read)[1]
+    kept = cached_arrays("checks", {"version": 4, "data": prints, "task": task}, read)[1]
     counts = {name: len(dataset) for name, dataset in splits.items()}
     problems = tuple(Problem(*row) for row in kept["problems"])
     check = DataCheck(", ".join(splits), "data set", counts, problems, kept["bad"], kept["twins"])

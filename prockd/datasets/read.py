@@ -92,10 +92,16 @@ def is_flat(pixels: np.ndarray) -> bool:
     return bool((pixels == pixels[:1, :1]).all())
 
 
-def has_alpha(path: Path | str) -> bool:
-    """Whether a picture has a channel of transparency, from its header."""
-    with _opened(path) as file:
-        return "A" in file.getbands()
+def is_in_alpha(path: Path | str) -> bool:
+    """Whether a mask is kept in the transparency of a picture of one colour."""
+    try:
+        with _opened(path) as file:
+            if "A" not in file.getbands():
+                return False
+            colours, alpha = np.asarray(file.convert("RGB")), np.asarray(file.getchannel("A"))
+    except DatasetError:
+        return False  # a problem of its sample, when that is read
+    return is_flat(colours) and not is_flat(alpha)
 
 
 def read_palette(path: Path | str) -> list[str] | None:

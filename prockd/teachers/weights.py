@@ -2,10 +2,9 @@
 
 import difflib
 import json
-import pickle
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,11 @@ from prockd.teachers.presets import TEACHER_PRESETS
 
 CLUSTERING = "clustering."
 """Begins the names of a teacher's own prototypes in its file; its backbone does not read them."""
+PATCHES = "patch_embed.proj.weight"
+# Where checkpoints keep the network: averaged weights first, each with the raw ones that it is the average of.
+WRAPPERS = {"state_dict_ema": "state_dict", "ema_state_dict": "state_dict", "model_ema": "model", "ema": "model",
+            "teacher": "student", "state_dict": "", "model": ""}  # fmt: skip
+_WRAPPED = ("module", "_orig_mod", "model", "backbone", "teacher", "student", "encoder", "ema", "model_ema", "net")
 
 
 class WeightsError(RuntimeError):
@@ -94,23 +98,52 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: give the path of a .safetensors or .pth state dict")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             state: Any = safetensors.torch.load_file(path)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a pickle's protocol: what cannot be read is reported below
                 state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a pickle of anything may fail with anything
         raise WeightsError(
             f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that "
             "holds tensors only; convert others with safetensors.torch.save_file(model.state_dict(), ...)."
         ) from error
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    for averaged, raw in WRAPPERS.items():
+        if isinstance(state, dict) and isinstance(state.get(averaged), dict):
+            if isinstance(state.get(raw), dict):
+                text = f"{path} holds averaged weights ({averaged}) and raw ones ({raw}): the averaged ones are taken"
+                warnings.warn(f"{text}. For the others, save that part of the file by itself", stacklevel=3)
+            state = state[averaged]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} is not a state dict (names to tensors) but holds {type(state).__name__}")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is safetensors by its content: the length of its header, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == ".safetensors" or (
+        len(start) == 9 and start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
+    )
+
+
+def unwrapped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The tensors without the names of what the network was part of: ``module.``, ``model.``, ``backbone.``, ...
+
+    Of several parts that have the network's names (a student beside its teacher), the averaged or teaching one counts.
+    """
+    while True:
+        parts = {key.partition(".")[0] for key in state if "." in key} - {name.partition(".")[0] for name in own}
+        inside = {
+            part: {k.partition(".")[2]: v for k, v in state.items() if k.startswith(f"{part}.")} for part in parts
+        }
+        deep = {part: sum(any(k == name or k.endswith(f".{name}") for k in inside[part]) for name in list(own)[:8])
+                for part in parts if part in _WRAPPED or own <= inside[part].keys()}  # fmt: skip
+        if not deep or own <= state.keys():
+            return state
+        state = inside[max(deep, key=lambda part: (deep[part], "ema" in part or part == "teacher", part))]
 
 
 def load_weights(backbone: Any, path: Path) -> None:
@@ -121,6 +154,11 @@ def load_weights(backbone: Any, path: Path) -> None:
     """
     own = backbone.state_dict()
     state = {k: v for k, v in read_weights(path).items() if not k.startswith(CLUSTERING)}
+    state = unwrapped(state, own.keys())
+    patch = [tuple(weights[PATCHES].shape[2:]) if PATCHES in weights else () for weights in (state, own)]
+    if all(map(len, patch)) and patch[0] != patch[1]:
+        text = f"{path} was trained on patches of {patch[0][0]} px and is bent to {patch[1][0]} px"
+        warnings.warn(f"{text}: features are worse than with the model of that patch size", stacklevel=2)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
         state = converted(state, backbone)
     classifier = backbone.pretrained_cfg.get("classifier") or ()
