@@ -1,5 +1,6 @@
 """What all formats that lie in files share: their options, reading one sample, telling everything wrong with it."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from prockd._types import UNLABELLED, Sample
 from prockd.cache import digest
 from prockd.datasets.problems import WHAT_TO_DO, DatasetError, Problem, class_list, counted, printable, refuse
-from prockd.datasets.read import darkness, is_hidden, read_image, turn_of
+from prockd.datasets.read import darkness, is_file, is_hidden, read_image, turn_of
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names that folders and files of a split go by."""
@@ -57,7 +58,8 @@ class FileDataset:
         fingerprint: changes with names, sizes and dates of all files (``annotations`` too), arguments and ``key``.
 
     Raises:
-        DatasetError: there are no images, ``group`` finds nothing in an id, or there are flaws to be refused.
+        DatasetError: there are no images, one lies outside of ``root`` (by a link too), ``group`` finds nothing in an
+            id, or there are flaws to be refused.
     """
 
     task: ClassVar[str] = "classification"
@@ -70,6 +72,7 @@ class FileDataset:
     ) -> None:  # fmt: skip
         refuse(flaws, str(root), options.get("on_bad", "refuse"))
         self.root, self.paths, self.flaws, self._classes = root, tuple(paths), tuple(flaws), tuple(classes)
+        refuse_outside(root, self.paths)
         if not self.paths:
             raise DatasetError(f"{root} holds no images that can be used{f': {flaws[0]}' if flaws else ''}")
         self.annotation_files, self._white, self._exif = (
@@ -197,7 +200,7 @@ def file_below(root: Path, name: str) -> Path:
     """
     plain = name.replace("\\", "/").removeprefix("./")
     spellings = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
-    return next((path for spelling in spellings if (path := root / spelling).is_file()), root / name)
+    return next((path for spelling in spellings if is_file(path := root / spelling)), root / name)
 
 
 def _stem(path: Path, root: Path) -> str:
@@ -207,6 +210,25 @@ def _stem(path: Path, root: Path) -> str:
 def _date(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return stat.st_size, stat.st_mtime_ns
+
+
+def refuse_outside(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse files that are not below a folder, whatever a list, a ``..`` or a link says; a DatasetError names one."""
+    try:
+        real, folders = os.path.realpath(root), dict[Path, str]()
+        for path in paths:
+            if path.parent not in folders:
+                folders[path.parent] = os.path.realpath(path.parent)
+            place = os.path.join(folders[path.parent], path.name)  # noqa: PTH118 - of many thousands of files
+            if path.name == ".." or os.path.islink(place):  # noqa: PTH114
+                place = os.path.realpath(path)
+            if not place.startswith(os.path.join(real, "")):  # noqa: PTH118
+                leads = f" (it leads to {place})" if place != os.fspath(path) else ""
+                raise DatasetError(f"{path} lies outside of {root}{leads}: copy it there, no data set reads beyond it")
+    except (OSError, ValueError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{root}: {str(path)!r} is no name of a file ({error})") from error

@@ -39,6 +39,7 @@ from prockd.datasets.problems import DatasetError, Problem, grouped
 from prockd.datasets.read import IMAGE_SUFFIXES, is_hidden, pictures
 from prockd.datasets.table import ImageTable, lists_the_folder, table_splits
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
+from prockd.untrusted import reading
 
 TASKS = ("classification", "segmentation", "detection", "keypoints")
 
@@ -174,12 +175,14 @@ def open_format(
     format, openers = find_format(path, task)
     names = path / "classes.txt"
     if classes is None and names.is_file():
-        classes = [line.strip() for line in names.read_text("utf-8-sig").splitlines() if line.strip()]
+        with reading(names, "a list of classes", DatasetError, "save it as UTF-8, one name a line"):
+            classes = [line.strip() for line in names.read_text("utf-8-sig").splitlines() if line.strip()]
     splits: dict[str, ImageDataset] = {}
     for split, opener in openers.items():
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first
-            classes, options["from_train"] = classes_of(splits[split]) or None, True
+            named = splits[split].classes  # masks are read for them, and may be doubtful
+            classes, options["from_train"] = classes_of(splits[split]) if named else None, True
     if path.is_dir() and (more := next(filter(is_unlabelled, sorted(path.glob("*/"))), None)):
         splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, **_of_pictures(options))
     return format, splits

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE
-from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, sub_folders
+from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, refuse_outside, sub_folders
 from prockd.datasets.problems import DatasetError, Problem, listed, values_of
 from prockd.datasets.read import MAX_MASK_VALUE, is_in_alpha, pictures, read_mask, read_palette
 
@@ -36,6 +36,7 @@ class MaskDataset(FileDataset):
         classes: Sequence[str] | Mapping[int, str] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         self.masks = tuple(masks)
+        refuse_outside(root, self.masks)
         self._declared = None if classes is None else _by_value(classes)
         key = self._declared and list(self._declared.items())
         super().__init__(root, paths, (), annotations=self.masks, key=key, **options)

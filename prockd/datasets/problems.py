@@ -121,9 +121,17 @@ def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None, text: str =
 def number_or_nan(text: str | None) -> float:
     """A number that a file writes; NaN where it is none."""
     try:
-        return float(text or "")
+        return math.nan if "_" in (text or "") else float(text or "")  # Python alone reads 1_000
     except ValueError:
         return math.nan
+
+
+def as_float(value: int | float) -> float:
+    """A number that JSON holds as a float; infinite where it is longer than any."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def values_of(mask: np.ndarray) -> list[int]:

@@ -1,6 +1,5 @@
 """Any picture file as upright 8-bit RGB, and any mask file as numbers."""
 
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in su
 _OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
                 b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
 MAX_MASK_VALUE = 65535
-MAX_PIXELS, MAX_SIDE_PX = 250_000_000, 200_000  # telephones make 200 million
+MAX_PIXELS = 250_000_000  # telephones make 200 million
+MAX_SIDE_PX = 65_535  # of a picture, as in JPEG: one of a few pixels by many millions is an attack
 _DARK = 32  # of 255: a picture whose brightest level is below shows nothing
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # of EXIF: from 5 on, the picture is stored lying on its side
 _OTHERS_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}  # made by systems, not by people
@@ -153,18 +153,26 @@ def pictures(folder: Path, pattern: str = "**/*") -> list[Path]:
     return sorted(p for p in files if not any(map(is_hidden, p.relative_to(folder).parts)))
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a name that no file can have, none is."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     """A picture whose errors, in whatever words Pillow has, become one that names the file and what to do."""
     try:
         with _header(path) as file:
             yield file
+    except DatasetError:
+        raise
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        if isinstance(error, DatasetError):
-            raise
-        reason = str(error)
+    except Exception as error:  # what Pillow's decoders raise of damaged bytes has no end
+        reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             with Path(path).open("rb") as raw:
                 start, wanted = raw.read(256), ", ".join(IMAGE_FORMATS)
@@ -187,7 +195,11 @@ def _header(path: Path | str) -> Image.Image:
             file = Image.open(path, formats=tuple(IMAGE_FORMATS))
         finally:
             Image.MAX_IMAGE_PIXELS = bound
-    if file.width * file.height > MAX_PIXELS or max(file.size) > MAX_SIDE_PX:
+    if max(file.size) > MAX_SIDE_PX:
+        file.close()
+        text = f"{file.width} x {file.height} px, and {MAX_SIDE_PX} are the longest side"
+        raise DatasetError(f"{path} is longer than any photograph: {text}. Store a smaller copy")
+    if file.width * file.height > MAX_PIXELS:
         file.close()
         text = f"{file.width:,} x {file.height:,} pixels, and {MAX_PIXELS:,} are the most"
         raise DatasetError(f"{path} is larger than any photograph: {text}. Store a smaller copy")

@@ -4,7 +4,6 @@ A folder holds ``settings.json``, ``runs.jsonl`` (one line a run, appended), ``b
 :mod:`prockd.runs.compare_report`, ``results.json``, ``compare.png`` and ``report.html``.
 """
 
-import json
 import multiprocessing
 import os
 import time
@@ -19,6 +18,7 @@ from prockd.runs.contestants import Worlds, run_job, run_references
 from prockd.runs.folder import RunFolderError, versions, write_json
 from prockd.runs.plan import Job, Plan
 from prockd.runs.world import make_teacher
+from prockd.untrusted import TABLE, fields, parse_json, reading
 
 
 def begin(plan: Plan, folder: Path) -> None:
@@ -31,7 +31,9 @@ def begin(plan: Plan, folder: Path) -> None:
     facts = plan.facts() | {"teacher": None if teacher is None else teacher.fingerprint}
     path, known = folder / "settings.json", {}
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        with reading(path, "the settings of a contest", RunFolderError, "choose another --run-dir"):
+            known = fields(parse_json(path.read_text(encoding="utf-8")), {"settings": TABLE, "versions": TABLE})
+            known = known["settings"]
     changed_names = [name for name, value in facts.items() if known.get(name, value) != value]
     if differ := [f"{name} was {known[name]}, is {facts[name]}" for name in changed_names]:
         raise RunFolderError(

@@ -66,14 +66,24 @@ def student_file(folder: Path) -> Path:
 
 
 def versions() -> dict[str, Any]:
-    """Python, machine, the packages that decide a result, and prockd's git commit where it is a checkout."""
+    """Command without absolute paths, Python, machine, packages that decide a result, and the commit of a checkout."""
     installed: dict[str, Any] = dict.fromkeys(("prockd", "torch", "torchvision", "timm", "torchmetrics", "numpy"))
     for name in installed:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    command = [Path(sys.argv[0]).name, *map(without_place, sys.argv[1:])]
     machine = {"command": command, "python": platform.python_version(), "machine": platform.platform()}
     return machine | installed | {"git": git_commit(Path(__file__).parent)}
+
+
+def without_place(argument: str) -> str:
+    """An argument without the folders of an absolute path, which tell of its writer and not of the run.
+
+    >>> without_place("--data=/home/ann/photos"), without_place("photos/cats")
+    ('--data=photos', 'photos/cats')
+    """
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
 def git_commit(folder: Path) -> str | None:

@@ -1,7 +1,6 @@
 """Settings as a TOML file: written with the meaning of every knob, read strictly, changed from the command line."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ import tomlkit
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError, Knobs, did_you_mean
 from prockd.settings.knobs import differences as knob_differences
+from prockd.untrusted import parse_toml
 
 K = TypeVar("K", bound=Knobs)
 
@@ -36,10 +36,10 @@ def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> Ex
 def read_tables(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file; ConfigError where there is no such file, or no TOML in it."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
@@ -80,8 +80,8 @@ def typed(change: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"--set {change}: write name=value, such as steps=500")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text.strip()
     return key.strip(), value
 

@@ -22,6 +22,7 @@ from prockd.evaluation.galleries import clearest_prototypes, part_names_of
 from prockd.evaluation.patches import lies_on, patch_parts
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
+from prockd.untrusted import defused
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import BankEditor, state_of
 from prockd_widgets.html import offline_page
@@ -266,8 +267,8 @@ class PrototypeExplorer(BankEditor):
         return importlib.import_module("pandas").DataFrame(self.rows())
 
     def to_csv(self, path: str | Path = "patches.csv") -> Path:
-        """Write the rows as CSV."""
-        rows = self.rows()
+        """Write the rows as CSV; names that a spreadsheet would compute begin with an apostrophe."""
+        rows = [{name: defused(value) for name, value in row.items()} for row in self.rows()]
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
