@@ -39,7 +39,10 @@ class CacheError(OSError):
 
 def cache_root() -> Path:
     """Return the folder of all caches: ``$PROCKD_CACHE``, else ``~/.cache/prockd``."""
-    return Path(os.environ.get("PROCKD_CACHE") or "~/.cache/prockd").expanduser()
+    try:
+        return Path(os.environ.get("PROCKD_CACHE") or "~/.cache/prockd").expanduser()
+    except RuntimeError as error:  # a container may run as a user that nobody knows
+        raise CacheError("no home is known to keep a cache in: set PROCKD_CACHE to a folder") from error
 
 
 def digest(key: object) -> str:

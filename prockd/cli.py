@@ -3,7 +3,10 @@
 Whatever is slow to import is imported inside the command that needs it, so that ``prockd --help`` answers at once.
 """
 
+import io
 import json
+import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -25,6 +28,13 @@ class OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         debug = ctx.params.get("debug")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # cp1252 and others have no letter for all that is said
+                stream.reconfigure(errors="replace")
+        if not sys.stderr.isatty():  # where a bar cannot move, each of its moves is a line
+            os.environ.update(
+                {f"TQDM_{name}INTERVAL": os.environ.get(f"TQDM_{name}INTERVAL", "60") for name in ("MIN", "MAX")}
+            )
         try:
             with warnings.catch_warnings():
                 if not debug:
@@ -55,7 +65,8 @@ app = typer.Typer(
 KNOBS = {
     "data": "data.path", "task": "task.kind", "teacher": "teacher.name", "teacher_weights": "teacher.weights",
     "num_prototypes": "discover.num_prototypes", "student": "student.backbone", "student_weights": "student.weights",
-    "steps": "distill.steps", "seed": "distill.seed", "mixed_precision": "distill.mixed_precision",
+    "steps": "distill.steps", "seed": "distill.seed", "random_teacher": "teacher.random",
+    "mixed_precision": "distill.mixed_precision",
 }  # fmt: skip
 """Options that are the short names of settings."""
 
@@ -67,6 +78,9 @@ TeacherName = Annotated[
     str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
 ]
 TeacherWeights = Annotated[Path | None, Option(help="Local weights of the teacher: safetensors or .pth.")]
+RandomTeacher = Annotated[
+    bool | None, Option("--random-teacher", help="Random weights, where the teacher has none: it knows nothing.")
+]
 Config = Annotated[Path | None, Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")]
 Preset = Annotated[str, Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
 Set = Annotated[
@@ -125,6 +139,7 @@ def extract(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
@@ -134,7 +149,8 @@ def extract(
     """Pass the images that prototypes are found on through the teacher; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
-    own = read_settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
+    own = read_settings(config, preset, set_, data=data, task=task, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     typer.echo(repr(world.source))
 
@@ -150,6 +166,7 @@ def discover(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
@@ -165,7 +182,7 @@ def discover(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
-    teaching = {"teacher": teacher, "teacher_weights": teacher_weights}
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
     own = read_settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     bank = find_prototypes(world, progress=not quiet)
@@ -189,6 +206,7 @@ def distill(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     student: Annotated[str | None, Option(help="Any timm name; a small resnet10t if not given.")] = None,
     student_weights: Annotated[Path | None, Option(help="Local weights the student starts from.")] = None,
     bank: Annotated[Path | None, Option(help="Prototypes of prockd discover, in place of finding them.")] = None,
@@ -215,6 +233,7 @@ def distill(
 
     options = {
         "data": data, "task": task, "teacher": teacher, "teacher_weights": teacher_weights, "student": student,
+        "random_teacher": random_teacher,
         "student_weights": student_weights, "steps": steps, "seed": seed, "mixed_precision": mixed_precision,
     }  # fmt: skip
     unchanged = config is None and not set_ and all(value is None for value in options.values())
@@ -306,6 +325,39 @@ def evaluate(
 
 
 @app.command(
+    epilog="`prockd predict runs/run photos`\n\n`prockd predict student.safetensors photos --plain --out answers`"
+)
+def predict(
+    run_dir: Annotated[Path, Argument(metavar="RUN", help="Folder of a finished run, or a student.safetensors.")],
+    folder: Annotated[Path, Argument(help="Pictures, at any depth, or one picture.")],
+    out: Annotated[Path | None, Option(help="Folder to write; RUN/predictions/FOLDER if not given.")] = None,
+    augmented: Annotated[
+        bool | None, Option("--augmented/--plain", help="z⁺ or z; z⁺ where there is one if not given.")
+    ] = None,
+    fit: Annotated[
+        str | None, Option(help="crop, pad or stretch to a square; as in the run, or as suits the task, if not given.")
+    ] = None,
+    sure: Annotated[
+        float | None,
+        Option(min=0, max=1, help="Boxes and joints below this score are left out; 0.3, and of joints 0.1."),
+    ] = None,
+    overwrite: Overwrite = False,
+    cpu: Cpu = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what pictures show: classes, masks, boxes or key points in files, and a sheet to look at."""
+    from prockd.runs.pictures import predict_pictures
+
+    done = predict_pictures(
+        run_dir, folder, out, augmented=augmented, fit=fit, sure=sure, overwrite=overwrite, cpu=cpu, progress=not quiet
+    )
+    bad = f"; {len(done.skipped)} skipped, since they cannot be read" if done.skipped else ""
+    typer.echo(
+        f"{done.count} of {done.count + len(done.skipped)} pictures{bad}\nwrote {', '.join(map(str, done.files))}"
+    )
+
+
+@app.command(
     epilog="`prockd export runs/run`  (timm's names)\n\n`prockd export runs/run --format onnx --out student_onnx`"
 )
 def export(
@@ -351,6 +403,74 @@ def check_data(
         typer.echo(format_table(report.rows()))
     if not report.ok:
         raise typer.Exit(1)
+
+
+class ListFirst(TyperGroup):
+    """Commands of which ``list`` is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words of the command line."""
+        return super().parse_args(ctx, args or ["list"])
+
+
+cache = typer.Typer(
+    cls=ListFirst, help="Look through what is kept of images and teachers, clear it, or move it to another disk."
+)
+app.add_typer(cache, name="cache", epilog="`prockd cache`\n\n`prockd cache clear --kind features --older-than 30d`")
+Kind = Annotated[list[str] | None, Option("--kind", help="Of this kind alone; may be repeated.")]
+OlderThan = Annotated[str, Option(help="Built at least so long ago: 90m, 12h, 30d, 2w.")]
+
+
+@cache.command("list")
+def list_cache() -> None:
+    """Tell what the cache keeps: kind by kind, how many entries, how large, how old."""
+    from prockd.cache import cache_root
+    from prockd.evaluation.tables import format_table
+    from prockd.kept import entries
+
+    found, rows = entries(), []
+    for kind in dict.fromkeys(entry.kind for entry in found):
+        own = [entry for entry in found if entry.kind == kind]
+        days = [entry.age_s / (24 * 3600) for entry in own]
+        rows.append({
+            "kind": kind, "entries": len(own), "MB": f"{sum(entry.bytes for entry in own) / 1e6:,.1f}",
+            "newest, days": f"{min(days):.1f}", "oldest, days": f"{max(days):.1f}",
+        })  # fmt: skip
+    total = f"{len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB in {cache_root()}"
+    typer.echo(f"{format_table(rows)}\n\n{total}" if rows else total)
+
+
+@cache.command(epilog="`prockd cache clear --kind features --older-than 30d`\n\n`prockd cache clear --all`")
+def clear(
+    kind: Kind = None,
+    older_than: OlderThan = "0m",
+    all_: Annotated[bool, Option("--all", help="Everything, where neither kind nor age is said.")] = False,
+) -> None:
+    """Remove entries by kind, age or both; what is needed again is built again, and a build that runs is left alone."""
+    from prockd.kept import chosen, entries, remove, seconds
+
+    age = seconds(older_than)
+    if not (kind or age or all_):
+        raise ConfigError("say what to clear: --kind, --older-than, or --all")
+    remove(found := chosen(entries(), kind or (), age))
+    typer.echo(f"removed {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
+
+
+@cache.command(epilog="`prockd cache move /data/prockd`, then `export PROCKD_CACHE=/data/prockd`")
+def move(
+    folder: Annotated[Path, Argument(help="A folder, which may be on another disk.")],
+    kind: Kind = None,
+    older_than: OlderThan = "0m",
+) -> None:
+    """Move entries to another folder, each of them whole; a build that runs stays where it is."""
+    from prockd.cache import cache_root
+    from prockd.kept import chosen, entries, seconds
+    from prockd.kept import move as move_entries
+
+    if folder.resolve() == cache_root().resolve():
+        raise ConfigError(f"{folder} is the cache already")
+    count = move_entries(chosen(entries(), kind or (), seconds(older_than)), folder)
+    typer.echo(f"moved {count} entries to {folder}; to use them: export PROCKD_CACHE={folder}")
 
 
 @app.command(epilog="`prockd unpack photos.zip photos`")
@@ -440,6 +560,7 @@ def adapt_teacher(
     data: Annotated[str, Option(help="A folder or file of your own images; labels are not read.")],
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     out: Annotated[Path, Option(help="File to write, for --teacher; its prototypes go beside it, for --bank.")] = Path(
         "runs/adapted.safetensors"
     ),
@@ -469,7 +590,8 @@ def adapt_teacher(
     splits = open_splits(data, group=group, on_bad="skip")
     images = splits.get("train", next(iter(splits.values())))
     images = checked({"images": images}, on_bad="skip", progress=not quiet)["images"]
-    names = {"name": teacher, "weights": str(teacher_weights) if teacher_weights else None}
+    weights = str(teacher_weights) if teacher_weights else None
+    names = {"name": teacher, "weights": weights, "random": random_teacher}
     begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
     if begun is None:
         raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")

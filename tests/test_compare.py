@@ -337,7 +337,9 @@ def test_own_images_without_any_to_tune_on_are_refused(tmp_path):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{m:02d}.png")
     path = config_file(tmp_path, ALONE, "fine-tuned teacher")
-    text = path.read_text().replace("image_px = 64", "name = 'resnet10t'\nimage_px = 32\nlayers = [1, 2]")
+    text = path.read_text().replace(
+        "image_px = 64", "name = 'resnet10t'\nrandom = true\nimage_px = 32\nlayers = [1, 2]"
+    )
     path.write_text(text.replace("per_class = 2", f'per_class = 3\npath = "{tmp_path / "photos"}"'))
     with pytest.raises(DatasetError, match=r"no images to tune on: give the data a folder val, or set data\.val_part"):
         run_contest(read_plan(path), tmp_path / "run", progress=False)

@@ -30,13 +30,14 @@ from prockd.runs.report import alone_budget, results, run_verdict, student_rows
 from prockd.runs.run import scored
 from prockd.runs.world import make_teacher
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import set_values, write_config
 from prockd.teachers.teacher import Teacher
 from prockd.training.loop import Trainer
 
 SMALL = [
     "student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4", "distill.batch_size=4",
-    "teacher.name=resnet10t", "teacher.image_px=32", "teacher.layers=[1, 2]",
+    "teacher.name=resnet10t", "teacher.random=true", "teacher.image_px=32", "teacher.layers=[1, 2]",
     "teacher.options={channels = [8, 16, 24, 32], stem_width = 8}", "discover.num_prototypes=4", "discover.embed_dim=8",
     "discover.steps=2", "task.width=32",
 ]  # fmt: skip
@@ -154,9 +155,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
     assert sorted(p.name for p in (tmp_path / "two").iterdir() if p.is_file()) == ["config.toml", "versions.json"]
 
 
-def test_a_teacher_of_random_weights_is_told(folders):
-    with pytest.warns(UserWarning, match="the teacher resnet18 knows nothing, its weights are random: pass"):
+def test_a_teacher_of_random_weights_is_refused_unless_it_is_asked_for(folders):
+    with pytest.raises(ConfigError, match=r"would know nothing, .* pass --teacher-weights FILE, .* --random-teacher"):
         make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18"]).teacher)
+    with pytest.warns(UserWarning, match="the teacher resnet18 knows nothing, its weights are random"):
+        make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18", "teacher.random=true"]).teacher)
 
 
 def test_without_a_teacher_the_student_learns_from_labels_alone(folders, tmp_path):

@@ -85,7 +85,10 @@ class FileDataset:
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)
         self.groups = None if groups is None else tuple(groups)
         if pattern := options.get("group"):
-            matches = [re.search(pattern, id) for id in self.ids]
+            try:
+                matches = [re.search(pattern, id) for id in self.ids]
+            except re.error as error:
+                raise DatasetError(f"group={pattern!r} is no regular expression ({error})") from error
             if None in matches:
                 id = self.ids[matches.index(None)]
                 raise DatasetError(f"group={pattern!r} finds nothing in {id!r}: every image needs a group")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from prockd.datasets.problems import DatasetError
 
@@ -28,6 +28,9 @@ MAX_MASK_VALUE = 65535
 MAX_PIXELS = 250_000_000  # telephones make 200 million
 MAX_SIDE_PX = 65_535  # of a picture, as in JPEG: one of a few pixels by many millions is an attack
 _DARK = 32  # of 255: a picture whose brightest level is below shows nothing
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}  # fmt: skip
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # of EXIF: from 5 on, the picture is stored lying on its side
 _OTHERS_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}  # made by systems, not by people
 _OPENING = threading.Lock()
@@ -49,7 +52,7 @@ def read_image(path: Path | str, *, white: int = 0, exif: bool = True) -> UInt8[
     """
     with _opened(path) as file:
         file.load()
-        picture = ImageOps.exif_transpose(file) if exif else file
+        picture = upright(file) if exif else file
         if picture.mode.startswith(("I", "F")):
             levels = np.asarray(picture)
             if picture.mode == "F" or levels.min() < 0:
@@ -61,6 +64,12 @@ def read_image(path: Path | str, *, white: int = 0, exif: bool = True) -> UInt8[
             layer = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         return np.array(picture.convert("RGB"))
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; no other tag is read, since odd ones, of GPS for one, are common."""
+    turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:

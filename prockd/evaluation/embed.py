@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -13,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from prockd._extras import needs_extra
-from prockd.cache import ArrayWriter, cached_arrays
+from prockd.cache import ArrayWriter, cache_root, cached_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,11 @@ def _umap(unit: Float32[np.ndarray, "P E"], seed: int, progress: bool) -> Float3
     loading = "UMAP: loading, about 15 s the first time"
     with tqdm(total=1, desc=loading, bar_format="{desc}", disable=not progress) as bar:
         with needs_extra("lab", "UMAP"):
+            import numba
+
+            # it keeps what it compiles beside its own files or in the home, where a container may write to neither
+            settings: Any = numba.config
+            settings.CACHE_DIR = settings.CACHE_DIR or str(cache_root() / "numba")
             from umap import UMAP  # compiles on import, so not before it is wanted
         bar.set_description_str(f"UMAP: {len(unit):,} points, finding neighbours")
         mapper = UMAP(

@@ -1,6 +1,7 @@
 """Everything that decides a run, section by section, as the command line and its TOML files call it."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ class TeacherConfig(Knobs):
     name: str = plain(FARMYARD, "farmyard, a preset (see prockd presets), any timm name, a teacher's file, or none.")
     weights: str = plain("", "Local state dict; empty for none.")
     pretrained: bool = plain(False, "Fetch timm's weights, which needs a network or a filled cache.")
+    random: bool = plain(False, "Take random weights where none are given: a teacher that knows nothing.")
     layers: tuple[int, ...] = numbers(int, "Layers that are read; empty for the usual ones.")
     image_px: int = knob(0, 0, 4096, "Side of the square input; 0 for the model's own.", "pixels")
     mean: tuple[float, ...] = numbers(float, "Mean of the input's channels, 0..1; empty for the model's own.")
@@ -69,6 +71,13 @@ class DataConfig(Knobs):
     )  # fmt: skip
     background: str = plain("field", "Farmyard: what is behind the animals of the test images.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of which images are set aside and which are labelled.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            re.compile(self.group)
+        except re.error as error:
+            raise ConfigError(f"data.group = {self.group!r}: is no regular expression ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ def read_tables(path: str | Path) -> dict[str, Any]:
         return parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}, line {line}: is not UTF-8 text, as TOML has to be: save it anew as UTF-8"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 

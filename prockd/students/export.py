@@ -168,10 +168,15 @@ def export_onnx(
     graph, path = Graph(plain), folder / "student.onnx"
     with torch.no_grad():
         prediction, wanted = plain(images).logits, graph.named(images)
-        program = torch.onnx.export(
-            graph, (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
-        )  # fmt: skip
+        try:
+            program = torch.onnx.export(
+                graph, (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
+            )  # fmt: skip
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(
+                f"torch cannot write {student.name} as ONNX: export it as timm (--format timm)"
+            ) from error
     assert program is not None
     program.save(path, external_data=False)
     onnx.checker.check_model(path)

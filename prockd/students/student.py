@@ -23,6 +23,7 @@ from prockd.tasks import TASKS
 from prockd.tasks.task import Task
 from prockd.teachers.weights import (
     WeightsError,
+    at_size,
     check_architecture,
     check_edge,
     check_size,
@@ -101,7 +102,8 @@ class Student(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             options = timm_kwargs | {"pretrained": pretrained}
-            self.backbone: Any = create_backbone(backbone, image_px=image_px, **options)
+            with at_size(backbone, image_px):
+                self.backbone: Any = create_backbone(backbone, image_px=image_px, **options)
             if weights is not None:
                 load_weights(self.backbone, Path(weights))
             # Convolutions on a CPU prefer channels last, but there oneDNN's backward pass of a strided 1x1 convolution
@@ -118,7 +120,7 @@ class Student(nn.Module):
             for name in ("mean", "std"):
                 self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1), persistent=False)
             self.backbone.eval()  # a look at the sizes of the maps must not count as a step of its batch norms
-            with torch.no_grad():
+            with torch.no_grad(), at_size(backbone, image_px):
                 check_edge(self._maps, self.backbone, image_px)
                 maps = self._maps(torch.zeros(1, 3, image_px, image_px))
             self.backbone.train()

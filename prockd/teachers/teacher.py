@@ -15,6 +15,7 @@ from prockd._data_path import data_path
 from prockd.teachers.presets import TEACHER_PRESETS
 from prockd.teachers.weights import (
     WeightsError,
+    at_size,
     check_architecture,
     check_edge,
     check_size,
@@ -105,8 +106,9 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
         self.eval()
-        check_edge(self, self.backbone, self.image_px)
-        probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
+        with at_size(architecture, self.image_px):
+            check_edge(self, self.backbone, self.image_px)
+            probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
         self.widths = tuple(m.shape[1] for m in probe)
         self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)
         self.grid = finest(self.grids)

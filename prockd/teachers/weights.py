@@ -5,7 +5,8 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
         near += difflib.get_close_matches(plain, timm.list_models(), n=5)
         hint = f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else ""
         raise WeightsError(f"timm has no model {name!r}{hint}")
+    if timm_kwargs.get("in_chans", 3) != 3:
+        raise WeightsError(
+            f"in_chans={timm_kwargs['in_chans']}: teachers and students read RGB, so leave it out; grey pictures are "
+            "read as RGB, and of more channels three have to be chosen"
+        )
     make = partial(timm.create_model, name, pretrained=pretrained, num_classes=0, **timm_kwargs)
     try:
         try:
@@ -79,6 +85,20 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
             f"could not fetch the weights of {name!r} ({reason}). Offline? Download them once on a connected machine "
             "and pass weights='file.safetensors', or use Teacher('farmyard'), which ships with prockd."
         ) from error
+
+
+@contextmanager
+def at_size(name: str, image_px: int) -> Iterator[None]:
+    """What fails inside, with the words of tensors, fails since this model works at a size of its own."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        config, reason = timm.get_pretrained_cfg(name.split("/")[-1]), " ".join(str(error).split())[:120]
+        own = f"it was made for {config.input_size[-1]} px" if config else "another size may do"
+        why = f" ({reason})" if reason else ""
+        raise WeightsError(f"{name} cannot read images of {image_px} px{why}: {own}, set image_px") from error
 
 
 def choose_layers(backbone: Any, layers: Sequence[int] | None) -> tuple[int, ...]:

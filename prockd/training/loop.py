@@ -174,15 +174,16 @@ class Trainer:
     def terms(self, step: int) -> tuple[np.ndarray, dict[str, Tensor]]:
         """The labelled rows of a step, and the terms of the loss of its whole batch, of which each has seen a share."""
         config, processes, student = self.config, self.processes, self.learner.student
-        device, share = processes.device, slice(processes.rank, None, processes.count)
+        device = processes.device
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = self.labelled.rows(config.batch_size, config.seed, step)
         crops = self.labelled.crops(rows, generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
+        share = processes.share(len(crops))
         batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
             others = self.more.rows(self.more_batch, config.seed + 1, step)
-            more_crops = self.more.crops(others, generator)
+            more_crops, share = self.more.crops(others, generator), processes.share(len(others))
             batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
         if step < self.label_free_steps:
