@@ -3,7 +3,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Unpack
@@ -11,14 +12,15 @@ from typing import Unpack
 import numpy as np
 from tqdm.auto import tqdm
 
-from prockd._types import IGNORE, UNLABELLED, ImageDataset
+from prockd._types import IGNORE, UNLABELLED, ImageDataset, Sample
 from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset, FormatOptions
 from prockd.datasets.formats import open_format, passed_over
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
 from prockd.datasets.left_out import odd_links
-from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
+from prockd.datasets.problems import DatasetError, Problem, class_list, counted, listed, sample_problems, values_of
 from prockd.datasets.splits import id_of
 
+IGNORED, MAX_CLASSES = "ignored", 24
 IS_COPY = "is the same file as "
 MAX_ROWS = 40  # that a DataCheck prints; rows() has all
 _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes", "keypoints": "joints"}
@@ -35,6 +37,8 @@ class DataCheck:
         problems: all of them, in the order of the data.
         bad: by the fingerprint of each split, the numbers of the samples that cannot be used.
         twins: the same for good samples whose file is that of an earlier one of the same split.
+        shown: how much there is of each class: ``"images"`` of it, ``"boxes"``, ``"joints"``, or ``"pixels"``, of which
+            some may be ``ignored``.
     """
 
     name: str
@@ -43,6 +47,7 @@ class DataCheck:
     problems: tuple[Problem, ...]
     bad: Mapping[str, Sequence[int]] = field(default_factory=dict)
     twins: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    shown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -75,6 +80,7 @@ class DataCheck:
         bad = sum(map(len, self.bad.values()))
         unusable = f"; {counted(bad, 'image')} cannot be used" if bad else ""
         lines = [f"{self.name}: {self.layout}", f"{images or 'no images'}: {verdict}{unusable}"]
+        lines += [_amounts(kind, counts) for kind, counts in self.shown.items()]
         rows = sorted(self.rows(), key=lambda row: row["kind"])  # errors first
         widths = {key: max((len(r[key]) for r in rows[:MAX_ROWS]), default=0) for key in ("kind", "file", "entry")}
         for row in rows[:MAX_ROWS]:
@@ -155,7 +161,40 @@ def check_data(
     bad = {key: tuple(m for m, read in pairs if read.is_bad) for key, pairs in reads.items()}
     twins = {key: tuple(m for m, read in pairs if read.is_twin and not read.is_bad) for key, pairs in reads.items()}
     counts = {split: len(dataset) for split, dataset in splits.items()}
-    return DataCheck(name, f"{layout}, {class_list(tuple(first.classes))}", counts, tuple(problems), bad, twins)
+    shown = dict[str, dict[str, int]]()
+    for kind in ("images", "boxes", "joints", "pixels"):
+        amounts = Counter[str]()
+        for read in (read for reads in samples.values() for read in reads):
+            amounts.update(read.shown.get(kind, {}))
+        if amounts:
+            shown[kind] = {each: amounts[each] for each in (*first.classes, IGNORED)}
+    problems += _empty_classes(shown, name)
+    layout = f"{layout}, {class_list(tuple(first.classes))}"
+    return DataCheck(name, layout, counts, tuple(problems), bad, twins, shown)
+
+
+def _amounts(kind: str, counts: Mapping[str, int]) -> str:
+    """How much there is of each class, in words."""
+    total, ignored = sum(counts.values()), counts.get(IGNORED, 0)
+    if kind == "pixels":
+        texts = [f"{name} {count / total:.1%}" for name, count in counts.items() if name != IGNORED or count]
+    else:
+        texts = [f"{name} {count}" for name, count in counts.items() if name != IGNORED]
+        kind = f"{total - ignored} {kind}" if kind != "images" else kind
+    return f"{kind}: {listed(texts, MAX_CLASSES)}"
+
+
+def _empty_classes(shown: Mapping[str, Mapping[str, int]], name: str) -> Iterator[Problem]:
+    """Classes of which there is nothing, and those whose names differ in case alone."""
+    for kind, counts in shown.items():
+        if empty := [name for name, count in counts.items() if not count and name != IGNORED]:
+            yield Problem(name, "", f"there are no {kind} of {listed(empty)}", note=True)
+    alike: dict[str, list[str]] = {}
+    for each in dict.fromkeys(each for counts in shown.values() for each in counts):
+        alike.setdefault(each.casefold().strip(), []).append(each)
+    for names in (names for names in alike.values() if len(names) > 1):
+        text = f"classes {' and '.join(map(repr, names))} differ in case or blanks alone"
+        yield Problem(name, "", f"{text}: if they are one, give them one name", note=True)
 
 
 @dataclass
@@ -167,6 +206,7 @@ class _Read:
     problems: list[Problem]
     content: str = ""  # digest; empty when it cannot be read
     labels: dict[int, str] = field(default_factory=dict)
+    shown: dict[str, Counter[str]] = field(default_factory=dict)  # see DataCheck
     tasks: tuple[str, ...] = ()  # that it has the annotation for
     is_twin: bool = False
     contradicted: bool = False
@@ -201,7 +241,24 @@ def _read(split: str, dataset: ImageDataset, index: int) -> _Read:
     labelled = sample.label != UNLABELLED or sample.tags is not None
     has = {"segmentation": sample.mask is not None, "keypoints": sample.joints is not None, "classification": labelled,
            "detection": sample.boxes is not None}  # fmt: skip
-    return _Read(split, name, problems, content, class_names, tuple(task for task in has if has[task]))
+    shown = _shown_by(sample, names)
+    return _Read(split, name, problems, content, class_names, shown, tuple(task for task in has if has[task]))
+
+
+def _shown_by(sample: Sample, names: Mapping[int, str]) -> dict[str, Counter[str]]:
+    """How much of each class a sample shows."""
+    of: dict[str, Iterable[int]] = {"images": [sample.label]}
+    if sample.tags is not None:
+        of["images"] = np.flatnonzero(sample.tags).tolist()
+    if sample.box_labels is not None:
+        of["boxes"] = np.asarray(sample.box_labels).tolist()
+    if sample.joints is not None:
+        of["joints"] = np.flatnonzero(sample.joints[:, 2]).tolist()
+    shown = {kind: Counter(names[label] for label in labels if label in names) for kind, labels in of.items()}
+    if sample.mask is not None:
+        counts = dict(zip(*(v.tolist() for v in np.unique(sample.mask, return_counts=True)), strict=True))
+        shown["pixels"] = Counter({names.get(v, IGNORED): n for v, n in counts.items() if v in names or v == IGNORE})
+    return shown
 
 
 def _compare_files(reads: Sequence[_Read]) -> None:
