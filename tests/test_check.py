@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from prockd._types import UNLABELLED, Sample
+from prockd.cli import app
 from prockd.datasets import (
     Arrays,
     DatasetError,
@@ -345,3 +347,33 @@ def test_what_is_doubtful_is_said_when_training_too_once_for_many_images(tmp_pat
         checked(open_splits(tmp_path / "d"), progress=False)
     assert len(told) == 1
     assert checked(open_splits(tmp_path / "d", white=4095), progress=False)["all"][0].image.max() > 200
+
+
+def test_classes_that_differ_in_case_alone_are_told_and_every_class_is_counted(tmp_path):
+    for number, name in enumerate(("Cat/0", "cat/1", "cat/2")):
+        put(tmp_path / f"{name}.png", number)
+    report = check_data(tmp_path, progress=False)
+    assert report.shown["images"] == {"Cat": 1, "cat": 2, "ignored": 0}
+    assert "note  classes 'Cat' and 'cat' differ in case or blanks alone" in repr(report)
+
+
+def test_boxes_and_pixels_are_counted_with_those_that_are_ignored(tmp_path):
+    put(tmp_path / "d" / "images" / "a.jpg")
+    xml(tmp_path / "d" / "annotations" / "a.xml", 1, 1, 5, 5)
+    assert "1 boxes: cat 1" in repr(check_data(tmp_path / "d", progress=False))
+    put(tmp_path / "s" / "images" / "a.jpg")
+    mask(tmp_path / "s" / "masks" / "a.png", 255)
+    (tmp_path / "s" / "classes.txt").write_text("ground\n")
+    assert "pixels: ground 50.0%, ignored 50.0%" in repr(check_data(tmp_path / "s", progress=False))
+
+
+def test_a_contact_sheet_is_drawn_of_every_kind_of_label(tmp_path):
+    put(tmp_path / "images" / "a.jpg", 1)
+    xml(tmp_path / "annotations" / "a.xml", 1, 1, 5, 5)
+    put(tmp_path / "loose" / "b.jpg", 2)
+    for folder in (tmp_path, tmp_path / "loose"):
+        result = CliRunner().invoke(app, ["check-data", str(folder), "-q", "--sheet", str(tmp_path / "sheet.png")])
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert min(sheet.size) > 100
+        (tmp_path / "sheet.png").unlink()

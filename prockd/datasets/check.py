@@ -168,7 +168,7 @@ def check_data(
             amounts.update(read.shown.get(kind, {}))
         if amounts:
             shown[kind] = {each: amounts[each] for each in (*first.classes, IGNORED)}
-    problems += _empty_classes(shown, name)
+    problems += _alike(shown, name)
     layout = f"{layout}, {class_list(tuple(first.classes))}"
     return DataCheck(name, layout, counts, tuple(problems), bad, twins, shown)
 
@@ -184,11 +184,8 @@ def _amounts(kind: str, counts: Mapping[str, int]) -> str:
     return f"{kind}: {listed(texts, MAX_CLASSES)}"
 
 
-def _empty_classes(shown: Mapping[str, Mapping[str, int]], name: str) -> Iterator[Problem]:
-    """Classes of which there is nothing, and those whose names differ in case alone."""
-    for kind, counts in shown.items():
-        if empty := [name for name, count in counts.items() if not count and name != IGNORED]:
-            yield Problem(name, "", f"there are no {kind} of {listed(empty)}", note=True)
+def _alike(shown: Mapping[str, Mapping[str, int]], name: str) -> Iterator[Problem]:
+    """Classes whose names differ in case alone."""
     alike: dict[str, list[str]] = {}
     for each in dict.fromkeys(each for counts in shown.values() for each in counts):
         alike.setdefault(each.casefold().strip(), []).append(each)
