@@ -305,3 +305,11 @@ def test_a_list_of_few_pictures_or_of_something_else_does_not_hide_class_folders
     (cats / "labels.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in ("cat/ü.png", "dog/c.png")))
     (cats / "favourites.csv").unlink()
     assert "looks like image list" in repr(check_data(cats, progress=False))
+
+
+def test_the_folder_that_an_archive_has_for_itself_is_entered(tmp_path):
+    for seed, name in enumerate(("cat/a", "dog/b")):
+        put(tmp_path / "pets" / f"{name}.png", seed)
+    put(tmp_path / "__MACOSX" / "pets" / "._a.png")
+    dataset = open_data(tmp_path)
+    assert (dataset.classes, len(dataset)) == (("cat", "dog"), 2)

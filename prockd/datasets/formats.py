@@ -223,6 +223,14 @@ def open_unlabelled(path: Path | str, **options: Unpack[FormatOptions]) -> Image
     return next(iter(open_splits(path, **options).values()))
 
 
+def _own_folder(path: Path) -> Path | None:
+    """The folder that an archive has for itself: it is all there is, and holds folders and no pictures of its own."""
+    there = [p for p in path.iterdir() if not is_hidden(p.name)]
+    if len(there) != 1 or not there[0].is_dir() or by_split(there, whole_name=True):
+        return None
+    return there[0] if sub_folders(there[0]) and not pictures(there[0], "*") else None
+
+
 def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, Opener]]:
     """The first format that fits a place and a task, and what opens each split there; an error where none does."""
     if task is not None and task not in TASKS:
@@ -236,6 +244,8 @@ def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, 
     for format in FORMATS:
         openers = format.openers(path)
         # Any two folders with pictures look like classes, also the folders "images" and "masks" of another format.
+        if openers and format.name == "class folders" and (inside := _own_folder(path)):
+            return find_format(inside, task)
         if openers and task in (None, format.task) and (other is None or format.name != "class folders"):
             return format, openers
         other = other or (format if openers else None)

@@ -37,7 +37,7 @@ def plot_samples(dataset: ImageDataset, task: str | None = None, *, count: int =
             drawn = next(t for t in TASKS.values() if t.data == kind)
             made = drawn.for_images(images)
             marks = [made.marks(each) for each in made.truth(images)]
-            return plot_answers(squares, marks, list(images.ids), made)
+            return plot_answers(squares, marks, list(images.ids), made, truth=True)
         return plot_answers(squares, marks, list(images.ids), drawn(1, ("",)))
 
 
