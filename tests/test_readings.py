@@ -1,5 +1,6 @@
 """What the teacher's side says: from labelled images alone, to the student alone, never of the teacher's classes."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from prockd.training import readings
 from prockd.training.batches import Source
 from prockd.training.loop import make_distiller, read_teacher
 from prockd.training.processes import connect
-from prockd.training.readings import fit_part_maps, fit_reading, patches_of, targets_of, teacher_probe, whole
+from prockd.training.readings import fit_part_maps, fit_reading, patches_of, pooled, targets_of, teacher_probe, whole
 
 SOFT = PLAIN.replace(soft_weight=3.0, unlabelled_batch=3)
 CLOSED = FeatureAugmentationConfig()
@@ -235,6 +236,18 @@ def test_one_prototype_and_one_image_a_class_are_enough(few, bank, count):
     student = made(bank, CLOSED)
     run(student, two.images, SOFT.replace(unlabelled_batch=0, steps=2), features=two)
     assert student(torch.rand(1, 3, 32, 32)).augmented_logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["part_maps", "mean"])
+def test_a_reading_says_of_patches_what_its_ridge_says_of_what_is_read_of_them(few, bank, kind):
+    own = copy.deepcopy(bank)
+    own.merge(0, 3)
+    own.disable(4)
+    student = made(own, CLOSED)
+    reading, patches = fit_reading(student, source(few, own), kind), torch.rand(5, 9, bank.embed_dim) - 0.5
+    wanted = reading.ridge(pooled(own, patches, kind))
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(reading(patches), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["part_maps", "mean"])

@@ -20,13 +20,14 @@ def world(seed: int = 0, images: int = n, noise: float = 1.0) -> tuple[torch.Ten
 
 
 def brute(x: torch.Tensor, y: torch.Tensor, strength: float, out: list[int]) -> torch.Tensor:
-    """Scores of some rows by ridge regression on the others, about the mean of all."""
+    """Scores of some rows by ridge regression on the others, about the mean of all, with a constant beside them."""
     x, y = x.double(), y.double()
     rows, wanted = x - x.mean(0), y - y.mean(0)
     size = rows.square().sum(1).mean()
+    rows = torch.cat([rows, size.sqrt().expand(len(rows), 1)], 1)
     kept = [m for m in range(len(x)) if m not in out]
     a, b = rows[kept], wanted[kept]
-    weight = torch.linalg.solve(a.T @ a + strength * size * torch.eye(x.shape[1], dtype=a.dtype), a.T @ b)
+    weight = torch.linalg.solve(a.T @ a + strength * size * torch.eye(rows.shape[1], dtype=a.dtype), a.T @ b)
     return rows[out] @ weight + y.mean(0)
 
 
@@ -49,6 +50,18 @@ def test_leaving_an_unlabelled_image_out_is_to_fit_without_it():
     for m in range(n):
         (expected,) = brute(rows, wanted, 0.1, [V * n + m])
         torch.testing.assert_close(found.held_out[m], (found.sharpness * expected).float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_an_image_that_is_left_out_does_not_tell_itself_however_wide_the_features_are(unlabelled):
+    generator = torch.Generator().manual_seed(4)
+    x, more = torch.randn(1, 60, 500, generator=generator), torch.randn(80, 500, generator=generator)
+    y, soft = (F.one_hot(torch.randint(C, (m,), generator=generator), C).float() for m in (60, 80))  # by lot
+    found = fit_ridge(x, y, more, soft) if unlabelled else fit_ridge(x, y)
+    truth = soft if unlabelled else y
+    assert F.mse_loss(found.held_out / found.sharpness, truth) > 0.9 * truth.var(0, correction=0).mean()
+    assert found.strength > STRENGTHS[2]
+    assert found.held_out.softmax(1).amax(1).mean() < 0.6  # and so it is not sure
 
 
 def test_weight_and_bias_are_those_of_the_normal_equations():

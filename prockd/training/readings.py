@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images
 from prockd.prototypes.bank import PrototypeBank
-from prockd.prototypes.part_maps import PartMaps, part_descriptor
+from prockd.prototypes.part_maps import TEMPERATURE, PartMaps, part_descriptor
 from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.tasks.task import Task
@@ -40,13 +40,30 @@ class PooledReading(nn.Module):
 
     def __init__(self, bank: PrototypeBank, ridge: Ridge, kind: str = "part_maps") -> None:
         super().__init__()
-        self.bank, self.ridge, self.kind = bank, ridge, kind
-        weight = ridge.weight.T.contiguous()  # (C, V), a tenth of the time of (V, C) on a CPU
-        self.weight, self.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, ridge.bias))
+        self.ridge, self.kind = ridge, kind
+        weight, self.centres, self.offsets = ridge.weight, torch.empty(0), torch.empty(0)
+        if kind == "part_maps":  # it is read in every step: what the bank decides is decided here, once
+            there = bank.merged == torch.arange(len(bank.merged), device=bank.merged.device)
+            centres, enabled = bank.prototypes.detach()[there], bank.enabled[there]
+            maps = weight.reshape(len(there), -1, weight.shape[1])[there] * enabled[:, None, None]  # (K, E, C)
+            weight = maps.flatten(0, 1)
+            self.centres = _fixed(F.normalize(centres, dim=-1) / TEMPERATURE)
+            self.offsets = _fixed(torch.einsum("ke,kec->ck", centres, maps))
+        self.weight, self.bias = _fixed(weight.T.contiguous()), _fixed(ridge.bias)  # (C, V): a tenth of (V, C)'s time
 
     def forward(self, patches: Float[Tensor, "B N E"]) -> Float[Tensor, "B C"]:
-        """Class scores of each image."""
-        return F.linear(pooled(self.bank, patches, self.kind), self.weight, self.bias)
+        """Class scores of each image: those of :func:`part_descriptor`, a quarter of its time under bf16."""
+        h = F.normalize(patches, dim=-1)
+        if self.kind == "mean":
+            return F.linear(h.mean(1), self.weight, self.bias)
+        a = (h @ self.centres.T).softmax(-1)
+        total = a.sum(1)
+        mixed = (a.transpose(1, 2) @ h) / (1 + total).unsqueeze(-1)
+        return F.linear(mixed.flatten(1), self.weight, self.bias) - F.linear(total / (1 + total), self.offsets)
+
+
+def _fixed(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)
 
 
 def pooled(bank: PrototypeBank, patches: Float[Tensor, "B N E"], kind: str = "part_maps") -> Float[Tensor, "B V"]:

@@ -84,6 +84,9 @@ def fit_ridge(
     rows, wanted = rows - middle, wanted - level
     kernel = rows @ rows.T
     size = kernel.diagonal().mean().clamp_min(1e-12)
+    # Rows about their mean add up to 0, so each is told exactly by the others, and without a penalty their targets tell
+    # its target. A constant value in every row, as long as the others together, breaks that sum and changes no fit.
+    kernel = kernel + size
     values, vectors = torch.linalg.eigh(kernel)
     seen = vectors.T @ wanted
     # A student has learned its labelled images by heart: those that it has not are the better judges. And where a class
