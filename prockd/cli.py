@@ -432,16 +432,32 @@ def check_data(
     task: Annotated[str | None, Option(help="What it is for; guessed from its looks if not given.")] = None,
     classes: Annotated[str | None, Option(help="Class names, commas between them, as in data.classes.")] = None,
     all_: Annotated[bool, Option("--all", help="Every problem, however many.")] = False,
+    sheet: Annotated[
+        Path | None, Option(help="Draw ten images with their labels into this file (PNG); an earlier one is replaced.")
+    ] = None,
+    set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
     from prockd.evaluation.tables import format_table
 
-    report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
+    data = read_settings(None, "best", set_).data
+    how: dict[str, Any] = {"group": data.group or None, "white": data.white, "exif": data.exif}
+    names = class_names(data.classes if classes is None else classes) or None
+    report = check(path, task=task, classes=names, progress=not quiet, **how)
     typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
     if all_ and report.problems:
         typer.echo(format_table(report.rows()))
+    if sheet and report.counts:
+        from prockd.datasets import open_splits
+        from prockd.plots import plot_samples
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the report has it all
+            splits = open_splits(path, task=task, classes=names, **{**how, "on_bad": "skip"})
+            plot_samples(next(iter(splits.values())), task).savefig(sheet, dpi=150)
+        typer.echo(f"drew {sheet}: do masks, boxes and points lie where they belong?")
     if not report.ok:
         raise typer.Exit(1)
 

@@ -176,3 +176,11 @@ def test_two_spellings_of_one_name_would_be_one_file_and_are_refused(tmp_path):
     spellings = [unicodedata.normalize(form, "ü.jpg") for form in ("NFC", "NFD")]
     with pytest.raises(DatasetError, match="is there twice"):
         unpack(zip_of(tmp_path / "x.zip", dict.fromkeys(spellings, b"")), tmp_path / "out", progress=False)
+
+
+def test_what_macos_adds_to_an_archive_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("pets/cat/a.txt", "__MACOSX/pets/cat/._a.txt", "pets/.DS_Store"):
+            archive.writestr(name, "x")
+    there = unpack(tmp_path / "a.zip", tmp_path / "a", progress=False)
+    assert [p.name for p in there.rglob("*") if p.is_file()] == ["a.txt"]

@@ -118,6 +118,8 @@ class _Members:
         if refused_kind:
             raise DatasetError(f"{label} is a {refused_kind}: only files and folders are unpacked")
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        if "__MACOSX" in parts[:1] or parts[-1:] == [".DS_Store"]:
+            return ""  # what macOS adds of its own
         absolute = name[:1] in ("/", "\\") or (parts and ":" in parts[0])  # in the manner of any system
         if absolute or ".." in parts or "\0" in name or not (parts or is_folder):
             raise DatasetError(f"{label} would be written outside of the folder: do not trust this archive")

@@ -14,7 +14,7 @@ from prockd.datasets.problems import DatasetError, Problem, box_flaw, number_or_
 from prockd.datasets.read import pictures
 
 _IMAGES = ("images", "JPEGImages")
-_XML = ("annotations", "Annotations")
+_XML = ("annotations", "Annotations", "annots", "annot", "xmls", "xml", "labels")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from prockd.datasets.boxes import Annotation, Box, BoxDataset
-from prockd.datasets.files import FormatOptions
+from prockd.datasets.files import FormatOptions, file_below
 from prockd.datasets.problems import DatasetError, Problem, as_float
 from prockd.datasets.read import is_file
 from prockd.untrusted import parse_json
@@ -57,7 +57,7 @@ class CocoFile(BoxDataset):
                 add_flaw(where, "lacks image_id")
             elif entry["image_id"] not in pictures:
                 add_flaw(where, f"no image has the id {entry['image_id']}")
-            elif not entry.get("iscrowd"):
+            elif not is_crowd(entry):
                 picture, annotation = pictures[entry["image_id"]], of_image[entry["image_id"]]
                 if isinstance(box := _box(where, entry, missing, categories), Box):
                     annotation.boxes.append(box)
@@ -67,7 +67,10 @@ class CocoFile(BoxDataset):
         # Ids are numbers as a rule and may be text, which has no order with numbers.
         order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
-        paths, class_names = [root / name for name in names], class_names if classes is None else list(classes)
+        paths, class_names = (
+            [file_below(root, name) for name in names],
+            class_names if classes is None else list(classes),
+        )
         super().__init__(root, paths, list(of_image.values()), class_names, flaws=flaws, **options)
 
 
@@ -81,7 +84,7 @@ def pictures_root(path: Path, names: Sequence[str]) -> Path:
     """The first of the usual folders that holds most of the first images; the folder of the file if none does."""
     ending, here, up = path.stem.rpartition("_")[2], path.parent, path.parent.parent
     places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
-    return max(places, key=lambda place: sum(is_file(place / name) for name in names[:20]))
+    return max(places, key=lambda place: sum(is_file(file_below(place, name)) for name in names[:20]))
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
@@ -112,6 +115,11 @@ def by_id(
         else:
             found[entry["id"]] = entry
     return found
+
+
+def is_crowd(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is of a crowd; some programs write the number as text."""
+    return str(entry.get("iscrowd") or 0).strip().lower() not in ("0", "false", "")
 
 
 def _missing(entry: Any, keys: tuple[str, ...]) -> list[str]:

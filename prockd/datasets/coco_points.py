@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from prockd.datasets.coco import by_id, is_coco, load_coco, pictures_root
-from prockd.datasets.files import FormatOptions
+from prockd.datasets.coco import by_id, is_coco, is_crowd, load_coco, pictures_root
+from prockd.datasets.files import FormatOptions, file_below
 from prockd.datasets.keypoints import MAX_PX
 from prockd.datasets.poses import Joint, Pose, PoseDataset
 from prockd.datasets.problems import Problem, as_float
@@ -42,10 +42,10 @@ class CocoPoints(PoseDataset):
         pictures = by_id("image", content["images"], "file_name", add_flaw)
         names = [str(picture["file_name"]) for picture in pictures.values()]
         root = pictures_root(path, names) if images is None else Path(images)
-        poses = {id: Pose(path, root / str(picture["file_name"])) for id, picture in pictures.items()}
+        poses = {id: Pose(path, file_below(root, str(picture["file_name"]))) for id, picture in pictures.items()}
         for number, entry in enumerate(content["annotations"], 1):
             where = f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
-            if not isinstance(entry, dict) or not entry.get("keypoints") or entry.get("iscrowd"):
+            if not isinstance(entry, dict) or not entry.get("keypoints") or is_crowd(entry):
                 continue
             if not isinstance(entry.get("image_id"), int | str) or entry["image_id"] not in poses:
                 add_flaw(where, f"no image has the id {entry.get('image_id')}")

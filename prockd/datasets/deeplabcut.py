@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from prockd.datasets.files import FormatOptions
+from prockd.datasets.files import FormatOptions, file_below
 from prockd.datasets.keypoints import MAX_PX, missing_picture
 from prockd.datasets.poses import Joint, Pose, PoseDataset, tables_in
 from prockd.datasets.problems import DatasetError, Problem, number_or_nan
@@ -79,7 +79,7 @@ def _read(table: Path, flaws: list[Problem]) -> tuple[list[Pose], list[str]]:
         if not names:
             continue
         path = Path(*(part for name in names for part in name.replace("\\", "/").split("/") if part not in ("", "..")))
-        near, project = table.parent / path.name, table.parent.parent.parent / path
+        near, project = file_below(table.parent, path.name), file_below(table.parent.parent.parent, path.as_posix())
         picture = near if is_file(near) else project
         if not is_file(picture):
             flaws.append(missing_picture(table, f"line {line}", path.as_posix()))

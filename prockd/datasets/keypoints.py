@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from prockd.datasets.files import file_below
 from prockd.datasets.problems import DatasetError, Problem, number_or_nan, refuse
 from prockd.datasets.read import image_size, is_file
 from prockd.datasets.table import read_table
@@ -113,7 +114,7 @@ def place_of(path: Path, frame: str) -> Path | None:
     """The picture of a frame of a table: beside it, in ``frames`` or in ``images``; None where it is in none."""
     if ".." in Path(frame).parts or Path(frame).is_absolute():
         return None
-    places = (path.parent / folder / frame for folder in FOLDERS)
+    places = (file_below(path.parent / folder, frame) for folder in FOLDERS)
     return next((place for place in places if is_file(place)), None)
 
 

@@ -114,7 +114,7 @@ def pack(
     if image_px < MIN_IMAGE_PX or len(dataset) == 0:
         raise DatasetError(f"{len(dataset)} images at {image_px} px: needs at least one, at {MIN_IMAGE_PX} px or more")
     fit_square(1, 1, image_px, fit or "crop")  # an unknown word is refused before anything is read
-    key = {"version": 2, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
+    key = {"version": 3, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
     write = partial(_write, dataset=dataset, image_px=image_px, fit=fit, progress=progress)
     arrays, meta = cached_arrays("images", key, write, root=root)
     joints = arrays.get("joints")

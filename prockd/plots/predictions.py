@@ -68,8 +68,9 @@ def plot_predictions(
 
 
 def plot_answers(
-    squares: Sequence[np.ndarray], marks: Sequence[Marks], names: Sequence[str], task: Task, *, sure: float = 0.3
-) -> Figure:
+    squares: Sequence[np.ndarray], marks: Sequence[Marks], names: Sequence[str], task: Task, *, sure: float = 0.3,
+    truth: bool = False,
+) -> Figure:  # fmt: skip
     """A contact sheet: pictures, six a row, with what is told of each, and their names below.
 
     Args:
@@ -78,6 +79,7 @@ def plot_answers(
         names: of the pictures.
         task: names the classes.
         sure: boxes and points below this score are not drawn.
+        truth: the marks are labels, of which all are drawn, and not what a student tells.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -93,14 +95,14 @@ def plot_answers(
             ax.set_title(draw.plain(mark.text), fontsize=draw.SMALL)
         else:
             points = None if mark.points is None else np.where(mark.points[:, 2:] >= sure, mark.points, 0)
-            drawn |= _mark(ax, pixels, replace(mark, points=points), sure, best=True)
+            drawn |= _mark(ax, pixels, replace(mark, points=points), sure, best=not truth)
         ax.set_xlabel(draw.short_name(name), fontsize=draw.SMALL)
     if not marks[0].text:
-        _explain(figure, marks[0], {label: task.names[label] for label in sorted(drawn)[:24]}, sure)
+        _explain(figure, marks[0], {label: task.names[label] for label in sorted(drawn)[:24]}, None if truth else sure)
     return figure
 
 
-def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float) -> None:
+def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float | None) -> None:
     """The legend of the classes that are drawn, and the caption."""
     if marks.points is not None:
         keys, text = [draw.legend_key(label, name) for label, name in names.items()], "A mark a joint that is visible."
@@ -111,6 +113,7 @@ def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float
             for name, (colour, line) in looks.items()
         ]
         boxes = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
+        boxes = "All boxes of the data." if sure is None else boxes
         text = "Colours are classes; grey is none of them." if masked else boxes
     draw.legend(figure, keys)
     draw.caption(figure, text)

@@ -56,6 +56,8 @@ class DataConfig(Knobs):
     group: str = plain("", "Regular expression that finds an image's group (video, farm) in its name; never divided.")
     fit: str = choice("auto", ("auto", "crop", "pad", "stretch"), "How pictures become squares.")
     on_bad: str = choice("refuse", ("refuse", "skip"), "What to do with images that cannot be used.")
+    white: int = knob(0, 0, 2**31 - 1, "White of pictures of 16 or 32 bits, 4095 of 12-bit cameras; 0 for their range.")
+    exif: bool = plain(True, "Turn pictures as their EXIF says; false where boxes or masks fit them as stored.")
     per_class: int = knob(
         0, 0, 1_000_000, "Labelled images used of each class; 0 for all, on Farmyard for what suits the task.", "images"
     )  # fmt: skip

@@ -25,6 +25,7 @@ from prockd.teachers.weights import (
     WeightsError,
     at_size,
     check_architecture,
+    check_edge,
     check_size,
     choose_layers,
     create_backbone,
@@ -121,6 +122,7 @@ class Student(nn.Module):
                 self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1), persistent=False)
             self.backbone.eval()  # a look at the sizes of the maps must not count as a step of its batch norms
             with torch.no_grad(), at_size(backbone, image_px):
+                check_edge(self._maps, self.backbone, image_px)
                 maps = self._maps(torch.zeros(1, 3, image_px, image_px))
             self.backbone.train()
             self.maps = tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)

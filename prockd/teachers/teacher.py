@@ -17,6 +17,7 @@ from prockd.teachers.weights import (
     WeightsError,
     at_size,
     check_architecture,
+    check_edge,
     check_size,
     choose_layers,
     create_backbone,
@@ -58,7 +59,8 @@ class Teacher(nn.Module):
 
     Raises:
         WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
-        ValueError: layers outside the model or named twice, or a mean or std that is not three numbers.
+        ValueError: layers outside the model or named twice, a mean or std that is not three numbers, or a side that is
+            no multiple of the patch, whose edge would not be seen.
     """
 
     mean: Tensor
@@ -105,6 +107,7 @@ class Teacher(nn.Module):
         self.to(memory_format=torch.channels_last)
         self.eval()
         with at_size(architecture, self.image_px):
+            check_edge(self, self.backbone, self.image_px)
             probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
         self.widths = tuple(m.shape[1] for m in probe)
         self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)

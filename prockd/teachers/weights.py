@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,12 @@ from prockd.untrusted import FLAG, NOTHING, RefusedError, Rule, list_of, number,
 
 CLUSTERING = "clustering."
 """Begins the names of a teacher's own prototypes in its file; its backbone does not read them."""
+PATCHES = "patch_embed.proj.weight"
+# Where checkpoints keep the network: averaged weights first, each with the raw ones that it is the average of.
+WRAPPERS = {"state_dict_ema": "state_dict", "ema_state_dict": "state_dict", "model_ema": "model", "ema": "model",
+            "teacher": "student", "state_dict": "", "model": ""}  # fmt: skip
+# Names of what a network was a part of; of two that a file has, the first counts.
+_WRAPPED = ("model_ema", "ema", "teacher", "module", "_orig_mod", "model", "backbone", "encoder", "net", "student")
 
 
 _NAME = Rule("timm's name of a model", lambda v: isinstance(v, str) and bool(re.fullmatch(r"\w{1,80}(\.\w{1,80})?", v)))
@@ -114,6 +120,24 @@ def choose_layers(backbone: Any, layers: Sequence[int] | None) -> tuple[int, ...
     return tuple(sorted(resolved))
 
 
+def check_edge(maps: Callable[[Tensor], Sequence[Tensor]], backbone: Any, image_px: int) -> None:
+    """Refuse an image side of which the right and lower edge would not be seen, as of 256 px with patches of 14.
+
+    Raises:
+        ValueError: it is no multiple of the patch, and a picture with another edge gives the same features.
+    """
+    stride = min(info["reduction"] for info in backbone.feature_info)
+    if not (unseen := image_px % stride):
+        return
+    first = torch.zeros(1, 3, image_px, image_px)
+    second = first.clone()
+    second[..., -unseen:], second[..., -unseen:, :] = 1, 1
+    if all(torch.equal(a, b) for a, b in zip(maps(first), maps(second), strict=True)):
+        near = f"{image_px - unseen} or {image_px - unseen + stride}"
+        text = f"image_px={image_px} is no multiple of the {stride} px of a patch"
+        raise ValueError(f"{text}: {unseen} px at the right and lower edge would not be seen. Choose {near}")
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """The JSON that prockd writes beside the tensors of its own safetensors files.
 
@@ -138,7 +162,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: give the path of a .safetensors or .pth state dict")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             state: Any = safetensors.torch.load_file(path)
         else:
             with warnings.catch_warnings():
@@ -149,16 +173,47 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}). prockd reads safetensors, or a pickle that "
             "holds tensors only; convert others with safetensors.torch.save_file(model.state_dict(), ...)."
         ) from error
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    for averaged, raw in WRAPPERS.items():
+        if isinstance(state, dict) and isinstance(state.get(averaged), dict):
+            if isinstance(state.get(raw), dict):
+                text = f"{path} holds averaged weights ({averaged}) and raw ones ({raw}): the averaged ones are taken"
+                warnings.warn(f"{text}. For the others, save that part of the file by itself", stacklevel=3)
+            state = state[averaged]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} is not a state dict (names to tensors) but holds {type(state).__name__}")
     if not all(isinstance(name, str) for name in state):
         raise WeightsError(f"{path} is not a state dict: its tensors have no names")
     if flaw := values_flaw(state):
         raise WeightsError(f"{path}: {flaw}. Its training went astray, or the file is damaged: use another one")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is safetensors by its content: the length of its header, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    inside = 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
+    return path.suffix == ".safetensors" or (start[8:] == b"{" and inside)
+
+
+def unwrapped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The tensors without the names of what the network was part of: ``module.``, ``model.``, ``backbone.``, ...
+
+    Of several parts that have the network's names (a student beside its teacher), the averaged or teaching one counts.
+    """
+    first = {name.partition(".")[0] for name in own}
+    while not set(own) <= state.keys():
+        inside = dict[str, dict[str, Tensor]]()
+        for name, value in state.items():
+            part, _, rest = name.partition(".")
+            if part in _WRAPPED and part not in first:
+                inside.setdefault(part, {})[rest] = value
+        if not inside:
+            break
+        most = max(map(len, inside.values()))
+        large = [part for part in inside if 2 * len(inside[part]) > most]
+        state = inside[next((part for part in _WRAPPED if part in large), large[0])]
+    return state
 
 
 def values_flaw(state: Mapping[str, Tensor]) -> str:
@@ -232,6 +287,11 @@ def load_weights(backbone: Any, path: Path) -> None:
     """
     own = backbone.state_dict()
     state = {k: v for k, v in read_weights(path).items() if not k.startswith(CLUSTERING)}
+    state = unwrapped(state, own.keys())
+    patch = [tuple(weights[PATCHES].shape[2:]) if PATCHES in weights else () for weights in (state, own)]
+    if all(map(len, patch)) and patch[0] != patch[1]:
+        text = f"{path} was trained on patches of {patch[0][0]} px and is bent to {patch[1][0]} px"
+        warnings.warn(f"{text}: features are worse than with the model of that patch size", stacklevel=2)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
         state = converted(state, backbone)
     classifier = backbone.pretrained_cfg.get("classifier") or ()
