@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { bytes, load, modelOf } from './load.mjs';
 
 const { ExplorerData, csvOf, nearest, neighbour, scattered, within } = await load(
-	['core', 'explorer_data'],
+	['core', 'explorer_geometry', 'explorer_data'],
 	['csvOf', 'ExplorerData', 'nearest', 'neighbour', 'scattered', 'within'],
 );
 

@@ -1,7 +1,7 @@
 // PrototypeExplorer: one map, one grid, one image and one table that share a selection.
 const HOVER_MS = 125;
 
-class Explorer extends ExplorerDrawing {
+class Explorer extends ExplorerTable {
 	constructor(model, host, sheet) {
 		super(model);
 		Object.assign(this, { host, sheet, hover: -1, tool: 'lasso', page: 0, thumbs: {}, zoom: 1 });
@@ -38,6 +38,96 @@ class Explorer extends ExplorerDrawing {
 		});
 		on('status', () => this.tell(this.status));
 		this.redraw();
+	}
+
+	draw() {
+		const { model, prototype: k, image: m, patch: p, likeness, smooth } = this;
+		if (!this.root.clientWidth) return;
+		this.root.classList.toggle('prk-dark', dark(this.root));
+		this.colour.value = this.colour_by;
+		this.slider.value = this.opacity;
+		this.heatKind.show(model.get('show'));
+		this.smoothing.show(smooth);
+		this.scaleName.textContent = likeness ? 'cosine' : 'assignment';
+		for (const i of this.meta.models.keys()) {
+			this.drawMap(i);
+			this.drawImage(i);
+		}
+		this.drawNear();
+		this.drawGrid();
+		this.drawTable();
+		this.note();
+		const kind = smooth ? 'smoothed' : `raw, ${this.h} × ${this.w} patches`;
+		const of = likeness
+			? p < 0
+				? 'click a patch to see what is like it'
+				: `likeness to the box, ${kind}`
+			: k < 0
+				? 'click a patch, a point or a row'
+				: `${this.names()[k]}, ${kind}`;
+		this.imageNote.textContent = `${this.className(m)}image ${this.meta.ids[m]}: ${of}`;
+		this.drawLegend();
+		this.mark();
+		this.count();
+	}
+
+	// rings, boxes and the line that is being drawn, above the pictures
+	mark(dragged, path) {
+		const p = this.hover;
+		const boxed = this.patch;
+		const image = this.image;
+		for (const [i, c] of this.maps.entries()) {
+			if (!c.width) continue;
+			const ctx = c.start(c.over);
+			const points = this.points(i);
+			for (const [q, r, wide] of [
+				[boxed, 6, 2],
+				[p, 8, 2.5],
+			])
+				if (q >= 0 && this.places[i][2 * q] !== NOWHERE)
+					outline(ctx, wide, () => ctx.arc(points.x(q), points.y(q), r, 0, 7));
+		}
+		for (const c of this.images) {
+			if (!c.width) continue;
+			const ctx = c.start(c.over);
+			const a = c.width / this.w;
+			const b = c.height / this.h;
+			const cell = n => [(n % this.w) * a, Math.floor(n / this.w) * b, a, b];
+			ctx.fillStyle = '#fff';
+			if (!this.likeness)
+				for (let n = 0; n < this.N; n++)
+					if (this.mask[image * this.N + n]) {
+						const [x, y] = cell(n);
+						ctx.beginPath();
+						ctx.arc(x + a / 2, y + b / 2, Math.max(1.5, a / 9), 0, 7);
+						ctx.fill();
+						Object.assign(ctx, { strokeStyle: '#000', lineWidth: 1 });
+						ctx.stroke();
+					}
+			for (const [q, line] of [
+				[boxed, 3],
+				[p, 1.5],
+			])
+				if (q >= 0 && this.at(q) === image) box(ctx, ...cell(q % this.N), line);
+		}
+		if (this.grid.width) {
+			const ctx = this.grid.start(this.grid.over);
+			for (const cell of this.cells)
+				if (cell.patch === p || cell.patch === boxed)
+					box(ctx, cell.x + 1, cell.y + 1, cell.side - 2, cell.side - 2, cell.patch === p ? 3 : 2);
+		}
+		if (!path) return;
+		const ctx = dragged.over.getContext('2d');
+		const [x, y] = path[0];
+		const [a, b] = path.at(-1);
+		outline(ctx, 1.5, () => {
+			if (this.tool === 'box') {
+				ctx.rect(x, y, a - x, b - y);
+				return;
+			}
+			for (const [u, v] of path) ctx.lineTo(u, v);
+			ctx.closePath();
+		});
 	}
 
 	set(values) {
@@ -77,63 +167,8 @@ class Explorer extends ExplorerDrawing {
 		if (!this.likeness) this.select([p]);
 	}
 
-	edit(change) {
-		const banks = structuredClone(this.banks);
-		const before = structuredClone(banks);
-		change(banks[this.bank]);
-		this.set({ past: [...this.past, before].slice(-50), banks });
-	}
-
-	rename(k, name) {
-		if (name.trim() && name.trim() !== this.names()[k])
-			this.edit(b => {
-				b.names[k] = name.trim().slice(0, 80);
-			});
-	}
-
-	toggle(k) {
-		const { enabled } = this.state(this.which);
-		if (enabled[k] && enabled.filter(Boolean).length === 1) return this.tell('One prototype must stay enabled.');
-		this.edit(b => {
-			b.enabled[k] = !b.enabled[k];
-			b.merged[k] = k;
-		});
-	}
-
-	merge(into, other) {
-		this.edit(b => {
-			b.merged = b.merged.map(k => (k === other ? into : k));
-			b.enabled[other] = false;
-		});
-		this.choose(into);
-	}
-
-	undo() {
-		const past = this.past;
-		if (past.length) this.set({ banks: past.at(-1), past: past.slice(0, -1) });
-	}
-
 	step(by) {
 		this.set({ image: (this.image + by + this.M) % this.M });
-	}
-
-	// towards the middle of the selection, else the box; what is not on the map does not count
-	zoomBy(by) {
-		this.zoom = by ? clamp(this.zoom * by, 1, 40) : 1;
-		const over = this.selected.length ? this.selected : [this.patch];
-		this.mids = this.places.map((xy, i) => {
-			let n = 0;
-			let x = 0;
-			let y = 0;
-			for (const p of over)
-				if (p >= 0 && xy[2 * p] !== NOWHERE) {
-					n++;
-					x += xy[2 * p];
-					y += xy[2 * p + 1];
-				}
-			return this.zoom === 1 ? [0.5, 0.5] : n ? [x / n / 65534, 1 - y / n / 65534] : this.mids[i];
-		});
-		this.redraw();
 	}
 
 	key(e) {
@@ -153,29 +188,6 @@ class Explorer extends ExplorerDrawing {
 			act();
 			e.preventDefault();
 		}
-	}
-
-	// by a column; once more turns the order round. The largest and the purest come first
-	sortBy(key) {
-		const first = key === 'size' || key === 'purity' ? -1 : 1;
-		this.sort = [key, this.sort[0] === key ? -this.sort[1] : first];
-		this.rowsOf = null;
-		this.redraw();
-	}
-
-	rowKey(e, k) {
-		const row = e.currentTarget;
-		const to = {
-			ArrowDown: row.nextSibling,
-			ArrowUp: row.previousSibling,
-			Home: this.body.firstChild,
-			End: this.body.lastChild,
-		}[e.key];
-		if (to) to.focus();
-		else if (e.key === 'Enter' || e.key === ' ') this.choose(k);
-		else if (e.key === 'd') this.toggle(k);
-		else return;
-		e.preventDefault();
 	}
 
 	point(at, e) {

@@ -1,4 +1,4 @@
-// The elements of the explorer, and what each of them does.
+// The frame of the explorer: tools, status, hover card, and panes on which one hovers, clicks, drags and moves by key.
 class ExplorerPage extends ExplorerData {
 	build() {
 		const { meta } = this;
@@ -59,17 +59,6 @@ class ExplorerPage extends ExplorerData {
 		);
 	}
 
-	zoomButtons() {
-		const buttons = [
-			button('−', 'Zoom out (-)', () => this.zoomBy(1 / 1.5)),
-			button('+', 'Zoom in (+)', () => this.zoomBy(1.5)),
-			button('Fit', 'The whole map (0)', () => this.zoomBy(0)),
-		];
-		const about = 'Lay the map out by UMAP; takes a minute or two, all else goes on';
-		if (this.meta.kernel) buttons.push(button('UMAP', about, () => this.model.send({ do: 'umap' })));
-		return buttons;
-	}
-
 	saveButtons() {
 		const buttons = [
 			button('CSV', 'The selected patches as a table', () => this.saveTable('csv')),
@@ -88,133 +77,6 @@ class ExplorerPage extends ExplorerData {
 	twins(panes) {
 		const name = m => (this.two ? el('figcaption', {}, m.name) : null);
 		return el('div.prk-twins', {}, ...this.meta.models.map((m, i) => el('figure', {}, name(m), panes[i].node)));
-	}
-
-	mapSection() {
-		this.maps = this.meta.models.map((m, i) =>
-			this.pane(`Map of the patches, ${m.name}. Plus and minus zoom.`, 12, () => this.points(i)),
-		);
-		this.mapNote = el('figcaption');
-		this.legend = el('div.prk-legend', {});
-		const head = el('div.prk-head', {}, el('h3', {}, 'Map'));
-		return el('section.prk-map', {}, head, this.twins(this.maps), this.mapNote, this.legend);
-	}
-
-	imageSection() {
-		this.images = this.meta.models.map(m =>
-			this.pane(`Image, ${m.name}. Page keys change it.`, 99, c => {
-				const [a, b] = [c.width / this.w, c.height / this.h];
-				return {
-					n: this.N,
-					x: n => ((n % this.w) + 0.5) * a,
-					y: n => (Math.floor(n / this.w) + 0.5) * b,
-					patch: n => this.image * this.N + n,
-				};
-			}),
-		);
-		const kinds = [
-			['prototype', 'Prototype', 'How much each patch belongs to the prototype'],
-			['likeness', 'Like this patch', 'Click a patch: what looks like it, in all images'],
-		];
-		this.heatKind = segmented('Heat-map of', kinds, '', show => this.set({ show }));
-		const styles = [
-			[false, 'Raw', 'One colour a patch, as the model sees it'],
-			[true, 'Smoothed', 'Interpolated between patches: pretty, but finer than what is known'],
-		];
-		this.smoothing = segmented('Heat-map drawn', styles, false, smooth => this.set({ smooth }));
-		this.slider = opacitySlider(opacity => this.set({ opacity }));
-		const [scale, scaleName] = colourBar('assignment');
-		Object.assign(this, { scaleName, imageNote: el('figcaption'), nearNote: el('figcaption') });
-		this.near = el('div.prk-near', { role: 'group', 'aria-label': 'Nearest patches' });
-		const turn = el(
-			'span.prk-set',
-			{},
-			button('‹', 'Previous image (Page Up)', () => this.step(-1)),
-			button('›', 'Next image (Page Down)', () => this.step(1)),
-		);
-		const heat = el('label', {}, 'Heat ', this.slider);
-		return el(
-			'section.prk-image',
-			{},
-			el('div.prk-head', {}, this.heatKind.node, this.smoothing.node, heat, turn),
-			this.twins(this.images),
-			el('div.prk-head', {}, this.imageNote, scale),
-			this.nearNote,
-			this.near,
-		);
-	}
-
-	patchSection() {
-		this.cells = [];
-		this.gridTitle = el('h3');
-		this.grid = this.pane('Patches.', 60, () => ({
-			n: this.cells.length,
-			x: i => this.cells[i].x + this.cells[i].side / 2,
-			y: i => this.cells[i].y + this.cells[i].side / 2,
-			patch: i => this.cells[i].patch,
-		}));
-		this.pager = pageButtons(this);
-		const head = el('div.prk-head', {}, this.gridTitle, el('span.prk-set', {}, ...this.pager));
-		return el('section.prk-patches', {}, head, this.grid.node);
-	}
-
-	tableSection() {
-		const { models, parts } = this.meta;
-		this.whose = segmented(
-			'Prototypes of',
-			models.map((m, i) => [i, m.name]),
-			0,
-			i => this.set({ model: i, prototype: this.focus(i) }),
-		);
-		const columns = [
-			['name', 'prototype', ''],
-			['size', 'patches', 'Patches that prefer it'],
-			...(parts
-				? [
-						[
-							'purity',
-							'part',
-							'The part it shows, and the share of its strongest patches, one an image, that lie there',
-						],
-					]
-				: []),
-			['entropy', 'entropy', '0: its patches are sure, 1: undecided'],
-			['best', 'best', 'Its nearest patch'],
-			['other', 'nearest', 'The most similar prototype, with the cosine'],
-		];
-		this.headings = columns.map(([key, text, about]) => {
-			const number = key === 'size' || key === 'entropy';
-			const sorter = button(text, about || text, () => this.sortBy(key));
-			return [key, el(number ? 'th.prk-number' : 'th', { scope: 'col' }, sorter)];
-		});
-		this.body = el('tbody');
-		const head = el('thead', {}, el('tr', {}, ...this.headings.map(([, th]) => th)));
-		this.scroll = el('div.prk-scroll', {}, el('table', { 'aria-label': 'Prototypes' }, head, this.body));
-		return el('section.prk-table', {}, el('div.prk-edit', {}, ...this.editors()), this.scroll);
-	}
-
-	// what the prototype in focus is renamed, switched and merged with
-	editors() {
-		this.nameField = el('input', {
-			maxLength: 80,
-			placeholder: 'no prototype',
-			onchange: e => this.rename(this.prototype, e.target.value),
-		});
-		this.nameField.setAttribute('aria-label', 'Name of the prototype');
-		this.switchButton = button('Disable', 'Leave it out of assignment and augmentation', () =>
-			this.toggle(this.prototype),
-		);
-		const label = 'Merge another prototype into this one';
-		this.mergeWith = el('select', {
-			title: label,
-			onchange: e => {
-				const other = +e.target.value;
-				e.target.value = '';
-				this.merge(this.prototype, other);
-			},
-		});
-		this.mergeWith.setAttribute('aria-label', label);
-		return [this.two ? this.whose.node : null, this.nameField, this.switchButton, this.mergeWith];
 	}
 
 	statusBar() {
@@ -236,6 +98,10 @@ class ExplorerPage extends ExplorerData {
 		this.cardPicture = el('canvas', { width: 184, height: 184 });
 		this.cardText = el('div');
 		return el('div.prk-card', { hidden: true }, this.cardPicture, this.cardText);
+	}
+
+	tell(text) {
+		this.message.textContent = text;
 	}
 
 	// a canvas on which one hovers, clicks, drags and moves by key; centres() tells where its patches are
@@ -294,5 +160,36 @@ class ExplorerPage extends ExplorerData {
 		else if (e.key === ' ' && this.hover >= 0) this.pick(this.hover, { shiftKey: true });
 		else return;
 		e.preventDefault();
+	}
+
+	count() {
+		const { selected, P, M, numShown, meta } = this;
+		const n = selected.length;
+		const seen = new Uint8Array(M);
+		const tally = new Uint32Array(256);
+		const parts = this.parts();
+		const sentences = [];
+		let same = 0;
+		for (const p of selected) {
+			seen[this.at(p)] = 1;
+			tally[parts[p]]++;
+		}
+		const images = seen.reduce((a, b) => a + b, 0);
+		const most = tally.indexOf(Math.max(...tally));
+		sentences.push(
+			n
+				? `${count(n)} of ${count(numShown)} patches selected, in ${count(images)} ${images === 1 ? 'image' : 'images'}`
+				: `${count(numShown)} patches of ${count(M)} images, none selected`,
+		);
+		if (n && meta.parts) sentences.push(`${percent(tally[most] / n)} ${meta.parts[most]}`);
+		if (this.soft[1]) {
+			if (n) for (const p of selected) same += this.agrees(p);
+			else for (let p = 0; p < P; p++) same += this.agrees(p);
+			sentences.push(
+				`${meta.models.map(m => m.name).join(' and ')} agree on ${count(same)} (${percent(same / (n || numShown))})`,
+			);
+		}
+		const text = sentences.join(' · ');
+		if (this.live.textContent !== text) this.live.textContent = text;
 	}
 }
