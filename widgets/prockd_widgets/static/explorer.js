@@ -4,10 +4,27 @@ const HOVER_MS = 125;
 class Explorer extends ExplorerTable {
 	constructor(model, host, sheet) {
 		super(model);
-		Object.assign(this, { host, sheet, hover: -1, tool: 'lasso', page: 0, thumbs: {}, zoom: 1 });
+		Object.assign(this, {
+			host,
+			sheet,
+			hover: -1,
+			tool: 'lasso',
+			page: 0,
+			thumbs: {},
+			zoom: 1,
+			pinned: -1,
+			search: '',
+		});
 		this.mids = this.places.map(() => [0.5, 0.5]);
 		this.redraw = soon(() => this.draw());
+		this.readFilter();
 		this.build();
+		this.root.addEventListener('dragover', e => e.preventDefault());
+		this.root.addEventListener('drop', e => {
+			e.preventDefault();
+			this.lookAt(e.dataTransfer.files[0]);
+		});
+		if (this.own) this.readOwnPicture();
 		this.ends = [watch(this.root, this.redraw, this.redraw)];
 		const on = (names, f) => {
 			const event = names
@@ -19,53 +36,48 @@ class Explorer extends ExplorerTable {
 		};
 		on('banks top stats meta', () => {
 			this.meta = model.get('meta');
+			const whole = this.whole;
 			this.readBanks();
+			this.readFilter();
+			if (whole >= 0 && this.state(this.which).enabled[whole]) this.selectWhole(whole);
 			this.redraw();
 		});
-		on('xy', () => {
-			this.readPlaces();
-			this.redraw();
-		});
+		on('xy on_map', () => this.fly());
+		on('maps', () => this.showMaps());
 		on('map_note', () => this.note());
 		on('selection', () => {
 			this.readSelection();
-			this.page = 0;
+			Object.assign(this, { page: 0, range: null });
 			this.redraw();
 		});
 		on('prototype patch image model show colour_by smooth opacity', () => {
-			this.page = 0;
+			Object.assign(this, { page: 0, range: null });
+			if (this.filter.pictures === 'this') this.readFilter();
 			this.redraw();
 		});
+		on('own', () => this.readOwnPicture());
 		on('status', () => this.tell(this.status));
 		this.redraw();
 	}
 
 	draw() {
-		const { model, prototype: k, image: m, patch: p, likeness, smooth } = this;
+		const { model, likeness, smooth } = this;
 		if (!this.root.clientWidth) return;
 		this.root.classList.toggle('prk-dark', dark(this.root));
 		this.colour.value = this.colour_by;
+		this.projections.show(this.on_map);
 		this.slider.value = this.opacity;
 		this.heatKind.show(model.get('show'));
 		this.smoothing.show(smooth);
 		this.scaleName.textContent = likeness ? 'cosine' : 'assignment';
-		for (const i of this.meta.models.keys()) {
-			this.drawMap(i);
-			this.drawImage(i);
-		}
+		this.noteImage();
+		for (const i of this.maps.keys()) this.drawMap(i);
+		this.drawImages();
 		this.drawNear();
+		this.drawBars();
 		this.drawGrid();
 		this.drawTable();
 		this.note();
-		const kind = smooth ? 'smoothed' : `raw, ${this.h} × ${this.w} patches`;
-		const of = likeness
-			? p < 0
-				? 'click a patch to see what is like it'
-				: `likeness to the box, ${kind}`
-			: k < 0
-				? 'click a patch, a point or a row'
-				: `${this.names()[k]}, ${kind}`;
-		this.imageNote.textContent = `${this.className(m)}image ${this.meta.ids[m]}: ${of}`;
 		this.drawLegend();
 		this.mark();
 		this.count();
@@ -87,8 +99,8 @@ class Explorer extends ExplorerTable {
 				if (q >= 0 && this.places[i][2 * q] !== NOWHERE)
 					outline(ctx, wide, () => ctx.arc(points.x(q), points.y(q), r, 0, 7));
 		}
-		for (const c of this.images) {
-			if (!c.width) continue;
+		for (const [j, c] of this.images.entries()) {
+			if (!c.width || this.figures[j].hidden) continue;
 			const ctx = c.start(c.over);
 			const a = c.width / this.w;
 			const b = c.height / this.h;
@@ -144,7 +156,8 @@ class Explorer extends ExplorerTable {
 			numbers = [];
 			for (let p = 0; p < this.P; p++) if (mask[p]) numbers.push(p);
 		}
-		const sorted = new Uint32Array(numbers).filter(p => this.shown[p]).sort();
+		const sorted = new Uint32Array(numbers).filter(p => this.kept[p]).sort();
+		this.whole = -1;
 		this.set({ selection: new DataView(sorted.buffer) });
 	}
 
@@ -154,7 +167,13 @@ class Explorer extends ExplorerTable {
 		const mine = this.mine(i, k);
 		const near = this.stats[i][k]?.near?.[0]?.[0] ?? mine[0] ?? -1;
 		this.set({ prototype: k, ...(near >= 0 && { patch: near, image: this.at(near) }) });
-		this.select(mine);
+		this.selectWhole(k);
+	}
+
+	// all patches of a prototype, and those that it gets or loses by an edit
+	selectWhole(k) {
+		this.select(this.mine(this.which, k));
+		this.whole = k;
 	}
 
 	// one patch was clicked
@@ -173,7 +192,7 @@ class Explorer extends ExplorerTable {
 
 	key(e) {
 		e.stopPropagation();
-		if (e.target.tagName === 'INPUT' || e.target.tagName === 'SELECT') return;
+		if ((e.target.tagName === 'INPUT' && e.target.type !== 'checkbox') || e.target.tagName === 'SELECT') return;
 		const act =
 			{
 				Escape: () => this.select([]),
@@ -183,7 +202,7 @@ class Explorer extends ExplorerTable {
 				PageUp: () => this.step(-1),
 				PageDown: () => this.step(1),
 			}[e.key] ||
-			((e.ctrlKey || e.metaKey) && e.key === 'z' && (() => this.undo()));
+			((e.ctrlKey || e.metaKey) && { z: () => this.undo(), Z: () => this.redo(), y: () => this.redo() }[e.key]);
 		if (act) {
 			act();
 			e.preventDefault();
@@ -214,8 +233,10 @@ class Explorer extends ExplorerTable {
 				`${this.meta.models.length > 1 ? `${model.name}: ` : ''}${k === NONE ? 'none left' : `${this.names(i)[k]} ${this.share(i, p, k).toFixed(2)}`}`,
 			);
 		});
-		if (this.meta.parts) lines.push(`true part: ${this.part(p)}`);
-		lines.push(`${this.className(m)}image ${this.meta.ids[m]}`, `row ${Math.floor(n / this.w)}, column ${n % this.w}`);
+		if (this.part(p)) lines.push(`true part: ${this.part(p)}`);
+		const answer = this.meta.answers?.[m];
+		if (answer >= 0) lines.push(`answer: ${this.meta.classes[answer]}`);
+		lines.push(`${this.className(m)}${this.idOf(m)}`, `row ${Math.floor(n / this.w)}, column ${n % this.w}`);
 		this.cardText.replaceChildren(...lines.map((line, i) => el(i ? 'div' : 'strong', {}, line)));
 		const r = this.root.getBoundingClientRect();
 		const [x, y] = this.where || [r.left, r.top];
@@ -234,7 +255,7 @@ class Explorer extends ExplorerTable {
 	}
 
 	savePicture() {
-		const shots = [...this.maps, ...this.images, this.grid];
+		const shots = [...this.maps, ...this.images.filter((_, j) => !this.figures[j].hidden), this.grid];
 		const ratio = this.maps[0].ratio;
 		const pad = 12;
 		const night = getComputedStyle(this.root);
@@ -276,6 +297,7 @@ class Explorer extends ExplorerTable {
 
 async function render({ model, el: host }) {
 	const explorer = new Explorer(model, host, await openSheet(model));
+	if (explorer.meta.kernel) model.send({ do: 'ready' });
 	host.prockd = explorer; // for whoever looks with the browser's own tools
 	return () => explorer.destroy();
 }

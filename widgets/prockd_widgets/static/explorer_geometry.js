@@ -1,4 +1,6 @@
-// Patches as places: which are scattered, enclosed, nearest or next; and rows as CSV.
+// Patches as places: which are scattered, enclosed, nearest or next, and how far they reach; and rows as CSV.
+const NOWHERE = 0xffff; // not on the map
+
 // all numbers below P, or some of them from all over (steps of the golden ratio)
 const scattered = (P, most) => {
 	if (P <= most) return Array.from({ length: P }, (_, n) => n);
@@ -74,4 +76,35 @@ function neighbour(from, [dx, dy], { n, x, y, patch }) {
 		}
 	}
 	return best;
+}
+
+// CSS pixels of a mark, by how many are in view
+const markSize = visible =>
+	visible > 150000 ? 2 : visible > 25000 ? 3 : visible > 8000 ? 4 : visible > 2500 ? 5 : visible > 600 ? 6.5 : 9;
+
+// the middle of some patches on a map in 0..1, y downwards; null where none of them is on it
+function middleOf(xy, patches) {
+	let [n, x, y] = [0, 0, 0];
+	for (const p of patches)
+		if (p >= 0 && xy[2 * p] !== NOWHERE) {
+			n++;
+			x += xy[2 * p];
+			y += xy[2 * p + 1];
+		}
+	return n ? [x / n / 65534, 1 - y / n / 65534] : null;
+}
+
+// how much of 0..1 places take in either direction
+function extentOf(xy) {
+	const [low, high] = [
+		[65534, 65534],
+		[0, 0],
+	];
+	for (let q = 0; q < xy.length; q += 2)
+		if (xy[q] !== NOWHERE)
+			for (const d of [0, 1]) {
+				low[d] = Math.min(low[d], xy[q + d]);
+				high[d] = Math.max(high[d], xy[q + d]);
+			}
+	return [0, 1].map(d => Math.max(0.02, (high[d] - low[d]) / 65534));
 }

@@ -1,43 +1,111 @@
-// The map: where each patch lies, what colours it, and how near one looks.
+// The map: where each patch lies, what colours it, its contours and labels, and how near one looks.
+const GRID_OF_MAP = 96;
+const FLIGHT_MS = 700;
+
 class ExplorerMap extends ExplorerPage {
 	mapSection() {
 		this.maps = this.meta.models.map((m, i) =>
-			this.pane(`Map of the patches, ${m.name}. Plus and minus zoom.`, 12, () => this.points(i)),
+			this.pane(`Map of the patches, ${m.name}. Plus and minus zoom.`, 12, () => this.points(i), {
+				move: (dx, dy) => this.moveBy(i, dx, dy),
+				zoom: (by, at) => this.zoomBy(by, i, at),
+			}),
 		);
 		this.mapNote = el('figcaption');
+		this.mapChoice = el('span');
 		this.legend = el('div.prk-legend', {});
-		const head = el('div.prk-head', {}, el('h3', {}, 'Map'));
+		const tools = [
+			['lasso', 'Lasso', 'Draw around patches'],
+			['box', 'Box', 'Draw a box'],
+			['move', 'Move', 'Move the map; the middle button does it with any tool, and the wheel zooms'],
+		];
+		this.tools = segmented('Drag', tools, 'lasso', tool => {
+			this.tool = tool;
+			this.tools.show(tool);
+		});
+		this.labels = el('input', { type: 'checkbox', checked: true, onchange: () => this.redraw() });
+		const about = 'Where patches lie dense, and the names of prototypes where most of their patches are';
+		const head = el(
+			'div.prk-head',
+			{},
+			el('h3', {}, 'Map'),
+			this.mapChoice,
+			this.tools.node,
+			el('span.prk-set', {}, ...this.zoomButtons()),
+			el('label', { title: about }, this.labels, 'Labels'),
+		);
+		this.showMaps();
 		return el('section.prk-map', {}, head, this.twins(this.maps), this.mapNote, this.legend);
 	}
 
+	// a button for each map that there is, and one for the kernel to make what is not there
+	showMaps() {
+		const { meta } = this;
+		const have = this.model.get('maps').map(({ name, note }) => [name, name, note]);
+		const about =
+			'Lay the map out by UMAP: near means more alike than by PCA. It takes half a minute, all else goes on';
+		this.projections = segmented('Map by', have, this.model.get('on_map'), on_map => this.set({ on_map }));
+		const ask = have.length < 2 && meta.kernel ? button('UMAP', about, () => this.model.send({ do: 'umap' })) : null;
+		this.mapChoice.replaceChildren(...[have.length > 1 ? this.projections.node : ask].filter(Boolean));
+	}
+
 	zoomButtons() {
-		const buttons = [
+		return [
 			button('−', 'Zoom out (-)', () => this.zoomBy(1 / 1.5)),
 			button('+', 'Zoom in (+)', () => this.zoomBy(1.5)),
 			button('Fit', 'The whole map (0)', () => this.zoomBy(0)),
 		];
-		const about = 'Lay the map out by UMAP; takes a minute or two, all else goes on';
-		if (this.meta.kernel) buttons.push(button('UMAP', about, () => this.model.send({ do: 'umap' })));
-		return buttons;
 	}
 
-	// towards the middle of the selection, else the box; what is not on the map does not count
-	zoomBy(by) {
-		this.zoom = by ? clamp(this.zoom * by, 1, 40) : 1;
-		const over = this.selected.length ? this.selected : [this.patch];
-		this.mids = this.places.map((xy, i) => {
-			let n = 0;
-			let x = 0;
-			let y = 0;
-			for (const p of over)
-				if (p >= 0 && xy[2 * p] !== NOWHERE) {
-					n++;
-					x += xy[2 * p];
-					y += xy[2 * p + 1];
-				}
-			return this.zoom === 1 ? [0.5, 0.5] : n ? [x / n / 65534, 1 - y / n / 65534] : this.mids[i];
-		});
+	// about a place of map i in pixels, else towards the middle of the selection or the box; what is nowhere does not count
+	zoomBy(by, i, at) {
+		const before = this.zoom;
+		this.zoom = by ? clamp(this.zoom * by, 1, 60) : 1;
+		if (this.zoom === 1) this.mids = this.mids.map(() => [0.5, 0.5]);
+		else if (at) {
+			const { width, height } = this.maps[i];
+			const side = this.sideOf(i);
+			const shift = (1 / before - 1 / this.zoom) / side;
+			const [dx, dy] = [(at[0] - width / 2) * shift, (at[1] - height / 2) * shift];
+			this.mids = this.mids.map(([x, y]) => [clamp(x + dx, 0, 1), clamp(y + dy, 0, 1)]);
+		} else {
+			const over = this.selected.length ? this.selected : [this.patch];
+			this.mids = this.places.map((xy, j) => middleOf(xy, over) || this.mids[j]);
+		}
 		this.redraw();
+	}
+
+	// CSS pixels of the square of places, so that what is there fills map i
+	sideOf(i) {
+		const [wide, high] = this.extents[i];
+		return Math.min((this.maps[i].width - 18) / wide, (this.maps[i].height - 18) / high);
+	}
+
+	moveBy(i, dx, dy) {
+		const side = this.sideOf(i) * this.zoom;
+		this.mids = this.mids.map(([x, y]) => [clamp(x - dx / side, 0, 1), clamp(y - dy / side, 0, 1)]);
+		this.redraw();
+	}
+
+	// patches go from where they were to where they are now, so that the eye can follow
+	fly() {
+		const still = matchMedia('(prefers-reduced-motion: reduce)').matches || this.P > 300000;
+		const from = this.places;
+		this.readPlaces();
+		this.contours = [];
+		if (still || !this.root.clientWidth || from.some((xy, i) => xy.length !== this.places[i].length))
+			return this.redraw();
+		const began = performance.now();
+		this.flight = { from, t: 0 };
+		const step = () => {
+			const t = Math.min(1, (performance.now() - began) / FLIGHT_MS);
+			if (!this.flight || this.flight.from !== from) return;
+			this.flight.t = t * t * (3 - 2 * t);
+			if (t === 1) this.flight = null;
+			for (const i of this.maps.keys()) this.drawMap(i);
+			this.mark();
+			if (t < 1) requestAnimationFrame(step);
+		};
+		requestAnimationFrame(step);
 	}
 
 	// where each patch is on map i, in CSS pixels
@@ -45,18 +113,22 @@ class ExplorerMap extends ExplorerPage {
 		const c = this.maps[i];
 		const xy = this.places[i];
 		const mid = this.mids[i];
-		const key = [c.width, c.height, this.zoom, ...mid].join();
+		const { from, t } = this.flight || { t: 1 };
+		const key = [c.width, c.height, this.zoom, t, this.on_map, ...mid].join();
 		if (this.placed[i]?.key !== key) {
-			const side = (Math.min(c.width, c.height) - 18) * this.zoom;
-			const X = new Float32Array(this.P);
-			const Y = new Float32Array(this.P);
+			const side = this.sideOf(i) * this.zoom;
+			const old = from?.[i] || xy;
+			const { X = new Float32Array(this.P), Y = new Float32Array(this.P) } = this.placed[i] || {};
 			const left = c.width / 2 - mid[0] * side;
 			const top = c.height / 2 - mid[1] * side;
-			for (let p = 0; p < this.P; p++) {
-				X[p] = xy[2 * p] === NOWHERE ? -1e6 : left + (xy[2 * p] / 65534) * side;
-				Y[p] = top + (1 - xy[2 * p + 1] / 65534) * side;
+			const s = side / 65534;
+			for (let p = 0, q = 0; p < this.P; p++, q += 2) {
+				const a = old[q] === NOWHERE ? xy[q] : old[q];
+				const b = old[q] === NOWHERE ? xy[q + 1] : old[q + 1];
+				X[p] = xy[q] === NOWHERE ? -1e6 : left + (a + t * (xy[q] - a)) * s;
+				Y[p] = top + side - (b + t * (xy[q + 1] - b)) * s;
 			}
-			this.placed[i] = { key, n: this.P, X, Y, x: p => X[p], y: p => Y[p], patch: p => p };
+			this.placed[i] = { key, n: this.P, X, Y, left, top, side, x: p => X[p], y: p => Y[p], patch: p => p };
 		}
 		return this.placed[i];
 	}
@@ -64,46 +136,105 @@ class ExplorerMap extends ExplorerPage {
 	drawMap(i) {
 		const c = this.maps[i];
 		const wide = c.node.clientWidth;
-		if (!c.fit(Math.round(this.meta.models.length > 1 ? Math.min(340, wide) : Math.min(448, 0.84 * wide)))) return;
+		if (!c.fit(Math.round(this.two ? Math.min(340, wide) : clamp(0.64 * wide, 260, 420)))) return;
 		const ctx = c.base.getContext('2d');
-		const W = c.base.width;
-		const H = c.base.height;
+		const [W, H, P] = [c.base.width, c.base.height, this.P];
 		const picture = ctx.createImageData(W, H);
 		const out = new Uint32Array(picture.data.buffer);
 		const { X, Y } = this.points(i);
+		const { kept, mask } = this;
 		const { of } = this.colouring(i);
 		const like = this.likeness ? this.like(i) : null;
 		const night = dark(this.root);
-		const grey = night ? 0xff4b443d : 0xffd9d4cf;
+		const grey = night ? 0xff433d36 : 0xffe2deda;
+		const plain = night ? 0xff6b645c : 0xffc8c3bd;
 		const some = this.selected.length > 0 || like;
-		const visible = Math.max(1, this.P / this.zoom ** 2);
-		const side = visible > 60000 ? 2 : visible > 12000 ? 3 : visible > 4000 ? 4.5 : visible > 900 ? 6 : 8;
-		const size = Math.round(Math.max(1, c.ratio * side));
+		const size = Math.round(Math.max(1, c.ratio * markSize(this.numKept / this.zoom ** 2)));
 		const stamps = shapesOf(size).map(cells => Int32Array.from(cells, ([a, b]) => b * W + a));
 		const colours = COLOURS.map((hex, n) => (n === 7 && night ? 0xffffffff : abgr(hex)));
+		const half = size / 2;
 		const put = (p, colour, offsets) => {
-			const x = Math.round(X[p] * c.ratio - size / 2);
-			const y = Math.round(Y[p] * c.ratio - size / 2);
+			const x = Math.round(X[p] * c.ratio - half);
+			const y = Math.round(Y[p] * c.ratio - half);
 			if (x < 0 || y < 0 || x + size > W || y + size > H) return;
 			for (let n = 0, at = y * W + x; n < offsets.length; n++) out[at + offsets[n]] = colour;
 		};
-		for (let pass = some ? 0 : 1; pass < 2; pass++)
-			for (let p = 0; p < this.P; p++) {
-				if (like) {
-					const high = like[p] > 0.4;
-					if (high !== (pass === 1)) continue;
-					put(p, high ? heatColour(like[p]) : grey, stamps[0]);
-					continue;
-				}
-				if (some && this.mask[p] !== pass) continue;
-				const n = of(p);
-				if (n < 0 || !pass) put(p, pass && n < 0 ? (night ? 0xff8a8078 : 0xff9aa1a8) : grey, stamps[0]);
-				else {
-					const [colour, shape] = styleOf(n);
-					put(p, colours[colour], stamps[shape]);
-				}
+		for (let p = 0; p < P; p++) {
+			if (!kept[p]) continue;
+			if (like ? like[p] <= 0.4 : (some && !mask[p]) || of(p) < 0) put(p, some ? grey : plain, stamps[0]);
+		}
+		for (let p = 0; p < P; p++) {
+			if (!kept[p]) continue;
+			if (like) {
+				if (like[p] > 0.4) put(p, heatColour(like[p]), stamps[0]);
+				continue;
 			}
+			if (some && !mask[p]) continue;
+			const n = of(p);
+			if (n < 0) {
+				if (some) put(p, plain, stamps[0]);
+				continue;
+			}
+			const [colour, shape] = styleOf(n);
+			put(p, colours[colour], stamps[shape]);
+		}
 		ctx.putImageData(picture, 0, 0);
+		if (this.labels.checked && !this.flight) this.drawLabels(i, c, night);
+	}
+
+	// contours around 30, 60 and 90 % of all patches, and names where the patches of a prototype are densest
+	drawLabels(i, c, night) {
+		const ctx = c.base.getContext('2d');
+		const { left, top, side } = this.points(i);
+		const xy = this.places[i];
+		const place = [
+			p => (xy[2 * p] === NOWHERE || !this.kept[p] ? -1 : xy[2 * p] / 65535),
+			p => 1 - xy[2 * p + 1] / 65535,
+		];
+		this.contours[i] ||= this.contoursOf(i, ...place);
+		const { lines, modes } = this.contours[i];
+		ctx.save();
+		ctx.setTransform(c.ratio, 0, 0, c.ratio, 0, 0);
+		ctx.strokeStyle = night ? '#ffffff66' : '#0000004d';
+		ctx.lineWidth = 1;
+		ctx.beginPath();
+		for (const [a, b, d, e] of lines) {
+			ctx.moveTo(left + a * side, top + b * side);
+			ctx.lineTo(left + d * side, top + e * side);
+		}
+		ctx.stroke();
+		ctx.font = '600 11.5px system-ui, sans-serif';
+		const found = modes.map(mode => {
+			const text = this.labelOf(i, mode.k);
+			return { ...mode, text, width: ctx.measureText(text).width, x: left + mode.x * side, y: top + mode.y * side };
+		});
+		found.sort((a, b) => (b.k === this.focus(i)) - (a.k === this.focus(i)));
+		Object.assign(ctx, { textAlign: 'center', textBaseline: 'middle', lineJoin: 'round', lineWidth: 3.5 });
+		ctx.strokeStyle = night ? '#16191de6' : '#ffffffe6';
+		ctx.fillStyle = night ? '#fff' : '#1d2126';
+		const most = Math.round(12 * Math.sqrt(this.zoom));
+		for (const { text, x, y } of withRoom(found, c.width, c.height).slice(0, most)) {
+			ctx.strokeText(text, x, y);
+			ctx.fillText(text, x, y);
+		}
+		ctx.restore();
+	}
+
+	contoursOf(i, x, y) {
+		const { label } = this.soft[i];
+		const cells = densityOf(this.P, x, y, GRID_OF_MAP);
+		const lines = levelsOf(cells, [0.3, 0.6, 0.9]).flatMap(level => contour(cells, GRID_OF_MAP, level));
+		const rank = k => 2 * !/^p\d+$/.test(this.names(i)[k]) + !!this.stats[i][k]?.clearest?.length;
+		const modes = densest(this.P, x, y, p => (label[p] === NONE ? -1 : label[p]), this.names(i).length);
+		return { lines, modes: modes.filter(Boolean).sort((a, b) => rank(b.k) - rank(a.k) || b.size - a.size) };
+	}
+
+	// a prototype's name, and the part that it shows where nobody named it
+	labelOf(i, k) {
+		const name = this.names(i)[k];
+		const short = name.length > 18 ? `${name.slice(0, 17)}…` : name;
+		const part = this.stats[i][k]?.part;
+		return part && /^p\d+$/.test(name) ? `${short} ${this.meta.parts[part]}` : short;
 	}
 
 	note() {
@@ -112,31 +243,35 @@ class ExplorerMap extends ExplorerPage {
 			: this.meta.match && this.colour_by === 'prototype'
 				? '; matched prototypes share a colour'
 				: '';
-		this.mapNote.textContent = `${this.map_note}. Near means alike${colours}.`;
+		const maps = this.model.get('maps');
+		const other = maps.findIndex(({ name }) => name === this.on_map);
+		const said = other > 0 ? maps[other].note : this.map_note;
+		this.mapNote.textContent = `${said}. Near means alike${colours}.`;
 	}
 
 	drawLegend() {
 		const { of, texts } = this.colouring(0);
-		const tally = new Uint32Array(texts.length);
-		const over = this.selected.length ? this.selected : null;
-		if (over)
-			for (const p of over) {
-				if (of(p) >= 0) tally[of(p)]++;
-			}
-		else for (let p = 0; p < this.P; p++) if (of(p) >= 0) tally[of(p)]++;
+		const { kept, mask } = this;
+		const all = new Uint32Array(texts.length);
+		const mine = new Uint32Array(texts.length);
+		for (let p = 0; p < this.P; p++) {
+			const n = kept[p] ? of(p) : -1;
+			if (n < 0) continue;
+			all[n]++;
+			mine[n] += mask[p];
+		}
+		const some = this.selected.length > 0;
+		const tally = some ? mine : all;
 		const order = [...tally.keys()]
 			.filter(n => tally[n])
 			.sort((a, b) => tally[b] - tally[a])
 			.slice(0, 12);
 		this.legend.replaceChildren(
-			...(this.likeness ? [] : order).map(n =>
-				el(
-					'span',
-					{ title: `${texts[n]}: ${count(tally[n])} patches` },
-					symbol(n, 10),
-					el('span.prk-name', {}, texts[n]),
-				),
-			),
+			...(this.likeness ? [] : order).map(n => {
+				const number = some ? `${count(mine[n])} / ${count(all[n])}` : count(all[n]);
+				const title = `${texts[n]}: ${number} patches`;
+				return el('span', { title }, symbol(n, 10), el('span.prk-name', {}, texts[n]), el('small', {}, number));
+			}),
 		);
 	}
 }

@@ -1,5 +1,5 @@
 // The frame of the explorer: tools, status, hover card, and panes on which one hovers, clicks, drags and moves by key.
-class ExplorerPage extends ExplorerData {
+class ExplorerPage extends ExplorerChoice {
 	build() {
 		const { meta } = this;
 		this.two = meta.models.length > 1;
@@ -29,6 +29,7 @@ class ExplorerPage extends ExplorerData {
 		const { meta } = this;
 		const colours = [
 			['prototype', 'prototype'],
+			['group', 'group of prototypes'],
 			...(meta.parts ? [['part', 'true part']] : []),
 			['class', 'class'],
 			...(this.two ? [['agreement', 'agreement']] : []),
@@ -38,25 +39,56 @@ class ExplorerPage extends ExplorerData {
 			{ onchange: e => this.set({ colour_by: e.target.value }) },
 			...colours.map(([value, text]) => el('option', { value }, text)),
 		);
-		const tools = [
-			['lasso', 'Lasso', 'Draw around patches'],
-			['box', 'Box', 'Draw a box'],
-		];
-		this.tools = segmented('Drag selects', tools, 'lasso', tool => {
-			this.tool = tool;
-			this.tools.show(tool);
-		});
 		this.back = button('Undo', 'Take the last rename, merge or switch back (Ctrl+Z)', () => this.undo());
+		this.again = button('Redo', 'Make it again (Ctrl+Shift+Z)', () => this.redo());
 		return el(
 			'div.prk-bar',
 			{},
 			el('label', {}, 'Colour ', this.colour),
-			el('span.prk-set', {}, 'Drag ', this.tools.node),
-			el('span.prk-set', {}, ...this.zoomButtons()),
+			...this.filters(),
 			el('span.prk-space', {}),
-			this.back,
+			el('span.prk-segments', {}, this.back, this.again),
 			el('span.prk-set', {}, 'Save ', el('span.prk-segments', {}, ...this.saveButtons())),
 		);
+	}
+
+	// what is left to look at: of all patches, or of those on animals and things, in some of the pictures
+	filters() {
+		const { classes, answers, parts } = this.meta;
+		const several = classes.length > 1 ? classes : [];
+		const pictures = [
+			['all', 'all images'],
+			['this', 'this image'],
+			...several.map((name, n) => [`class:${n}`, name]),
+			...(answers
+				? [
+						['right', 'answered right'],
+						['wrong', 'answered wrong'],
+					]
+				: []),
+		];
+		const option = ([value, text]) => el('option', { value }, text);
+		const sift = e => this.sift({ pictures: e.target.value });
+		this.whichImages = el('select', { onchange: sift }, ...pictures.map(option));
+		const about = parts
+			? 'Patches on the animals only, by their masks'
+			: 'Patches of prototypes that are preferred inside of pictures, not along their border';
+		const front = e => this.sift({ keep: e.target.checked ? 'front' : 'all' });
+		this.front = el('input', { type: 'checkbox', onchange: front });
+		return [
+			el('label', {}, 'Show ', this.whichImages),
+			el('label', { title: about }, this.front, parts ? 'No background' : 'Foreground'),
+		];
+	}
+
+	// another filter; what it hides is no longer selected
+	sift(change) {
+		Object.assign(this.filter, change);
+		this.readFilter();
+		this.page = 0;
+		this.rowsOf = null;
+		this.select(Array.from(this.selected));
+		this.redraw();
 	}
 
 	saveButtons() {
@@ -88,7 +120,7 @@ class ExplorerPage extends ExplorerData {
 			{},
 			el('summary', {}, 'Keys'),
 			'Tab goes from pane to pane. In a pane: arrows move, Enter picks, Space adds or drops, Shift with a drag adds, Alt drops, Escape clears. ',
-			'Map: + − 0 zoom. Image: Page Up, Page Down. Table: ↑ ↓ move, Enter picks, d switches off or on. Ctrl+Z takes an edit back.',
+			'Map: + − 0 or the wheel zoom, the middle button moves. Image: Page Up, Page Down. Table: ↑ ↓ move, Enter picks, d switches off or on. Ctrl+Z takes an edit back, Ctrl+Shift+Z makes it again.',
 		);
 		const space = el('span.prk-space', {});
 		return el('div.prk-status', {}, this.live, space, this.message, note ? el('strong', {}, note) : null, help);
@@ -104,30 +136,49 @@ class ExplorerPage extends ExplorerData {
 		this.message.textContent = text;
 	}
 
-	// a canvas on which one hovers, clicks, drags and moves by key; centres() tells where its patches are
-	pane(label, reach, centres) {
+	// a canvas on which one hovers, clicks, drags and moves by key; centres() tells where its patches are. What can be
+	// moved and zoomed says how: with a tool or the middle button, with the wheel, with two fingers
+	pane(label, reach, centres, view) {
 		const c = new Canvas(`${label} Arrows move, Enter picks, Space adds.`);
 		const place = e => {
 			const r = c.over.getBoundingClientRect();
 			return [e.clientX - r.left, e.clientY - r.top];
 		};
+		const fingers = new Map();
 		let path = null;
-		const listen = (event, f) => c.over.addEventListener(event, f);
+		let held = null;
+		const listen = (event, f, options) => c.over.addEventListener(event, f, options);
 		listen('pointerdown', e => {
-			if (e.button !== 0) return;
-			path = [place(e)];
+			fingers.set(e.pointerId, place(e));
+			if (view && (fingers.size > 1 || e.button === 1 || (e.button === 0 && this.tool === 'move'))) {
+				held = place(e);
+				path = null;
+				e.preventDefault();
+			} else if (e.button === 0) path = [place(e)];
+			else return;
 			c.over.setPointerCapture(e.pointerId);
 		});
 		listen('pointermove', e => {
 			const at = place(e);
+			if (fingers.has(e.pointerId)) {
+				const before = [...fingers.values()];
+				fingers.set(e.pointerId, at);
+				if (view && fingers.size === 2) return pinch(before, [...fingers.values()], view);
+			}
+			if (held) {
+				view.move(at[0] - held[0], at[1] - held[1]);
+				held = at;
+				return;
+			}
 			if (!path) return this.point(nearest(at, reach, centres(c)), e);
 			path.push(at);
 			this.point(-1);
 			this.mark(c, path);
 		});
 		listen('pointerup', e => {
+			fingers.delete(e.pointerId);
 			const drawn = path;
-			path = null;
+			path = held = null;
 			if (!drawn) return;
 			const [[x, y]] = drawn;
 			const clicked = drawn.every(([a, b]) => Math.hypot(a - x, b - y) < 4);
@@ -135,8 +186,9 @@ class ExplorerPage extends ExplorerData {
 			else this.select(within(drawn, this.tool, centres(c)), e.shiftKey ? 'add' : e.altKey ? 'drop' : 'new');
 			this.mark();
 		});
-		listen('pointercancel', () => {
-			path = null;
+		listen('pointercancel', e => {
+			fingers.delete(e.pointerId);
+			path = held = null;
 			this.mark();
 		});
 		listen('pointerleave', () => {
@@ -144,6 +196,15 @@ class ExplorerPage extends ExplorerData {
 		});
 		listen('blur', () => this.point(-1));
 		listen('keydown', e => this.paneKey(e, c, centres));
+		if (view) {
+			const wheel = e => {
+				if (e.deltaY > 0 && this.zoom === 1) return; // nothing to zoom out of: the page scrolls
+				e.preventDefault();
+				view.zoom(Math.exp(-clamp(e.deltaY * (e.deltaMode ? 20 : 1), -120, 120) / 300), place(e));
+			};
+			listen('wheel', wheel, { passive: false });
+			c.over.classList.add('prk-free');
+		}
 		return c;
 	}
 
@@ -163,33 +224,41 @@ class ExplorerPage extends ExplorerData {
 	}
 
 	count() {
-		const { selected, P, M, numShown, meta } = this;
+		const { selected, P, M, N, kept, numKept, numShown, meta } = this;
 		const n = selected.length;
-		const seen = new Uint8Array(M);
 		const tally = new Uint32Array(256);
 		const parts = this.parts();
 		const sentences = [];
+		const seen = new Set();
 		let same = 0;
 		for (const p of selected) {
-			seen[this.at(p)] = 1;
+			seen.add(this.at(p));
 			tally[parts[p]]++;
 		}
-		const images = seen.reduce((a, b) => a + b, 0);
-		const most = tally.indexOf(Math.max(...tally));
+		const left = numKept < numShown ? `${count(numKept)} of ${count(numShown)}` : count(numShown);
+		for (let m = 0; !n && m < M; m++) if (kept.subarray(m * N, (m + 1) * N).includes(1)) seen.add(m);
+		const images = `${count(seen.size)} ${seen.size === 1 ? 'image' : 'images'}`;
 		sentences.push(
-			n
-				? `${count(n)} of ${count(numShown)} patches selected, in ${count(images)} ${images === 1 ? 'image' : 'images'}`
-				: `${count(numShown)} patches of ${count(M)} images, none selected`,
+			n ? `${count(n)} of ${left} patches selected, in ${images}` : `${left} patches of ${images}, none selected`,
 		);
+		const most = tally.indexOf(Math.max(...tally));
 		if (n && meta.parts) sentences.push(`${percent(tally[most] / n)} ${meta.parts[most]}`);
-		if (this.soft[1]) {
+		if (this.two) {
 			if (n) for (const p of selected) same += this.agrees(p);
-			else for (let p = 0; p < P; p++) same += this.agrees(p);
-			sentences.push(
-				`${meta.models.map(m => m.name).join(' and ')} agree on ${count(same)} (${percent(same / (n || numShown))})`,
-			);
+			else for (let p = 0; p < P; p++) same += kept[p] && this.agrees(p);
+			const who = meta.models.map(m => m.name).join(' and ');
+			sentences.push(`${who} agree on ${count(same)} (${percent(same / (n || numKept || 1))})`);
 		}
 		const text = sentences.join(' · ');
 		if (this.live.textContent !== text) this.live.textContent = text;
 	}
+}
+
+// two fingers that moved from before to after
+function pinch([a, b], [c, d], view) {
+	const mid = ([x, y], [u, v]) => [(x + u) / 2, (y + v) / 2];
+	const far = ([x, y], [u, v]) => Math.max(1, Math.hypot(x - u, y - v));
+	const [from, to] = [mid(a, b), mid(c, d)];
+	view.zoom(far(c, d) / far(a, b), from);
+	view.move(to[0] - from[0], to[1] - from[1]);
 }
