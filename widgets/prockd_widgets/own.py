@@ -45,7 +45,7 @@ def read_picture(
         pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB")).transpose(2, 0, 1)
     except (OSError, ValueError, TypeError, AttributeError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read ({error}): pass a PNG or JPEG file, or pixels (H, W, 3)") from error
-    fit = fit_square(*pixels.shape[1:], side_px, "pad")
+    fit = fit_square(pixels.shape[1], pixels.shape[2], side_px, "pad")
     (top, left, high, wide), (h, w) = fit.target, grid
     y, x = (np.arange(h) + 0.5) * side_px / h, (np.arange(w) + 0.5) * side_px / w
     inside = ((y >= top) & (y <= top + high))[:, None] & ((x >= left) & (x <= left + wide))

@@ -185,8 +185,8 @@ def _draw_map(ax: Axes, view: ExplorerView) -> None:
         colour, marker = style(int(number)) if number >= 0 else (_GREY, "o")
         shape = marker if dot > 5 else "o"  # matplotlib draws no plus as small as that
         named = 0 <= number < min(8, len(view.hue_names))
-        name = {"label": _plain(view.hue_names[number])} if named else {}
-        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=shape, linewidths=0, **name)
+        name = _plain(view.hue_names[number]) if named else None
+        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=shape, linewidths=0, label=name)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(fontsize=6, markerscale=1.6, loc="upper left", frameon=False, handletextpad=0.1, borderaxespad=0.1)
     ax.set(xticks=[], yticks=[], title=view.map_title)

@@ -63,7 +63,11 @@ class Explorer extends ExplorerTable {
 	draw() {
 		const { model, likeness, smooth } = this;
 		if (!this.root.clientWidth) return;
-		this.root.classList.toggle('prk-dark', dark(this.root));
+		this.night = dark(this.root);
+		this.root.classList.toggle('prk-dark', this.night);
+		const css = getComputedStyle(this.root);
+		const [line, blue] = ['--prk-line', '--prk-blue'].map(name => css.getPropertyValue(name));
+		this.style = { line, blue, ink: css.color }; // asked once: after a change each question lays the page out anew
 		this.colour.value = this.colour_by;
 		this.projections.show(this.on_map);
 		this.slider.value = this.opacity;
@@ -202,7 +206,8 @@ class Explorer extends ExplorerTable {
 				PageUp: () => this.step(-1),
 				PageDown: () => this.step(1),
 			}[e.key] ||
-			((e.ctrlKey || e.metaKey) && { z: () => this.undo(), Z: () => this.redo(), y: () => this.redo() }[e.key]);
+			((e.ctrlKey || e.metaKey) &&
+				{ z: () => (e.shiftKey ? this.redo() : this.undo()), y: () => this.redo() }[e.key.toLowerCase()]);
 		if (act) {
 			act();
 			e.preventDefault();

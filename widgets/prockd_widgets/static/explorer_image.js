@@ -52,7 +52,13 @@ class ExplorerImage extends ExplorerMap {
 	// a picture of one's own, chosen here or dropped anywhere on the explorer
 	ownButton() {
 		const chosen = e => this.lookAt(e.target.files[0]);
-		const field = el('input', { type: 'file', accept: 'image/*', hidden: true, onchange: chosen });
+		const field = el('input', {
+			type: 'file',
+			accept: 'image/*',
+			hidden: true,
+			onchange: chosen,
+			'aria-label': 'Own picture',
+		});
 		return [
 			button('Own picture…', 'Ask with a picture of your own; it can be dropped here too', () => field.click()),
 			field,

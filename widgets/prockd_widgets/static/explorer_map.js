@@ -133,6 +133,21 @@ class ExplorerMap extends ExplorerPage {
 		return this.placed[i];
 	}
 
+	// the number of each patch's colour and shape, kept until something of it changes
+	numbersOf(i) {
+		const { label } = this.soft[i];
+		const { colour_by: by, prototype: k } = this;
+		const key = [by, by === 'prototype' && k, this.selected.length > 0].join();
+		this.numbers ||= [];
+		const kept = this.numbers[i];
+		if (kept?.key === key && kept.label === label && kept.stats === this.stats) return kept.values;
+		const { of } = this.colouring(i);
+		const values = new Int16Array(this.P);
+		for (let p = 0; p < this.P; p++) values[p] = of(p);
+		this.numbers[i] = { key, label, stats: this.stats, values };
+		return values;
+	}
+
 	drawMap(i) {
 		const c = this.maps[i];
 		const wide = c.node.clientWidth;
@@ -143,40 +158,39 @@ class ExplorerMap extends ExplorerPage {
 		const out = new Uint32Array(picture.data.buffer);
 		const { X, Y } = this.points(i);
 		const { kept, mask } = this;
-		const { of } = this.colouring(i);
+		const numbers = this.numbersOf(i);
 		const like = this.likeness ? this.like(i) : null;
-		const night = dark(this.root);
+		const { night } = this;
 		const grey = night ? 0xff433d36 : 0xffe2deda;
 		const plain = night ? 0xff6b645c : 0xffc8c3bd;
 		const some = this.selected.length > 0 || like;
-		const size = Math.round(Math.max(1, c.ratio * markSize(this.numKept / this.zoom ** 2)));
-		const stamps = shapesOf(size).map(cells => Int32Array.from(cells, ([a, b]) => b * W + a));
 		const colours = COLOURS.map((hex, n) => (n === 7 && night ? 0xffffffff : abgr(hex)));
-		const half = size / 2;
-		const put = (p, colour, offsets) => {
-			const x = Math.round(X[p] * c.ratio - half);
-			const y = Math.round(Y[p] * c.ratio - half);
-			if (x < 0 || y < 0 || x + size > W || y + size > H) return;
-			for (let n = 0, at = y * W + x; n < offsets.length; n++) out[at + offsets[n]] = colour;
+		const visible = this.numKept / this.zoom ** 2;
+		// puts marks of a size: of those that stand out larger ones, since they are fewer
+		const marks = number => {
+			const size = Math.round(Math.max(1, c.ratio * markSize(number)));
+			const stamps = shapesOf(size).map(cells => Int32Array.from(cells, ([a, b]) => b * W + a));
+			return (p, colour, shape = 0) => {
+				const x = Math.round(X[p] * c.ratio - size / 2);
+				const y = Math.round(Y[p] * c.ratio - size / 2);
+				if (x < 0 || y < 0 || x + size > W || y + size > H) return;
+				const offsets = stamps[shape];
+				for (let n = 0, at = y * W + x; n < offsets.length; n++) out[at + offsets[n]] = colour;
+			};
 		};
+		const back = marks(visible);
+		const put = this.selected.length && !like ? marks(Math.min(visible, 2 * this.selected.length)) : back;
 		for (let p = 0; p < P; p++) {
 			if (!kept[p]) continue;
-			if (like ? like[p] <= 0.4 : (some && !mask[p]) || of(p) < 0) put(p, some ? grey : plain, stamps[0]);
+			if (like ? like[p] <= 0.4 : (some && !mask[p]) || numbers[p] < 0) back(p, some ? grey : plain);
 		}
 		for (let p = 0; p < P; p++) {
-			if (!kept[p]) continue;
-			if (like) {
-				if (like[p] > 0.4) put(p, heatColour(like[p]), stamps[0]);
-				continue;
-			}
-			if (some && !mask[p]) continue;
-			const n = of(p);
-			if (n < 0) {
-				if (some) put(p, plain, stamps[0]);
-				continue;
-			}
-			const [colour, shape] = styleOf(n);
-			put(p, colours[colour], stamps[shape]);
+			if (!kept[p] || (like ? like[p] <= 0.4 : some && !mask[p])) continue;
+			const n = like ? 0 : numbers[p];
+			const [colour, shape] = styleOf(Math.max(0, n));
+			if (like) put(p, heatColour(like[p]));
+			else if (n >= 0) put(p, colours[colour], shape);
+			else if (some) put(p, plain);
 		}
 		ctx.putImageData(picture, 0, 0);
 		if (this.labels.checked && !this.flight) this.drawLabels(i, c, night);
@@ -250,12 +264,13 @@ class ExplorerMap extends ExplorerPage {
 	}
 
 	drawLegend() {
-		const { of, texts } = this.colouring(0);
+		const { texts } = this.colouring(0);
+		const numbers = this.numbersOf(0);
 		const { kept, mask } = this;
 		const all = new Uint32Array(texts.length);
 		const mine = new Uint32Array(texts.length);
 		for (let p = 0; p < this.P; p++) {
-			const n = kept[p] ? of(p) : -1;
+			const n = kept[p] ? numbers[p] : -1;
 			if (n < 0) continue;
 			all[n]++;
 			mine[n] += mask[p];

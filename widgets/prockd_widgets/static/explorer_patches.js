@@ -100,11 +100,11 @@ class ExplorerPatches extends ExplorerImage {
 		const over = c.start(c.over);
 		const { all, mine } = this.counted();
 		const most = Math.sqrt(Math.max(1, ...all));
-		const style = getComputedStyle(this.root);
+		const { style } = this;
 		const wide = c.width / BINS;
 		for (const [counts, colour] of [
-			[all, style.getPropertyValue('--prk-line')],
-			[mine, style.getPropertyValue('--prk-blue')],
+			[all, style.line],
+			[mine, style.blue],
 		]) {
 			ctx.fillStyle = colour;
 			for (let b = 0; b < BINS; b++) {
@@ -112,7 +112,7 @@ class ExplorerPatches extends ExplorerImage {
 				ctx.fillRect(b * wide + 0.5, 43 - high, wide - 1, high);
 			}
 		}
-		ctx.fillStyle = style.getPropertyValue('--prk-line');
+		ctx.fillStyle = style.line;
 		ctx.fillRect(0, 43, c.width, 1);
 		if (this.range) {
 			const [low, high] = this.range;
@@ -146,7 +146,7 @@ class ExplorerPatches extends ExplorerImage {
 			const other = inStrip(this.sorted(i, this.pinned), this.strip, p => this.at(p));
 			const top = first + 2 * (side + 4) + 18;
 			this.cells.push(...this.place(ctx, cut(other), { tiles, side, across, top }));
-			Object.assign(ctx, { font: '600 12px system-ui, sans-serif', fillStyle: getComputedStyle(this.root).color });
+			Object.assign(ctx, { font: '600 12px system-ui, sans-serif', fillStyle: this.style.ink });
 			ctx.fillText(this.names()[k], 0, 12);
 			ctx.fillText(this.names()[this.pinned], 0, top - 6);
 		}
