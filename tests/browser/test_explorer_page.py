@@ -622,7 +622,11 @@ def test_what_is_not_known_about_parts_is_hidden(open_page):
     settle(page)
     more = ["entropy", "redundancy", "one image", "nearest"]
     assert page.locator("thead th").all_inner_texts() == columns + more
-    assert page.locator(".prk-bar select").first.locator("option").all_inner_texts() == ["prototype", "group of prototypes", "class"]
+    assert page.locator(".prk-bar select").first.locator("option").all_inner_texts() == [
+        "prototype",
+        "group of prototypes",
+        "class",
+    ]
 
 
 def test_two_models_count_the_patches_on_which_they_agree(open_page, pages):

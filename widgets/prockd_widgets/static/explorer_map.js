@@ -166,32 +166,28 @@ class ExplorerMap extends ExplorerPage {
 		const some = this.selected.length > 0 || like;
 		const colours = COLOURS.map((hex, n) => (n === 7 && night ? 0xffffffff : abgr(hex)));
 		const visible = this.numKept / this.zoom ** 2;
-		// puts marks of a size: of those that stand out larger ones, since they are fewer
-		const marks = number => {
+		const most = Math.max(8, this.colouring(i).texts.length);
+		const styles = Array.from({ length: most }, (_, n) => styleOf(n));
+		const [hues, forms] = [Uint32Array.from(styles, ([c]) => colours[c]), Uint8Array.from(styles, ([, s]) => s)];
+		// draws those marks that stand out, or the others: the former larger where they are fewer
+		const marks = (number, front) => {
 			const size = Math.round(Math.max(1, c.ratio * markSize(number)));
 			const stamps = shapesOf(size).map(cells => Int32Array.from(cells, ([a, b]) => b * W + a));
-			return (p, colour, shape = 0) => {
+			for (let p = 0; p < P; p++) {
+				if (!kept[p]) continue;
+				const n = numbers[p];
+				const behind = like ? like[p] <= 0.4 : (some && !mask[p]) || (n < 0 && !some);
+				if (behind === front) continue;
 				const x = Math.round(X[p] * c.ratio - size / 2);
 				const y = Math.round(Y[p] * c.ratio - size / 2);
-				if (x < 0 || y < 0 || x + size > W || y + size > H) return;
-				const offsets = stamps[shape];
-				for (let n = 0, at = y * W + x; n < offsets.length; n++) out[at + offsets[n]] = colour;
-			};
+				if (x < 0 || y < 0 || x + size > W || y + size > H) continue;
+				const colour = !front ? (some ? grey : plain) : like ? heatColour(like[p]) : n < 0 ? plain : hues[n];
+				const offsets = stamps[front && !like && n >= 0 ? forms[n] : 0];
+				for (let m = 0, at = y * W + x; m < offsets.length; m++) out[at + offsets[m]] = colour;
+			}
 		};
-		const back = marks(visible);
-		const put = this.selected.length && !like ? marks(Math.min(visible, 2 * this.selected.length)) : back;
-		for (let p = 0; p < P; p++) {
-			if (!kept[p]) continue;
-			if (like ? like[p] <= 0.4 : (some && !mask[p]) || numbers[p] < 0) back(p, some ? grey : plain);
-		}
-		for (let p = 0; p < P; p++) {
-			if (!kept[p] || (like ? like[p] <= 0.4 : some && !mask[p])) continue;
-			const n = like ? 0 : numbers[p];
-			const [colour, shape] = styleOf(Math.max(0, n));
-			if (like) put(p, heatColour(like[p]));
-			else if (n >= 0) put(p, colours[colour], shape);
-			else if (some) put(p, plain);
-		}
+		marks(visible, false);
+		marks(this.selected.length && !like ? Math.min(visible, 2 * this.selected.length) : visible, true);
 		ctx.putImageData(picture, 0, 0);
 		if (this.labels.checked && !this.flight) this.drawLabels(i, c, night);
 	}

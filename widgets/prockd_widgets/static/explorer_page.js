@@ -229,15 +229,16 @@ class ExplorerPage extends ExplorerChoice {
 		const tally = new Uint32Array(256);
 		const parts = this.parts();
 		const sentences = [];
-		const seen = new Set();
+		const seen = new Uint8Array(M);
 		let same = 0;
 		for (const p of selected) {
-			seen.add(this.at(p));
+			seen[this.at(p)] = 1;
 			tally[parts[p]]++;
 		}
 		const left = numKept < numShown ? `${count(numKept)} of ${count(numShown)}` : count(numShown);
-		for (let m = 0; !n && m < M; m++) if (kept.subarray(m * N, (m + 1) * N).includes(1)) seen.add(m);
-		const images = `${count(seen.size)} ${seen.size === 1 ? 'image' : 'images'}`;
+		for (let m = 0; !n && m < M; m++) seen[m] = kept.subarray(m * N, (m + 1) * N).includes(1);
+		const number = seen.reduce((a, b) => a + b, 0);
+		const images = `${count(number)} ${number === 1 ? 'image' : 'images'}`;
 		sentences.push(
 			n ? `${count(n)} of ${left} patches selected, in ${images}` : `${left} patches of ${images}, none selected`,
 		);
