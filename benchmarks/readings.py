@@ -75,7 +75,7 @@ def measure(labels: int, seed: int, form: str) -> dict[str, object]:
     student, history = train_student(world, bank, world.config.feature_augmentation, config, on="val")
     assert history.scores is not None
     found = control_readings(
-        student, world.embedded("train", bank), world.embedded("unlabelled", bank), world.images("val"), config=config,
+        student, world.embedded("train", bank), world.embedded("unlabelled", bank), world.images("val"), seed=seed,
         readings=all_readings,
     )  # fmt: skip
     probes = {"probe": world.probe("val"), "part_probe": world.part_probe(bank, "val")}

@@ -31,6 +31,8 @@ from .prototypes.bank import PrototypeBank as PrototypeBank
 from .prototypes.bank import nearest_patches as nearest_patches
 from .prototypes.discovery import discover as discover
 from .prototypes.embedding import embed_features as embed_features
+from .runs.pictures import Predicted as Predicted
+from .runs.pictures import predict_pictures as predict_pictures
 from .settings.method import ClusterConfig as ClusterConfig
 from .settings.method import DiscoverConfig as DiscoverConfig
 from .settings.method import DistillConfig as DistillConfig

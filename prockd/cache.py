@@ -3,31 +3,34 @@
 An entry is a folder ``<root>/<kind>/<digest of its key>`` with one ``.npy`` file an array and a ``meta.json``. It is
 built beside its place and renamed into it when every byte is on the disk. A killed run leaves a ``*.tmp-*`` folder,
 which is never read and which a later run removes; of two processes that build one entry, the second discards its own.
+``meta.json`` keeps a checksum of itself and of every block of the arrays; a process compares them when it first opens
+an entry, and one that differs is built again.
 """
 
 import errno
 import hashlib
 import json
 import os
-import platform
-import re
 import secrets
 import shutil
-import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
 ArrayMap = np.memmap[Any, np.dtype[Any]]
 """An array whose bytes stay on the disk until they are read."""
 
-_UNFINISHED = re.compile(r"[0-9a-f]+\.tmp-(?P<host>.*)-(?P<pid>\d+)-[0-9a-f]+")
+_BLOCK_BYTES = 2**24  # that one checksum is of, so that threads share the reading of a large array
+_FIRST_FORM = {"key", "meta", "arrays"}  # of meta.json, before there were checksums
+_verified = set[tuple[object, ...]]()  # what this process has compared, by place, size and date
 
 
 class CacheError(OSError):
@@ -36,13 +39,17 @@ class CacheError(OSError):
 
 def cache_root() -> Path:
     """Return the folder of all caches: ``$PROCKD_CACHE``, else ``~/.cache/prockd``."""
-    return Path(os.environ.get("PROCKD_CACHE") or "~/.cache/prockd").expanduser()
+    try:
+        return Path(os.environ.get("PROCKD_CACHE") or "~/.cache/prockd").expanduser()
+    except RuntimeError as error:  # a container may run as a user that nobody knows
+        raise CacheError("no home is known to keep a cache in: set PROCKD_CACHE to a folder") from error
 
 
 def digest(key: object) -> str:
     """Return 20 hexadecimal digits for a key, whatever the order of its mappings; TypeError if JSON cannot hold it."""
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    # A name on the disk may hold bytes that are no text, which Python keeps as lone surrogates.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:20]
 
 
 class ArrayWriter:
@@ -79,10 +86,8 @@ class ArrayWriter:
             array.flush()
             path = self._folder / f"{name}.npy"
             _sync(path)
-            described[name] = _describe(path, array)
-        path = self._folder / "meta.json"
-        path.write_text(json.dumps({"key": key, "meta": meta, "arrays": described}), encoding="utf-8")
-        _sync(path)
+            described[name] = _describe(path, array) | {"blocks": _block_sums(path)}
+        _write_record(self._folder, {"key": key, "meta": meta, "arrays": described})
         _sync(self._folder)
 
 
@@ -110,60 +115,153 @@ def _open(entry: Path, key: Mapping[str, object]) -> tuple[dict[str, ArrayMap], 
     """Open an entry; None when there is none, or when it was damaged and has been removed."""
     if not entry.exists():
         return None
-    arrays = {}
+    arrays: dict[str, ArrayMap] = {}
     try:
-        record = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        if digest(record["key"]) != digest(key):
-            raise ValueError("meta.json names another key")
+        record = _read_record(entry, key)
         for name, described in record["arrays"].items():
             path = entry / f"{name}.npy"
             arrays[name] = np.load(path, mmap_mode="r")
-            if (stored := _describe(path, arrays[name])) != described:
-                raise ValueError(f"{path.name} is {stored}, not {described}")
+            _verify(path, arrays[name], described)
+        if "checksum" not in record:  # of an earlier version: from now on it has them
+            blocks = {name: {"blocks": _block_sums(entry / f"{name}.npy")} for name in arrays}
+            described = {name: record["arrays"][name] | blocks[name] for name in arrays}
+            with suppress(OSError):  # a cache that may only be read stays as it is
+                _write_record(entry, record | {"arrays": described})
         return arrays, record["meta"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"damaged cache entry is built again: {entry} ({error})", RuntimeWarning, stacklevel=3)
+    except Exception as error:  # whatever damaged bytes lead to, the entry can be made again
+        if isinstance(error, PermissionError):
+            reason = "you may not read it: set PROCKD_CACHE to a folder of your own"
+            raise CacheError(f"{entry} cannot be opened ({reason})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(f"damaged cache entry is built again: {entry} ({reason})", RuntimeWarning, stacklevel=3)
         arrays.clear()  # Windows removes no file that is still mapped
-        shutil.rmtree(entry, ignore_errors=True)
+        _remove(entry)
         return None
+
+
+def _read_record(entry: Path, key: Mapping[str, object]) -> dict[str, Any]:
+    """What ``meta.json`` holds; ValueError where it is damaged, or of another key."""
+    record: dict[str, Any] = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in record.items() if name != "checksum"}
+    if set(kept) != _FIRST_FORM or ("checksum" in record and record["checksum"] != digest(kept)):
+        raise ValueError("meta.json is damaged")
+    if digest(record["key"]) != digest(key):
+        raise ValueError("meta.json names another key")
+    return record
+
+
+def _write_record(entry: Path, record: Mapping[str, Any]) -> None:
+    """Write ``meta.json`` with its checksum, in one rename."""
+    record = json.loads(json.dumps(record))  # as it will be read: keys are texts
+    path = entry / f"meta.json.{secrets.token_hex(4)}"
+    path.write_text(json.dumps({**record, "checksum": digest(record)}), encoding="utf-8")
+    _sync(path)
+    path.replace(entry / "meta.json")
+
+
+def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any]) -> None:
+    """Compare an array with what ``meta.json`` has of it, block by block the first time; ValueError if it differs."""
+    wanted, stored = dict(described), _describe(path, array)
+    blocks = wanted.pop("blocks", None)
+    if stored != wanted:
+        raise ValueError(f"{path.name} is {stored}, not {wanted}")
+    if blocks is None:
+        return
+    stat = path.stat()
+    mark = (path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns, zlib.crc32(json.dumps(blocks).encode()))
+    if mark in _verified:
+        return
+    if (sums := _block_sums(path)) != blocks:
+        wrong = [number for number, pair in enumerate(zip(sums, blocks, strict=False)) if pair[0] != pair[1]]
+        raise ValueError(f"{path.name} is not what was written, block {wrong[0] if wrong else 0} of {len(sums)}")
+    _verified.add(mark)
+
+
+def _block_sums(path: Path) -> list[int]:
+    """CRC-32 of each block of a file; zlib lets go of the interpreter, so that threads share the work."""
+    starts = range(0, path.stat().st_size, _BLOCK_BYTES)
+
+    def of_block(start: int) -> int:
+        with path.open("rb") as file:
+            file.seek(start)
+            return zlib.crc32(file.read(_BLOCK_BYTES))
+
+    if len(starts) == 1:
+        return [of_block(0)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return list(threads.map(of_block, starts))
 
 
 def _describe(path: Path, array: ArrayMap) -> dict[str, object]:
     return {"shape": list(array.shape), "dtype": array.dtype.str, "bytes": path.stat().st_size}
 
 
+def _remove(entry: Path) -> None:
+    """Remove a damaged entry, or a file in its place; CacheError where it cannot be."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
+    if entry.exists():
+        raise CacheError(f"{entry} is damaged and cannot be removed: remove it, or set PROCKD_CACHE to another folder")
+
+
 def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
-    folder = entry.with_name(f"{entry.name}.tmp-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        reason = f"{error.strerror}): set PROCKD_CACHE to a folder that you may write to"
-        raise CacheError(f"no cache can be kept in {entry.parent} ({reason}") from error
-    try:
-        _remove_unfinished(entry.parent)
-        writer = ArrayWriter(folder)
-        writer.finish(key, build(writer))
+    folder = entry.with_name(f"{entry.name}.tmp-{secrets.token_hex(8)}")
+    with ExitStack() as locks:
         try:
-            folder.rename(entry)
-        except OSError:
-            if not entry.exists():  # else another process was first, with the same arrays
-                raise
-        _sync(entry.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(entry.parent, shutil.disk_usage(folder).free) from error
-        raise
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(_locked(folder))  # before it is there, so that nobody takes a live build for litter
+            folder.mkdir()
+        except OSError as error:
+            reason = f"{error.strerror}): set PROCKD_CACHE to a folder that you may write to"
+            raise CacheError(f"no cache can be kept in {entry.parent} ({reason}") from error
+        try:
+            _fill(folder, entry, key, build)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _no_room(entry.parent, shutil.disk_usage(folder).free) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(folder: Path, entry: Path, key: Mapping[str, object], build: Build) -> None:
+    """Build an entry in a folder beside its place, and move it there."""
+    _remove_unfinished(entry.parent)
+    writer = ArrayWriter(folder)
+    writer.finish(key, build(writer))
+    try:
+        folder.rename(entry)
+    except OSError:
+        if not entry.exists():  # else another process was first, with the same arrays
+            raise
+    _sync(entry.parent)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of an unfinished folder, which ends with its process; False where another one holds it."""
+    path = folder.with_name(f"{folder.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, NotImplementedError):  # or where the file system has no locks, so that nothing is swept up
+        yield False
+        return
+    try:
+        yield True
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Remove what killed runs left: their process is gone, or they began more than a day ago."""
-    for folder in parent.glob("*.tmp-*"):
-        named = _UNFINISHED.fullmatch(folder.name)
-        gone = named and named["host"] == platform.node() and not psutil.pid_exists(int(named["pid"]))
-        with suppress(FileNotFoundError):  # another process may be removing it too
-            if gone or time.time() - folder.stat().st_mtime > 24 * 3600:
+    """Remove what killed runs left: their locks are free. How old it is says nothing, a build may take days."""
+    for path in parent.glob("*.tmp-*.lock"):
+        folder = path.with_suffix("")
+        with _locked(folder) as is_left:
+            if is_left:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

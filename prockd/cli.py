@@ -3,7 +3,11 @@
 Whatever is slow to import is imported inside the command that needs it, so that ``prockd --help`` answers at once.
 """
 
+import io
 import json
+import os
+import shlex
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -14,30 +18,73 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 import prockd
+from prockd.interrupts import Terminated, terminable
 from prockd.settings.experiment import NO_TEACHER, PRESETS, ExperimentConfig, class_names
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import read_config, set_knobs, set_values
+from prockd.writing import refuse_existing
 
 
 class OneLineErrors(TyperGroup):
-    """Commands whose errors are one clear line and exit code 2; ``prockd --debug`` shows where they came from."""
+    """Commands whose errors are one clear line and exit code 2; ``prockd --debug`` shows where they came from.
+
+    Ctrl-C and SIGTERM are one line too, with what is kept and the command to go on, and exit codes 130 and 143.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words as they were typed."""
+        ctx.meta["words"] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         debug = ctx.params.get("debug")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # cp1252 and others have no letter for all that is said
+                stream.reconfigure(errors="replace")
+        if not sys.stderr.isatty():  # where a bar cannot move, each of its moves is a line
+            os.environ.update(
+                {f"TQDM_{name}INTERVAL": os.environ.get(f"TQDM_{name}INTERVAL", "60") for name in ("MIN", "MAX")}
+            )
         try:
-            with warnings.catch_warnings():
+            # of several processes that wait for one another each ends by itself
+            with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
                 if not debug:
                     warnings.showwarning = show_warning
                 return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            if debug:
+                raise
+            told = f"stopped: {told_of(stop)}; go on with: {again(ctx.meta['words'], stop)}"
+            typer.secho(f"prockd: {told}", fg="yellow", err=True)
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
             # prockd has RuntimeErrors of its own, others are faults. Told by the module's name, since importing those
             # classes would load PyTorch for ``prockd distill --help``.
             fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
             if debug or fault:
                 raise
-            typer.secho(f"prockd: {error}", fg="red", err=True)
+            remedy = f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}" if has_notes(error) else ""
+            typer.secho(f"prockd: {error}{remedy}", fg="red", err=True)
             raise typer.Exit(2) from error
+
+
+def has_notes(stop: BaseException) -> bool:
+    """Whether a run has noted what it keeps."""
+    return bool(getattr(stop, "__notes__", ()))
+
+
+def told_of(stop: BaseException) -> str:
+    """What is kept, as a run noted it; else what is true of every command."""
+    usual = ["no file is left half written, and what was finished before is in the cache"]
+    return "; ".join(getattr(stop, "__notes__", usual))
+
+
+def again(words: list[str], stop: BaseException) -> str:
+    """The command that goes on: a run that was begun is resumed."""
+    if words[:1] == ["distill"] and has_notes(stop):
+        words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
+    return shlex.join(["prockd", *words])
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -55,7 +102,8 @@ app = typer.Typer(
 KNOBS = {
     "data": "data.path", "task": "task.kind", "teacher": "teacher.name", "teacher_weights": "teacher.weights",
     "num_prototypes": "discover.num_prototypes", "student": "student.backbone", "student_weights": "student.weights",
-    "steps": "distill.steps", "seed": "distill.seed", "mixed_precision": "distill.mixed_precision",
+    "steps": "distill.steps", "seed": "distill.seed", "random_teacher": "teacher.random",
+    "mixed_precision": "distill.mixed_precision",
 }  # fmt: skip
 """Options that are the short names of settings."""
 
@@ -67,6 +115,9 @@ TeacherName = Annotated[
     str | None, Option(help="farmyard (if not given), one of prockd presets, any timm name, a file.")
 ]
 TeacherWeights = Annotated[Path | None, Option(help="Local weights of the teacher: safetensors or .pth.")]
+RandomTeacher = Annotated[
+    bool | None, Option("--random-teacher", help="Random weights, where the teacher has none: it knows nothing.")
+]
 Config = Annotated[Path | None, Option("--config", "-c", help="TOML file of settings.", rich_help_panel="Settings")]
 Preset = Annotated[str, Option(help=f"Settings to begin with: {', '.join(PRESETS)}.", rich_help_panel="Settings")]
 Set = Annotated[
@@ -84,14 +135,17 @@ def read_settings(config: Path | None, preset: str, changes: list[str] | None, *
     """Preset, then file, then ``--set``, then those of the options in ``KNOBS`` that are not None."""
     from prockd.runs.recipes import task_settings
 
-    given = {KNOBS[name]: value for name, value in options.items() if value is not None}
-    typed = [f"{key}={json.dumps(v, default=str, ensure_ascii=False)}" for key, v in given.items()]
-
     def apply(base: ExperimentConfig) -> ExperimentConfig:
-        return set_values(read_config(config, base=base) if config else base, [*(changes or ()), *typed])
+        return set_values(read_config(config, base=base) if config else base, changes_of(changes, **options))
 
     asked = apply(ExperimentConfig.preset(preset))  # which task and teacher it is for decides what it begins with
     return apply(task_settings(asked.task.kind, preset=preset, teacher=asked.teacher.name))
+
+
+def changes_of(changes: list[str] | None, **options: object) -> list[str]:
+    """What ``--set`` and those of the options in ``KNOBS`` that are not None change."""
+    given = {KNOBS[name]: value for name, value in options.items() if value is not None}
+    return [*(changes or ()), *(f"{k}={json.dumps(v, default=str, ensure_ascii=False)}" for k, v in given.items())]
 
 
 def taught(config: ExperimentConfig) -> ExperimentConfig:
@@ -125,6 +179,7 @@ def extract(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
@@ -134,7 +189,8 @@ def extract(
     """Pass the images that prototypes are found on through the teacher; discover and distill then read the cache."""
     from prockd.runs.world import open_world
 
-    own = read_settings(config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights)
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
+    own = read_settings(config, preset, set_, data=data, task=task, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     typer.echo(repr(world.source))
 
@@ -150,6 +206,7 @@ def discover(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
@@ -163,16 +220,16 @@ def discover(
     from prockd.runs.students import find_prototypes
     from prockd.runs.world import open_world
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
-    teaching = {"teacher": teacher, "teacher_weights": teacher_weights}
+    refuse_existing(out, overwrite)
+    refuse_existing(picture := out.with_suffix(".png"), overwrite)
+    teaching = {"teacher": teacher, "teacher_weights": teacher_weights, "random_teacher": random_teacher}
     own = read_settings(config, preset, set_, data=data, task=task, num_prototypes=num_prototypes, **teaching)
     world = open_world(taught(own), cpu=cpu, progress=not quiet)
     bank = find_prototypes(world, progress=not quiet)
     section = prototype_section(world, bank)
-    bank.save(out)
-    save_png(section.figures[0][0], out.with_suffix(".png"), dpi=130)
-    typer.echo(f"{bank!r}\n{section.text}\nwrote {out} and {out.with_suffix('.png')}")
+    bank.save(out, overwrite=overwrite)
+    save_png(section.figures[0][0], picture, dpi=130)
+    typer.echo(f"{bank!r}\n{section.text}\nwrote {out} and {picture}")
 
 
 @app.command(
@@ -189,6 +246,7 @@ def distill(
     task: TaskKind = None,
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     student: Annotated[str | None, Option(help="Any timm name; a small resnet10t if not given.")] = None,
     student_weights: Annotated[Path | None, Option(help="Local weights the student starts from.")] = None,
     bank: Annotated[Path | None, Option(help="Prototypes of prockd discover, in place of finding them.")] = None,
@@ -215,10 +273,14 @@ def distill(
 
     options = {
         "data": data, "task": task, "teacher": teacher, "teacher_weights": teacher_weights, "student": student,
+        "random_teacher": random_teacher,
         "student_weights": student_weights, "steps": steps, "seed": seed, "mixed_precision": mixed_precision,
     }  # fmt: skip
     unchanged = config is None and not set_ and all(value is None for value in options.values())
-    own = run_config(run_dir) if resume and unchanged else read_settings(config, preset, set_, **options)
+    if resume and config is None and (unchanged or (run_dir / "config.toml").is_file()):
+        own = set_values(run_config(run_dir), changes_of(set_, **options))  # changes are refused by name
+    else:
+        own = read_settings(config, preset, set_, **options)
     run_experiment(
         own, run_dir, resume=resume, overwrite=overwrite, bank=bank, baseline=baseline, cpu=cpu,
         checkpoint_every=checkpoint_every, progress=not quiet,
@@ -252,11 +314,11 @@ def compare(
 ) -> None:
     """Train students in many ways, equally tuned, and tell which are better: resumable, side by side, a line a run."""
     from prockd.evaluation.tables import format_table
-    from prockd.runs.claims import read_lines
     from prockd.runs.compare import run_contest
     from prockd.runs.compare_report import quick_line, write_contest
     from prockd.runs.contest import Contest
     from prockd.runs.plan import quick_changes, read_plan
+    from prockd.writing import read_lines
 
     began = time.perf_counter()
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
@@ -306,6 +368,39 @@ def evaluate(
 
 
 @app.command(
+    epilog="`prockd predict runs/run photos`\n\n`prockd predict student.safetensors photos --plain --out answers`"
+)
+def predict(
+    run_dir: Annotated[Path, Argument(metavar="RUN", help="Folder of a finished run, or a student.safetensors.")],
+    folder: Annotated[Path, Argument(help="Pictures, at any depth, or one picture.")],
+    out: Annotated[Path | None, Option(help="Folder to write; RUN/predictions/FOLDER if not given.")] = None,
+    augmented: Annotated[
+        bool | None, Option("--augmented/--plain", help="z⁺ or z; z⁺ where there is one if not given.")
+    ] = None,
+    fit: Annotated[
+        str | None, Option(help="crop, pad or stretch to a square; as in the run, or as suits the task, if not given.")
+    ] = None,
+    sure: Annotated[
+        float | None,
+        Option(min=0, max=1, help="Boxes and joints below this score are left out; 0.3, and of joints 0.1."),
+    ] = None,
+    overwrite: Overwrite = False,
+    cpu: Cpu = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what pictures show: classes, masks, boxes or key points in files, and a sheet to look at."""
+    from prockd.runs.pictures import predict_pictures
+
+    done = predict_pictures(
+        run_dir, folder, out, augmented=augmented, fit=fit, sure=sure, overwrite=overwrite, cpu=cpu, progress=not quiet
+    )
+    bad = f"; {len(done.skipped)} skipped, since they cannot be read" if done.skipped else ""
+    typer.echo(
+        f"{done.count} of {done.count + len(done.skipped)} pictures{bad}\nwrote {', '.join(map(str, done.files))}"
+    )
+
+
+@app.command(
     epilog="`prockd export runs/run`  (timm's names)\n\n`prockd export runs/run --format onnx --out student_onnx`"
 )
 def export(
@@ -313,6 +408,7 @@ def export(
     format: Annotated[str | None, Option(help="timm (if not given), torchvision (detection) or onnx.")] = None,
     out: Annotated[Path | None, Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
     augmented: Annotated[bool, Option("--augmented", help="Write z⁺ too, which reads prototypes.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
@@ -325,6 +421,7 @@ def export(
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
     how: dict[str, Any] = {"opset": opset, "fit": None if fit == "auto" else fit, "augmented": augmented}
+    how["overwrite"] = overwrite
     for path in export_student(student, folder, format=format, **how):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
@@ -335,18 +432,102 @@ def check_data(
     task: Annotated[str | None, Option(help="What it is for; guessed from its looks if not given.")] = None,
     classes: Annotated[str | None, Option(help="Class names, commas between them, as in data.classes.")] = None,
     all_: Annotated[bool, Option("--all", help="Every problem, however many.")] = False,
+    sheet: Annotated[
+        Path | None, Option(help="Draw ten images with their labels into this file (PNG); an earlier one is replaced.")
+    ] = None,
+    set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Read everything once and tell every problem in one table; exit code 1 when there is an error."""
     from prockd.datasets import check_data as check
     from prockd.evaluation.tables import format_table
 
-    report = check(path, task=task, classes=class_names(classes or "") or None, progress=not quiet)
+    data = read_settings(None, "best", set_).data
+    how: dict[str, Any] = {"group": data.group or None, "white": data.white, "exif": data.exif}
+    names = class_names(data.classes if classes is None else classes) or None
+    report = check(path, task=task, classes=names, progress=not quiet, **how)
     typer.echo(repr(report).split("\n  ")[0] if all_ else repr(report))
     if all_ and report.problems:
         typer.echo(format_table(report.rows()))
+    if sheet and report.counts:
+        from prockd.datasets import open_splits
+        from prockd.plots import plot_samples
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the report has it all
+            splits = open_splits(path, task=task, classes=names, **{**how, "on_bad": "skip"})
+            plot_samples(next(iter(splits.values())), task).savefig(sheet, dpi=150)
+        typer.echo(f"drew {sheet}: do masks, boxes and points lie where they belong?")
     if not report.ok:
         raise typer.Exit(1)
+
+
+class ListFirst(TyperGroup):
+    """Commands of which ``list`` is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words of the command line."""
+        return super().parse_args(ctx, args or ["list"])
+
+
+cache = typer.Typer(
+    cls=ListFirst, help="Look through what is kept of images and teachers, clear it, or move it to another disk."
+)
+app.add_typer(cache, name="cache", epilog="`prockd cache`\n\n`prockd cache clear --kind features --older-than 30d`")
+Kind = Annotated[list[str] | None, Option("--kind", help="Of this kind alone; may be repeated.")]
+OlderThan = Annotated[str, Option(help="Built at least so long ago: 90m, 12h, 30d, 2w.")]
+
+
+@cache.command("list")
+def list_cache() -> None:
+    """Tell what the cache keeps: kind by kind, how many entries, how large, how old."""
+    from prockd.cache import cache_root
+    from prockd.evaluation.tables import format_table
+    from prockd.kept import entries
+
+    found, rows = entries(), []
+    for kind in dict.fromkeys(entry.kind for entry in found):
+        own = [entry for entry in found if entry.kind == kind]
+        days = [entry.age_s / (24 * 3600) for entry in own]
+        rows.append({
+            "kind": kind, "entries": len(own), "MB": f"{sum(entry.bytes for entry in own) / 1e6:,.1f}",
+            "newest, days": f"{min(days):.1f}", "oldest, days": f"{max(days):.1f}",
+        })  # fmt: skip
+    total = f"{len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB in {cache_root()}"
+    typer.echo(f"{format_table(rows)}\n\n{total}" if rows else total)
+
+
+@cache.command(epilog="`prockd cache clear --kind features --older-than 30d`\n\n`prockd cache clear --all`")
+def clear(
+    kind: Kind = None,
+    older_than: OlderThan = "0m",
+    all_: Annotated[bool, Option("--all", help="Everything, where neither kind nor age is said.")] = False,
+) -> None:
+    """Remove entries by kind, age or both; what is needed again is built again, and a build that runs is left alone."""
+    from prockd.kept import chosen, entries, remove, seconds
+
+    age = seconds(older_than)
+    if not (kind or age or all_):
+        raise ConfigError("say what to clear: --kind, --older-than, or --all")
+    remove(found := chosen(entries(), kind or (), age))
+    typer.echo(f"removed {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
+
+
+@cache.command(epilog="`prockd cache move /data/prockd`, then `export PROCKD_CACHE=/data/prockd`")
+def move(
+    folder: Annotated[Path, Argument(help="A folder, which may be on another disk.")],
+    kind: Kind = None,
+    older_than: OlderThan = "0m",
+) -> None:
+    """Move entries to another folder, each of them whole; a build that runs stays where it is."""
+    from prockd.cache import cache_root
+    from prockd.kept import chosen, entries, seconds
+    from prockd.kept import move as move_entries
+
+    if folder.resolve() == cache_root().resolve():
+        raise ConfigError(f"{folder} is the cache already")
+    count = move_entries(chosen(entries(), kind or (), seconds(older_than)), folder)
+    typer.echo(f"moved {count} entries to {folder}; to use them: export PROCKD_CACHE={folder}")
 
 
 @app.command(epilog="`prockd unpack photos.zip photos`")
@@ -385,12 +566,13 @@ def presets() -> None:
 def demo(
     run_dir: Annotated[Path, Option(help="Where the report and the numbers go.")] = Path("runs/demo"),
     seeds: Annotated[int, Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
+    overwrite: Overwrite = False,
     cpu: Cpu = False,
 ) -> None:
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
     from prockd.runs.demo import run_demo
 
-    run_demo(run_dir, seeds=seeds, cpu=cpu)
+    run_demo(run_dir, seeds=seeds, overwrite=overwrite, cpu=cpu)
 
 
 @app.command(
@@ -398,7 +580,7 @@ def demo(
     "`prockd train-teacher --start teacher.safetensors --set zoom=0.3 --set rarity=0.5`  (the second stage goes on)"
 )
 def train_teacher(
-    out: Annotated[Path, Option(help="Weights file to write.")] = Path("data/farmyard/teacher.safetensors"),
+    out: Annotated[Path, Option(help="Weights file to write.")] = Path("runs/teacher.safetensors"),
     images: Annotated[int, Option(min=100, help="Source images to draw.")] = 12_000,
     species_steps: Annotated[int, Option(min=1, help="Steps of the first stage: species.")] = 2600,
     steps: Annotated[int, Option(min=1, help="Steps of the second: species and clusters of patches.")] = 5500,
@@ -411,6 +593,7 @@ def train_teacher(
     start: Annotated[Path | None, Option(help="A teacher's file in place of the first stage.")] = None,
     note: Annotated[str, Option(help="What the model card says of that file.")] = "",
     run_dir: Annotated[Path, Option(help="Checkpoints and metrics; run again to go on.")] = Path("runs/teacher"),
+    overwrite: Overwrite = False,
     cpu: Cpu = False,
 ) -> None:
     """Train a Farmyard teacher on source species labels and self-supervision (no target species, no part label)."""
@@ -420,7 +603,7 @@ def train_teacher(
     clusters = set_knobs(CLUSTERS.replace(steps=steps, **same), set_)
     card = train_teacher(
         out, images=images, species=SPECIES.replace(steps=species_steps, **same), clusters=clusters, start=start,
-        note=note, run_dir=run_dir, cpu=cpu,
+        note=note, run_dir=run_dir, overwrite=overwrite, cpu=cpu,
     )  # fmt: skip
     stage = card["stages"]["clusters"]
     share = "" if stage["val_accuracy"] is None else f"{stage['val_accuracy']:.1%} on source species, "
@@ -436,6 +619,7 @@ def adapt_teacher(
     data: Annotated[str, Option(help="A folder or file of your own images; labels are not read.")],
     teacher: TeacherName = None,
     teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None,
     out: Annotated[Path, Option(help="File to write, for --teacher; its prototypes go beside it, for --bank.")] = Path(
         "runs/adapted.safetensors"
     ),
@@ -459,17 +643,18 @@ def adapt_teacher(
     from prockd.settings.method import ClusterConfig
     from prockd.training.adaptation import adapt
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: choose another --out, or --overwrite it")
+    refuse_existing(out, overwrite)
+    refuse_existing(bank := out.with_stem(f"{out.stem}_bank"), overwrite)
     config = set_knobs(ClusterConfig(steps=steps, seed=seed, mixed_precision=mixed_precision), set_)
     splits = open_splits(data, group=group, on_bad="skip")
     images = splits.get("train", next(iter(splits.values())))
     images = checked({"images": images}, on_bad="skip", progress=not quiet)["images"]
-    names = {"name": teacher, "weights": str(teacher_weights) if teacher_weights else None}
+    weights = str(teacher_weights) if teacher_weights else None
+    names = {"name": teacher, "weights": weights, "random": random_teacher}
     begun = make_teacher(TeacherConfig().replace(**{name: value for name, value in names.items() if value}))
     if begun is None:
         raise ConfigError(f"--teacher {teacher}: there is nothing to adapt")
-    adapted, bank = adapt(begun, images, config=config, cpu=cpu, progress=not quiet), out.with_stem(f"{out.stem}_bank")
-    adapted.save(out)
-    adapted.bank.save(bank)
+    adapted = adapt(begun, images, config=config, cpu=cpu, progress=not quiet)
+    adapted.save(out, overwrite=overwrite)
+    adapted.bank.save(bank, overwrite=overwrite)
     typer.echo(f"{adapted!r}\nwrote {out} and {bank}; next: prockd distill --data {data} --teacher {out} --bank {bank}")

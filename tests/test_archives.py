@@ -1,3 +1,4 @@
+import errno
 import gzip
 import io
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from prockd.datasets import DatasetError, unpack
+from prockd.writing import WriteError, unfinished_name
 
 
 def zip_of(path: Path, members: dict[str, bytes], **attributes: int) -> Path:
@@ -138,6 +140,22 @@ def test_a_tar_header_that_claims_gigabytes_is_refused_before_it_is_read(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_is_told_as_such_and_what_a_killed_process_left_goes(tmp_path, monkeypatch):
+    dead = tmp_path / unfinished_name().replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (dead / "content").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(zipfile.ZipFile, "extract", fill)
+        with pytest.raises(WriteError, match=r"out cannot be written: no space left .* were free\)"):
+            unpack(tmp_path / "a.zip", tmp_path / "out", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
 def test_long_names_in_a_tar_are_fine(tmp_path):
     name = "/".join(["folder" * 10] * 4) + "/ä.txt"
     assert content(unpack(tar_of(tmp_path / "x.tar.gz", (name, b"one", 48, "")), tmp_path / "out")) == {name: b"one"}
@@ -158,3 +176,11 @@ def test_two_spellings_of_one_name_would_be_one_file_and_are_refused(tmp_path):
     spellings = [unicodedata.normalize(form, "ü.jpg") for form in ("NFC", "NFD")]
     with pytest.raises(DatasetError, match="is there twice"):
         unpack(zip_of(tmp_path / "x.zip", dict.fromkeys(spellings, b"")), tmp_path / "out", progress=False)
+
+
+def test_what_macos_adds_to_an_archive_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("pets/cat/a.txt", "__MACOSX/pets/cat/._a.txt", "pets/.DS_Store"):
+            archive.writestr(name, "x")
+    there = unpack(tmp_path / "a.zip", tmp_path / "a", progress=False)
+    assert [p.name for p in there.rglob("*") if p.is_file()] == ["a.txt"]

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prockd.datasets import CocoFile, DatasetError, VocFolder, pack
+from prockd.datasets import CocoFile, DatasetError, VocFolder, check_data, open_data, pack
 
 
 def picture(path: Path, W: int = 40, H: int = 30) -> None:
@@ -155,6 +157,42 @@ def test_coco_ids_may_skip_and_crowds_are_left_out(tmp_path):
     assert second.boxes is not None
     assert len(second.boxes) == 0
     assert dataset.ids == ("a b.jpg", "é.jpg")
+
+
+@pytest.mark.parametrize("crowd", ["0", 0, False, None, "false"])
+def test_a_box_is_of_a_crowd_only_where_the_file_says_so(tmp_path, crowd):
+    one = {"id": 9, "image_id": 9, "category_id": 3, "bbox": [1, 1, 5, 5], "iscrowd": crowd}
+    boxes = CocoFile(coco_file(tmp_path, annotations=one))[1].boxes
+    assert boxes is not None
+    assert boxes.tolist() == [[1, 1, 6, 6]]
+
+
+def test_file_names_as_windows_and_macos_write_them_are_found(tmp_path):
+    path = coco_file(tmp_path)
+    text = path.read_text("utf-8")
+    (tmp_path / "images" / "more").mkdir()
+    for name in ("a b.jpg", "é.jpg"):
+        (tmp_path / "images" / name).rename(tmp_path / "images" / "more" / unicodedata.normalize("NFD", name))
+    path.write_text(
+        text.replace('"a b.jpg"', r'"images\\more\\a b.jpg"').replace(r'"\u00e9.jpg"', r'".\\images\\more\\é.jpg"')
+    )
+    assert [len(sample.boxes) for sample in CocoFile(path) if sample.boxes is not None] == [2, 0]
+
+
+def test_boxes_on_photographs_that_exif_turns_are_doubted_and_the_option_reads_them_as_stored(tmp_path):
+    pixels, exif = np.zeros((48, 64, 3), np.uint8), Image.Exif()
+    pixels[4:14, 4:14] = 255
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    entries = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "x"}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 10, 10]}]}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps(entries))
+    report = check_data(tmp_path, progress=False)
+    assert re.search(r"a\.jpg  is stored upside down \(EXIF\), .*data\.exif=false", repr(report))
+    stored = open_data(tmp_path, exif=False)
+    assert stored[0].image[4:14, 4:14].mean() > 250
+    assert check_data(tmp_path, exif=False, progress=False).problems == ()
+    assert stored.fingerprint != open_data(tmp_path).fingerprint
 
 
 @pytest.mark.parametrize(

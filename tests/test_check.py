@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from prockd._types import UNLABELLED, Sample
+from prockd.cli import app
 from prockd.datasets import (
     Arrays,
     DatasetError,
@@ -54,7 +56,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def said(report: object) -> list[str]:
-    return [line.strip() for line in repr(report).splitlines()[2:]]
+    return [
+        line.strip()
+        for line in repr(report).splitlines()[2:]
+        if not re.match(r"(\d+ )?(images|boxes|pixels|joints): ", line)
+    ]
 
 
 # The report
@@ -67,6 +73,7 @@ def test_good_data_has_an_empty_report_that_says_what_it_was_taken_for(folder):
     assert repr(report).splitlines() == [
         f"{folder}: looks like class folders, for classification, 2 classes: cat, dog",
         "4 images in train, 2 images in val: nothing is wrong",
+        "images: cat 3, dog 3",
     ]
 
 
@@ -75,7 +82,7 @@ def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
     whole = (folder / "train" / "dog" / "c.png").read_bytes()
     (folder / "train" / "dog" / "c.png").write_bytes(whole[: len(whole) // 2])
     put(folder / "train" / "dog" / "tiny.png", 9, (5, 4))
-    header = struct.pack(">2I5B", 10_000, 10_000, 8, 0, 0, 0, 0)
+    header = struct.pack(">2I5B", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     chunk += struct.pack(">I", 0) + b"IDAT"
     (folder / "train" / "dog" / "vast.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
@@ -84,7 +91,7 @@ def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
     put(folder / "val" / "cow" / "g.png", 7)
     (folder / "train" / "loop").symlink_to(folder, target_is_directory=True)
     (folder / "train" / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
-    (folder / "train" / "cat" / "x.heic").write_bytes(b"")
+    (folder / "train" / "cat" / "x.psd").write_bytes(b"")
     report = check_data(folder, progress=False)
     told = "\n".join(said(report))
     for expected in (
@@ -97,11 +104,11 @@ def test_every_problem_is_told_and_not_only_the_first(folder, tmp_path):
         r"error +train/cat/gone\.png +is a link to .*gone\.png, which leads nowhere",
         r"note +train/cat/again\.png +is the same file as train/cat/a b\.png$",
         r"note +train/loop +is a link that leads back",
-        r"note +train/cat/x\.heic +is left out: \.heic is not one of \.bmp",
+        r"note +train/cat/x\.psd +is left out: \.psd is not one of \.bmp",
     ):
         assert re.search(expected, told, re.MULTILINE), expected
     assert len(report.errors) == 7
-    assert len(report.notes) == 3
+    assert len(report.notes) == 4  # the last is the picture of the class that is left out
     assert [(row["kind"], row["file"]) for row in report.rows()] == [
         (row["kind"], row["file"]) for row in check_data(folder, progress=False).rows()
     ]
@@ -320,3 +327,53 @@ def test_an_unlabelled_copy_of_a_training_image_is_a_note_and_of_a_test_image_an
     with pytest.warns(UserWarning, match=r"1 of 3 images are skipped: 2\.png"):
         kept = checked(splits, on_bad="skip", progress=False)
     assert [s.id for s in kept["unlabelled"]] == ["1.png", "3.png"]
+
+
+def test_the_name_of_the_folder_is_taken_off_paths_and_not_out_of_other_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("s/cats/0.png", "s/dogs/1.png")):
+        put(Path(name), seed)
+    shutil.copy("s/cats/0.png", "s/cats/9.png")
+    assert [row["problem"] for row in check_data("s", progress=False).rows()] == ["is the same file as cats/0.png"]
+
+
+def test_what_is_doubtful_is_said_when_training_too_once_for_many_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    for number in range(3):
+        (tmp_path / "d" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(number).integers(0, 4096, (16, 16)).astype(np.uint16)
+        Image.fromarray(levels).save(tmp_path / "d" / "ab"[number % 2] / f"{number}.tif")
+    with pytest.warns(UserWarning, match=r"nearly black: .*say white=4095 .*\(and 2 more\)") as told:
+        checked(open_splits(tmp_path / "d"), progress=False)
+    assert len(told) == 1
+    assert checked(open_splits(tmp_path / "d", white=4095), progress=False)["all"][0].image.max() > 200
+
+
+def test_classes_that_differ_in_case_alone_are_told_and_every_class_is_counted(tmp_path):
+    for number, name in enumerate(("Cat/0", "cat/1", "cat/2")):
+        put(tmp_path / f"{name}.png", number)
+    report = check_data(tmp_path, progress=False)
+    assert report.shown["images"] == {"Cat": 1, "cat": 2, "ignored": 0}
+    assert "note  classes 'Cat' and 'cat' differ in case or blanks alone" in repr(report)
+
+
+def test_boxes_and_pixels_are_counted_with_those_that_are_ignored(tmp_path):
+    put(tmp_path / "d" / "images" / "a.jpg")
+    xml(tmp_path / "d" / "annotations" / "a.xml", 1, 1, 5, 5)
+    assert "1 boxes: cat 1" in repr(check_data(tmp_path / "d", progress=False))
+    put(tmp_path / "s" / "images" / "a.jpg")
+    mask(tmp_path / "s" / "masks" / "a.png", 255)
+    (tmp_path / "s" / "classes.txt").write_text("ground\n")
+    assert "pixels: ground 50.0%, ignored 50.0%" in repr(check_data(tmp_path / "s", progress=False))
+
+
+def test_a_contact_sheet_is_drawn_of_every_kind_of_label(tmp_path):
+    put(tmp_path / "images" / "a.jpg", 1)
+    xml(tmp_path / "annotations" / "a.xml", 1, 1, 5, 5)
+    put(tmp_path / "loose" / "b.jpg", 2)
+    for folder in (tmp_path, tmp_path / "loose"):
+        result = CliRunner().invoke(app, ["check-data", str(folder), "-q", "--sheet", str(tmp_path / "sheet.png")])
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert min(sheet.size) > 100
+        (tmp_path / "sheet.png").unlink()

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from prockd.cli import app
 from prockd.datasets import DatasetError
 from prockd.evaluation.scores import predict
+from prockd.locks import claim, is_alive, release
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
-from prockd.runs.claims import append_line, claim, is_alive, read_lines, release
 from prockd.runs.compare import run_contest
 from prockd.runs.contest import Contest, Difference
 from prockd.runs.contestants import Worlds, replace_prototypes
@@ -272,7 +272,7 @@ def test_a_killed_contest_goes_on_and_gives_the_same(finished, tmp_path):
 CLAIM = """
 import sys
 from pathlib import Path
-from prockd.runs.claims import claim
+from prockd.locks import claim
 assert claim(Path(sys.argv[1]), sys.argv[2])
 """
 
@@ -337,7 +337,9 @@ def test_own_images_without_any_to_tune_on_are_refused(tmp_path):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{m:02d}.png")
     path = config_file(tmp_path, ALONE, "fine-tuned teacher")
-    text = path.read_text().replace("image_px = 64", "name = 'resnet10t'\nimage_px = 32\nlayers = [1, 2]")
+    text = path.read_text().replace(
+        "image_px = 64", "name = 'resnet10t'\nrandom = true\nimage_px = 32\nlayers = [1, 2]"
+    )
     path.write_text(text.replace("per_class = 2", f'per_class = 3\npath = "{tmp_path / "photos"}"'))
     with pytest.raises(DatasetError, match=r"no images to tune on: give the data a folder val, or set data\.val_part"):
         run_contest(read_plan(path), tmp_path / "run", progress=False)

@@ -111,7 +111,8 @@ def test_the_task_of_the_page_is_trained_from_the_command_line(counting, tmp_pat
     known = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "data" / "annotations" / "instances.json").write_text(json.dumps(known))
     changes = ["student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4",
-               "distill.batch_size=4", "teacher.name=resnet10t", "teacher.image_px=32", "teacher.layers=[1, 2]",
+               "distill.batch_size=4", "teacher.name=resnet10t", "teacher.random=true",
+               "teacher.image_px=32", "teacher.layers=[1, 2]",
                "discover.num_prototypes=4", "discover.embed_dim=8", "discover.steps=2"]  # fmt: skip
     words = [
         "distill",

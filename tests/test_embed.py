@@ -119,3 +119,11 @@ def test_a_map_is_in_the_cache_once_it_was_made_and_only_with_its_settings(tmp_p
     assert not is_embedded(vectors, **how, max_points=30)
     with pytest.raises(ValueError, match="method='tsne'"):
         is_embedded(vectors, method="tsne")
+
+
+def test_what_umap_compiles_is_kept_below_the_cache(monkeypatch, tmp_path):
+    numba = pytest.importorskip("numba")
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    embed_2d(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32), progress=False)
+    assert str(tmp_path / "numba") == numba.config.CACHE_DIR

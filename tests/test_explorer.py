@@ -570,12 +570,25 @@ def test_keeping_shows_a_picture_and_the_page_as_outputs_of_their_own(explorer, 
     assert "allow-same-origin" not in page.data
 
 
+@pytest.mark.parametrize("write", ["to_csv", "to_json", "to_png", "save_bank", "export_html"])
+def test_what_is_written_replaces_no_file_unasked(explorer, tmp_path, write):
+    path = tmp_path / "mine"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="mine is there already"):
+        getattr(explorer, write)(path)
+    assert path.read_text() == "mine"
+    assert getattr(explorer, write)(path, overwrite=True) == path
+    assert path.stat().st_size > 100
+
+
 def test_buttons_that_need_the_kernel_tell_what_they_did(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     explorer._on_button("bank")
     assert explorer.status == "Saved prototypes.safetensors beside the notebook."
     explorer._on_button("html")
     assert (tmp_path / "explorer.html").stat().st_size > 20_000
+    explorer._on_button("bank")
+    assert explorer.status == "Saved prototypes-2.safetensors beside the notebook.", "the first one stays"
     monkeypatch.setattr(explorer, "save_bank", lambda: (_ for _ in ()).throw(OSError("disk full")))
     explorer._on_button("bank")
     assert explorer.status == "OSError: disk full"

@@ -386,3 +386,13 @@ def test_a_student_is_left_as_and_where_it_is_after_an_error(tmp_path, monkeypat
     assert {t.device.type for t in student.state_dict().values()} == {"meta"}
     assert student.training
     assert student.feature_augmentation is not None
+
+
+def test_where_torch_cannot_write_onnx_the_format_that_works_is_told(tmp_path, monkeypatch):
+    def fails(*_: object, **__: object) -> None:
+        raise torch.onnx.errors.OnnxExporterError("pages of words")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    student = Student("resnet10t", Classification(2), image_px=32, **TINY)
+    with pytest.raises(ExportError, match=r"torch cannot write resnet10t as ONNX: export it as timm"):
+        export_student(student, tmp_path, format="onnx")

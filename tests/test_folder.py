@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from prockd._types import UNLABELLED
-from prockd.datasets import DatasetError, ImageFolder, open_splits, pack, train_test_split
+from prockd.datasets import DatasetError, ImageFolder, check_data, open_data, open_splits, pack, train_test_split
 from prockd.datasets.folder import UnlabelledFolder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -63,8 +63,9 @@ def test_a_hidden_parent_does_not_hide_the_pictures(tmp_path):
 
 def test_images_beside_class_folders_are_left_out_with_a_warning(folder):
     Image.new("RGB", (8, 8)).save(folder / "loose.png")
-    with pytest.warns(UserWarning, match="1 images beside the class folders"):
-        assert len(ImageFolder(folder)) == 3
+    assert len(ImageFolder(folder)) == 3
+    with pytest.warns(UserWarning, match=r"loose\.png: is left out: it has no place in this layout"):
+        assert len(open_data(folder)) == 3
 
 
 def test_a_missing_an_empty_and_an_imageless_class_folder_are_refused(folder, tmp_path):
@@ -150,3 +151,24 @@ def test_real_photographs_are_packed(tmp_path):
     assert insects.classes == ("ants", "bees")
     assert np.bincount(insects.labels).min() > 60
     assert 60 < insects.pixels.mean() < 190
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_file_name_in_latin_1_is_read_and_can_be_printed(folder):
+    Image.new("RGB", (8, 8), "red").save(folder / "cats" / "x.png")
+    (folder / "cats" / "x.png").rename(os.fsdecode(os.fsencode(folder / "cats") + b"/caf\xe9.png"))
+    assert "cats/caf\\udce9.png" in open_data(folder).ids
+    next(folder.glob("cats/caf*")).write_bytes(b"no picture")
+    report = repr(check_data(folder, progress=False))
+    report.encode("utf-8")
+    assert r"cats/caf\udce9.png" in report
+    with pytest.raises(DatasetError, match=r"caf\\udce9\.png") as told:
+        list(open_data(folder))
+    str(told.value).encode("utf-8")
+
+
+def test_photographs_of_a_kind_that_is_not_read_are_counted_when_opened(folder):
+    for name in ("a.psd", "b.psd"):
+        (folder / "cats" / name).write_bytes(b"8BPS")
+    with pytest.warns(UserWarning, match=r"a\.psd: is left out: \.psd is not one of .*, and so are 1 more file"):
+        open_data(folder)

@@ -1,6 +1,8 @@
 """Every layout is known by its looks, and a new one is a file and a line."""
 
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -55,7 +57,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def said(report: object) -> list[str]:
-    return [line.strip() for line in repr(report).splitlines()[2:]]
+    return [
+        line.strip()
+        for line in repr(report).splitlines()[2:]
+        if not re.match(r"(\d+ )?(images|boxes|pixels|joints): ", line)
+    ]
 
 
 def test_splits_share_the_classes_of_train(folder):
@@ -101,7 +107,8 @@ def test_tables_and_coco_files_are_found_by_their_names_and_their_content(tmp_pa
     text = '{"images": [{"id": 4, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}'
     (tmp_path / "coco" / "boxes.json").write_text(text)
     (tmp_path / "coco" / "other.json").write_text("{}")
-    assert open_data(tmp_path / "coco").classes == ("x",)
+    with pytest.warns(UserWarning, match=r"b\.png: is left out: .*no list names it"):
+        assert open_data(tmp_path / "coco").classes == ("x",)
     assert len(open_data(tmp_path / "coco" / "boxes.json")) == 1
     np.savez(tmp_path / "a.npz", images=np.zeros((1, 8, 8, 3), np.uint8), labels=[0])
     assert open_data(tmp_path / "a.npz").classes == ("0",)
@@ -211,7 +218,8 @@ def test_a_new_format_is_a_class_and_a_line_and_is_opened_divided_checked_and_li
         put(tmp_path / f"{name}.png", seed)
     (tmp_path / "train.txt").write_text("a.png\tdog\nb.png\tcat\n")
     (tmp_path / "readme.txt").write_text("photographs of pets\n")
-    assert [(s.id, s.label) for s in open_data(tmp_path)] == [("a.png", 1), ("b.png", 0)]
+    with pytest.warns(UserWarning, match=r"c\.png: is left out"):
+        assert [(s.id, s.label) for s in open_data(tmp_path)] == [("a.png", 1), ("b.png", 0)]
     (tmp_path / "test.txt").write_text("c.png\tdog\n")
     splits = open_splits(tmp_path, group=r"^(\w)")
     assert {name: (len(d), tuple(d.classes)) for name, d in splits.items()} == {
@@ -259,3 +267,49 @@ def test_where_labels_are_not_asked_for_folders_are_no_classes_and_masks_no_pict
     assert formats.open_unlabelled(tmp_path / "scans").ids == ("images/c.jpg",)
     with pytest.raises(DatasetError, match="nowhere does not exist"):
         formats.open_unlabelled(tmp_path / "nowhere")
+
+
+def test_lists_below_the_folders_of_splits_are_found_as_roboflow_exports_them(tmp_path):
+    for seed, (part, name) in enumerate((("train", "a"), ("train", "b"), ("valid", "c"))):
+        for kind in ("coco", "csv"):
+            put(tmp_path / kind / part / f"{name}.jpg", seed)
+        images = [{"id": 1, "file_name": f"{name}.jpg"}]
+        boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}]
+        text = json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cow"}]})
+        (tmp_path / "coco" / part / "_annotations.coco.json").write_text(text)
+        (tmp_path / "csv" / part / "_classes.csv").write_text(f"filename,cow,dog\n{name}.jpg,1,0\n")
+    with pytest.warns(UserWarning, match=r"a\.jpg: is left out"):
+        coco = open_splits(tmp_path / "coco", task="detection")
+    with pytest.warns(UserWarning, match=r"a\.jpg: is left out"):
+        tags = open_splits(tmp_path / "csv")
+    assert [(name, [s.id for s in split]) for name, split in coco.items()] == [("train", ["b.jpg"]), ("val", ["c.jpg"])]
+    assert [split[0].tags.tolist() for split in tags.values() if split[0].tags is not None] == [[1, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("folder_name", ["annotations", "annots"])
+def test_boxes_are_found_in_a_folder_of_a_near_name(tmp_path, folder_name):
+    put(tmp_path / "images" / "a.jpg")
+    xml(tmp_path / folder_name / "a.xml", 1, 1, 5, 5)
+    assert open_data(tmp_path, task="detection").classes == ("cat",)
+
+
+def test_a_list_of_few_pictures_or_of_something_else_does_not_hide_class_folders(folder):
+    cats = folder / "train"
+    (cats / "credits.csv").write_text("filename,photographer\ncat/ü.png,Bob\n")
+    assert check_data(cats, progress=False).problems == ()
+    (cats / "favourites.csv").write_text("path,label\ncat/ü.png,cat\n")
+    report = check_data(cats, progress=False)
+    assert "looks like class folders" in repr(report)
+    assert said(report) == ["note  favourites.csv  looks like image list and is not read: name it to use it"]
+    assert len(open_data(cats / "favourites.csv")) == 1
+    (cats / "labels.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in ("cat/ü.png", "dog/c.png")))
+    (cats / "favourites.csv").unlink()
+    assert "looks like image list" in repr(check_data(cats, progress=False))
+
+
+def test_the_folder_that_an_archive_has_for_itself_is_entered(tmp_path):
+    for seed, name in enumerate(("cat/a", "dog/b")):
+        put(tmp_path / "pets" / f"{name}.png", seed)
+    put(tmp_path / "__MACOSX" / "pets" / "._a.png")
+    dataset = open_data(tmp_path)
+    assert (dataset.classes, len(dataset)) == (("cat", "dog"), 2)

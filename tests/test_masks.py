@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,17 @@ import pytest
 from PIL import Image
 
 from prockd._types import IGNORE, UNLABELLED
-from prockd.datasets import DatasetError, MaskFolder, groups_of, pack, read_mask, subset, train_test_split
+from prockd.datasets import (
+    DatasetError,
+    MaskFolder,
+    check_data,
+    groups_of,
+    open_data,
+    pack,
+    read_mask,
+    subset,
+    train_test_split,
+)
 
 VALUES = np.arange(3).repeat(4)[:, None].repeat(10, 1).astype(np.uint8)  # (12, 10): rows of 0, 1, 2
 
@@ -201,3 +212,72 @@ def test_real_masks_have_their_classes_and_videos():
     streets = MaskFolder(real / "camvid", images="val", masks="valannot", classes=names)
     assert len(streets.classes) == 11
     assert {255} < set(np.unique(np.stack([streets[m].mask for m in range(5)])).tolist())
+
+
+# Masks as people have them
+
+
+def of_masks(root: Path, *masks: np.ndarray) -> Path:
+    for number, pixels in enumerate(masks):
+        put(root / "images" / f"{number}.jpg", np.random.default_rng(number).integers(0, 255, (48, 40, 3), np.uint8))
+        put(root / "masks" / f"{number}.png", pixels)
+    return root
+
+
+def rows(*values: int) -> np.ndarray:
+    """(48, 40): stripes of the values."""
+    return np.repeat(np.array(values, np.uint8), 48 // len(values))[:, None].repeat(40, 1)
+
+
+def test_evenly_spaced_grey_levels_are_classes_255_among_them_and_that_is_said(tmp_path):
+    root = of_masks(tmp_path, rows(0, 127, 255))
+    assert open_data(root).classes == ("0", "127", "255")
+    (note,) = check_data(root, progress=False).notes
+    answer = r"0, 127, 255 are evenly spaced .*255 is taken for a class; .*data\.classes=0:0,127:127,255:ignore"
+    assert re.search(answer, note.text)
+    assert open_data(root, classes=["0:sky", "127:cow", "255:ignore"]).classes == ("sky", "cow")
+    assert check_data(root, classes=["0:sky", "127:cow", "255:ignore"], progress=False).problems == ()
+
+
+def test_many_ignored_pixels_are_told(tmp_path):
+    (note,) = check_data(of_masks(tmp_path, rows(0, 3, 4, 255)[:48], rows(255, 255)), progress=False).notes[:1]
+    assert re.search(r"62% of the pixels have the value 255 and are ignored; .*say data\.classes=0:0,3:3", note.text)
+
+
+def test_smoothed_edges_are_refused_with_the_ranges_that_answer_it(tmp_path):
+    smooth = np.clip(np.linspace(-900, 1155, 48 * 40), 0, 255).astype(np.uint8).reshape(48, 40)
+    root = of_masks(tmp_path, smooth, smooth[::-1])
+    with pytest.raises(DatasetError, match=r"hold 0, 255 and a few pixels .* smoothed.*=0-127:background,128-255"):
+        open_data(root)[0]
+    dataset = open_data(root, classes=["0-127:background", "128-255:object"])
+    assert np.array_equal(dataset[0].mask, smooth > 127)
+
+
+def test_palettes_in_another_order_are_read_by_their_colours(tmp_path):
+    upper = np.zeros((48, 40), np.uint8)
+    upper[:24] = 1  # red
+    root = of_masks(tmp_path, upper, upper)
+    for number, colours in enumerate(([0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0])):
+        picture = Image.fromarray(upper if number == 0 else 1 - upper)
+        picture.putpalette(colours)
+        picture.save(root / "masks" / f"{number}.png")
+    dataset = open_data(root)
+    assert dataset.classes == ("#000000", "#ff0000")
+    assert all(np.array_equal(sample.mask, upper) for sample in dataset)
+    assert "palettes list the same colours in another order" in repr(check_data(root, progress=False))
+
+
+def test_masks_in_the_transparency_are_objects(tmp_path):
+    pixels = np.zeros((48, 40, 4), np.uint8)
+    pixels[:9, :, 3] = 255
+    root = of_masks(tmp_path, pixels)
+    assert (open_data(root)[0].mask == 1).sum() == 9 * 40
+    assert "1 masks are one colour all over: their transparency is taken" in repr(check_data(root, progress=False))
+
+
+def test_a_davis_download_is_images_and_masks_with_a_group_a_video(tmp_path):
+    for number, video in enumerate(("bear", "camel")):
+        put(tmp_path / "JPEGImages" / "480p" / video / "00000.jpg", np.full((12, 10, 3), 99 * number, np.uint8))
+        palette(put(tmp_path / "Annotations" / "480p" / video / "00000.png"), VALUES % 2)
+    dataset = open_data(tmp_path)
+    assert (dataset.classes, groups_of(dataset)) == (("background", "object"), ("480p/bear", "480p/camel"))

@@ -66,3 +66,12 @@ def test_a_patch_is_in_the_picture_where_its_centre_is_as_discovery_sees_it():
     for grid in ((4, 4), (3, 5), (8, 1)):
         assert (images.in_picture(grid) == (zones(images.pictured, grid) != BARS)).all()
     assert replace(images, frames=None).in_picture((2, 3)).all()
+
+
+def test_other_pixels_or_labels_are_other_images_and_the_same_ones_are_not(packed):
+    other = replace(packed, pixels=255 - np.array(packed.pixels))
+    assert other.fingerprint != packed.fingerprint
+    assert other.fingerprint == replace(packed, pixels=255 - np.array(packed.pixels)).fingerprint
+    assert replace(packed, labels=1 - packed.labels).fingerprint not in (packed.fingerprint, other.fingerprint)
+    assert replace(packed, classes=("a", "b")).fingerprint == packed.fingerprint
+    assert packed.select([1, 0]).fingerprint == packed.select([1, 0]).fingerprint

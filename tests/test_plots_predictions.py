@@ -121,3 +121,13 @@ def test_each_line_above_an_image_is_green_where_it_is_right_itself(images):
     ]  # fmt: skip
     (_, green, _), (_, red, also_green) = ([colour for _, colour in line] for line in lines[:2])
     assert green == also_green != red
+
+
+def test_dollar_signs_in_names_are_no_formula(images):
+    task = Classification(2, ("Ba$$in", "$cash$"))
+    marks = [task.marks(np.array([0.4, 0.6], np.float32))] * M
+    plots.predictions.plot_answers(list(images.pixels), marks, ["a$$.png"] * M, task).canvas.draw()
+    scores = Scores(0.5, None, np.array([0, 1, 1]), None, np.array([0, 0, 1]))
+    plots.plot_predictions(scores, images, task).canvas.draw()
+    masks = Segmentation(3, ("$$", "a$b$c", "d"))
+    plots.plot_predictions(masked(images, 1), images, masks).canvas.draw()

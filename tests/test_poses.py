@@ -178,7 +178,8 @@ def test_key_points_are_checked_and_trained_from_the_command_line(tmp_path):
     assert checked.exit_code == 0, checked.output
     assert "looks like key points" in checked.output
     changes = ["student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4",
-               "distill.batch_size=4", "distill.unlabelled_batch=0", "teacher.name=resnet10t", "teacher.image_px=32",
+               "distill.batch_size=4", "distill.unlabelled_batch=0", "teacher.name=resnet10t", "teacher.random=true",
+               "teacher.image_px=32",
                "teacher.layers=[1, 2]", "discover.num_prototypes=4", "discover.embed_dim=8",
                "discover.steps=2"]  # fmt: skip
     words = ["distill", "--task", "keypoints", "--data", str(tmp_path / "cow"), "--run-dir", str(tmp_path / "run"),

@@ -1,5 +1,6 @@
 """Any picture file becomes upright 8-bit RGB, any mask file numbers, and everything else a clear message."""
 
+import re
 import struct
 import zlib
 
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 from prockd.datasets import IMAGE_SUFFIXES, DatasetError, read_image, read_mask
-from prockd.datasets.read import IMAGE_FORMATS, image_size
+from prockd.datasets.files import sub_folders
+from prockd.datasets.read import IMAGE_FORMATS, darkness, image_size, pictures
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -104,6 +106,59 @@ def test_32_bits_are_scaled_by_their_own_range(tmp_path):
     assert read_image(tmp_path / "x.tif").min() == 255
 
 
+def test_pictures_of_12_bits_are_told_dark_and_read_with_the_white_that_is_named(tmp_path):
+    levels = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(levels).save(tmp_path / "x.tif")
+    dark = read_image(tmp_path / "x.tif")
+    assert dark.max() == 16
+    assert re.search(
+        r"nearly black: .* is 4095, .*If 4095 is white, say white=4095", darkness(tmp_path / "x.tif", dark)
+    )
+    bright = read_image(tmp_path / "x.tif", white=4095)
+    assert np.array_equal(bright[..., 2], np.rint(levels * (255 / 4095)))
+    assert darkness(tmp_path / "x.tif", bright) == ""
+    assert read_image(tmp_path / "x.tif", white=100).max() == 255  # what is brighter than white is white
+
+
+def test_a_telephone_s_108_megapixels_are_read(tmp_path):
+    Image.new("1", (12_000, 9_000)).save(tmp_path / "x.png")
+    assert image_size(tmp_path / "x.png") == (9_000, 12_000)
+    assert Image.MAX_IMAGE_PIXELS is not None  # what others open is bounded as before
+    assert read_mask(tmp_path / "x.png").shape == (9_000, 12_000)
+
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    Image.fromarray(quadrants(64, 64)).save(tmp_path / "IMG_1.HEIC", "HEIF", quality=95)
+    assert pictures(tmp_path) == [tmp_path / "IMG_1.HEIC"]
+    assert np.allclose(corners(read_image(tmp_path / "IMG_1.HEIC")), [RED, GREEN, BLUE, WHITE], atol=25)
+
+
+def test_the_thumbnails_of_a_disk_station_are_nobody_s_pictures(tmp_path):
+    for name in (
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "__MACOSX/a.jpg",
+        "#recycle/b.jpg",
+        "cat/@eaDir/c.jpg",
+        "cat/d.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert pictures(tmp_path) == [tmp_path / "cat" / "d.jpg"]
+    assert sub_folders(tmp_path) == [tmp_path / "cat"]
+
+
+def test_a_mask_kept_in_the_transparency_is_read_from_there(tmp_path):
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:3, :, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert np.array_equal(read_mask(tmp_path / "x.png"), pixels[..., 3])
+    pixels[..., :3] = np.arange(8, dtype=np.uint8)[:, None]  # numbers in the colours win
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert np.array_equal(read_mask(tmp_path / "x.png"), pixels[..., 0])
+
+
 def test_floating_point_images_are_refused_because_their_white_is_not_known(tmp_path):
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(DatasetError, match=r"x\.tif .*convert it to 8 bits"):
@@ -133,20 +188,20 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_decompression_bomb_stays_an_error(tmp_path, monkeypatch):
     Image.new("1", (64, 64)).save(tmp_path / "x.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr("prockd.datasets.read.MAX_PIXELS", 1000)
     with pytest.raises(DatasetError, match=r"x\.png is larger than any photograph.*smaller copy"):
         read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
-def test_a_picture_of_100_megapixels_is_refused_with_the_limit_before_it_is_decoded(tmp_path, read):
-    header = struct.pack(">2I5B", 10_000, 10_000, 8, 0, 0, 0, 0)
+def test_a_picture_of_400_megapixels_is_refused_with_the_limit_before_it_is_decoded(tmp_path, read):
+    header = struct.pack(">2I5B", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     chunk += struct.pack(">I", 0) + b"IDAT"
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     with pytest.raises(
         DatasetError,
-        match=r"x\.png is larger than any photograph.*100,000,000 pixels, and 89,478,485 are the most.*smaller",
+        match=r"x\.png is larger than any photograph.*20,000 x 20,000 pixels, and 250,000,000 are the most.*smaller",
     ):
         read(tmp_path / "x.png")
 
@@ -154,6 +209,8 @@ def test_a_picture_of_100_megapixels_is_refused_with_the_limit_before_it_is_deco
 @pytest.mark.parametrize("format", IMAGE_FORMATS)
 def test_each_format_is_read_by_each_of_its_suffixes(tmp_path, format):
     assert {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes} == IMAGE_SUFFIXES
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     for suffix in IMAGE_FORMATS[format]:
         Image.fromarray(quadrants(32, 32)).save(tmp_path / f"x{suffix}", format, quality=100)
         assert np.allclose(corners(read_image(tmp_path / f"x{suffix}")), [RED, GREEN, BLUE, WHITE], atol=6)
@@ -174,6 +231,13 @@ def test_bytes_of_another_kind_under_the_suffix_of_a_picture_reach_no_decoder_an
     Image.new("RGB", (8, 8)).save(tmp_path / "ppm.png", "PPM")  # Pillow would read it
     with pytest.raises(DatasetError, match=r"ppm\.png .*its bytes do not begin as those of JPEG, PNG, BMP, WEBP, TIFF"):
         read(tmp_path / "ppm.png")
-    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    with pytest.raises(DatasetError, match=r"phone\.jpg .*its bytes are HEIC"):
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif")
+    with pytest.raises(DatasetError, match=r"phone\.jpg .*its bytes are AVIF"):
         read(tmp_path / "phone.jpg")
+
+
+def test_odd_tags_of_gps_do_not_hinder_a_picture(tmp_path):
+    side, places = struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHII", 0x8825, 4, 1, 12345678)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + side + places + bytes(4)  # GPS is told to be beyond the file
+    Image.fromarray(np.zeros((16, 32, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (32, 16, 3)

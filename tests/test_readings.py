@@ -220,38 +220,6 @@ def test_part_maps_read_a_thousand_unlabelled_images_at_most_the_same_ones_for_a
     assert student.training  # as it was
 
 
-def test_a_tenth_of_a_hundred_unlabelled_images_judge_z_plus_and_is_drawn_in_no_step(few, more, bank, monkeypatch):
-    many = more.select(np.arange(120) % len(more.images))
-    student, seen, judged, inner, fit = made(bank, CLOSED), set(), [], Source.batch, readings.fit_ridge
-
-    def batch(self, rows, *rest):
-        seen.update(rows.tolist() if len(self.images) == 120 and student.training else [])
-        return inner(self, rows, *rest)
-
-    def fit_ridge(*args, **options):
-        judged.append(options.get("judges", 0))
-        return fit(*args, **options)
-
-    monkeypatch.setattr(Source, "batch", batch)
-    monkeypatch.setattr(readings, "fit_ridge", fit_ridge)
-    config = SOFT.replace(steps=20, unlabelled_batch=24)
-    run(student, few.images, config, features=few, unlabelled=many)
-    kept = readings.judges_of(student.task, many.images, config)
-    assert len(kept) == 12
-    assert seen == set(range(120)) - set(kept.tolist())
-    assert judged[-1] == 12
-    assert not np.array_equal(kept, readings.judges_of(student.task, many.images, config.replace(seed=1)))
-
-
-def test_nobody_judges_where_there_is_nothing_to_judge_by(few, more, bank):
-    many = more.select(np.arange(120) % len(more.images)).images
-    pooled, places = Classification(2), Segmentation(2)
-    assert not len(readings.judges_of(pooled, many, SOFT.replace(soft_weight=0.0)))
-    assert not len(readings.judges_of(places, many, SOFT))
-    assert not len(readings.judges_of(pooled, more.images, SOFT))
-    assert len(readings.judges_of(pooled, more.select(np.zeros(9_000, int)).images, SOFT)) == 200
-
-
 def test_the_fit_changes_part_maps_and_nothing_else_of_a_student(few, bank):
     student = made(bank, CLOSED)
     before = copy_of(student)

@@ -1,6 +1,7 @@
 """A run from settings to a folder, and the command line around it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,13 +31,14 @@ from prockd.runs.report import alone_budget, results, run_verdict, student_rows
 from prockd.runs.run import scored
 from prockd.runs.world import make_teacher
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import set_values, write_config
 from prockd.teachers.teacher import Teacher
 from prockd.training.loop import Trainer
 
 SMALL = [
     "student.image_px=32", "student.options.channels=[8, 16, 24, 32]", "distill.steps=4", "distill.batch_size=4",
-    "teacher.name=resnet10t", "teacher.image_px=32", "teacher.layers=[1, 2]",
+    "teacher.name=resnet10t", "teacher.random=true", "teacher.image_px=32", "teacher.layers=[1, 2]",
     "teacher.options={channels = [8, 16, 24, 32], stem_width = 8}", "discover.num_prototypes=4", "discover.embed_dim=8",
     "discover.steps=2", "task.width=32",
 ]  # fmt: skip
@@ -154,9 +156,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folders, tmp_path):
     assert sorted(p.name for p in (tmp_path / "two").iterdir() if p.is_file()) == ["config.toml", "versions.json"]
 
 
-def test_a_teacher_of_random_weights_is_told(folders):
-    with pytest.warns(UserWarning, match="the teacher resnet18 knows nothing, its weights are random: pass"):
+def test_a_teacher_of_random_weights_is_refused_unless_it_is_asked_for(folders):
+    with pytest.raises(ConfigError, match=r"would know nothing, .* pass --teacher-weights FILE, .* --random-teacher"):
         make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18"]).teacher)
+    with pytest.warns(UserWarning, match="the teacher resnet18 knows nothing, its weights are random"):
+        make_teacher(set_values(ExperimentConfig(), ["teacher.name=resnet18", "teacher.random=true"]).teacher)
 
 
 def test_without_a_teacher_the_student_learns_from_labels_alone(folders, tmp_path):
@@ -459,6 +463,9 @@ def test_a_bank_of_a_former_teacher_is_refused_by_name_with_what_to_do(folders, 
     told = " ".join(done.output.split())
     assert "old.safetensors holds prototypes of another teacher (4a3d8f91)" in told
     assert "find them anew, in a new --run-dir and without --bank" in told
+    assert not run.exists(), "nothing is written before what may be refused was read"
+    config = config_of(folders, "classification")
+    start_run(run, config)
     shutil.copy(old, run / "bank.safetensors")
     (run / "checkpoint.pt").touch()  # as if stopped before the teacher was replaced
     again = prockd("distill", *words, "--resume", "--run-dir", str(run))
@@ -598,3 +605,13 @@ def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():
 def test_labelled_images_serve_for_transfer_where_there_are_no_unlabelled_ones(folders):
     world = open_world(config_of(folders), cpu=True, progress=False)
     assert world.unlabelled is world.train
+
+
+def test_words_that_an_encoding_lacks_do_not_end_a_command(tmp_path):
+    code = "from prockd.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", "--help"], capture_output=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"or z" in done.stdout

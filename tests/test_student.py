@@ -438,3 +438,15 @@ def test_scoring_refuses_labels_outside_the_task(packed, label):
 def test_scores_are_plain_values():
     scores = Scores(0.5, None, np.array([0]), None, np.array([1]))
     assert repr(scores) == "Scores(plain z 50.0%, 1 images)"
+
+
+@pytest.mark.parametrize("name", ["crossvit_tiny_240", "halonet_h1"])
+def test_a_network_of_a_fixed_size_says_its_size(name):
+    with pytest.raises(WeightsError, match=rf"{name} cannot read images of 96 px.*made for \d+ px, set image_px"):
+        Student(name, Classification(2), image_px=96)
+
+
+def test_networks_of_other_channels_than_rgb_are_refused():
+    for count in (1, 4):
+        with pytest.raises(WeightsError, match=f"in_chans={count}: teachers and students read RGB"):
+            Student("resnet10t", Classification(2), image_px=32, in_chans=count)

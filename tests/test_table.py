@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from prockd._types import UNLABELLED
-from prockd.datasets import DatasetError, ImageTable, groups_of, pack, train_test_split
+from prockd.datasets import DatasetError, ImageTable, check_data, groups_of, open_splits, pack, train_test_split
 
 
 @pytest.fixture
@@ -103,3 +103,26 @@ def test_the_fingerprint_changes_with_tags_and_lines(root):
     before = ImageTable(table(root, "path,labels\nü.png,a|b\n")).fingerprint
     after = ImageTable(table(root, "path,labels\nü.png,a\n"), classes=["a", "b"]).fingerprint
     assert before != after
+
+
+def test_a_column_divides_the_list_into_splits(root):
+    path = table(root, "path,label,split\na b.jpg,dog,Train\nü.png,cat,training\nmore/c.png,cat,test\n")
+    splits = open_splits(path)
+    assert {name: dataset.ids for name, dataset in splits.items()} == {
+        "train": ("a b.jpg", "ü.png"), "test": ("more/c.png",)
+    }  # fmt: skip
+    assert splits["test"].classes == ("cat", "dog")
+    assert list(open_splits(root)) == ["train", "test"]
+    table(root, "path,label,split\na b.jpg,dog,train\nü.png,cat,maybe\nmore/c.png,cat,test\n")
+    with pytest.raises(DatasetError, match=r"labels\.csv, line 3: split is 'maybe', not one of train, val, test"):
+        open_splits(path)
+
+
+def test_classes_between_commas_are_taken_apart_and_that_is_said(root):
+    path = table(root, 'path,labels\na b.jpg,"cat,dog"\nü.png,cat\nmore/c.png,dog\n')
+    assert ImageTable(path).classes == ("cat", "dog")
+    assert "column labels: commas stand between classes (1 lines); write |" in repr(check_data(path, progress=False))
+    path = table(root, "path,label\na b.jpg,cat|dog\nü.png,cat\nmore/c.png,dog\n")
+    assert "'cat|dog' is read as one class, and its parts are classes: call the column labels" in repr(
+        check_data(path, progress=False)
+    )

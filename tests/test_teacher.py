@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from prockd._data_path import data_path
 from prockd.datasets import read_image
 from prockd.farmyard import Farmyard
+from prockd.students import Student
+from prockd.tasks import Classification
 from prockd.teachers.teacher import Teacher
 from prockd.teachers.weights import WeightsError, read_weights
 
@@ -212,6 +214,59 @@ def test_a_classifier_is_ignored_under_whatever_name_it_has_and_nothing_else_is(
     teacher = Teacher(name, weights=tmp_path / "weights.safetensors")
     for key, value in teacher.backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize(("averaged", "raw"), [("state_dict_ema", "state_dict"), ("model_ema", "model")])
+def test_averaged_weights_are_taken_before_raw_ones_and_that_is_said(tmp_path, averaged, raw):
+    state = state_of()
+    ema = {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}
+    torch.save({raw: state, averaged: ema, "epoch": 3}, tmp_path / "checkpoint.pth.tar")
+    with pytest.warns(UserWarning, match=rf"averaged weights \({averaged}\) and raw ones \({raw}\): the averaged"):
+        teacher = tiny(weights=tmp_path / "checkpoint.pth.tar")
+    assert torch.equal(teacher.backbone.state_dict()["conv1.0.weight"], ema["conv1.0.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "_orig_mod.", "module.model.backbone."])
+def test_the_names_of_what_a_network_was_part_of_are_taken_off(tmp_path, prefix):
+    state = state_of()
+    stored = {f"{prefix}{key}": value for key, value in state.items()} | {"criterion.weight": torch.ones(3)}
+    safetensors.torch.save_file(stored, tmp_path / "weights.safetensors")
+    teacher = tiny(weights=tmp_path / "weights.safetensors")
+    assert torch.equal(teacher.backbone.state_dict()["conv1.0.weight"], state["conv1.0.weight"])
+
+
+def test_of_a_student_beside_its_teacher_the_teacher_is_read(tmp_path):
+    state = state_of()
+    stored = {f"teacher.backbone.{key}": value for key, value in state.items()}
+    stored |= {f"student.backbone.{key}": value * 0 for key, value in state.items()}
+    torch.save(stored, tmp_path / "dino.pth")
+    assert torch.equal(
+        tiny(weights=tmp_path / "dino.pth").backbone.state_dict()["conv1.0.weight"], state["conv1.0.weight"]
+    )
+
+
+@pytest.mark.parametrize("name", ["TEACHER.SAFETENSORS", "model.bin", "model.pt"])
+def test_safetensors_are_known_by_their_content(tmp_path, name):
+    state = state_of()
+    for pad in range(0, 64, 8):  # the length of the header is what a pickle would be taken by
+        safetensors.torch.save_file(state, tmp_path / name, {"note": "x" * pad})
+        read = read_weights(tmp_path / name)
+        assert torch.equal(read["conv1.0.weight"], state["conv1.0.weight"])
+
+
+def test_weights_of_another_patch_size_are_bent_only_with_a_word(tmp_path):
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2).state_dict()
+    torch.save(state, tmp_path / "p16.pth")
+    with pytest.warns(UserWarning, match="was trained on patches of 16 px and is bent to 8 px"):
+        Teacher("vit_tiny_patch16_224", weights=tmp_path / "p16.pth", image_px=32, patch_size=8, depth=2)
+
+
+def test_a_side_whose_edge_no_patch_sees_is_refused_with_those_that_fit():
+    with pytest.raises(ValueError, match=r"image_px=111 .*15 px at the right and lower edge .* Choose 96 or 112"):
+        Teacher("vit_tiny_patch16_224", image_px=111, depth=2)
+    assert Teacher("resnet10t", image_px=111).image_px == 111  # padded: its last patches see the edge
+    with pytest.raises(ValueError, match="Choose 32 or 48"):
+        Student("vit_tiny_patch16_224", Classification(2, ("a", "b")), image_px=40, depth=2)
 
 
 def test_weights_in_half_precision_are_read_into_full_precision(tmp_path):

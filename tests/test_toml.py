@@ -106,3 +106,18 @@ def test_an_unknown_preset_is_answered_with_those_there_are():
 @pytest.mark.parametrize("value", [{"a b": [1, {"c": "x\ny"}]}, [1.5, True, "ö"], -3])
 def test_values_on_one_line_mean_the_same(value):
     assert tomllib.loads(f"v = {in_line(value)}")["v"] == value
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path):
+    (tmp_path / "c.toml").write_bytes('[data]\npath = "Kühe"'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"c\.toml, line 2: is not UTF-8"):
+        read_config(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("task.detector={}", "choose one of 'fcos'"), ('data.group="("', "is no regular expression")],
+)
+def test_values_of_no_meaning_are_refused_in_words(change, message):
+    with pytest.raises(ConfigError, match=message):
+        set_values(ExperimentConfig(), [change])

@@ -399,6 +399,17 @@ def test_the_table_outlives_the_kernel(world: World, bank: PrototypeBank, tmp_pa
     assert (made.number, made.history.step) == (2, 6)
 
 
+def test_two_panels_on_one_folder_write_two_tries(world: World, bank: PrototypeBank, tmp_path: Path) -> None:
+    """As when the cell is run twice, or two worlds keep their tries in one folder."""
+    made, panels = [], [DistillationPanel(world, bank, folder=tmp_path) for _ in range(2)]
+    for panel, rate in zip(panels, (1e-3, 1e-2), strict=True):
+        panel.knobs["num_prototypes"].value, panel.knobs["steps"].value, panel.knobs["lr"].value = 4, 2, rate
+        panel.run()
+        made.append(panel.wait(60))
+    assert [one.number for one in made if one] == [1, 2]
+    assert [one.number for one in DistillationPanel(world, bank, folder=tmp_path).tries] == [1, 2]
+
+
 def test_tries_that_do_not_belong_in_the_table_are_told(world: World, bank: PrototypeBank, tmp_path: Path) -> None:
     panel = DistillationPanel(world, bank, folder=tmp_path)
     panel.knobs["num_prototypes"].value = 4

@@ -19,6 +19,7 @@ from .opening import checked as checked
 from .opening import open_data as open_data
 from .opening import skip_bad as skip_bad
 from .packed import PackedImages as PackedImages
+from .packed import join as join
 from .packing import pack as pack
 from .poses import PointTable as PointTable
 from .problems import DatasetError as DatasetError

@@ -1,6 +1,5 @@
 """Unpacking an archive that somebody else made, without trusting it."""
 
-import lzma
 import re
 import shutil
 import stat
@@ -8,19 +7,18 @@ import tarfile
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from prockd.datasets.problems import DatasetError
+from prockd.writing import FULL, refusal, sweep, unfinished_name
 
 _MAX_RATIO = 200  # bytes that may come out of one byte of an archive; photographs and masks stay far below
 _MAX_MEMBERS = 2_000_000
 _MAX_HEADER_BYTES = 2**20  # of the long names and attributes of one member of a TAR
 _ALWAYS_ALLOWED = 64 * 2**20  # bytes that any archive may grow to
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 _ZIP_KINDS = {stat.S_IFLNK: "link", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe",
               stat.S_IFSOCK: "socket"}  # fmt: skip
 _LONG_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
@@ -52,6 +50,7 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
 
     Raises:
         DatasetError: the archive is missing, broken or refused, or the folder is not empty.
+        WriteError: the disk is full; nothing is left.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -59,12 +58,18 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
     if not archive.is_file():
         raise DatasetError(f"{archive} does not exist")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+    sweep(folder.parent)  # what a killed process left
+    with tempfile.TemporaryDirectory(prefix=f"{unfinished_name()}-", dir=folder.parent) as beside:
         content = Path(beside, "content")
         content.mkdir()
+        room = shutil.disk_usage(content).free
         try:
             _extract_all(archive, content, progress)
-        except _BROKEN as error:
+        except DatasetError:
+            raise
+        except Exception as error:  # damaged headers lead to errors of any kind
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise refusal(folder, error, room=room) from error
             raise DatasetError(f"{archive} cannot be unpacked ({error}): get it again") from error
         if folder.exists():
             folder.rmdir()
@@ -113,6 +118,8 @@ class _Members:
         if refused_kind:
             raise DatasetError(f"{label} is a {refused_kind}: only files and folders are unpacked")
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        if "__MACOSX" in parts[:1] or parts[-1:] == [".DS_Store"]:
+            return ""  # what macOS adds of its own
         absolute = name[:1] in ("/", "\\") or (parts and ":" in parts[0])  # in the manner of any system
         if absolute or ".." in parts or "\0" in name or not (parts or is_folder):
             raise DatasetError(f"{label} would be written outside of the folder: do not trust this archive")
@@ -138,6 +145,8 @@ class _BoundedHeader(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_BoundedHeader":
         header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:  # tarfile would seek back, and read the same member again for ever
+            raise tarfile.TarError(f"a member of {header.size} bytes")
         if header.type in _LONG_HEADERS and header.size > _MAX_HEADER_BYTES:
             raise tarfile.TarError(f"a header of {header.size} bytes: it looks like a bomb")
         return header

@@ -1,6 +1,7 @@
 """Images in memory."""
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +13,11 @@ from prockd._types import Sample
 from prockd.cache import digest
 from prockd.datasets.files import SPLITS, WHOLE
 from prockd.datasets.problems import DatasetError, class_list, label_flaw
+from prockd.untrusted import RefusedError, reading
+
+_MAX_CLASSES = 65_536
+_MAX_RATIO = 200  # bytes that may come out of one byte of a file; photographs stay far below
+_ALWAYS_ALLOWED = 64 * 2**20  # bytes that any file may grow to
 
 
 class Arrays:
@@ -73,24 +79,62 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
     Raises:
         DatasetError: the file cannot be read, holds pickled objects, or lacks the arrays.
     """
-    try:
+    advice = "save it again with numpy.savez, without objects"
+    with reading(path, "an NPZ file of images and labels", DatasetError, advice):
+        _check_headers(Path(path))
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} cannot be read as NPZ without pickled objects ({error})") from error
     names, splits = arrays.get("class_names", arrays.get("classes")), {}
     for split, prefix in (*((split, f"{split}_") for split in SPLITS), (WHOLE, "")):
         images, labels = arrays.get(f"{prefix}images"), arrays.get(f"{prefix}labels")
         if images is not None and labels is not None:
-            classes = range(int(labels.max(initial=-1)) + 1) if names is None else names.tolist()
             try:
-                splits[split] = Arrays(images, labels.ravel(), [str(name) for name in classes])
+                splits[split] = Arrays(images, _numbers(labels), _class_names(names, labels))
             except DatasetError as error:
                 raise DatasetError(f"{path}, {split}: {error}") from error
     if not splits:
         has = ", ".join(arrays)
         raise DatasetError(f"{path} has no images and labels, or train_images and train_labels; it has {has}")
     return splits
+
+
+def _check_headers(path: Path) -> None:
+    """Read what the arrays of an NPZ file claim to be, before memory is taken for them; RefusedError for a bomb."""
+    total, allowed = 0, max(_ALWAYS_ALLOWED, _MAX_RATIO * path.stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            total += info.file_size
+            if not info.filename.endswith(".npy"):  # numpy gives its bytes as they are
+                continue
+            with archive.open(info) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            size = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject:
+                raise RefusedError(f"{info.filename} holds pickled objects")
+            if size > info.file_size:
+                raise RefusedError(f"{info.filename} claims {size} bytes and has {info.file_size}")
+            if total > allowed:
+                raise RefusedError(f"{info.filename} takes it beyond {_MAX_RATIO} times its size: it looks like a bomb")
+
+
+def _numbers(labels: np.ndarray) -> np.ndarray:
+    """Labels as a row of whole numbers, or a DatasetError."""
+    whole = labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all()))
+    if not whole or labels.size == 0 or not -1 <= labels.min() <= labels.max() < _MAX_CLASSES:
+        ends = f", {labels.min()}..{labels.max()}" if labels.dtype.kind in "iuf" and labels.size else ""
+        raise DatasetError(f"labels are {labels.dtype} {labels.shape}{ends}, not whole numbers below {_MAX_CLASSES}")
+    return labels.ravel().astype(np.int64)
+
+
+def _class_names(names: np.ndarray | None, labels: np.ndarray) -> list[str]:
+    """The names of the classes, by default their numbers; or a DatasetError."""
+    if names is None:
+        return [str(number) for number in range(int(_numbers(labels).max()) + 1)]
+    if names.ndim != 1 or names.dtype.kind not in "USiu" or len(names) > _MAX_CLASSES:
+        raise DatasetError(f"class names are {names.dtype} {names.shape}, not a row of texts")
+    return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
 def npz_splits(path: Path) -> dict[str, Callable[..., Arrays]]:

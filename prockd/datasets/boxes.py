@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from prockd.datasets.files import FileDataset, FormatOptions, pair_by_stem
+from prockd.datasets.files import FileDataset, FormatOptions, pair_by_stem, refuse_outside
 from prockd.datasets.problems import DatasetError, Problem, box_flaw, number_or_nan
 from prockd.datasets.read import pictures
 
 _IMAGES = ("images", "JPEGImages")
-_XML = ("annotations", "Annotations")
+_XML = ("annotations", "Annotations", "annots", "annot", "xmls", "xml", "labels")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class VocFolder(BoxDataset):
         images = next((root / name for name in _IMAGES if (root / name).is_dir()), root)
         folder = next((root / name for name in _XML if (root / name).is_dir()), root)
         files = sorted(p for p in folder.rglob("*.xml") if p.is_file() and not p.name.startswith("."))
+        refuse_outside(root, files)
         pairs, flaws = pair_by_stem(pictures(images), images, files, folder, "XML file")
         paths, annotations = [image for image, _ in pairs], [read_voc(path, first_px) for _, path in pairs]
         super().__init__(root, paths, annotations, classes, flaws=flaws, key=first_px, **options)

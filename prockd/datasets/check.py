@@ -2,24 +2,27 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from prockd._types import IGNORE, UNLABELLED, ImageDataset
-from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset
-from prockd.datasets.formats import find_format, open_splits
+from prockd._types import IGNORE, UNLABELLED, ImageDataset, Sample
+from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FileDataset, FormatOptions
+from prockd.datasets.formats import open_format, passed_over
 from prockd.datasets.keypoints import check_keypoints, is_keypoints
-from prockd.datasets.problems import DatasetError, Problem, class_list, counted, sample_problems, values_of
-from prockd.datasets.read import IMAGE_SUFFIXES
+from prockd.datasets.left_out import odd_links
+from prockd.datasets.problems import DatasetError, Problem, class_list, counted, listed, sample_problems, values_of
 from prockd.datasets.splits import id_of
 
+IGNORED, MAX_CLASSES = "ignored", 24
+IS_COPY = "is the same file as "
 MAX_ROWS = 40  # that a DataCheck prints; rows() has all
-_OTHER_SUFFIXES = {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
-                   ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
 _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "boxes", "keypoints": "joints"}
 
 
@@ -34,6 +37,8 @@ class DataCheck:
         problems: all of them, in the order of the data.
         bad: by the fingerprint of each split, the numbers of the samples that cannot be used.
         twins: the same for good samples whose file is that of an earlier one of the same split.
+        shown: how much there is of each class: ``"images"`` of it, ``"boxes"``, ``"joints"``, or ``"pixels"``, of which
+            some may be ``ignored``.
     """
 
     name: str
@@ -42,6 +47,7 @@ class DataCheck:
     problems: tuple[Problem, ...]
     bad: Mapping[str, Sequence[int]] = field(default_factory=dict)
     twins: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    shown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -61,9 +67,10 @@ class DataCheck:
     def rows(self) -> list[dict[str, str]]:
         """All problems as rows of a table: kind, file, entry, problem."""
         rows, root = [], f"{self.name}{os.sep}"
+        whole = re.compile(rf"(?<![\w./\\-]){re.escape(root)}")  # not the end of another name
         for p in self.problems:
             kind, file = "note" if p.note else "error", "" if p.file == self.name else p.file.removeprefix(root)
-            rows.append({"kind": kind, "file": file, "entry": p.entry, "problem": p.text.replace(root, "")})
+            rows.append({"kind": kind, "file": file, "entry": p.entry, "problem": whole.sub("", p.text)})
         return rows
 
     def __repr__(self) -> str:
@@ -73,6 +80,7 @@ class DataCheck:
         bad = sum(map(len, self.bad.values()))
         unusable = f"; {counted(bad, 'image')} cannot be used" if bad else ""
         lines = [f"{self.name}: {self.layout}", f"{images or 'no images'}: {verdict}{unusable}"]
+        lines += [_amounts(kind, counts) for kind, counts in self.shown.items()]
         rows = sorted(self.rows(), key=lambda row: row["kind"])  # errors first
         widths = {key: max((len(r[key]) for r in rows[:MAX_ROWS]), default=0) for key in ("kind", "file", "entry")}
         for row in rows[:MAX_ROWS]:
@@ -87,7 +95,7 @@ class DataCheck:
 
 def check_data(
     data: Path | str | ImageDataset | Mapping[str, ImageDataset], *, task: str | None = None,
-    classes: Sequence[str] | Mapping[int, str] | None = None, progress: bool = True,
+    classes: Sequence[str] | Mapping[int, str] | None = None, progress: bool = True, **options: Unpack[FormatOptions],
 ) -> DataCheck:  # fmt: skip
     """Read everything once and list every problem, instead of stopping at the first.
 
@@ -109,19 +117,20 @@ def check_data(
         task: "classification", "segmentation", "detection" or "keypoints"; None for what the format is for.
         classes: class names of a folder or file, as :func:`open_data` takes them.
         progress: show a progress bar.
+        options: of a folder or file: ``group``, ``white`` and ``exif``, as :func:`open_data` takes them.
     """
     problems: list[Problem] = []
     if isinstance(data, Path | str):
         path, name = Path(data), str(data).rstrip(os.sep)
         try:
-            format, _ = find_format(path, task)
-            splits = open_splits(path, task=task, classes=classes, on_bad="skip")
+            options["on_bad"] = "skip"
+            format, splits = open_format(path, task, classes, **options)
         except DatasetError as error:
             return DataCheck(name, "cannot be opened", {}, (Problem.of(name, error),))
         task = task or format.task
         layout = f"looks like {format.name}" + (f", for {task}" if task != "none" else "")
         if path.is_dir():
-            problems += _left_out(path)
+            problems += [*odd_links(path), *passed_over(path, splits)]
             tables = [] if format.task == "keypoints" else sorted(path.rglob("*.csv"))
             for table in filter(is_keypoints, tables):
                 problems += check_keypoints(table)[1]
@@ -137,7 +146,12 @@ def check_data(
     layout = layout or f"data set for {task}"
     _compare_files([read for reads in samples.values() for read in reads])
     for split, dataset in splits.items():
-        problems += [*getattr(dataset, "flaws", ()), *(problem for read in samples[split] for problem in read.problems)]
+        guessed = dataset.notes() if isinstance(dataset, FileDataset) else ()
+        problems += [
+            *getattr(dataset, "flaws", ()),
+            *guessed,
+            *(problem for read in samples[split] for problem in read.problems),
+        ]
         problems += _unlabelled(split, samples[split], task)
     problems += _lacking_in_train(samples)
     if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:
@@ -147,7 +161,37 @@ def check_data(
     bad = {key: tuple(m for m, read in pairs if read.is_bad) for key, pairs in reads.items()}
     twins = {key: tuple(m for m, read in pairs if read.is_twin and not read.is_bad) for key, pairs in reads.items()}
     counts = {split: len(dataset) for split, dataset in splits.items()}
-    return DataCheck(name, f"{layout}, {class_list(tuple(first.classes))}", counts, tuple(problems), bad, twins)
+    shown = dict[str, dict[str, int]]()
+    for kind in ("images", "boxes", "joints", "pixels"):
+        amounts = Counter[str]()
+        for read in (read for reads in samples.values() for read in reads):
+            amounts.update(read.shown.get(kind, {}))
+        if amounts:
+            shown[kind] = {each: amounts[each] for each in (*first.classes, IGNORED)}
+    problems += _alike(shown, name)
+    layout = f"{layout}, {class_list(tuple(first.classes))}"
+    return DataCheck(name, layout, counts, tuple(problems), bad, twins, shown)
+
+
+def _amounts(kind: str, counts: Mapping[str, int]) -> str:
+    """How much there is of each class, in words."""
+    total, ignored = sum(counts.values()), counts.get(IGNORED, 0)
+    if kind == "pixels":
+        texts = [f"{name} {count / total:.1%}" for name, count in counts.items() if name != IGNORED or count]
+    else:
+        texts = [f"{name} {count}" for name, count in counts.items() if name != IGNORED]
+        kind = f"{total - ignored} {kind}" if kind != "images" else kind
+    return f"{kind}: {listed(texts, MAX_CLASSES)}"
+
+
+def _alike(shown: Mapping[str, Mapping[str, int]], name: str) -> Iterator[Problem]:
+    """Classes whose names differ in case alone."""
+    alike: dict[str, list[str]] = {}
+    for each in dict.fromkeys(each for counts in shown.values() for each in counts):
+        alike.setdefault(each.casefold().strip(), []).append(each)
+    for names in (names for names in alike.values() if len(names) > 1):
+        text = f"classes {' and '.join(map(repr, names))} differ in case or blanks alone"
+        yield Problem(name, "", f"{text}: if they are one, give them one name", note=True)
 
 
 @dataclass
@@ -159,6 +203,7 @@ class _Read:
     problems: list[Problem]
     content: str = ""  # digest; empty when it cannot be read
     labels: dict[int, str] = field(default_factory=dict)
+    shown: dict[str, Counter[str]] = field(default_factory=dict)  # see DataCheck
     tasks: tuple[str, ...] = ()  # that it has the annotation for
     is_twin: bool = False
     contradicted: bool = False
@@ -193,7 +238,24 @@ def _read(split: str, dataset: ImageDataset, index: int) -> _Read:
     labelled = sample.label != UNLABELLED or sample.tags is not None
     has = {"segmentation": sample.mask is not None, "keypoints": sample.joints is not None, "classification": labelled,
            "detection": sample.boxes is not None}  # fmt: skip
-    return _Read(split, name, problems, content, class_names, tuple(task for task in has if has[task]))
+    shown = _shown_by(sample, names)
+    return _Read(split, name, problems, content, class_names, shown, tuple(task for task in has if has[task]))
+
+
+def _shown_by(sample: Sample, names: Mapping[int, str]) -> dict[str, Counter[str]]:
+    """How much of each class a sample shows."""
+    of: dict[str, Iterable[int]] = {"images": [sample.label]}
+    if sample.tags is not None:
+        of["images"] = np.flatnonzero(sample.tags).tolist()
+    if sample.box_labels is not None:
+        of["boxes"] = np.asarray(sample.box_labels).tolist()
+    if sample.joints is not None:
+        of["joints"] = np.flatnonzero(sample.joints[:, 2]).tolist()
+    shown = {kind: Counter(names[label] for label in labels if label in names) for kind, labels in of.items()}
+    if sample.mask is not None:
+        counts = dict(zip(*(v.tolist() for v in np.unique(sample.mask, return_counts=True)), strict=True))
+        shown["pixels"] = Counter({names.get(v, IGNORED): n for v, n in counts.items() if v in names or v == IGNORE})
+    return shown
 
 
 def _compare_files(reads: Sequence[_Read]) -> None:
@@ -205,7 +267,7 @@ def _compare_files(reads: Sequence[_Read]) -> None:
         # no label is read of an unlabelled copy of a labelled image, but one of a test image would be seen in training
         harmless = read.split == UNLABELLED_SPLIT and first.split not in ("val", "test")
         read.is_twin = first.split == read.split or harmless
-        text = f"is the same file as {first.name}" + ("" if first.split == read.split else f" in {first.split}")
+        text = f"{IS_COPY}{first.name}" + ("" if first.split == read.split else f" in {first.split}")
         contradicts = bool(read.labels and first.labels and read.labels != first.labels)
         if contradicts:
             here, there = (", ".join(labels.values()) for labels in (read.labels, first.labels))
@@ -235,17 +297,3 @@ def _lacking_in_train(samples: Mapping[str, Sequence[_Read]]) -> Iterator[Proble
         for (_, name), reads in sorted(beyond.items(), key=lambda item: item[0]):
             text = f"has class {name!r} in {counted(len(reads), 'image')}, and train has none"
             yield Problem(split, "", f"{text}: give train some, or leave these out")
-
-
-def _left_out(root: Path) -> Iterator[Problem]:
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in sorted([*names, *files]):
-            path = Path(folder, name)
-            if path.is_symlink() and not path.exists():
-                yield Problem(str(path), "", f"is a link to {path.readlink()}, which leads nowhere")
-            elif path.is_symlink() and path.is_dir() and Path(folder).resolve().is_relative_to(path.resolve()):
-                yield Problem(str(path), "", f"is a link that leads back to {path.readlink()}: left out", note=True)
-            elif path.suffix.lower() in _OTHER_SUFFIXES and not name.startswith("."):
-                text = f"is left out: {path.suffix} is not one of {' '.join(sorted(IMAGE_SUFFIXES))}"
-                yield Problem(str(path), "", text, note=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from prockd.datasets.boxes import Annotation, Box, BoxDataset
-from prockd.datasets.files import FormatOptions
-from prockd.datasets.problems import DatasetError, Problem
+from prockd.datasets.files import FormatOptions, file_below
+from prockd.datasets.problems import DatasetError, Problem, as_float
+from prockd.datasets.read import is_file
+from prockd.untrusted import parse_json
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -55,7 +57,7 @@ class CocoFile(BoxDataset):
                 add_flaw(where, "lacks image_id")
             elif entry["image_id"] not in pictures:
                 add_flaw(where, f"no image has the id {entry['image_id']}")
-            elif not entry.get("iscrowd"):
+            elif not is_crowd(entry):
                 picture, annotation = pictures[entry["image_id"]], of_image[entry["image_id"]]
                 if isinstance(box := _box(where, entry, missing, categories), Box):
                     annotation.boxes.append(box)
@@ -65,7 +67,10 @@ class CocoFile(BoxDataset):
         # Ids are numbers as a rule and may be text, which has no order with numbers.
         order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
-        paths, class_names = [root / name for name in names], class_names if classes is None else list(classes)
+        paths, class_names = (
+            [file_below(root, name) for name in names],
+            class_names if classes is None else list(classes),
+        )
         super().__init__(root, paths, list(of_image.values()), class_names, flaws=flaws, **options)
 
 
@@ -79,18 +84,18 @@ def pictures_root(path: Path, names: Sequence[str]) -> Path:
     """The first of the usual folders that holds most of the first images; the folder of the file if none does."""
     ending, here, up = path.stem.rpartition("_")[2], path.parent, path.parent.parent
     places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
-    return max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
+    return max(places, key=lambda place: sum(is_file(file_below(place, name)) for name in names[:20]))
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
     """The lists of a COCO file by name; a DatasetError that says where it is none."""
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = parse_json(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}, line {error.lineno}: is not JSON ({error.msg} at column {error.colno})") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{path} is not JSON ({error})") from error
     if bad := [key for key in _LISTS if not isinstance(content, dict) or not isinstance(content.get(key), list)]:
         raise DatasetError(f"{path} is no COCO file: it has no list {', '.join(bad)}")
@@ -112,6 +117,11 @@ def by_id(
     return found
 
 
+def is_crowd(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is of a crowd; some programs write the number as text."""
+    return str(entry.get("iscrowd") or 0).strip().lower() not in ("0", "false", "")
+
+
 def _missing(entry: Any, keys: tuple[str, ...]) -> list[str]:
     """Keys that an entry does not have, or whose value cannot be one."""
     values = entry if isinstance(entry, dict) else {}
@@ -126,8 +136,8 @@ def _box(where: str, entry: dict[str, Any], missing: list[str], categories: dict
     bbox = entry["bbox"]
     if not (isinstance(bbox, list) and len(bbox) == 4 and all(type(v) in (int, float) for v in bbox)):
         return f"bbox {bbox} is not x, y, width, height"
-    x, y, width, height = map(float, bbox)
-    text = f"bbox {', '.join(f'{v:g}' for v in bbox)} (x, y, width, height)"
+    x, y, width, height = map(as_float, bbox)
+    text = f"bbox {', '.join(f'{as_float(v):g}' for v in bbox)} (x, y, width, height)"
     return Box(where, str(categories[entry["category_id"]]["name"]), (x, y, x + width, y + height), text)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from prockd.datasets.coco import by_id, is_coco, load_coco, pictures_root
-from prockd.datasets.files import FormatOptions
+from prockd.datasets.coco import by_id, is_coco, is_crowd, load_coco, pictures_root
+from prockd.datasets.files import FormatOptions, file_below
+from prockd.datasets.keypoints import MAX_PX
 from prockd.datasets.poses import Joint, Pose, PoseDataset
-from prockd.datasets.problems import Problem
+from prockd.datasets.problems import Problem, as_float
 
 
 class CocoPoints(PoseDataset):
@@ -41,12 +42,12 @@ class CocoPoints(PoseDataset):
         pictures = by_id("image", content["images"], "file_name", add_flaw)
         names = [str(picture["file_name"]) for picture in pictures.values()]
         root = pictures_root(path, names) if images is None else Path(images)
-        poses = {id: Pose(path, root / str(picture["file_name"])) for id, picture in pictures.items()}
+        poses = {id: Pose(path, file_below(root, str(picture["file_name"]))) for id, picture in pictures.items()}
         for number, entry in enumerate(content["annotations"], 1):
             where = f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
-            if not isinstance(entry, dict) or not entry.get("keypoints") or entry.get("iscrowd"):
+            if not isinstance(entry, dict) or not entry.get("keypoints") or is_crowd(entry):
                 continue
-            if entry.get("image_id") not in poses:
+            if not isinstance(entry.get("image_id"), int | str) or entry["image_id"] not in poses:
                 add_flaw(where, f"no image has the id {entry.get('image_id')}")
                 continue
             pose, joints = poses[entry["image_id"]], _joints(where, entry, categories)
@@ -55,9 +56,10 @@ class CocoPoints(PoseDataset):
             elif joints:
                 pose.joints += joints
                 if isinstance(bbox := entry.get("bbox"), list) and len(bbox) == 4 and all(map(_is_number, bbox)):
-                    x, y, width, height = map(float, bbox)
+                    x, y, width, height = map(as_float, bbox)
                     pose.box = (x, y, x + width, y + height)
-        known = dict.fromkeys(str(name) for category in categories.values() for name in category.get("keypoints") or ())
+        lists = (category.get("keypoints") for category in categories.values())
+        known = dict.fromkeys(str(name) for names in lists if isinstance(names, list) for name in names)
         super().__init__(root, list(poses.values()), list(classes or known), flaws=flaws, **options)
 
 
@@ -68,7 +70,8 @@ def is_coco_points(path: Path) -> bool:
 
 def _joints(where: str, entry: Mapping[str, Any], categories: Mapping[Any, Mapping[str, Any]]) -> list[Joint] | str:
     """The annotated joints of one animal, or what is wrong with them in words."""
-    category, values = categories.get(entry.get("category_id")), entry["keypoints"]
+    id, values = entry.get("category_id"), entry["keypoints"]
+    category = categories.get(id) if isinstance(id, int | str) else None
     if category is None:
         return f"no category has the id {entry.get('category_id')}"
     names = category.get("keypoints")
@@ -76,11 +79,11 @@ def _joints(where: str, entry: Mapping[str, Any], categories: Mapping[Any, Mappi
         count = len(values) if isinstance(values, list) else 0
         told = len(names) if isinstance(names, list) else 0
         return f"has {count} values of key points: x, y, visibility of the {told} of its category are {3 * told}"
-    if odd := [value for value in values if not _is_number(value)]:
-        return f"key points hold {odd[0]!r}, not a number"
+    if odd := [value for value in values if not _is_number(value) or abs(value) > MAX_PX]:
+        return f"key points hold {odd[0]!r}, not a number of pixels"
     triples = zip(names, values[::3], values[1::3], values[2::3], strict=True)
     return [Joint(where, str(name), float(x), float(y), seen == 2) for name, x, y, seen in triples if seen > 0]
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and value == value

@@ -1,15 +1,15 @@
 """Joints in the CSV files that DeepLabCut writes for pictures labelled by hand."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from prockd.datasets.files import FormatOptions
-from prockd.datasets.keypoints import missing_picture
+from prockd.datasets.files import FormatOptions, file_below
+from prockd.datasets.keypoints import MAX_PX, missing_picture
 from prockd.datasets.poses import Joint, Pose, PoseDataset, tables_in
 from prockd.datasets.problems import DatasetError, Problem, number_or_nan
+from prockd.datasets.read import is_file
 
 _FIRST_ROWS = ("scorer", "individuals", "bodyparts", "coords")
 
@@ -79,16 +79,16 @@ def _read(table: Path, flaws: list[Problem]) -> tuple[list[Pose], list[str]]:
         if not names:
             continue
         path = Path(*(part for name in names for part in name.replace("\\", "/").split("/") if part not in ("", "..")))
-        near, project = table.parent / path.name, table.parent.parent.parent / path
-        picture = near if near.is_file() else project
-        if not picture.is_file():
+        near, project = file_below(table.parent, path.name), file_below(table.parent.parent.parent, path.as_posix())
+        picture = near if is_file(near) else project
+        if not is_file(picture):
             flaws.append(missing_picture(table, f"line {line}", path.as_posix()))
             continue
         pose = Pose(table, picture, group=table.parent.name)
         for k in columns:
-            cells, entry = [*row, "", ""][k : k + 2], f"line {line}, {parts[k]}"
+            cells, entry = (row + [""] * (k + 2))[k : k + 2], f"line {line}, {parts[k]}"
             x, y = map(number_or_nan, cells)
-            if math.isfinite(x + y):
+            if abs(x) <= MAX_PX and abs(y) <= MAX_PX:
                 pose.joints.append(Joint(entry, parts[k], x, y))
             elif any(cell.strip().lower() not in ("", "nan") for cell in cells):
                 flaws.append(Problem(str(table), entry, f"x, y are {', '.join(map(repr, cells))}, not two numbers"))

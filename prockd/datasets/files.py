@@ -1,6 +1,8 @@
 """What all formats that lie in files share: their options, reading one sample, telling everything wrong with it."""
 
+import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, Unpack
@@ -9,8 +11,8 @@ import numpy as np
 
 from prockd._types import UNLABELLED, Sample
 from prockd.cache import digest
-from prockd.datasets.problems import WHAT_TO_DO, DatasetError, Problem, class_list, counted, refuse
-from prockd.datasets.read import read_image
+from prockd.datasets.problems import WHAT_TO_DO, DatasetError, Problem, class_list, counted, printable, refuse
+from prockd.datasets.read import darkness, is_file, is_hidden, read_image, turn_of
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names that folders and files of a split go by."""
@@ -29,11 +31,15 @@ class FormatOptions(TypedDict, total=False):
             partner, a class folder without pictures), ``"skip"`` leaves it out.
         from_train: the classes are those of a training set: a class folder without pictures is then fine, and one that
             is none of them is a bad entry. Other formats do not ask.
+        white: level of white in pictures of 16 or 32 bits, see :func:`~prockd.datasets.read_image`; 0 for their range.
+        exif: turn pictures as their EXIF says. False where boxes, masks or points were drawn on pictures as stored.
     """
 
     group: str | None
     on_bad: str
     from_train: bool
+    white: int
+    exif: bool
 
 
 class FileDataset:
@@ -47,11 +53,13 @@ class FileDataset:
         ids: M unique names: the paths below ``root``, with ``/``.
         labels: (M,) class indices, or ``UNLABELLED``.
         groups: M names, equal for images that are near copies of each other (frames of a video); None if not known.
-        flaws: entries that are no sample at all, and are left out (``on_bad="skip"``).
+        flaws: entries that are no sample at all, and are left out (``on_bad="skip"``); notes among them are no reason
+            to refuse.
         fingerprint: changes with names, sizes and dates of all files (``annotations`` too), arguments and ``key``.
 
     Raises:
-        DatasetError: there are no images, ``group`` finds nothing in an id, or there are flaws to be refused.
+        DatasetError: there are no images, one lies outside of ``root`` (by a link too), ``group`` finds nothing in an
+            id, or there are flaws to be refused.
     """
 
     task: ClassVar[str] = "classification"
@@ -64,19 +72,31 @@ class FileDataset:
     ) -> None:  # fmt: skip
         refuse(flaws, str(root), options.get("on_bad", "refuse"))
         self.root, self.paths, self.flaws, self._classes = root, tuple(paths), tuple(flaws), tuple(classes)
+        refuse_outside(root, self.paths)
         if not self.paths:
             raise DatasetError(f"{root} holds no images that can be used{f': {flaws[0]}' if flaws else ''}")
-        self.ids = tuple((p.relative_to(root) if p.is_relative_to(root) else p).as_posix() for p in self.paths)
+        self.annotation_files, self._white, self._exif = (
+            tuple(annotations),
+            options.get("white", 0),
+            options.get("exif", True),
+        )
+        ids = ((p.relative_to(root) if p.is_relative_to(root) else p).as_posix() for p in self.paths)
+        self.ids = tuple(map(printable, ids))
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)
         self.groups = None if groups is None else tuple(groups)
         if pattern := options.get("group"):
-            matches = [re.search(pattern, id) for id in self.ids]
+            try:
+                matches = [re.search(pattern, id) for id in self.ids]
+            except re.error as error:
+                raise DatasetError(f"group={pattern!r} is no regular expression ({error})") from error
             if None in matches:
                 id = self.ids[matches.index(None)]
                 raise DatasetError(f"group={pattern!r} finds nothing in {id!r}: every image needs a group")
             self.groups = tuple(match[1] if match.re.groups else match[0] for match in matches if match)
         dates = [_date(path) for path in (*self.paths, *annotations)]
-        self.fingerprint = digest([type(self).__name__, self._classes, self.labels.tolist(), self.ids, dates, key])
+        read = {} if (self._white, self._exif) == (0, True) else {"white": self._white, "exif": self._exif}
+        facts = [type(self).__name__, self._classes, self.labels.tolist(), self.ids, dates, key, *read.items()]
+        self.fingerprint = digest(facts)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,7 +118,9 @@ class FileDataset:
         """Return a sample, None when it cannot be made, and everything that is wrong with it."""
         path, image, problems = self.paths[index], None, []
         try:
-            image = read_image(path)
+            image = read_image(path, white=self._white, exif=self._exif)
+            notes = darkness(path, image), self._turned(path) if self.task != "classification" and self._exif else ""
+            problems += [Problem(str(path), "", note, note=True) for note in notes if note]
         except DatasetError as error:
             problems.append(Problem.of(path, error))
         fields, others = self._annotation(index, None if image is None else image.shape[:2])
@@ -107,20 +129,32 @@ class FileDataset:
             return None, problems
         return Sample(image, int(self.labels[index]), self.ids[index], **fields), problems
 
+    def notes(self) -> list[Problem]:
+        """What was guessed about the data set as a whole."""
+        return []
+
+    def _turned(self, path: Path) -> str:
+        """That a picture is turned by its EXIF, which annotations may have been drawn without, in words, or empty."""
+        kind = {3: "upside down", 6: "on its side", 8: "on its side"}.get(turn := turn_of(path), "mirrored")
+        drawn = {"segmentation": "its mask is", "detection": "its boxes are", "keypoints": "its points are"}[self.task]
+        option = "if it was drawn on the pixels as stored, say exif=False (--set data.exif=false)"
+        return "" if turn == 1 else f"is stored {kind} (EXIF), and {drawn} taken for the upright picture: {option}"
+
     def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
         """The other fields of a sample whose image has height and width ``size``, and what is wrong with them."""
         return {}, []
 
     def __repr__(self) -> str:
         groups = f", {len(set(self.groups))} groups" if self.groups else ""
-        bad = f", {counted(len(self.flaws), 'bad entry', 'bad entries')} left out" if self.flaws else ""
+        errors = sum(not flaw.note for flaw in self.flaws)
+        bad = f", {counted(errors, 'bad entry', 'bad entries')} left out" if errors else ""
         counts = f"{len(self)} images, {class_list(self.classes)}"
         return f"{type(self).__name__}({str(self.root)!r}: {counts}{self.facts}{groups}{bad})"
 
 
 def sub_folders(path: Path) -> list[Path]:
     """Folders in a folder, sorted, hidden ones and that of unlabelled pictures left out."""
-    return sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "." and not is_unlabelled(p))
+    return sorted(p for p in path.iterdir() if p.is_dir() and not is_hidden(p.name) and not is_unlabelled(p))
 
 
 def is_unlabelled(folder: Path) -> bool:
@@ -162,13 +196,42 @@ def pair_by_stem(
     return pairs, flaws
 
 
+def file_below(root: Path, name: str) -> Path:
+    r"""The file that a list calls by this name: as it stands, or as another system spells it.
+
+    Windows has ``images\0.jpg``; and ü is one character or, as macOS has it, two.
+    """
+    plain = name.replace("\\", "/").removeprefix("./")
+    spellings = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    return next((path for spelling in spellings if is_file(path := root / spelling)), root / name)
+
+
 def _stem(path: Path, root: Path) -> str:
-    return path.relative_to(root).with_suffix("").as_posix()
+    return unicodedata.normalize("NFC", path.relative_to(root).with_suffix("").as_posix())
 
 
 def _date(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return stat.st_size, stat.st_mtime_ns
+
+
+def refuse_outside(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse files that are not below a folder, whatever a list, a ``..`` or a link says; a DatasetError names one."""
+    try:
+        real, folders = os.path.realpath(root), dict[Path, str]()
+        for path in paths:
+            if path.parent not in folders:
+                folders[path.parent] = os.path.realpath(path.parent)
+            place = os.path.join(folders[path.parent], path.name)  # noqa: PTH118 - of many thousands of files
+            if path.name == ".." or os.path.islink(place):  # noqa: PTH114
+                place = os.path.realpath(path)
+            if not place.startswith(os.path.join(real, "")):  # noqa: PTH118
+                leads = f" (it leads to {place})" if place != os.fspath(path) else ""
+                raise DatasetError(f"{path} lies outside of {root}{leads}: copy it there, no data set reads beyond it")
+    except (OSError, ValueError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{root}: {str(path)!r} is no name of a file ({error})") from error

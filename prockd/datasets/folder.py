@@ -1,7 +1,6 @@
 """A folder of pictures: one sub-folder a class."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -46,8 +45,6 @@ class ImageFolder(FileDataset):
         names = folders if classes is None else list(classes)
         files, flaws = [(path, UNLABELLED) for path in loose], list[Problem]()
         if folders:
-            if loose:
-                warnings.warn(f"{len(loose)} images beside the class folders of {root} are left out", stacklevel=2)
             files = [(path, label) for label, name in enumerate(names) for path in pictures(root / name)]
             empty = [names[label] for label in sorted(set(range(len(names))) - {label for _, label in files})]
             text = dict.fromkeys(empty, "holds no images: remove it, or list the other classes in classes.txt")

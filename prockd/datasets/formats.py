@@ -4,8 +4,10 @@ A new format is a file of its own, with a class that reads a path and a function
 and one line in ``FORMATS``: opening, checking, messages and the table of :mod:`prockd.datasets` follow.
 """
 
+import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,15 +21,25 @@ from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
 from prockd.datasets.coco_points import CocoPoints, is_coco_points
 from prockd.datasets.deeplabcut import DeepLabCut, has_deeplabcut, is_deeplabcut
-from prockd.datasets.files import UNLABELLED_SPLIT, WHOLE, FormatOptions, by_split, is_unlabelled, sub_folders
+from prockd.datasets.files import (
+    UNLABELLED_SPLIT,
+    WHOLE,
+    FileDataset,
+    FormatOptions,
+    by_split,
+    is_unlabelled,
+    sub_folders,
+)
 from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
 from prockd.datasets.keypoints import is_keypoints
+from prockd.datasets.left_out import left_out
 from prockd.datasets.masks import MaskFolder, mask_splits
 from prockd.datasets.poses import PointTable, has_point_tables
-from prockd.datasets.problems import DatasetError
-from prockd.datasets.read import IMAGE_SUFFIXES, pictures
-from prockd.datasets.table import ImageTable, is_image_table
+from prockd.datasets.problems import DatasetError, Problem, grouped
+from prockd.datasets.read import IMAGE_SUFFIXES, is_hidden, pictures
+from prockd.datasets.table import ImageTable, lists_the_folder, table_splits
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
+from prockd.untrusted import reading
 
 TASKS = ("classification", "segmentation", "detection", "keypoints")
 
@@ -44,6 +56,7 @@ class Format:
     suffix: str = ""  # of the file, for a format that is one file a split
     # For a format that divides itself, in place of ``matches``: what opens each split of a path.
     splits: Callable[[Path], Mapping[str, Opener]] | None = None
+    speaks_for_folder: Callable[[Path], bool] = lambda _: True  # whether a file is of the folder it lies in
 
     def openers(self, path: Path) -> dict[str, Opener]:
         """What opens each split of a folder or file, ``train`` first; empty where it does not have this form."""
@@ -53,12 +66,22 @@ class Format:
             below = by_split(sub_folders(path), whole_name=True)
             divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
             return divided if "train" in divided else self._at(path)
-        at: dict[Path, dict[str, Opener]] = {}
-        for file in sorted(p for folder in (path, path / "annotations") for p in folder.glob(f"*{self.suffix}")):
-            with suppress(DatasetError):  # a file beside the images may be there for something else
-                at |= {file: places} if (places := self._at(file)) else {}
+        at = self._files_in(path, path / "annotations", path / "annots")
         divided = {s: at[file][WHOLE] for s, file in by_split(list(at)).items() if WHOLE in at[file]}
-        return divided if len(divided) > 1 else next(iter(at.values())) if len(at) == 1 else {}
+        if len(divided) > 1 or at:
+            return divided if len(divided) > 1 else next(iter(at.values())) if len(at) == 1 else {}
+        below = by_split(sub_folders(path), whole_name=True)
+        files = {split: list(self._files_in(folder).values()) for split, folder in below.items()}
+        single = {split: each[0] for split, each in files.items() if len(each) == 1}
+        return {s: places[WHOLE] for s, places in single.items() if WHOLE in places} if "train" in single else {}
+
+    def _files_in(self, *folders: Path) -> dict[Path, dict[str, Opener]]:
+        """The files of this form in some folders, and what opens their splits."""
+        at: dict[Path, dict[str, Opener]] = {}
+        for file in sorted(p for folder in folders for p in folder.glob(f"*{self.suffix}")):
+            with suppress(DatasetError):  # a file beside the images may be there for something else
+                at |= {file: places} if self.speaks_for_folder(file) and (places := self._at(file)) else {}
+        return at
 
     def _at(self, path: Path) -> dict[str, Opener]:
         if self.splits:
@@ -80,8 +103,8 @@ FORMATS = (
     Format("COCO", "detection", "annotations/instances.json, or any .json with images, annotations, categories",
            CocoFile, is_coco, suffix=".json"),
     Format("image list", "classification",
-           "labels.csv: path,label[,group]; or path,labels (a|b); or path and 0/1 columns",
-           ImageTable, is_image_table, suffix=".csv"),
+           "labels.csv: path,label[,group][,split]; or path,labels (a|b); or path and 0/1 columns",
+           ImageTable, splits=table_splits, suffix=".csv", speaks_for_folder=lists_the_folder),
     Format("arrays", "classification",
            "data.npz: images (M,H,W,3), labels, class_names; or train_images, train_labels, test_...",
            open_npz, splits=npz_splits, suffix=".npz"),
@@ -129,7 +152,7 @@ def open_splits(
         path: the folder, or a CSV, JSON or NPZ file.
         task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
-        options: ``group``, ``on_bad`` and ``from_train``, see :class:`~prockd.datasets.files.FormatOptions`.
+        options: ``group``, ``on_bad`` and more, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Returns:
         Data sets by the name of their split: ``train``, ``val``, ``test``, or ``all`` where there are none, and
@@ -138,21 +161,55 @@ def open_splits(
     Raises:
         DatasetError: nothing is there, no format fits (the message lists them), or entries are bad.
     """
-    _, openers = find_format(Path(path), task)
-    listed = Path(path) / "classes.txt"
-    if classes is None and listed.is_file():
-        classes = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
+    _, splits = open_format(Path(path), task, classes, **options)
+    if notes := grouped(passed_over(Path(path), splits)):
+        warnings.warn("; ".join(notes), stacklevel=2)
+    return splits
+
+
+def open_format(
+    path: Path, task: str | None = None, classes: Sequence[str] | Mapping[int, str] | None = None,
+    **options: Unpack[FormatOptions],
+) -> tuple[Format, dict[str, ImageDataset]]:  # fmt: skip
+    """The format that fits, and the data sets of all splits: :func:`open_splits` without a word on what is left out."""
+    format, openers = find_format(path, task)
+    names = path / "classes.txt"
+    if classes is None and names.is_file():
+        with reading(names, "a list of classes", DatasetError, "save it as UTF-8, one name a line"):
+            classes = [line.strip() for line in names.read_text("utf-8-sig").splitlines() if line.strip()]
     splits: dict[str, ImageDataset] = {}
     for split, opener in openers.items():
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first
-            classes, options["from_train"] = classes_of(splits[split]) or None, True
-    if Path(path).is_dir() and (more := next(filter(is_unlabelled, sorted(Path(path).glob("*/"))), None)):
-        splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, on_bad=options.get("on_bad", "refuse"))
-    return splits
+            named = splits[split].classes  # masks are read for them, and may be doubtful
+            classes, options["from_train"] = classes_of(splits[split]) if named else None, True
+    if path.is_dir() and (more := next(filter(is_unlabelled, sorted(path.glob("*/"))), None)):
+        splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, **_of_pictures(options))
+    return format, splits
 
 
-def open_unlabelled(path: Path | str, *, on_bad: str = "refuse") -> ImageDataset:
+def passed_over(path: Path, splits: Mapping[str, ImageDataset]) -> Iterator[Problem]:
+    """What lies in a folder and is no part of its data sets: pictures, and lists that could have been read."""
+    datasets = [dataset for dataset in splits.values() if isinstance(dataset, FileDataset)]
+    if not path.is_dir() or not datasets:
+        return
+    used = {os.path.normpath(p) for dataset in datasets for p in (*dataset.paths, *dataset.annotation_files)}
+    used |= {os.path.normpath(flaw.file) for dataset in datasets for flaw in dataset.flaws}
+    if datasets[0].task == "keypoints":  # pictures without points are further images of the same animal
+        used |= {os.path.normpath(p) for p in pictures(path)}
+    yield from left_out(path, used)
+    for file in sorted(p for p in path.glob("*.*") if os.path.normpath(p) not in used and not is_hidden(p.name)):
+        with suppress(DatasetError):
+            if like := next((f for f in FORMATS if f.suffix and f.task != "keypoints" and f.openers(file)), None):
+                yield Problem(str(file), "", f"looks like {like.name} and is not read: name it to use it", note=True)
+
+
+def _of_pictures(options: FormatOptions) -> FormatOptions:
+    """The options that have a meaning where there are no labels."""
+    return cast(FormatOptions, {name: options[name] for name in ("on_bad", "white", "exif") if name in options})
+
+
+def open_unlabelled(path: Path | str, **options: Unpack[FormatOptions]) -> ImageDataset:
     """Open pictures whose labels are not asked for: all of a folder, or those of a file or of another known format.
 
     Raises:
@@ -162,8 +219,16 @@ def open_unlabelled(path: Path | str, *, on_bad: str = "refuse") -> ImageDataset
     if path.is_dir():
         fitting = [format for format in FORMATS if format.openers(path)]
         if not fitting or fitting[0].open is ImageFolder:  # folders are no classes here
-            return UnlabelledFolder(path, on_bad=on_bad)
-    return next(iter(open_splits(path, on_bad=on_bad).values()))
+            return UnlabelledFolder(path, **options)
+    return next(iter(open_splits(path, **options).values()))
+
+
+def _own_folder(path: Path) -> Path | None:
+    """The folder that an archive has for itself: it is all there is, and holds folders and no pictures of its own."""
+    there = [p for p in path.iterdir() if not is_hidden(p.name)]
+    if len(there) != 1 or not there[0].is_dir() or by_split(there, whole_name=True):
+        return None
+    return there[0] if sub_folders(there[0]) and not pictures(there[0], "*") else None
 
 
 def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, Opener]]:
@@ -179,6 +244,8 @@ def find_format(path: Path, task: str | None = None) -> tuple[Format, dict[str, 
     for format in FORMATS:
         openers = format.openers(path)
         # Any two folders with pictures look like classes, also the folders "images" and "masks" of another format.
+        if openers and format.name == "class folders" and (inside := _own_folder(path)):
+            return find_format(inside, task)
         if openers and task in (None, format.task) and (other is None or format.name != "class folders"):
             return format, openers
         other = other or (format if openers else None)

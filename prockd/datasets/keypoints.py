@@ -1,6 +1,5 @@
 """Key points from a CSV file: where the parts are in some images."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,15 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from prockd.datasets.files import file_below
 from prockd.datasets.problems import DatasetError, Problem, number_or_nan, refuse
-from prockd.datasets.read import image_size
+from prockd.datasets.read import image_size, is_file
 from prockd.datasets.table import read_table
 
 FOLDERS = (".", "frames", "images")  # beside the table, in which pictures lie
+MAX_PX = 1e7
+"""No point lies further from the corner of its picture."""
+_MAX_JOINT = 1_000_000
 _COLUMNS = ("frame", "part", "x_px", "y_px")
 
 
@@ -109,8 +112,10 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
 
 def place_of(path: Path, frame: str) -> Path | None:
     """The picture of a frame of a table: beside it, in ``frames`` or in ``images``; None where it is in none."""
-    places = (path.parent / folder / frame for folder in FOLDERS)
-    return next((place for place in places if place.is_file()), None)
+    if ".." in Path(frame).parts or Path(frame).is_absolute():
+        return None
+    places = (file_below(path.parent / folder, frame) for folder in FOLDERS)
+    return next((place for place in places if is_file(place)), None)
 
 
 def missing_picture(path: Path, entry: str, name: str) -> Problem:
@@ -131,7 +136,7 @@ def parse_keypoints(path: Path, parts: Sequence[str] | None = None) -> tuple[Poi
             lines.setdefault(cells["frame"], []).append(cells)
     images = {}
     for frame, points in lines.items():
-        xy = np.array([[cells["x_px"], cells["y_px"]] for cells in points]).astype(np.float32)
+        xy = np.array([[number_or_nan(cells[axis]) for axis in ("x_px", "y_px")] for cells in points], np.float32)
         part = np.array([names.index(cells["part"]) for cells in points], np.int64)
         joint = np.array([int(cells.get("joint_id") or -1) for cells in points], np.int64)
         images[frame] = ImagePoints(xy, part, np.array([cells.get("visible") != "0" for cells in points]), joint)
@@ -144,9 +149,10 @@ def _line_flaw(cells: Mapping[str, str], parts: tuple[str, ...]) -> str:
     if cells["part"] not in parts:
         return f"part {cells['part']!r} is not one of {', '.join(parts)}"
     for axis in ("x_px", "y_px"):
-        if not math.isfinite(number_or_nan(cells[axis])):
+        if not abs(number_or_nan(cells[axis])) <= MAX_PX:  # so written, NaN is refused too
             return f"{axis} is {cells[axis]!r}, not a number of pixels"
     visible, joint = cells.get("visible", ""), cells.get("joint_id", "")
     if visible not in ("", "0", "1"):
         return f"visible is {visible!r}, not 1 or 0"
-    return f"joint_id is {joint!r}, not a number from 0" if joint and not joint.isdecimal() else ""
+    fits = not joint or (joint.isdecimal() and len(joint) <= 7 and int(joint) <= _MAX_JOINT)
+    return "" if fits else f"joint_id is {joint!r}, not a number from 0 to {_MAX_JOINT}"

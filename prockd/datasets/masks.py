@@ -1,7 +1,10 @@
 """Pictures with a mask each: what segmentation learns."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,14 +14,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from prockd._types import IGNORE
-from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, sub_folders
+from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, refuse_outside, sub_folders
 from prockd.datasets.problems import DatasetError, Problem, listed, values_of
-from prockd.datasets.read import MAX_MASK_VALUE, pictures, read_mask
+from prockd.datasets.read import MAX_MASK_VALUE, is_in_alpha, pictures, read_mask, read_palette
 
 IGNORED_CLASS = "ignore"  # marks a value of a mask as belonging to no class: such pixels become IGNORE
 _MAX_CLASSES = 255
 _IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
-_MASKS = ("masks", "mask", "labels", "annotations", "SegmentationClass", "annot", "gt")
+_MASKS = ("masks", "mask", "labels", "label", "annotations", "Annotations", "SegmentationClass", "annot", "annots",
+          "segmentation", "segmentations", "gt", "ground_truth")  # fmt: skip
 _BESIDE = ("labels", "masks", "_labels", "_mask", "_masks", "_annot", "annot")  # of several, the last
 
 
@@ -32,6 +36,7 @@ class MaskDataset(FileDataset):
         classes: Sequence[str] | Mapping[int, str] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         self.masks = tuple(masks)
+        refuse_outside(root, self.masks)
         self._declared = None if classes is None else _by_value(classes)
         key = self._declared and list(self._declared.items())
         super().__init__(root, paths, (), annotations=self.masks, key=key, **options)
@@ -41,19 +46,86 @@ class MaskDataset(FileDataset):
         """Class name by the value that stands for it in the masks; ``"ignore"`` for no class."""
         if self._declared is not None:
             return self._declared
-        values: set[int] = set()
-        for path in tqdm(self.masks, desc="values of masks", unit="mask", delay=2.0):
-            with suppress(DatasetError):  # a problem of its sample, when that is read
-                values |= set(values_of(read_mask(path)))
+        if self.colours:
+            return {value: colour for colour, value in self.colours.items()} | {IGNORE: IGNORED_CLASS}
+        counts = self._pixels
+        values = set(counts)
         # Programs that write one object use 0 and 255, where 255 is the object; beside a 1, 255 is a border as in VOC.
         if values <= {0, IGNORE} and IGNORE in values:
             return {0: "background", IGNORE: "object"}
         if values <= {0, 1, IGNORE}:
             return {0: "background", 1: "object", IGNORE: IGNORED_CLASS}
+        if flaw := _smoothed(counts):
+            raise DatasetError(f"the masks of {self.root} {flaw}")
         if len(values) > _MAX_CLASSES:
             advice = "a class has one value, so list `classes` by value"
             raise DatasetError(f"the masks of {self.root} hold {len(values)} values: {advice}")
-        return {value: str(value) for value in sorted(values - {IGNORE})} | {IGNORE: IGNORED_CLASS}
+        named = {value: str(value) for value in sorted(values - {IGNORE})}
+        return named | {IGNORE: str(IGNORE) if _evenly_spaced(values) else IGNORED_CLASS}
+
+    @cached_property
+    def _pixels(self) -> dict[int, int]:
+        """How many pixels of all masks have each value."""
+        counts: Counter[int] = Counter()
+        for path in tqdm(self.masks, desc="values of masks", unit="mask", delay=2.0):
+            with suppress(DatasetError):  # a problem of its sample, when that is read
+                levels = self._levels(path)
+                counts += Counter(dict(zip(*(v.tolist() for v in np.unique(levels, return_counts=True)), strict=True)))
+        return dict(counts)
+
+    @cached_property
+    def colours(self) -> dict[str, int]:
+        """The value of each colour (``#ff8800``) where the palettes of the masks differ in order; else nothing.
+
+        The colours are the classes then, numbered in their own order, black first: another split has the same ones.
+        """
+        palettes: dict[tuple[str, ...], list[Path]] = {}
+        for path in self.masks:
+            with suppress(DatasetError):
+                palettes.setdefault(tuple(read_palette(path) or ()), []).append(path)
+        if len(palettes) < 2:
+            return {}
+        numbers: dict[str, set[int]] = {}  # of each colour that is seen
+        for palette, paths in palettes.items():
+            for path in paths:
+                with suppress(DatasetError):
+                    for value in values_of(read_mask(path)) if palette else ():
+                        numbers.setdefault(palette[value], set()).add(value)
+        names = [name for name in (self._declared or {}).values() if name.startswith("#")]
+        differ = max(map(len, numbers.values()), default=0) > 1
+        return {colour: n for n, colour in enumerate(names or sorted(numbers))} if differ or names else {}
+
+    def _levels(self, path: Path) -> np.ndarray:
+        """The numbers of a mask (H, W); those of its colours where palettes differ."""
+        levels = read_mask(path)
+        if not self.colours or not (palette := read_palette(path)):
+            return levels
+        lookup = np.zeros(len(palette), np.uint16)
+        for value in values_of(levels):
+            if palette[value] not in self.colours:
+                known = listed(self.colours, 12)
+                raise DatasetError(f"{path} holds the colour {palette[value]}, and the classes are the colours {known}")
+            lookup[value] = self.colours[palette[value]]
+        return np.asarray(lookup[levels])
+
+    def notes(self) -> list[Problem]:
+        """How values were read that could be read otherwise."""
+        folder, texts = os.path.commonpath(self.masks), list[str]()
+        if self.colours:
+            pairs = ", ".join(f"{number} {colour}" for colour, number in self.colours.items())
+            texts.append(f"its palettes list the same colours in another order: the colours are the classes ({pairs})")
+        if alpha := sum(map(is_in_alpha, self.masks)):
+            texts.append(f"{alpha} masks are one colour all over: their transparency is taken for the mask")
+        if self._declared is None:
+            hidden = self._pixels.get(IGNORE, 0) / max(1, sum(self._pixels.values()))
+            example = ",".join(f"{v}:{v}" for v in sorted(self._pixels))
+            if _evenly_spaced(set(self._pixels)):
+                text = f"{listed(sorted(self._pixels))} are evenly spaced grey levels, so {IGNORE} is taken for a class"
+                texts.append(f"{text}; if it is not one, say data.classes={example.removesuffix(str(IGNORE))}ignore")
+            elif self.names.get(IGNORE) == IGNORED_CLASS and hidden > 0.3:
+                text = f"{hidden:.0%} of the pixels have the value {IGNORE} and are ignored"
+                texts.append(f"{text}; if it is a class, say data.classes={example}")
+        return [Problem(folder, "", text, note=True) for text in texts]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,7 +135,7 @@ class MaskDataset(FileDataset):
     def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
         path, problems = self.masks[index], list[Problem]()
         try:
-            levels = read_mask(path)
+            levels = self._levels(path)
         except DatasetError as error:
             return {}, [Problem.of(path, error)]
         if size is not None and levels.shape != size:
@@ -84,6 +156,25 @@ class MaskDataset(FileDataset):
         return {"mask": lookup[levels]}, problems
 
 
+def _evenly_spaced(values: Collection[int]) -> bool:
+    """Whether values look like classes spread over the grey levels (0, 127, 255), of which 255 is one as the others."""
+    levels, steps = np.array(sorted(values)), np.linspace(0, IGNORE, len(values))
+    return 3 <= len(values) <= 18 and bool((np.abs(levels - steps) <= 1).all())
+
+
+def _smoothed(counts: Mapping[int, int]) -> str:
+    """That masks look drawn with smooth edges, or resized: two or three levels, and a few pixels of many between."""
+    total = sum(counts.values())
+    main = sorted(value for value, count in counts.items() if count >= 0.02 * total)
+    between = len(counts) - len(main)
+    if not 2 <= len(main) <= 3 or between < 8 or main[-1] - main[0] < 64:
+        return ""
+    low, high = main[0], main[-1]
+    ranges = f"0-{(low + high) // 2}:background,{(low + high) // 2 + 1}-{IGNORE}:object"
+    text = f"hold {listed(main)} and a few pixels of {between} values between: their edges are smoothed, or JPEG's"
+    return f"{text}. Store them without, or say what counts: --set data.classes={ranges} (classes.txt takes it too)"
+
+
 class MaskFolder(MaskDataset):
     """Pictures in one folder and their masks, of the same name, in another: semantic segmentation.
 
@@ -97,7 +188,8 @@ class MaskFolder(MaskDataset):
         masks: the same for the masks.
         classes: class names by the value that stands for them: a list (value 0 first) or ``{0: "sky", 255: "plane"}``.
             Values of one name are one class, and the name ``"ignore"`` marks pixels that are not scored; 255 is ignored
-            where it has no name. None finds the values by reading all masks once, when the classes are first asked for;
+            where it has no name. Names may say their values, ``["0-127:sky", "128-255:plane"]``.
+            None finds the values by reading all masks once, when the classes are first asked for;
             masks of 0 and 1 or of 0 and 255 are then "background" and "object", others are named by their number.
         options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
@@ -152,7 +244,8 @@ def _places(root: Path, images: str, masks: str) -> list[str]:
 
 
 def _by_value(classes: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
-    names = dict(sorted(classes.items() if isinstance(classes, Mapping) else enumerate(classes)))
+    pairs = classes.items() if isinstance(classes, Mapping) else _said_values(classes)
+    names = dict(sorted(pairs))
     names.setdefault(IGNORE, IGNORED_CLASS)
     count = len(set(names.values()) - {IGNORED_CLASS})
     if not 1 <= count <= _MAX_CLASSES:
@@ -160,3 +253,11 @@ def _by_value(classes: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     if not 0 <= min(names) <= max(names) <= MAX_MASK_VALUE:
         raise DatasetError(f"classes have the values {min(names)}..{max(names)}, and a mask holds 0..{MAX_MASK_VALUE}")
     return names
+
+
+def _said_values(classes: Sequence[str]) -> Iterable[tuple[int, str]]:
+    """Values and names of ``["0-127:sky", "255:plane"]``, or of names alone, which are numbered from 0."""
+    matches = [re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?\s*:\s*(.+)", name) for name in classes]
+    if not all(matches):
+        return enumerate(classes)
+    return [(v, m[3]) for m in matches if m for v in range(int(m[1]), int(m[2] or m[1]) + 1)]

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from prockd._types import ImageDataset
 from prockd.cache import cached_arrays
-from prockd.datasets.check import DataCheck, check_data
+from prockd.datasets.check import IS_COPY, DataCheck, check_data
 from prockd.datasets.files import WHOLE
 from prockd.datasets.formats import open_splits
-from prockd.datasets.problems import DatasetError, Problem, listed, refuse
+from prockd.datasets.problems import DatasetError, Problem, grouped, listed, refuse
 from prockd.datasets.splits import id_of, subset
 
 
 def open_data(
     path: Path | str, *, task: str | None = None, split: str | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None, group: str | None = None, on_bad: str = "refuse",
-    progress: bool = True,
+    white: int = 0, exif: bool = True, progress: bool = True,
 ) -> ImageDataset:  # fmt: skip
     """Open a folder or file of any known format as one data set; :func:`open_splits` gives all splits at once.
 
@@ -36,12 +36,14 @@ def open_data(
         group: regular expression that finds the group (video, patient, farm) of an image in its id.
         on_bad: ``"refuse"``: entries that belong to no image raise now, bad samples when they are read. ``"skip"``: all
             samples are read and checked now, and a warning names the bad ones, which are left out.
+        white: level of white in pictures of 16 or 32 bits (4095 of a camera of 12); 0 for the range of their mode.
+        exif: turn pictures as their EXIF says; False where boxes, masks or points fit them as stored.
         progress: show a progress bar while they are checked.
 
     Raises:
         DatasetError: nothing is there, no format fits (the message lists them), no such split, or data are bad.
     """
-    splits = open_splits(path, task=task, classes=classes, group=group, on_bad=on_bad)
+    splits = open_splits(path, task=task, classes=classes, group=group, on_bad=on_bad, white=white, exif=exif)
     if (split or WHOLE) not in splits:
         advice = f"say split={next(iter(splits))!r}" if split is None else f"there is no split {split!r}"
         raise DatasetError(f"{path} has {', '.join(splits)}: {advice}")
@@ -60,7 +62,7 @@ def skip_bad(dataset: ImageDataset, check: DataCheck) -> ImageDataset:
     bad = check.bad[dataset.fingerprint]
     if len(bad) == len(dataset):
         raise DatasetError(f"no image can be used:\n{check!r}")
-    if flaws := getattr(dataset, "flaws", ()):
+    if flaws := [flaw for flaw in getattr(dataset, "flaws", ()) if not flaw.note]:
         entries = f"{len(flaws)} entries are" if len(flaws) > 1 else "an entry is"
         warnings.warn(f"{entries} skipped: {listed(flaws, between='; ')}", stacklevel=2)
     return _leave_out(dataset, bad, "skipped")
@@ -90,10 +92,12 @@ def checked(
         return {"problems": list(map(astuple, check.problems)), "bad": dict(check.bad), "twins": dict(check.twins)}
 
     prints = {name: dataset.fingerprint for name, dataset in splits.items()}
-    kept = cached_arrays("checks", {"version": 3, "data": prints, "task": task}, read)[1]
+    kept = cached_arrays("checks", {"version": 4, "data": prints, "task": task}, read)[1]
     counts = {name: len(dataset) for name, dataset in splits.items()}
     problems = tuple(Problem(*row) for row in kept["problems"])
     check = DataCheck(", ".join(splits), "data set", counts, problems, kept["bad"], kept["twins"])
+    if notes := grouped(note for note in check.notes if not note.text.startswith(IS_COPY)):
+        warnings.warn(listed(notes, between="; "), stacklevel=2)
     if on_bad == "refuse":
         roots = dict.fromkeys(str(getattr(dataset, "root", name)) for name, dataset in splits.items())
         refuse(problems, " and ".join(roots), on_bad)

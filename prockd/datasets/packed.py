@@ -1,7 +1,8 @@
 """A data set at one size in one memory-mapped array: itself a data set, and a tensor to train on."""
 
+import hashlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,15 @@ class PackedImages:
     frames: Float32[np.ndarray, "M 4"] | None = None
     groups: tuple[Hashable, ...] | None = None
     joints: Float32[np.ndarray, "M C 3"] | None = None
+    _told: tuple[Any, ...] = field(default=(), repr=False)  # a fingerprint, and the pixels and labels that it is of
+
+    def __post_init__(self) -> None:
+        own = (self.pixels, self.labels, self.parts, self.masks, self.tags, self.boxes, self.box_labels, self.joints)
+        before = self._told[1] if self._told[:1] == (self.fingerprint,) else own  # of dataclasses.replace
+        if changed := [m for m, (new, old) in enumerate(zip(own, before, strict=True)) if new is not old]:
+            content = [None if (new := own[m]) is None else content_of(new) for m in changed]
+            object.__setattr__(self, "fingerprint", digest([self.fingerprint, changed, content]))
+        object.__setattr__(self, "_told", (self.fingerprint, own))
 
     @property
     def image_px(self) -> int:
@@ -62,6 +72,14 @@ class PackedImages:
         # A frame that begins at -9 has 9 picture pixels of bars before the picture, and as many behind it.
         bar = np.maximum(0, -low) / (high - low)
         return np.concatenate([bar, 1 - bar], 1)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """One of each image: equal where its pixels in the square and its annotations are, whatever its name is."""
+        columns = [self.pixels, self.labels, self.masks, self.tags, self.boxes, self.box_labels, self.joints]
+        there = [column for column in columns if column is not None]
+        each = (b"".join(np.ascontiguousarray(column[m]).tobytes() for column in there) for m in range(len(self)))
+        return tuple(hashlib.blake2b(content, digest_size=10).hexdigest() for content in each)
 
     def in_picture(self, grid: tuple[int, int]) -> Bool[np.ndarray, "M N"]:
         """Whether the centre of each patch lies in the picture, and not in a bar beside it."""
@@ -94,7 +112,7 @@ class PackedImages:
         run = len(numbers) > 0 and np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))
         rows = slice(numbers[0], numbers[-1] + 1) if run else numbers
         selected: dict[str, Any] = {}
-        for name in {field.name for field in fields(self)} - {"classes", "fingerprint"}:
+        for name in {one.name for one in fields(self)} - {"classes", "fingerprint", "_told"}:
             if (column := getattr(self, name)) is not None:
                 selected[name] = column[rows] if isinstance(column, np.ndarray) else tuple(column[m] for m in numbers)
         return replace(self, fingerprint=digest([self.fingerprint, numbers.tolist()]), **selected)
@@ -137,6 +155,26 @@ class PackedImages:
         annotated = any(column is not None for column in (self.masks, self.tags, self.boxes, self.joints))
         unlabelled = f", {free} unlabelled" if free and not annotated else ""
         return f"PackedImages({len(self)} images of {self.image_px} px, {class_list(self.classes)}{unlabelled}{facts})"
+
+
+def content_of(values: np.ndarray | Sequence[np.ndarray]) -> str:
+    """Text that changes with what arrays hold."""
+    content = hashlib.sha256()
+    for part in [values] if isinstance(values, np.ndarray) else values:
+        content.update(repr((part.shape, part.dtype.str)).encode())
+        content.update(np.ascontiguousarray(part).data)
+    return content.hexdigest()
+
+
+def join(parts: Sequence[PackedImages]) -> PackedImages:
+    """Images of several sets of the same classes and size in one, in memory; what one of them lacks is left out."""
+    columns: dict[str, Any] = {}
+    for name in {one.name for one in fields(PackedImages)} - {"classes", "fingerprint", "_told"}:
+        each = [getattr(part, name) for part in parts]
+        if all(column is not None for column in each):
+            whole = isinstance(each[0], np.ndarray)
+            columns[name] = np.concatenate(each) if whole else tuple(one for column in each for one in column)
+    return PackedImages(classes=parts[0].classes, fingerprint=digest([p.fingerprint for p in parts]), **columns)
 
 
 def row_numbers(indices: Sequence[int] | np.ndarray, length: int) -> Int64[np.ndarray, " n"]:

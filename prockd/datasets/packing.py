@@ -18,7 +18,7 @@ from prockd.datasets.packed import PackedImages
 from prockd.datasets.problems import MIN_IMAGE_PX, DatasetError, sample_problems
 from prockd.datasets.transforms import MIN_KEPT
 
-_BARS = 128  # grey level of the bars beside a padded picture
+BARS = 128  # grey level of the bars beside a padded picture
 _ANNOTATIONS = {"parts": "a part mask", "mask": "a mask", "tags": "tags", "boxes": "boxes (none are an empty array)",
                 "joints": "joints (those not known are 0, 0, 0)"}  # fmt: skip
 FITS = ("crop", "pad", "stretch")
@@ -114,7 +114,7 @@ def pack(
     if image_px < MIN_IMAGE_PX or len(dataset) == 0:
         raise DatasetError(f"{len(dataset)} images at {image_px} px: needs at least one, at {MIN_IMAGE_PX} px or more")
     fit_square(1, 1, image_px, fit or "crop")  # an unknown word is refused before anything is read
-    key = {"version": 2, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
+    key = {"version": 3, "dataset": dataset.fingerprint, "image_px": image_px, "fit": fit or "auto"}
     write = partial(_write, dataset=dataset, image_px=image_px, fit=fit, progress=progress)
     arrays, meta = cached_arrays("images", key, write, root=root)
     joints = arrays.get("joints")
@@ -153,7 +153,7 @@ def _write(
             raise DatasetError(str(problem))
         H, W = sample.image.shape[:2]
         place = fit_square(H, W, S, fit)
-        pixels[m] = place.resize(sample.image.transpose(2, 0, 1), InterpolationMode.BICUBIC, _BARS)
+        pixels[m] = place.resize(sample.image.transpose(2, 0, 1), InterpolationMode.BICUBIC, BARS)
         for name, array in planes.items():
             bars = IGNORE if name == "mask" else 0
             array[m] = place.resize(getattr(sample, name)[None], InterpolationMode.NEAREST_EXACT, bars)[0]

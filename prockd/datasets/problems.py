@@ -1,6 +1,7 @@
 """What can be wrong with images and labels: the error, a problem as a row of a table, and the rules for any sample."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ WHAT_TO_DO = "Mend what `prockd check-data` lists, or leave it out with on_bad='
 
 class DatasetError(ValueError):
     """Images or labels that cannot be used; the message names the first of them and what to do."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,14 @@ class Problem:
     text: str
     note: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("file", "entry", "text"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     @classmethod
     def of(cls, file: Path | str, error: Exception) -> "Problem":
         """An error as a problem of a file, whose name the text then need not repeat."""
-        return cls(str(file), "", str(error).removeprefix(f"{file} "))
+        return cls(str(file), "", str(error).removeprefix(f"{printable(str(file))} "))
 
     def __str__(self) -> str:
         return f"{self.file}{f', {self.entry}' if self.entry else ''}: {self.text}"
@@ -56,10 +64,23 @@ def refuse(problems: Sequence[Problem], name: str, on_bad: str) -> None:
         raise DatasetError(f"{name} has {count}:{lines}{more}\n{WHAT_TO_DO}")
 
 
+def printable(text: str) -> str:
+    r"""A text in which the bytes of a file name that are not UTF-8 (old ZIP files leave such) stand as ``\udce9``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def listed(values: Iterable[object], most: int = MAX_LISTED, between: str = ", ") -> str:
     """The first values as text, with dots for the others."""
     texts = list(map(str, values))
     return between.join([*texts[:most], *["..."] * (len(texts) > most)])
+
+
+def grouped(problems: Iterable[Problem]) -> list[str]:
+    """Problems that differ in names and numbers alone as one text: the first of them, and how many there are more."""
+    alike: dict[str, list[Problem]] = {}
+    for problem in problems:
+        alike.setdefault(re.sub(r"\S*[\d/.]\S*", "", problem.text), []).append(problem)
+    return [f"{several[0]}{f' (and {len(several) - 1} more)' * (len(several) > 1)}" for several in alike.values()]
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -100,9 +121,17 @@ def box_flaw(corners: Sequence[float], size: tuple[int, ...] | None, text: str =
 def number_or_nan(text: str | None) -> float:
     """A number that a file writes; NaN where it is none."""
     try:
-        return float(text or "")
+        return math.nan if "_" in (text or "") else float(text or "")  # Python alone reads 1_000
     except ValueError:
         return math.nan
+
+
+def as_float(value: int | float) -> float:
+    """A number that JSON holds as a float; infinite where it is longer than any."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def values_of(mask: np.ndarray) -> list[int]:

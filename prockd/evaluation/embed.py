@@ -131,6 +131,11 @@ def _umap(unit: Float32[np.ndarray, "P E"], seed: int, progress: bool) -> Float3
     loading = "UMAP: loading, about 15 s the first time"
     with tqdm(total=1, desc=loading, bar_format="{desc}", disable=not progress) as bar:
         with needs_extra("lab", "UMAP"):
+            import numba
+
+            # it keeps what it compiles beside its own files or in the home, where a container may write to neither
+            settings: Any = numba.config
+            settings.CACHE_DIR = settings.CACHE_DIR or str(cache_root() / "numba")
             from umap import UMAP  # compiles on import, so not before it is wanted
         bar.set_description_str(f"UMAP: {len(unit):,} points, finding neighbours")
         mapper = UMAP(

@@ -84,6 +84,8 @@ def predict(
 ) -> Decoded:
     """Predictions in the form that people read, one an image; the images need no labels.
 
+    :func:`prockd.predict_pictures` writes them to files, in pixels of the pictures themselves.
+
     >>> import prockd as pk
     >>> images = pk.Farmyard("target", "test", 3)
     >>> pk.predict(pk.Student("test_efficientnet", pk.tasks.Segmentation(9)), images).shape

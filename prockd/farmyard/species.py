@@ -1,13 +1,13 @@
 """Species: the proportions of an animal, read from a table of ``species.toml`` and checked."""
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from prockd._data_path import data_path
 from prockd.farmyard.texture import PATTERNS
 from prockd.settings.knobs import ConfigError, Knobs, checked, choice, did_you_mean, knob, plain
+from prockd.untrusted import parse_toml
 
 _HORNS = ("none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk",
           "knob")  # fmt: skip
@@ -95,8 +95,8 @@ def load_species(path: str | Path | None = None) -> dict[str, Species]:
     """
     path = data_path("farmyard", "species.toml") if path is None else Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        tables = parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise SpeciesError(f"{path}: not a TOML file: {error}") from error
     fields = {f.name: f for f in dataclasses.fields(Species) if f.name != "name"}
     species = {}

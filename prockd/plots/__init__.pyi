@@ -13,6 +13,7 @@ from .predictions import plot_predictions as plot_predictions
 from .prototypes import plot_gallery as plot_gallery
 from .prototypes import plot_heatmap as plot_heatmap
 from .prototypes import plot_points as plot_points
+from .samples import plot_samples as plot_samples
 from .tables import plot_agreement as plot_agreement
 from .tables import plot_confusion as plot_confusion
 from .tables import plot_part_table as plot_part_table

@@ -1,6 +1,7 @@
 """What all figures share: colours, captions, pictures with maps over them, tables, and checks of what was asked for."""
 
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from importlib import import_module
@@ -56,6 +57,7 @@ def style(number: int) -> tuple[str, str]:
 
 def caption(where: Axes | Figure, text: str) -> None:
     """Put a sentence below a figure, or below one of its Axes and that one's label, wrapped to its width."""
+    text = plain(text)
     if isinstance(where, Figure):
         wide = where.get_figwidth()
         where.supxlabel(textwrap.fill(text, int(wide * _CHARACTERS_PER_INCH)), x=0.01, ha="left", fontsize=SMALL)
@@ -125,7 +127,7 @@ def colour_bar(heat: AxesImage, ax: Axes | list[Axes], label: str, **kwargs: Any
 def legend_key(number: int, label: str) -> Line2D:
     """The n-th colour and marker, for a legend."""
     colour, marker = style(number)
-    return Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=label)
+    return Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=plain(label))
 
 
 def legend(where: Axes | Figure, handles: Sequence[Any] | None = None, *, above: bool = False) -> None:
@@ -229,10 +231,15 @@ def names_of(names: Sequence[str] | None, count: int, pattern: str = "p{:02d}") 
         return [pattern.format(k) for k in range(count)]
     if len(names) < count:
         raise ValueError(f"{len(names)} names for {count}")
-    return [name.replace("$", r"\$") for name in names]
+    return [plain(name) for name in names]
 
 
 def short_name(name: str) -> str:
     """The last part of an image's name, as plain text that fits below a small picture."""
     last = name.rsplit("/", 1)[-1]
-    return (last if len(last) <= 12 else f"{last[:4]}…{last[-7:]}").replace("$", r"\$")
+    return plain(last if len(last) <= 12 else f"{last[:4]}…{last[-7:]}")
+
+
+def plain(text: str) -> str:
+    """A text as it is, once or twice: matplotlib takes what stands between two dollar signs for a formula."""
+    return re.sub(r"(?<!\\)\$", r"\\$", text)

@@ -58,7 +58,10 @@ def plot_evidence(
     said = draw.array(evidence / len(evidence)).T  # so that patches and prototypes add up
     shares = said.sum(1)
     best = np.argsort(-np.abs(shares), kind="stable")[:top]
-    labels, classes = draw.names_of(bank.names if names is None else names, bank.num_prototypes), student.task.names
+    labels, classes = (
+        draw.names_of(bank.names if names is None else names, bank.num_prototypes),
+        [*map(draw.plain, student.task.names)],
+    )
     pixels, values = images.pixels[m], np.stack([*said[best], said.sum(0)]).reshape(-1, *student.grid)
     figure, axes = draw.panels(1, len(values) + 1, 1.45, below=0.9)
     first, *others = axes[0]

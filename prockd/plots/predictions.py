@@ -67,17 +67,53 @@ def plot_predictions(
     return figure
 
 
-def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float) -> None:
+def plot_answers(
+    squares: Sequence[np.ndarray], marks: Sequence[Marks], names: Sequence[str], task: Task, *, sure: float = 0.3,
+    truth: bool = False,
+) -> Figure:  # fmt: skip
+    """A contact sheet: pictures, six a row, with what is told of each, and their names below.
+
+    Args:
+        squares: (3, S, S) pixels of each.
+        marks: what is drawn on each, or written above it.
+        names: of the pictures.
+        task: names the classes.
+        sure: boxes and points below this score are not drawn.
+        truth: the marks are labels, of which all are drawn, and not what a student tells.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not squares:
+        raise ValueError("no pictures are given: a contact sheet needs one")
+    columns = min(6, len(squares))
+    figure, axes = draw.panels(-(-len(squares) // columns), columns, 1.6, below=0.3)
+    drawn: set[int] = set()
+    for ax, pixels, mark, name in zip(axes.flat, squares, marks, names, strict=False):
+        if mark.text:
+            draw.show_image(ax, pixels)
+            ax.set_title(draw.plain(mark.text), fontsize=draw.SMALL)
+        else:
+            points = None if mark.points is None else np.where(mark.points[:, 2:] >= sure, mark.points, 0)
+            drawn |= _mark(ax, pixels, replace(mark, points=points), sure, best=not truth)
+        ax.set_xlabel(draw.short_name(name), fontsize=draw.SMALL)
+    if not marks[0].text:
+        _explain(figure, marks[0], {label: task.names[label] for label in sorted(drawn)[:24]}, None if truth else sure)
+    return figure
+
+
+def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float | None) -> None:
     """The legend of the classes that are drawn, and the caption."""
     if marks.points is not None:
         keys, text = [draw.legend_key(label, name) for label, name in names.items()], "A mark a joint that is visible."
     else:
-        masked, looks = marks.mask is not None, {name: _look(label) for label, name in names.items()}
+        masked, looks = marks.mask is not None, {draw.plain(name): _look(label) for label, name in names.items()}
         keys = [
             Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
             for name, (colour, line) in looks.items()
         ]
         boxes = f"Predicted boxes: the best one of each place, with a score of at least {sure}."
+        boxes = "All boxes of the data." if sure is None else boxes
         text = "Colours are classes; grey is none of them." if masked else boxes
     draw.legend(figure, keys)
     draw.caption(figure, text)
@@ -96,7 +132,7 @@ def _write(lines: Sequence[str], ax: Axes) -> None:
     for up, line in enumerate(reversed(lines)):
         colour = "#333333" if up == len(lines) - 1 else "#1B6E3C" if line == lines[0] else "#B3261E"
         ax.annotate(
-            line, (0.5, 1), (0, 3 + 1.25 * size * up), xycoords="axes fraction", textcoords="offset points",
+            draw.plain(line), (0.5, 1), (0, 3 + 1.25 * size * up), xycoords="axes fraction", textcoords="offset points",
             ha="center", fontsize=size, color=colour,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,15 @@ from prockd.cache import digest
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.features import check_finite as check_finite
+from prockd.teachers.weights import check_size, values_flaw
+from prockd.untrusted import FLAG, RefusedError, fields, list_of, parse_json, reading, shown, text, whole
+from prockd.writing import write_file
+
+BANK_OPTIONS = {
+    "num_prototypes": whole(1, 8192), "feature_dim": whole(1, 65_536), "embed_dim": whole(1, 4096),
+    "teacher": text(200), "rectify": FLAG, "rank": whole(1, 4096),
+}  # fmt: skip
+"""What a file may say of a bank."""
 
 
 class PrototypeBank(nn.Module):
@@ -209,33 +218,42 @@ class PrototypeBank(nn.Module):
                 "bank's teacher, or find prototypes anew in them, pk.discover(features)"
             )
 
-    def save(self, path: str | Path) -> Path:
-        """Write tensors, names and switches to one safetensors file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write tensors, names and switches to one safetensors file; FileExistsError where one is, unasked."""
         metadata = {"prockd_bank": json.dumps(self.options), "names": json.dumps(self.names)}
-        safetensors.torch.save_file(self.state_dict(), path, metadata)
-        return path
+        return write_file(path, safetensors.torch.save(self.state_dict(), metadata), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "PrototypeBank":
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: the file is missing, damaged, or not a prototype bank.
+            ValueError: the file is missing, damaged, or not a prototype bank: options, names, values and switches that
+                no bank has are refused.
         """
-        try:
+        advice = "give what PrototypeBank.save or `prockd discover` of this version wrote"
+        with reading(path, "a prototype bank", ValueError, advice):
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata: dict[str, str] = file.metadata() or {}
-                bank = cls(**json.loads(metadata["prockd_bank"]))
-                bank.names = json.loads(metadata["names"])
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            bank.load_state_dict({"merged": bank.merged} | state)  # files older than merging have no such key
-            if len(bank.names) != bank.num_prototypes:
-                raise KeyError(f"{len(bank.names)} names for {bank.num_prototypes} prototypes")
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path} is not a prototype bank that can be read ({reason})") from error
+            if flaw := values_flaw(state):
+                raise RefusedError(flaw)
+            bank = cls.described(parse_json(metadata["prockd_bank"]), parse_json(metadata["names"]), state)
+            state = {"merged": bank.merged} | state  # files older than merging have no such key
+            check_switches(state)
+            bank.load_state_dict(state)
+        return bank
+
+    @classmethod
+    def described(cls, options: Any, names: Any, state: Mapping[str, Tensor], prefix: str = "") -> "PrototypeBank":
+        """An empty bank as a file describes it; RefusedError for what no bank has, or more values than the file."""
+        told = fields(options, BANK_OPTIONS, where="bank.options")
+        own = {name: value for name, value in state.items() if name.startswith(prefix)}
+        check_size(lambda: cls(**told), own)
+        bank = cls(**told)
+        if not list_of(text(1000, least=1), bank.num_prototypes, bank.num_prototypes).holds(names):
+            raise RefusedError(f"names are {shown(names)}, not one text for each of {bank.num_prototypes} prototypes")
+        bank.names = names
         return bank
 
     def __repr__(self) -> str:
@@ -244,6 +262,18 @@ class PrototypeBank(nn.Module):
         switches = (f", {disabled} disabled" if disabled else "") + (f", {merged} merged" if merged else "")
         size = f"{self.num_prototypes} prototypes of width {self.embed_dim}"
         return f"PrototypeBank({size}{switches}, teacher {self.teacher[:8] or 'unknown'})"
+
+
+def check_switches(state: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Refuse switches that no bank has: RefusedError for another kind of number, no prototype enabled, odd mergers."""
+    enabled, merged = state[f"{prefix}enabled"], state[f"{prefix}merged"]
+    if enabled.dtype != torch.bool or merged.dtype != torch.int64 or enabled.shape != merged.shape or enabled.ndim != 1:
+        raise RefusedError("enabled and merged are not one switch and one whole number for each prototype")
+    K = len(merged)
+    if bool((merged < 0).any() or (merged >= K).any()) or not torch.equal(merged[merged], merged):
+        raise RefusedError(f"merged is {shown(merged.tolist())}: each must name a prototype of 0..{K - 1}")
+    if not enabled.any():
+        raise RefusedError(f"all {K} prototypes are disabled: nothing could be assigned")
 
 
 class Patch(NamedTuple):

@@ -9,6 +9,7 @@ from torch import Tensor
 from prockd.prototypes.bank import PrototypeBank
 from prockd.teachers.teacher import Teacher
 from prockd.teachers.weights import CLUSTERING, WeightsError, read_metadata, read_weights
+from prockd.untrusted import RefusedError, fields, number, reading
 
 
 @torch.no_grad()
@@ -42,14 +43,18 @@ def read_clusters(path: str | Path, teacher: Teacher) -> PrototypeBank | None:
     state, path = read_weights(Path(path)), Path(path)
     if f"{CLUSTERING}prototypes" not in state:
         return None
-    prototypes, weight, bias = (state[CLUSTERING + name] for name in ("prototypes", "fuse.weight", "fuse.bias"))
-    if weight.shape[1] != sum(teacher.widths):
-        raise WeightsError(
-            f"the prototypes in {path} read {weight.shape[1]} values a patch, but {teacher!r} gives "
-            f"{sum(teacher.widths)}: open it with the layers that it learned with"
-        )
-    bank = PrototypeBank(len(prototypes), weight.shape[1], weight.shape[0], teacher=teacher.fingerprint)
-    with torch.no_grad():
-        for own, stored in ((bank.fuse.weight, weight), (bank.fuse.bias, bias), (bank.prototypes, prototypes)):
-            own.copy_(stored)
-    return assign_by_cosine(bank, read_metadata(path)["clustering"]["temperature"])
+    with reading(path, "a teacher with prototypes", WeightsError, "make it again with train-teacher or adapt-teacher"):
+        prototypes, weight, bias = (state[CLUSTERING + name] for name in ("prototypes", "fuse.weight", "fuse.bias"))
+        if weight.ndim != 2 or bias.shape != weight.shape[:1] or prototypes.shape[1:] != weight.shape[:1]:
+            raise RefusedError("W_c and its prototypes have other widths")
+        if weight.shape[1] != sum(teacher.widths):
+            raise WeightsError(
+                f"the prototypes in {path} read {weight.shape[1]} values a patch, but {teacher!r} gives "
+                f"{sum(teacher.widths)}: open it with the layers that it learned with"
+            )
+        told = fields(read_metadata(path)["clustering"], {"temperature": number(1e-3, 100)}, where="clustering")
+        bank = PrototypeBank(len(prototypes), weight.shape[1], weight.shape[0], teacher=teacher.fingerprint)
+        with torch.no_grad():
+            for own, stored in ((bank.fuse.weight, weight), (bank.fuse.bias, bias), (bank.prototypes, prototypes)):
+                own.copy_(stored)
+        return assign_by_cosine(bank, told["temperature"])

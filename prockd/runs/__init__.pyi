@@ -1,3 +1,5 @@
+from .pictures import Predicted as Predicted
+from .pictures import predict_pictures as predict_pictures
 from .recipes import RECIPES as RECIPES
 from .recipes import Recipe as Recipe
 from .recipes import task_settings as task_settings

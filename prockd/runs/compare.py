@@ -4,9 +4,9 @@ A folder holds ``settings.json``, ``runs.jsonl`` (one line a run, appended), ``b
 :mod:`prockd.runs.compare_report`, ``results.json``, ``compare.png`` and ``report.html``.
 """
 
-import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,11 +14,15 @@ from typing import Any
 
 import torch
 
-from prockd.runs.claims import append_line, claim, read_lines, release
+from prockd.locks import claim, release
 from prockd.runs.contestants import Worlds, run_job, run_references
-from prockd.runs.folder import RunFolderError, versions, write_json
+from prockd.runs.folder import RunFolderError, versions
 from prockd.runs.plan import Job, Plan
 from prockd.runs.world import make_teacher
+from prockd.untrusted import TABLE, fields, parse_json, reading
+from prockd.writing import append_line, read_lines, write_json
+
+WRITTEN = ("runs.jsonl", "results.json", "compare.png", "report.html")
 
 
 def begin(plan: Plan, folder: Path) -> None:
@@ -30,8 +34,13 @@ def begin(plan: Plan, folder: Path) -> None:
     teacher = make_teacher(plan.config.teacher)
     facts = plan.facts() | {"teacher": None if teacher is None else teacher.fingerprint}
     path, known = folder / "settings.json", {}
+    strange = [name for name in WRITTEN if (folder / name).exists()]
+    if strange and not path.is_file():
+        raise RunFolderError(f"{folder} holds {', '.join(strange)} of no contest: choose another --run-dir")
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        with reading(path, "the settings of a contest", RunFolderError, "choose another --run-dir"):
+            known = fields(parse_json(path.read_text(encoding="utf-8")), {"settings": TABLE, "versions": TABLE})
+            known = known["settings"]
     changed_names = [name for name, value in facts.items() if known.get(name, value) != value]
     if differ := [f"{name} was {known[name]}, is {facts[name]}" for name in changed_names]:
         raise RunFolderError(
@@ -66,15 +75,27 @@ def run_contest(
         worlds.prepare()
         how = {"cpu": cpu, "progress": progress}
         context = multiprocessing.get_context("spawn")
-        others = [context.Process(target=work, args=(plan, folder), kwargs=how) for _ in range(jobs - 1)]
-        for process in others:
-            process.start()
-        work(plan, folder, worlds=worlds, **how)
-        for process in others:
-            process.join()
+        others = [context.Process(target=help_with, args=(plan, folder), kwargs=how) for _ in range(jobs - 1)]
+        try:
+            for process in others:
+                process.start()
+            work(plan, folder, worlds=worlds, **how)
+            for process in others:
+                process.join()
+        except BaseException as stop:  # Ctrl-C too: what the others have begun is begun again later
+            for process in others:
+                process.kill()
+            stop.add_note(f"{path} keeps every run that was finished")
+            raise
         if failed := [process.exitcode for process in others if process.exitcode]:
             raise RuntimeError(f"{len(failed)} of {jobs} processes failed; run again to go on from what is finished")
     return read_lines(path)
+
+
+def help_with(plan: Plan, folder: Path, **how: Any) -> None:
+    """The work of a process that another one started, and alone stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work(plan, folder, **how)
 
 
 def work(plan: Plan, folder: Path, *, cpu: bool, progress: bool, worlds: Worlds | None = None) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from prockd.runs.contest import Contest
-from prockd.runs.folder import write_json
 from prockd.runs.plan import Plan
 from prockd.settings.compare import CompareConfig
 from prockd.settings.knobs import Knobs, differences
 from prockd.settings.toml import in_line
+from prockd.writing import write_json
 
 TITLE = "prockd compare"
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 
 from prockd.cache import digest
 from prockd.evaluation.scores import Scores
+from prockd.locks import claim, release
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import discover, sample_patches
 from prockd.prototypes.part_maps import PartMaps
 from prockd.runs.arms import ARMS, OURS, Arm
-from prockd.runs.claims import claim, release
 from prockd.runs.folder import git_commit
 from prockd.runs.plan import TUNE_SEED, Job, Plan
 from prockd.runs.pseudo_labels import joined, pseudo_labelled
@@ -111,8 +111,7 @@ class Worlds:
         bank = discover(source, config=config.discover, progress=False)
         if arm.bank != "prototypes":
             replace_prototypes(bank, source, arm.bank, config.discover)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bank.save(path.with_suffix(".new")).rename(path)
+        bank.save(path)
 
 
 @torch.no_grad()
@@ -189,7 +188,9 @@ def readings_of(world: World, student: Student, config: ExperimentConfig, on: st
     if not isinstance(maps, PartMaps) or not maps.num_outputs or bank is None or distill.store == "none":
         return {}
     more = world.embedded("unlabelled", bank) if distill.unlabelled_batch else None
-    return control_readings(student, world.embedded("train", bank), more, world.images(on), config=distill)
+    return control_readings(
+        student, world.embedded("train", bank), more, world.images(on), flip=distill.flip, seed=distill.seed
+    )
 
 
 @cache

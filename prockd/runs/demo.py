@@ -16,7 +16,6 @@ from prockd.evaluation.patches import patch_parts
 from prockd.evaluation.tables import format_table
 from prockd.farmyard import PARTS
 from prockd.prototypes.bank import PrototypeBank
-from prockd.runs.folder import write_json
 from prockd.runs.html import Section, write_report
 from prockd.runs.measured import measure_prototypes, measure_sections
 from prockd.runs.report import augmentation_figures, figure_of, teacher_section
@@ -24,6 +23,7 @@ from prockd.runs.students import find_prototypes, train_student
 from prockd.runs.world import World, open_world
 from prockd.students.student import Student
 from prockd.training.loop import History
+from prockd.writing import refuse_existing, write_json
 
 
 @contextmanager
@@ -35,19 +35,23 @@ def stage(name: str) -> Iterator[None]:
     typer.echo(f"  {time.perf_counter() - began:.0f} s")
 
 
-def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 600, cpu: bool = False) -> Path:
+def run_demo(
+    run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 600, overwrite: bool = False, cpu: bool = False
+) -> Path:
     """Teacher, prototypes, plain and distilled students on Farmyard's target species; returns the report's path.
 
-    Writes ``report.html``, ``results.json``, the bank and the last distilled student into ``run_dir``, over those of an
-    earlier demo. ``images`` of the source are for discovery; half as many are test images.
+    Writes ``report.html``, ``results.json``, the bank and the last distilled student into ``run_dir``, over files of
+    the same names only if ``overwrite`` says so. ``images`` of the source are for discovery; half as many are test
+    images.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("report.html", "results.json", "prototypes.safetensors", "student.safetensors"):
+        refuse_existing(run_dir / name, overwrite)
     with stage("1. Teacher: every image passes once, and once mirrored"):
         world = open_world(num_discover=images, num_test=images // 2, cpu=cpu)
         typer.echo(f"  {world.teacher}\n  {world.source}")
     with stage("2. Prototypes: what local things does the teacher know?"):
         bank = find_prototypes(world)
-        bank.save(run_dir / "prototypes.safetensors")
+        bank.save(run_dir / "prototypes.safetensors", overwrite=overwrite)
         measured = measure_prototypes(world, bank, "test")
         typer.echo(f"{format_table(measured.rows)}\n\n{format_table(measured.part_rows)}")
     histories: dict[str, list[History]] = {"labels alone": [], "labels + teacher": []}
@@ -59,7 +63,7 @@ def run_demo(run_dir: Path, *, seeds: int = 2, steps: int = 250, images: int = 6
                     world, own, augmentation, config.replace(seed=seed), teacher=own is not None, progress=True
                 )
                 histories[name].append(history)
-        student.save(run_dir / "student.safetensors")
+        student.save(run_dir / "student.safetensors", overwrite=overwrite)
     scores = score_rows(histories, world.probe())
     typer.echo(format_table(scores))
     write_json(run_dir / "results.json", {"prototypes": measured.numbers(), "students": scores})

@@ -1,11 +1,11 @@
 """The folder of one run: its settings, where they ran, and what came out; a finished run is never overwritten unasked.
 
-``config.toml``, ``versions.json``, ``bank.safetensors``, ``metrics.jsonl``, ``checkpoint.pt``, ``student.safetensors``,
-``figures/``, ``report.html``, and last ``results.json``: a folder that has it is finished. ``baseline/`` holds labels
-alone, trained beside it: its ``metrics.jsonl``, ``checkpoint.pt`` and ``student.safetensors``.
+``config.toml``, ``versions.json``, ``images.json``, ``bank.safetensors``, ``metrics.jsonl``, ``checkpoint.pt``,
+``student.safetensors``, ``figures/``, ``report.html``, and last ``results.json``: a folder that has it is finished.
+``baseline/`` holds labels alone, trained beside it: its ``metrics.jsonl``, ``checkpoint.pt`` and
+``student.safetensors``. While a process works there, ``.lock.0`` says which.
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from prockd.settings.experiment import ExperimentConfig
+from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import differences, read_config, write_config
+from prockd.writing import write_json
 
 WRITTEN = (
-    "config.toml", "versions.json", "bank.safetensors", "metrics.jsonl", "checkpoint.pt", "checkpoint.new",
+    "config.toml", "versions.json", "images.json", "bank.safetensors", "metrics.jsonl", "checkpoint.pt",
     "student.safetensors", "report.html", "results.json",
-    *(f"baseline/{name}" for name in ("metrics.jsonl", "checkpoint.pt", "checkpoint.new", "student.safetensors")),
+    *(f"baseline/{name}" for name in ("metrics.jsonl", "checkpoint.pt", "student.safetensors")),
 )  # fmt: skip
 
 
@@ -29,22 +31,69 @@ class RunFolderError(ValueError):
     """A folder holds another run, or none; the message says what to do."""
 
 
-def start_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Write settings, seed and versions of a new run, or see that the run that is there may be resumed with these."""
-    finished, begun = (folder / "results.json").is_file(), (folder / "checkpoint.pt").is_file()
-    if (finished or begun) and not overwrite:
-        if finished:
-            raise RunFolderError(f"{folder} holds a finished run: choose another --run-dir, or --overwrite it")
-        if not resume:
-            raise RunFolderError(f"{folder} holds an unfinished run: go on with --resume, or --overwrite it")
-        if changed := differences(read_config(folder / "config.toml"), config):
-            remedy = "resume it with the same ones, or choose another --run-dir"
-            raise RunFolderError(f"{folder} was begun with other settings ({'; '.join(changed)}): {remedy}")
+def check_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """See that a run may begin in a folder, or go on there; nothing is changed.
+
+    Raises:
+        RunFolderError: files of somebody else, another run, or other settings are there; or a run would be overwritten
+            with what it begins from.
+    """
+    if overwrite:
+        own = {(folder / name).resolve(): name for name in WRITTEN}
+        for given in filter(None, (config.student.weights, config.teacher.weights, config.teacher.name)):
+            if name := own.get(Path(given).resolve()):
+                raise RunFolderError(f"{folder} cannot be overwritten: the run begins from its {name}; move that first")
         return
-    for name in WRITTEN:
-        (folder / name).unlink(missing_ok=True)
-    write_config(config, folder / "config.toml")
+    there = [name for name in WRITTEN if os.path.lexists(folder / name)]
+    if not is_run(folder):
+        there += ["figures"] if (folder / "figures").exists() else []
+    if there and not is_run(folder):
+        if there == ["config.toml"] and holds(folder, config):
+            return
+        raise RunFolderError(
+            f"{folder} holds {', '.join(there)} of no run: choose another --run-dir, or --overwrite it"
+        )
+    if "results.json" in there:
+        raise RunFolderError(f"{folder} holds a finished run: choose another --run-dir, or --overwrite it")
+    if "checkpoint.pt" in there and not resume:
+        raise RunFolderError(f"{folder} holds an unfinished run: go on with --resume, or --overwrite it")
+    if resume and "config.toml" in there and (changed := differences(read_config(folder / "config.toml"), config)):
+        remedy = "resume it with the same ones, or choose another --run-dir"
+        raise RunFolderError(f"{folder} was begun with other settings ({'; '.join(changed)}): {remedy}")
+
+
+def start_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Write settings, seed and versions of a new run, or see that the one that is there may be resumed with these."""
+    check_run(folder, config, resume=resume, overwrite=overwrite)
+    if resume and not overwrite and is_run(folder) and (folder / "config.toml").is_file():
+        return
+    for name in reversed(WRITTEN):  # what says that a run is here goes last and comes first, in case of a kill
+        if name != "config.toml":
+            (folder / name).unlink(missing_ok=True)
     write_json(folder / "versions.json", {"seed": config.distill.seed, **versions()})
+    if not holds(folder, config):
+        write_config(config, folder / "config.toml")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun in a folder, and not only files of somebody's put there."""
+    return (folder / "versions.json").is_file()
+
+
+def holds(folder: Path, config: ExperimentConfig) -> bool:
+    """Whether these very settings are written there already, as a person may have done."""
+    with suppress(ConfigError):
+        return read_config(folder / "config.toml") == config
+    return False
+
+
+def kept(folder: Path) -> str:
+    """What an unfinished run has kept, in words; empty where none was begun."""
+    if not is_run(folder):
+        return ""
+    names = ("bank.safetensors", "student.safetensors")
+    there = [name for name in names if (folder / name).is_file()]
+    return f"{folder} keeps its settings" + "".join(f", {name}" for name in there)
 
 
 def run_config(folder: Path) -> ExperimentConfig:
@@ -66,14 +115,24 @@ def student_file(folder: Path) -> Path:
 
 
 def versions() -> dict[str, Any]:
-    """Python, machine, the packages that decide a result, and prockd's git commit where it is a checkout."""
+    """Command without absolute paths, Python, machine, packages that decide a result, and the commit of a checkout."""
     installed: dict[str, Any] = dict.fromkeys(("prockd", "torch", "torchvision", "timm", "torchmetrics", "numpy"))
     for name in installed:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    command = [Path(sys.argv[0]).name, *map(without_place, sys.argv[1:])]
     machine = {"command": command, "python": platform.python_version(), "machine": platform.platform()}
     return machine | installed | {"git": git_commit(Path(__file__).parent)}
+
+
+def without_place(argument: str) -> str:
+    """An argument without the folders of an absolute path, which tell of its writer and not of the run.
+
+    >>> without_place("--data=/home/ann/photos"), without_place("photos/cats")
+    ('--data=photos', 'photos/cats')
+    """
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
 def git_commit(folder: Path) -> str | None:
@@ -88,19 +147,3 @@ def git_commit(folder: Path) -> str | None:
         if (Path(git("rev-parse", "--show-toplevel")) / "prockd" / "runs" / "folder.py").is_file():
             return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain"))
     return None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one rename, so that one that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(text.encode())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

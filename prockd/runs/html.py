@@ -14,7 +14,7 @@ from matplotlib.font_manager import get_font_names
 from matplotlib.text import Text
 
 from prockd.evaluation.tables import table_cells
-from prockd.runs.folder import write_whole
+from prockd.writing import write_file
 
 _SPARE_FONTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Noto Sans Devanagari", "Microsoft YaHei", "Yu Gothic",
@@ -43,8 +43,7 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section], *, m
     for dpi in (130, 100, 72, 50):
         text = page.render(title=title, sections=[_content(section, dpi) for section in sections])
         if (size := len(text.encode())) <= max_bytes:
-            write_whole(Path(path), text)
-            return Path(path)
+            return write_file(path, text)
     count = sum(len(s.figures) for s in sections)
     too_large = f"{size / 1e6:.1f} MB, more than {max_bytes / 1e6:.1f}"
     raise ValueError(f"{path}: {count} figures make {too_large}; leave some out")
@@ -75,4 +74,8 @@ def save_png(figure: Figure, file: Path | io.BytesIO, *, dpi: int) -> None:
             text.set_fontfamily([*text.get_fontfamily(), *spare])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)  # they are drawn as boxes
-        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+        how: dict[str, Any] = {"format": "png", "dpi": dpi, "bbox_inches": "tight", "facecolor": "white"}
+        if isinstance(file, Path):
+            write_file(file, lambda path: figure.savefig(path, **how))
+        else:
+            figure.savefig(file, **how)

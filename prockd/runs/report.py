@@ -20,7 +20,6 @@ from prockd.evaluation.scores import Scores
 from prockd.evaluation.verdict import Verdict, judge
 from prockd.prototypes.bank import PrototypeBank, bank_health
 from prockd.prototypes.part_maps import PartMaps
-from prockd.runs.folder import write_json
 from prockd.runs.html import Section, save_png, write_report
 from prockd.runs.measured import measure_prototypes, measure_sections
 from prockd.runs.recipes import alone_beside
@@ -29,6 +28,7 @@ from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
 from prockd.students.student import Student
+from prockd.writing import write_json
 
 
 def finish_run(run: Run, folder: Path) -> None:
@@ -39,7 +39,6 @@ def finish_run(run: Run, folder: Path) -> None:
     # each number is measured here, once: the terminal reads it from the results
     rows, verdict = student_rows(run.student, run.scores, run.history.seconds_per_step), run_verdict(run)
     sections = report_sections(run, rows, verdict, measured)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     for section in sections:
         name = re.sub(r"\W+", "_", section.title.lower()).strip("_")
         for number, (figure, _) in enumerate(section.figures, 1):

@@ -1,12 +1,18 @@
 """One run from its settings, with a folder that keeps what it gave."""
 
+import tempfile
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prockd.datasets import DatasetError, PackedImages, checked, classes_of, pack
 from prockd.evaluation.scores import Scores, evaluate
-from prockd.runs.folder import run_config, start_run, student_file
+from prockd.locks import locked
+from prockd.prototypes.bank import PrototypeBank
+from prockd.runs.folder import check_run, kept, run_config, start_run, student_file
+from prockd.runs.known import KnownImages
 from prockd.runs.recipes import alone_beside
 from prockd.runs.sets import opened, to_score_on
 from prockd.runs.students import Run, find_prototypes, train_student
@@ -15,7 +21,8 @@ from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
 from prockd.tasks import TASKS
 from prockd.training.loop import Callback
-from prockd.training.processes import connect
+from prockd.training.processes import Processes, connect
+from prockd.writing import WriteError
 
 
 def run_experiment(
@@ -54,33 +61,82 @@ def run_experiment(
         The run; it has scores unless a callback stopped it.
 
     Raises:
-        RunFolderError: the folder holds another run.
+        RunFolderError: the folder holds another run, files that no run wrote, or the run was begun with other images.
+        LockedError: another process works in it.
+        WriteError: the disk is full, or nothing can be written there; what was kept is whole, and the message says
+            where a finished student is.
+        KeyboardInterrupt: with a note of what is kept.
         DatasetError: images that cannot be used.
         WeightsError: weights that cannot be found or do not fit.
     """
     folder, processes = Path(run_dir), connect(cpu=cpu)
-    kept = folder / "bank.safetensors"
-    with processes.main_first():  # the others find images, features and prototypes made
-        if processes.is_main:
-            start_run(folder, config, resume=resume, overwrite=overwrite)
-        world = open_world(config, cpu=cpu, progress=progress)
-        distill = world.config.distill
-        prototypes = None
-        if world.teacher is not None:
-            read = bank if processes.is_main and not (resume and kept.is_file()) else kept
-            prototypes = find_prototypes(world, read, progress=progress)
-            if processes.is_main:
-                prototypes.save(kept)
-            for name in ("train", *(["unlabelled"] if distill.unlabelled_batch else [])):
-                world.teacher_input(name, distill, prototypes)
     how: dict[str, Any] = {"resume": resume, "checkpoint_every": checkpoint_every, "callbacks": callbacks}
+    with locked(folder) if processes.is_main else nullcontext():
+        try:
+            with processes.main_first():  # the others find images, features and prototypes made
+                begun = {"resume": resume, "overwrite": overwrite, "cpu": cpu, "progress": progress}
+                world, prototypes = begin(config, folder, bank, processes, **begun)
+            return trained(world, prototypes, folder, processes, baseline=baseline, progress=progress, **how)
+        except (KeyboardInterrupt, WriteError) as stop:
+            if told := kept(folder):
+                stop.add_note(told)
+            raise
+
+
+def begin(
+    config: ExperimentConfig,
+    folder: Path,
+    bank: str | Path | None,
+    processes: Processes,
+    *,
+    resume: bool,
+    overwrite: bool,
+    cpu: bool,
+    progress: bool,
+) -> tuple[World, PrototypeBank | None]:
+    """Images, features and prototypes of a run; its folder is touched after all that may be refused has been read."""
+    own, is_main, given = folder / "bank.safetensors", processes.is_main, bank
+    if is_main:
+        check_run(folder, config, resume=resume, overwrite=overwrite)
+    known = KnownImages.read(folder) if resume and not overwrite else None
+    world = open_world(config if known is None else known.placed(config), cpu=cpu, progress=progress)
+    if not is_main or (resume and not overwrite and own.is_file()):
+        given = own
+    prototypes = None if world.teacher is None or given is None else find_prototypes(world, given)
+    if is_main:
+        now = KnownImages.of(world)
+        if known is not None:
+            known.check(now, folder)
+        start_run(folder, config, resume=resume, overwrite=overwrite)
+        now.write(folder)
+    if world.teacher is not None:
+        prototypes = prototypes or find_prototypes(world, progress=progress)
+        if is_main:
+            prototypes.save(own, overwrite=True)
+        for name in ("train", *(["unlabelled"] if world.config.distill.unlabelled_batch else [])):
+            world.teacher_input(name, world.config.distill, prototypes)
+    return world, prototypes
+
+
+def trained(
+    world: World,
+    prototypes: PrototypeBank | None,
+    folder: Path,
+    processes: Processes,
+    *,
+    baseline: bool,
+    progress: bool,
+    **how: Any,
+) -> Run:
+    """The students of a run, and its report."""
+    config, distill = world.config, world.config.distill
     student, history = train_student(
         world, prototypes, config.feature_augmentation, distill, run_dir=folder, progress=progress, **how
     )
     if history.stopped:
         return Run(world, prototypes, student, history)
     if processes.is_main:
-        student.save(folder / "student.safetensors")
+        keep(student, folder / "student.safetensors")
     run = Run(world, prototypes, student, history)
     if baseline and prototypes is not None:
         alone, beside = train_student(
@@ -91,7 +147,7 @@ def run_experiment(
         if beside.stopped:
             return run
         if processes.is_main:
-            alone.save(folder / "baseline" / "student.safetensors")
+            keep(alone, folder / "baseline" / "student.safetensors")
     if processes.is_main:
         from prockd.runs.report import finish_run  # it loads matplotlib, which only the main process needs
 
@@ -99,15 +155,50 @@ def run_experiment(
     return run
 
 
+def keep(student: Student, path: Path) -> None:
+    """Save a finished student; where there is no room, in the folder of temporary files, and say so."""
+    try:
+        student.save(path, overwrite=True)
+    except WriteError as error:
+        spare = Path(tempfile.mkdtemp(prefix="prockd-")) / path.name
+        try:
+            student.save(spare)
+        except WriteError:
+            spare.parent.rmdir()
+            raise error from None
+        raise WriteError(f"{error}. The finished student is kept in {spare}") from error
+
+
 def scored(
     run_dir: str | Path, data: str | None = None, *, cpu: bool = False, progress: bool = True
 ) -> tuple[Student, Scores]:
-    """The student of a finished run, and its scores on the run's test images, or on all images of another folder."""
-    config = run_config(Path(run_dir))
-    student = Student.load(student_file(Path(run_dir)))
-    world = open_world(config, cpu=cpu, progress=progress)
-    images = world.images("test") if data is None else other_images(world, student, data)
-    return student, evaluate(student, images, device="cpu" if cpu else None)
+    """The student of a finished run, and its scores on the run's test images, or on all images of another folder.
+
+    The teacher is not needed. Images are compared with those of the run (:class:`prockd.runs.known.KnownImages`).
+
+    Raises:
+        RunFolderError: no run is there, or its test images are gone or have changed.
+    """
+    folder, device = Path(run_dir), "cpu" if cpu else None
+    config, student, known = run_config(folder), Student.load(student_file(folder)), KnownImages.read(folder)
+    if known is None:
+        world = open_world(config, cpu=cpu, progress=progress)
+    elif data is None:
+        world = open_world(known.untaught(config), cpu=cpu, progress=progress)
+    else:  # its own images may be gone
+        world = World(known.untaught(config), {}, cpu=cpu, progress=progress)
+    if data is not None:
+        images = other_images(world, student, data)
+        if known is not None:
+            known.warn_of_learned(images, data)
+    elif known is not None:
+        images = known.to_score(world)
+    else:
+        images = world.images("test")
+        warnings.warn(
+            f"{folder} is of an earlier prockd, which kept no list of its images: some may be learned", stacklevel=2
+        )
+    return student, evaluate(student, images, device=device)
 
 
 def other_images(world: World, student: Student, path: str) -> PackedImages:
@@ -115,7 +206,7 @@ def other_images(world: World, student: Student, path: str) -> PackedImages:
     data, task = world.config.data, student.task
     layout = TASKS[world.config.task.kind].data
     learned: Any = tuple(task.classes)
-    if data.path != FARMYARD:  # which values its masks have is known where it was learned
+    if data.path != FARMYARD and Path(data.path).exists():  # which values its masks have is known where it was learned
         own = opened(data, data.path, layout)
         learned = classes_of(own.get("train", next(iter(own.values()))))
     images = to_score_on(opened(data, path, layout, classes=learned))

@@ -45,7 +45,7 @@ def own_sets(config: ExperimentConfig, *, progress: bool = True) -> dict[str, Im
     if "val" in splits and splits["val"] is not sets.get("test"):
         sets["val"] = splits["val"]
     if data.unlabelled:
-        sets[UNLABELLED_SPLIT] = open_unlabelled(data.unlabelled, on_bad=data.on_bad)
+        sets[UNLABELLED_SPLIT] = open_unlabelled(data.unlabelled, **file_options(data))
     elif UNLABELLED_SPLIT in splits:
         sets[UNLABELLED_SPLIT] = splits[UNLABELLED_SPLIT]
     sets = checked(sets, task=layout, once="test" not in sets, **how)
@@ -68,8 +68,13 @@ def opened(
     given = class_names(data.classes) if layout is not None else []
     return open_splits(
         path, task=layout, classes=classes or given or None, from_train=classes is not None, group=data.group or None,
-        on_bad=data.on_bad,
+        **file_options(data),
     )  # fmt: skip
+
+
+def file_options(data: DataConfig) -> dict[str, Any]:
+    """How the settings have files read: see :class:`~prockd.datasets.files.FormatOptions`."""
+    return {"on_bad": data.on_bad, "white": data.white, "exif": data.exif}
 
 
 def to_score_on(splits: Mapping[str, ImageDataset]) -> ImageDataset:

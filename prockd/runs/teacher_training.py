@@ -25,6 +25,7 @@ from prockd.teachers.weights import read_metadata
 from prockd.training.adaptation import learn_clusters, write_teacher
 from prockd.training.clustering import PatchClusters
 from prockd.training.loop import distill
+from prockd.writing import refuse_existing
 
 ARCHITECTURE = "resnet18"
 TIMM_KWARGS: dict[str, Any] = {"channels": (48, 96, 192, 320)}
@@ -48,6 +49,7 @@ def train_teacher(
     start: str | Path | None = None,
     note: str = "",
     run_dir: str | Path = "runs/teacher",
+    overwrite: bool = False,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Train the teacher in two stages and write its weights in half precision; returns what the model card says.
@@ -63,12 +65,15 @@ def train_teacher(
             prototypes fit, they go on too.
         note: what the card should say of that file.
         run_dir: checkpoints and metrics, a folder a stage.
+        overwrite: replace ``out`` where it is there.
         cpu: stay on the CPU even where there is a GPU.
 
     Raises:
+        FileExistsError: ``out`` is there already.
         WeightsError: ``start`` is no teacher's file.
         ValueError: a checkpoint in ``run_dir`` was made with other settings.
     """
+    refuse_existing(out, overwrite)
     run_dir, classes = Path(run_dir), tuple(Farmyard("source", "train", 1).classes)
     begun = Path(start) if start else run_dir / "species.safetensors"
     earlier = read_metadata(begun) if start else learn_species(begun, images, species, run_dir / "species", cpu=cpu)
@@ -96,7 +101,7 @@ def train_teacher(
         sha256 = hashlib.sha256(begun.read_bytes()).hexdigest()
         card["start"] = {"file": begun.name, "sha256": sha256, "note": note, "stages": earlier.get("stages", {})}
         card["start"] |= {"start": earlier["start"]} if "start" in earlier else {}
-    write_teacher(Path(out), learner.backbone.half(), learner.bank, card)
+    write_teacher(out, learner.backbone.half(), learner.bank, card, overwrite=overwrite)
     return card
 
 
@@ -118,7 +123,7 @@ def learn_species(out: Path, images: int, config: DistillConfig, run_dir: Path, 
         "architecture": ARCHITECTURE, "timm_kwargs": TIMM_KWARGS, "layers": list(model.layers), "image_px": SPECIES_PX,
         "mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist(), "stages": {"species": stage},
     }  # fmt: skip
-    write_teacher(out, model.backbone, None, card)
+    write_teacher(out, model.backbone, None, card, overwrite=True)  # made anew of its checkpoint
     return card
 
 

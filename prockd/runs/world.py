@@ -19,6 +19,7 @@ from prockd.prototypes.embedding import embed_features
 from prockd.runs.recipes import fallback, recipe_of, task_settings
 from prockd.runs.sets import farmyard_sets, own_sets
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig, TaskConfig, TeacherConfig
+from prockd.settings.knobs import ConfigError
 from prockd.settings.method import DistillConfig
 from prockd.tasks import TASKS, Task
 from prockd.teachers.compact import extract_compact
@@ -104,16 +105,20 @@ class World:
             return given.images
         if given is None and name in MISSING:
             raise DatasetError(MISSING[name])
-        if given is None:
-            images = self.images("train")
-        else:
-            # images without masks or boxes become squares as the labelled ones of the task do
-            fit = TASKS[self.config.task.kind].fit if data.fit == "auto" else data.fit
-            images = pack(given, self.image_px, fit=fit, progress=self.progress)
+        images = self.images("train") if given is None else self.whole(name)
         if name == "train":
             return few(images, data.per_class, data.seed) if data.per_class and data.path != FARMYARD else images
         most = {"source": data.num_discover, "unlabelled": data.num_unlabelled, "val": data.num_val}
         return images.sample(most.get(name, data.num_test), seed=data.seed)
+
+    def whole(self, name: str) -> PackedImages:
+        """All images of a set that is there, also those that :meth:`images` leaves out."""
+        given = self.sets[name]
+        if isinstance(given, PatchFeatures):
+            return given.images
+        # images without masks or boxes become squares as the labelled ones of the task do
+        fit = self.config.data.fit if self.config.data.fit != "auto" else TASKS[self.config.task.kind].fit
+        return pack(given, self.image_px, fit=fit, progress=self.progress)
 
     @property
     def unlabelled_note(self) -> str:
@@ -318,17 +323,26 @@ def farmyard_teacher_px() -> int:
 
 
 def make_teacher(settings: TeacherConfig) -> Teacher | None:
-    """The teacher of the settings; None for labels alone. One without weights is random, and always the same."""
+    """The teacher of the settings; None for labels alone. A random one is always the same.
+
+    Raises:
+        ConfigError: no weights are given, and nobody asked for random ones.
+    """
     if settings.name == NO_TEACHER:
         return None
-    own: dict[str, Any] = {k: v or None for k, v in vars(settings).items() if k not in ("precision", "options")}
+    known = settings.name == FARMYARD or is_file(settings.name) or settings.weights or settings.pretrained
+    if not known and not settings.random:
+        raise ConfigError(
+            f"the teacher {settings.name} would know nothing, since no weights are given: pass --teacher-weights FILE, "
+            "or --set teacher.pretrained=true where there is a network; random ones are taken with --random-teacher"
+        )
+    left = ("precision", "options", "random")
+    own: dict[str, Any] = {k: v or None for k, v in vars(settings).items() if k not in left}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would move the generators of GPUs too
         teacher = Teacher(**own | {"pretrained": settings.pretrained}, **settings.options)
-    known = settings.name == FARMYARD or is_file(settings.name) or settings.weights or settings.pretrained
     if not known:
-        remedy = "--teacher-weights FILE, or --set teacher.pretrained=true where there is a network"
-        warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random: pass {remedy}", stacklevel=2)
+        warnings.warn(f"the teacher {settings.name} knows nothing, its weights are random", stacklevel=2)
     return teacher
 
 

@@ -1,6 +1,7 @@
 """Everything that decides a run, section by section, as the command line and its TOML files call it."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ class TeacherConfig(Knobs):
     name: str = plain(FARMYARD, "farmyard, a preset (see prockd presets), any timm name, a teacher's file, or none.")
     weights: str = plain("", "Local state dict; empty for none.")
     pretrained: bool = plain(False, "Fetch timm's weights, which needs a network or a filled cache.")
+    random: bool = plain(False, "Take random weights where none are given: a teacher that knows nothing.")
     layers: tuple[int, ...] = numbers(int, "Layers that are read; empty for the usual ones.")
     image_px: int = knob(0, 0, 4096, "Side of the square input; 0 for the model's own.", "pixels")
     mean: tuple[float, ...] = numbers(float, "Mean of the input's channels, 0..1; empty for the model's own.")
@@ -54,6 +56,8 @@ class DataConfig(Knobs):
     group: str = plain("", "Regular expression that finds an image's group (video, farm) in its name; never divided.")
     fit: str = choice("auto", ("auto", "crop", "pad", "stretch"), "How pictures become squares.")
     on_bad: str = choice("refuse", ("refuse", "skip"), "What to do with images that cannot be used.")
+    white: int = knob(0, 0, 2**31 - 1, "White of pictures of 16 or 32 bits, 4095 of 12-bit cameras; 0 for their range.")
+    exif: bool = plain(True, "Turn pictures as their EXIF says; false where boxes or masks fit them as stored.")
     per_class: int = knob(
         0, 0, 1_000_000, "Labelled images used of each class; 0 for all, on Farmyard for what suits the task.", "images"
     )  # fmt: skip
@@ -67,6 +71,13 @@ class DataConfig(Knobs):
     )  # fmt: skip
     background: str = plain("field", "Farmyard: what is behind the animals of the test images.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of which images are set aside and which are labelled.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            re.compile(self.group)
+        except re.error as error:
+            raise ConfigError(f"data.group = {self.group!r}: is no regular expression ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Knobs:
 def checked(owner: str, f: "dataclasses.Field[Any]", value: Any) -> Any:
     """The value of a knob in its own type: a panel or a TOML file may well say ``lr = 1``, or a list for a tuple."""
     meta, where = f.metadata, f"{owner}.{f.name} = {value!r}"
-    if "options" in meta and value not in meta["options"]:
+    if "options" in meta and not any(value == option for option in meta["options"]):
         raise ConfigError(f"{where}: choose one of {', '.join(map(repr, meta['options']))}")
     if isinstance(f.default, bool) and not isinstance(value, bool):
         raise ConfigError(f"{where}: must be True or False")

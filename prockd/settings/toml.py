@@ -1,7 +1,6 @@
 """Settings as a TOML file: written with the meaning of every knob, read strictly, changed from the command line."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,16 +10,15 @@ import tomlkit
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError, Knobs, did_you_mean
 from prockd.settings.knobs import differences as knob_differences
+from prockd.untrusted import parse_toml
+from prockd.writing import write_file
 
 K = TypeVar("K", bound=Knobs)
 
 
 def write_config(config: ExperimentConfig, path: str | Path) -> Path:
     """Write all settings, each below a sentence with its range and unit."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_toml(config), encoding="utf-8")
-    return path
+    return write_file(path, to_toml(config))
 
 
 def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> ExperimentConfig:
@@ -36,10 +34,15 @@ def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> Ex
 def read_tables(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file; ConfigError where there is no such file, or no TOML in it."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}, line {line}: is not UTF-8 text, as TOML has to be: save it anew as UTF-8"
+        ) from error
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
@@ -80,8 +83,8 @@ def typed(change: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"--set {change}: write name=value, such as steps=500")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text.strip()
     return key.strip(), value
 
@@ -105,8 +108,9 @@ def changed(
             near = did_you_mean(name, names, prefix=f"{section}.", elsewhere=elsewhere)
             raise ConfigError(f"{where}: there is no {section}.{name}{near}")
         new = {
-            name: {**getattr(knobs, name), **value} if merge and isinstance(value, Mapping) else value
+            name: {**old, **value} if merge and isinstance(old, Mapping) and isinstance(value, Mapping) else value
             for name, value in values.items()
+            for old in [getattr(knobs, name)]
         }
         try:
             sections[section] = knobs.replace(**new)

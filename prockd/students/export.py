@@ -2,10 +2,9 @@
 
 import copy
 import inspect
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from prockd._extras import needs_extra
 from prockd.prototypes.part_maps import PartMaps
 from prockd.students.student import Student
 from prockd.tasks.task import ExportError
+from prockd.writing import refuse_existing, write_file, write_json
 
 EXAMPLES = Path(__file__).with_name("examples")  # files that are copied beside the weights as they are
 
 
 def export_student(
     student: Student, folder: str | Path, *, format: str = "timm", opset: int = 18, fit: str | None = None,
-    augmented: bool = False,
+    augmented: bool = False, overwrite: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Write the plain student (z, without prototypes) and a script that runs it on a picture, into one folder.
 
@@ -32,7 +32,7 @@ def export_student(
 
     Args:
         student: any; it is left as and where it is.
-        folder: made when missing; files of the same names are replaced.
+        folder: made when missing.
         format: ``"timm"``: ``backbone.safetensors`` by timm's own names, ``head.safetensors`` (adapter and head), the
             code of both (``plain_student.py`` and the file of the head's class), ``student.json`` and
             ``load_student.py``. ``"torchvision"``: a detector of torchvision with those two as its backbone.
@@ -41,6 +41,7 @@ def export_student(
         fit: how the script makes squares of pictures, see :func:`prockd.datasets.pack`; None for what suits the task.
         augmented: write z+ too: in ONNX as further outputs, ``augmented_...``; with timm, of part maps alone, as
             ``part_maps.safetensors`` and a few lines of numpy that read the plain student's features, ``part_maps.py``.
+        overwrite: replace files of the same names.
 
     Returns:
         The files.
@@ -48,6 +49,7 @@ def export_student(
     Raises:
         ExportError: a format that does not suit the task or its z+, a task of your own, z+ of a student that has none,
             or an ONNX graph that computes something else than PyTorch.
+        FileExistsError: a file is there already; nothing was written.
         ImportError: onnx is not installed; the message names the extra.
 
     >>> import tempfile
@@ -63,7 +65,15 @@ def export_student(
     if augmented:
         check_augmented(student, format)
     copied = {"load_student.py": EXAMPLES / f"predict_{format}.py", "picture.py": EXAMPLES / "picture.py"}
-    folder.mkdir(parents=True, exist_ok=True)
+    weights = ["student.onnx"] if format == "onnx" else ["backbone.safetensors", "head.safetensors"]
+    if format != "onnx":
+        source = Path(inspect.getfile(type(student.head)))
+        copied |= {"plain_student.py": EXAMPLES / "plain_student.py", source.name: source}
+        if augmented:
+            copied["part_maps.py"] = EXAMPLES / "part_maps.py"
+            weights.append("part_maps.safetensors")
+    for name in (*weights, "student.json", *copied):
+        refuse_existing(folder / name, overwrite)
     facts: dict[str, Any] = {
         "backbone": student.name, "timm_kwargs": student.timm_kwargs, "layers": list(student.layers),
         "image_px": student.image_px, "fit": fit or task.fit, "mean": student.mean.flatten().tolist(),
@@ -74,15 +84,11 @@ def export_student(
     if format == "onnx":
         written, more = export_onnx(student, folder, opset, augmented=augmented)
     else:
-        source = Path(inspect.getfile(type(student.head)))
-        copied |= {"plain_student.py": EXAMPLES / "plain_student.py", source.name: source}
         written, more = export_weights(student, folder)
         if augmented:
-            copied["part_maps.py"] = EXAMPLES / "part_maps.py"
             written, more = [*written, export_part_maps(student, folder)], more | part_map_facts(student)
-    text, path = json.dumps(facts | more, indent=2, ensure_ascii=False) + "\n", folder / "student.json"
-    path.write_text(text, encoding="utf-8")
-    return [*written, path, *(Path(shutil.copyfile(source, folder / name)) for name, source in copied.items())]
+    written.append(write_json(folder / "student.json", facts | more))
+    return [*written, *(write_file(folder / name, source.read_bytes()) for name, source in copied.items())]
 
 
 def export_weights(student: Student, folder: Path) -> tuple[list[Path], dict[str, Any]]:
@@ -91,7 +97,7 @@ def export_weights(student: Student, folder: Path) -> tuple[list[Path], dict[str
     states = {folder / "backbone.safetensors": student.backbone.state_dict(), folder / "head.safetensors": heads}
     for path, state in states.items():
         state = {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-        safetensors.torch.save_file(state, path)
+        write_file(path, safetensors.torch.save(state))
     kind = type(student.head)
     head = {"module": Path(inspect.getfile(kind)).stem, "class": kind.__name__, "arguments": student.head.arguments}
     return [*states], {"head": head}
@@ -122,8 +128,7 @@ def export_part_maps(student: Student, folder: Path) -> Path:
     else:
         weights |= {name: getattr(augmentation, name).weight.cpu() for name in ("reduce", "spread")}
     weights = {name: value.detach().contiguous().clone() for name, value in weights.items()}
-    safetensors.torch.save_file(weights, path := folder / "part_maps.safetensors")
-    return path
+    return write_file(folder / "part_maps.safetensors", safetensors.torch.save(weights))
 
 
 def part_map_facts(student: Student) -> dict[str, Any]:
@@ -168,20 +173,30 @@ def export_onnx(
     graph, path = Graph(plain), folder / "student.onnx"
     with torch.no_grad():
         prediction, wanted = plain(images).logits, graph.named(images)
-        program = torch.onnx.export(
-            graph, (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
-        )  # fmt: skip
+        try:
+            program = torch.onnx.export(
+                graph, (images,), input_names=["images"], output_names=list(wanted), opset_version=opset, dynamo=True,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}}, verbose=False,
+            )  # fmt: skip
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(
+                f"torch cannot write {student.name} as ONNX: export it as timm (--format timm)"
+            ) from error
     assert program is not None
-    program.save(path, external_data=False)
-    onnx.checker.check_model(path)
-    written = [path]
+    differences: dict[str, float] = {}
+
+    def write(unfinished: Path) -> None:
+        program.save(unfinished, external_data=False)
+        onnx.checker.check_model(unfinished)
+        differences.update(check_onnx(onnxruntime, unfinished, images, wanted))
+
+    written = [write_file(path, write)]
     for name, value in plain.task.graph_constants(prediction).items():
-        written.append(folder / f"{name}.npy")
-        np.save(written[-1], value.numpy())
+        array = value.numpy()
+        written.append(write_file(folder / f"{name}.npy", partial(np.save, arr=array)))
     return written, {
         "opset": opset, "input": "images (B, 3, S, S) float32, RGB in 0..1; normalisation is inside",
-        "outputs": list(wanted), "largest_difference_from_pytorch": check_onnx(onnxruntime, path, images, wanted),
+        "outputs": list(wanted), "largest_difference_from_pytorch": differences,
     }  # fmt: skip
 
 
@@ -196,5 +211,5 @@ def check_onnx(onnxruntime: Any, path: Path, images: Tensor, wanted: Mapping[str
             largest[name] = max(largest[name], float(np.abs(output - value[:count].numpy()).max()) / scale)
     worst = max(largest, key=lambda name: largest[name])
     if not largest[worst] <= 1e-4:  # of values in the order of 1
-        raise ExportError(f"{path}: {worst} differs from PyTorch by {largest[worst]:.2g}, more than 0.0001")
+        raise ExportError(f"the ONNX graph's {worst} differs from PyTorch by {largest[worst]:.2g}, more than 0.0001")
     return largest

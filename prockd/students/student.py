@@ -18,16 +18,23 @@ from prockd.prototypes.augmentation import FeatureAugmentation
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import FeatureAugmentationConfig
+from prockd.students.described import FILE_FIELDS, described_bank, described_task, loaded_augmentation
 from prockd.tasks import TASKS
 from prockd.tasks.task import Task
 from prockd.teachers.weights import (
     WeightsError,
+    at_size,
+    check_architecture,
+    check_edge,
+    check_size,
     choose_layers,
     create_backbone,
     load_weights,
     read_metadata,
     read_weights,
 )
+from prockd.untrusted import fields, reading
+from prockd.writing import write_file
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,12 @@ class Student(nn.Module):
         grid: rows and columns of patches that they are joined on; default those of the finest layer.
         image_px: side of the square input.
         weights: local state dict of the backbone to start from.
+        pretrained: start from timm's weights of the backbone (needs a network or a filled hub cache).
         seed: seed of the initial weights; backbone, adapter and head start the same with and without a bank.
-        timm_kwargs: passed on to ``timm.create_model``.
+        timm_kwargs: passed on to ``timm.create_model``: what the model is, and not where its weights come from.
+
+    Raises:
+        WeightsError: an unknown backbone or option, or weights that do not fit.
 
     >>> import torch
     >>> from prockd.tasks import Classification
@@ -84,14 +95,16 @@ class Student(nn.Module):
         self, backbone: str, task: Task, bank: PrototypeBank | None = None, *,
         feature_augmentation: Mapping[str, Any] | Any | None = None, embed_dim: int = 96,
         layers: Sequence[int] | None = None, grid: int | None = None, image_px: int = 96,
-        weights: str | Path | None = None, seed: int = 0, **timm_kwargs: Any,
+        weights: str | Path | None = None, pretrained: bool = False, seed: int = 0, **timm_kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__()
         self.name, self.task, self.image_px, self.timm_kwargs = backbone, task, image_px, timm_kwargs
         self.embed_dim = bank.embed_dim if bank else embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone: Any = create_backbone(backbone, image_px=image_px, **timm_kwargs)
+            options = timm_kwargs | {"pretrained": pretrained}
+            with at_size(backbone, image_px):
+                self.backbone: Any = create_backbone(backbone, image_px=image_px, **options)
             if weights is not None:
                 load_weights(self.backbone, Path(weights))
             # Convolutions on a CPU prefer channels last, but there oneDNN's backward pass of a strided 1x1 convolution
@@ -108,7 +121,8 @@ class Student(nn.Module):
             for name in ("mean", "std"):
                 self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1), persistent=False)
             self.backbone.eval()  # a look at the sizes of the maps must not count as a step of its batch norms
-            with torch.no_grad():
+            with torch.no_grad(), at_size(backbone, image_px):
+                check_edge(self._maps, self.backbone, image_px)
                 maps = self._maps(torch.zeros(1, 3, image_px, image_px))
             self.backbone.train()
             self.maps = tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
@@ -201,14 +215,13 @@ class Student(nn.Module):
         used = {"part_maps": prototypes, "attention": prototypes, "mlp": []}.get(self.feature_augmentation.content)
         return own + sum(p.numel() for p in (self.bank.parameters() if used is None else used))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write all weights, the bank's too, and what is needed to make the student again: see :meth:`load`.
 
         Args:
-            path: a safetensors file, which is returned; its folder is made, a file of that name is replaced.
+            path: a safetensors file, which is returned; its folder is made.
+            overwrite: replace a file of that name, which is a FileExistsError otherwise.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kinds = {task: kind for kind, task in TASKS.items()}
         metadata = {
             "kind": "student", "backbone": self.name, "timm_kwargs": self.timm_kwargs, "layers": self.layers,
@@ -219,8 +232,7 @@ class Student(nn.Module):
         }  # fmt: skip
         # copies: CoaT and others use one weight in several places, which safetensors refuses to write
         state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.state_dict().items()}
-        safetensors.torch.save_file(state, path, {"prockd": json.dumps(metadata)})
-        return path
+        return write_file(path, safetensors.torch.save(state, {"prockd": json.dumps(metadata)}), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path, task: Task | None = None) -> "Student":
@@ -234,32 +246,37 @@ class Student(nn.Module):
             The student, on the CPU and in eval mode; its predictions are those of the one that was saved.
 
         Raises:
-            WeightsError: the file is missing, damaged, holds no student, or one of an unknown task.
+            WeightsError: the file is missing, damaged, holds no student, one of an unknown task, or anything that no
+                student has: nothing is fetched or opened that a file names.
         """
         path = Path(path)
         metadata = read_metadata(path)
         if metadata.get("kind") != "student":
             raise WeightsError(f"{path} holds no student: Student.load reads what Student.save wrote")
-        if task is None:
-            kind, fields = metadata["task"]["kind"], metadata["task"]["fields"]
-            if kind not in TASKS:
-                raise WeightsError(
-                    f"{path} was trained for a task {kind!r} of its own: pass it as Student.load(..., task=)"
-                )
-            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            task = TASKS[kind](**fields)
-        bank = metadata["bank"] and PrototypeBank(**metadata["bank"]["options"])
-        if bank:
-            bank.names = metadata["bank"]["names"]
-        options = {name: metadata[name] for name in ("feature_augmentation", "embed_dim", "layers", "grid", "image_px")}
-        if options["feature_augmentation"] and options["feature_augmentation"]["content"] == "prototypes":
-            options["feature_augmentation"]["content"] = "attention"  # its name until part maps were there
-        student = cls(metadata["backbone"], task, bank, **options, **metadata["timm_kwargs"])
-        try:
-            student.load_state_dict(read_weights(path))
-        except RuntimeError as error:
-            raise WeightsError(f"{path} does not fit the student that it describes: {error}") from error
-        return student.eval()
+        advice = "save it again with the version of prockd that wrote it, or train it anew"
+        with reading(path, "a student", WeightsError, advice):
+            told = fields(metadata, FILE_FIELDS)
+            check_architecture(told["backbone"], told["timm_kwargs"])
+            if task is None:
+                task = described_task(path, told["task"])
+            state = read_weights(path)
+            bank = told["bank"] and described_bank(told["bank"], state)
+            options = {name: told[name] for name in ("embed_dim", "layers", "grid", "image_px")} | told["timm_kwargs"]
+            options["feature_augmentation"] = loaded_augmentation(told["feature_augmentation"])
+
+            def make() -> Student:
+                empty = bank and PrototypeBank(**bank.options)  # where the student is made
+                return cls(told["backbone"], task, empty, **options)
+
+            check_size(make, state)
+            student = make()
+            if student.bank and bank:
+                student.bank.names = bank.names
+            try:
+                student.load_state_dict(state)
+            except RuntimeError as error:
+                raise WeightsError(f"{path} does not fit the student that it describes: {error}") from error
+            return student.eval()
 
     def __repr__(self) -> str:
         content = self.feature_augmentation and self.feature_augmentation.content

@@ -4,6 +4,7 @@ from prockd.tasks.classification import Classification as Classification
 from prockd.tasks.detection import Detection as Detection
 from prockd.tasks.key_points import KeyPoints as KeyPoints
 from prockd.tasks.segmentation import Segmentation as Segmentation
+from prockd.tasks.task import Answer as Answer
 from prockd.tasks.task import Boxes as Boxes
 from prockd.tasks.task import ExportError as ExportError
 from prockd.tasks.task import Marks as Marks

@@ -1,19 +1,21 @@
 """Classification: pooled patches, one linear layer; one class an image, or any number of them."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
 from prockd.tasks.heads import PooledLinear
-from prockd.tasks.task import Marks, Score, Task, class_counts, kl, recall_of_counts
+from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, kl, recall_of_counts, write_table
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,21 @@ class Classification(Task):
         decoded = prediction.sigmoid() if self.multi_label else prediction.argmax(-1)
         return decoded.detach().cpu().numpy()
 
+    def answer(self, prediction: Float[Tensor, "B C"], image_px: int) -> Float32[np.ndarray, "B C"]:
+        """Probability of each class, or of each tag."""
+        likely = prediction.float().sigmoid() if self.multi_label else prediction.float().softmax(-1)
+        return likely.detach().cpu().numpy()
+
+    def write(self, answers: Iterable[Answer], folder: Path, sure: float) -> list[Path]:
+        """``classes.csv``: the class of each picture, or its tags from 0.5 on, and the probability of each class."""
+        rows = []
+        for answer in answers:
+            likely = {f"probability of {n}": f"{p:.4f}" for n, p in zip(self.names, answer.told, strict=True)}
+            tags = "|".join(self.names[c] for c in np.flatnonzero(answer.told >= 0.5))
+            best = {"labels": tags} if self.multi_label else {"label": self.names[int(answer.told.argmax())]}
+            rows.append({"path": answer.name} | best | likely)
+        return [write_table(folder / "classes.csv", rows)]
+
     def truth(self, images: PackedImages) -> np.ndarray:
         """(M,) labels, or (M, C) tags."""
         if self.multi_label and images.tags is None:
@@ -150,9 +167,11 @@ class Classification(Task):
         return Score(float(each.nanmean().nan_to_num()), each.numpy())
 
     def marks(self, decoded: np.ndarray | np.integer[Any]) -> Marks:
-        """The class, or the tags that are more likely than not."""
+        """The class, with its probability where that is known, or the tags that are more likely than not."""
         if np.ndim(decoded) == 0:
             return Marks(self.names[int(decoded)])
+        if not self.multi_label:
+            return Marks(f"{self.names[int(np.argmax(decoded))]} {np.max(decoded):.0%}")
         return Marks(", ".join(self.names[c] for c in np.flatnonzero(decoded >= 0.5)) or "nothing")
 
 

@@ -1,7 +1,8 @@
 """Object detection: FCOS, RetinaNet or Faster R-CNN on the student's map, COCO's mean average precision."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_boxes
 from prockd.tasks.classification import binary_kl
 from prockd.tasks.detectors import DETECTORS, DetectionHead, RawBoxes, Targets
-from prockd.tasks.task import Boxes, ExportError, Marks, Score, Task
+from prockd.tasks.task import Answer, Boxes, ExportError, Marks, Score, Task
+from prockd.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Detection(Task):
     num_levels: int = 3
     dropout: float = 0.3
     data = "detection"
+    sure = 0.3
     metric = "mAP"
     class_metric = "AP"
     formats = ("timm", "torchvision", "onnx")
@@ -80,6 +83,27 @@ class Detection(Task):
             Boxes((one["boxes"] * scale).cpu().numpy(), one["labels"].cpu().numpy(), one["scores"].cpu().numpy())
             for one in prediction.head.detect(prediction)
         ]
+
+    def write(self, answers: Iterable[Answer], folder: Path, sure: float) -> list[Path]:
+        """``instances.json`` as COCO has it: pictures, categories, and boxes with their scores."""
+        images, annotations = list[dict[str, object]](), list[dict[str, object]]()
+        for answer in answers:
+            H, W = answer.size
+            images.append({"id": len(images) + 1, "file_name": answer.name, "width": W, "height": H})
+            told: Boxes = answer.told.above(sure)
+            corners = answer.to_picture(told.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+            for (x0, y0, x1, y1), label, score in zip(
+                corners.tolist(), told.labels.tolist(), told.scores.tolist(), strict=True
+            ):
+                if x1 > x0 and y1 > y0:  # else it lies in the bars beside the picture
+                    box = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
+                    annotations.append({
+                        "id": len(annotations) + 1, "image_id": len(images), "category_id": label + 1, "bbox": box,
+                        "area": round((x1 - x0) * (y1 - y0), 2), "iscrowd": 0, "score": round(score, 4),
+                    })  # fmt: skip
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(self.names)]
+        content = {"images": images, "categories": categories, "annotations": annotations}
+        return [write_json(folder / "instances.json", content)]
 
     def score(self, decoded: Sequence[Boxes], images: PackedImages) -> Score:
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""

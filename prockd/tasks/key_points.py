@@ -1,7 +1,9 @@
 """Key points: where each joint of the one animal is; a heat-map a joint, read by its mean; PCK."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_points, whole_images
 from prockd.tasks.heads import ConvHead
-from prockd.tasks.task import Marks, Score, Task, kl, recall_of_counts
+from prockd.tasks.task import Answer, Marks, Score, Task, kl, recall_of_counts, write_table
 
 PCK_SHARE = 0.1
 """Largest error of a right joint, in longer sides of the animal's box (PCK, Yang and Ramanan, TPAMI 2013)."""
@@ -43,6 +45,7 @@ class KeyPoints(Task):
     spread: float = 0.04
     place_weight: float = 10.0
     data = "keypoints"
+    sure = 0.1
     stride = 4
     metric = "PCK at 0.1"
     class_metric = "PCK"
@@ -107,6 +110,17 @@ class KeyPoints(Task):
         """x, y in pixels of the square, and how sure each joint is: the largest mass of 3 x 3 patches, 0..1."""
         read = read_points(prediction.detach().float()).cpu().numpy()
         return np.asarray(read * np.array([image_px, image_px, 1], np.float32))
+
+    def write(self, answers: Iterable[Answer], folder: Path, sure: float) -> list[Path]:
+        """``keypoints.csv``, a line a joint, as :func:`prockd.datasets.read_keypoints` reads it; unsure ones hidden."""
+        rows = []
+        for answer in answers:
+            for name, (x, y), share in zip(
+                self.names, answer.to_picture(answer.told[:, :2]).tolist(), answer.told[:, 2].tolist(), strict=True
+            ):
+                place = {"frame": answer.name, "part": name, "x_px": f"{x:.2f}", "y_px": f"{y:.2f}"}
+                rows.append(place | {"visible": int(share >= sure), "sure": f"{share:.4f}"})
+        return [write_table(folder / "keypoints.csv", rows)]
 
     def truth(self, images: PackedImages) -> Float32[np.ndarray, "M J 4"]:
         """x, y in pixels of the square, 1 for visible, and the longer side of the animal's box in pixels.

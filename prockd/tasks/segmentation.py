@@ -1,18 +1,22 @@
 """Semantic segmentation: a small convolutional head on the student's map, cross-entropy + Dice, mean IoU."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
 from prockd._types import IGNORE
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_masks
 from prockd.tasks.heads import ConvHead
-from prockd.tasks.task import Marks, Score, Task, class_counts, kl
+from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, kl
+from prockd.writing import write_file
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,31 @@ class Segmentation(Task):
         right, counted = int(np.sum(decoded == truth)), int(np.sum(truth != IGNORE))
         return replace(super().score(decoded, images), details={"pixel accuracy": right / max(1, counted)})
 
+    def answer(self, prediction: Float[Tensor, "B C S S"], image_px: int) -> Float32[np.ndarray, "B C S S"]:
+        """Probability of each class in each pixel."""
+        scores = F.interpolate(prediction.float(), (image_px, image_px), mode="bilinear", align_corners=False)
+        return scores.softmax(1).detach().cpu().numpy()
+
+    def write(self, answers: Iterable[Answer], folder: Path, sure: float) -> list[Path]:
+        """``masks/NAME.png`` of the size of each picture, in colours whose numbers are the classes, and their names.
+
+        They lie in ``classes.txt``. Pixels beyond the square that the student saw have the value ``IGNORE``.
+        """
+        masks, taken = folder / "masks", set[Path]()
+        for answer in answers:
+            path = masks / Path(answer.name).with_suffix(".png")
+            if path in taken:  # a.jpg and a.png: the second keeps its whole name
+                path = masks / f"{answer.name}.png"
+            taken.add(path)
+            picture = Image.fromarray(mask_of(answer))
+            picture.putpalette(palette())
+            write_file(path, picture.save)
+        return [masks, write_file(folder / "classes.txt", "\n".join(self.names) + "\n")]
+
     def marks(self, decoded: np.ndarray) -> Marks:
         """The mask; a class that is named background is not drawn."""
+        if decoded.ndim == 3:
+            decoded = decoded.argmax(0).astype(np.uint8)
         background = decoded == (0 if self.classes[:1] == ("background",) else IGNORE)
         return Marks(mask=np.where(background, np.uint8(IGNORE), decoded))
 
@@ -127,3 +154,29 @@ def dice_loss(prediction: Float[Tensor, "B C S S"], targets: Int[Tensor, "B S S"
     both, total = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
     occurs = truth.sum((0, 2, 3)) > 0
     return (1 - (2 * both + 1) / (total + 1))[occurs].mean()
+
+
+def mask_of(answer: Answer) -> UInt8[np.ndarray, "H W"]:
+    """The likeliest class of each pixel of a picture; probabilities are stretched, so that edges are smooth."""
+    (H, W), (x0, y0, x1, y1), side = answer.size, answer.frame.astype(float), answer.side_px
+    # Where the picture and the square meet, in whole pixels of the picture, and the same place in the square.
+    left, top, right, bottom = max(0, round(x0)), max(0, round(y0)), min(W, round(x1)), min(H, round(y1))
+    across, down = side / (x1 - x0), side / (y1 - y0)
+    box = tuple(
+        min(max(0.0, place), side)
+        for place in ((left - x0) * across, (top - y0) * down, (right - x0) * across, (bottom - y0) * down)
+    )
+    best, label = np.zeros((bottom - top, right - left), np.float32), np.zeros((bottom - top, right - left), np.uint8)
+    for number, likely in enumerate(answer.told):  # one class at a time: all of a large picture would need gigabytes
+        layer = Image.fromarray(likely).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
+        more = np.asarray(layer) > best
+        label[more], best[more] = number, np.asarray(layer)[more]
+    mask = np.full((H, W), IGNORE, np.uint8)
+    mask[top:bottom, left:right] = label
+    return mask
+
+
+def palette() -> list[int]:
+    """256 colours as PASCAL VOC has them, whose bits are spread over red, green and blue; 255 is almost white."""
+    bits = [[sum((v >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for c in range(3)] for v in range(256)]
+    return [level for colour in bits for level in colour]

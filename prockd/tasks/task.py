@@ -1,9 +1,12 @@
 """What every task offers; the training loop, the student and the scores know no more of a task than this."""
 
+import csv
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +18,7 @@ from torchvision.ops import nms
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
+from prockd.writing import write_file
 
 Decoded = Sequence[Any] | np.ndarray
 """Predictions that people read, one an image: (M,) classes, (M, C) probabilities of tags, (M, S, S) masks, (M, J, 3)
@@ -87,6 +91,30 @@ class Marks:
     points: Float32[np.ndarray, "C 3"] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is told of one picture, and where the square that the student saw lies in it.
+
+    Attributes:
+        name: path of the picture below its folder, with ``/``.
+        size: height and width of the picture in pixels.
+        frame: (4,) x0, y0, x1, y1 of the square in pixels of the picture; beyond it where the square has bars.
+        side_px: side of the square in its own pixels.
+        told: what :meth:`Task.answer` gives of one image, in pixels of the square.
+    """
+
+    name: str
+    size: tuple[int, int]
+    frame: Float32[np.ndarray, "4"]
+    side_px: int
+    told: Any
+
+    def to_picture(self, xy: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Places in pixels of the square as places in pixels of the picture, the nearest ones where they are beyond."""
+        low, high = np.split(self.frame, 2)
+        return np.asarray(np.clip(xy * ((high - low) / self.side_px) + low, 0, self.size[::-1]))
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """A label space and everything that depends on it: subclass it as a frozen dataclass.
@@ -109,6 +137,7 @@ class Task(ABC):
     data: ClassVar[str] = "classification"  # what it learns from: or "segmentation", "detection", "keypoints"
     fit: ClassVar[str] = "pad"  # how pictures become squares where nobody says, see prockd.datasets.pack
     pooled: ClassVar[bool] = False  # C scores of the whole image: they can be read of pooled patches, in closed form
+    sure: ClassVar[float] = 0.0  # what is predicted with a lower score, 0..1, is left out of files and sheets
     stride: ClassVar[int] = 8  # image pixels in a cell of the finest map that it would like to read
     formats: ClassVar[tuple[str, ...]] = ()  # what its students are exported in, see prockd.students.export_student
 
@@ -166,6 +195,24 @@ class Task(ABC):
     @abstractmethod
     def decode(self, prediction: Any, image_px: int) -> Decoded:
         """One decoded prediction an image, for images of this size."""
+
+    def answer(self, prediction: Any, image_px: int) -> Decoded:
+        """Decoded predictions with all that files tell of them, such as how sure they are: what :meth:`write` gets."""
+        return self.decode(prediction, image_px)
+
+    def write(self, answers: Iterable[Answer], folder: Path, sure: float) -> list[Path]:
+        """Write what is told of pictures to files, in a form that :func:`prockd.open_data` reads where there is one.
+
+        Args:
+            answers: made as they are asked for, so that of many pictures no more is kept than the files need.
+            folder: where the files go; it is there.
+            sure: what is less sure, 0..1, is left out, where a task can.
+
+        Returns:
+            The files, or a folder of them.
+        """
+        rows = [{"path": answer.name, "answer": self.marks(answer.told).text} for answer in answers]
+        return [write_table(folder / "answers.csv", rows)]
 
     @abstractmethod
     def truth(self, images: PackedImages) -> Decoded:
@@ -228,6 +275,15 @@ class Task(ABC):
     def graph_constants(self, prediction: Any) -> dict[str, Tensor]:
         """What decoding these outputs takes besides, the same for every image."""
         return {}
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Write rows as CSV; the columns are those of the first one."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_file(path, text.getvalue())
 
 
 def kl(prediction: Float[Tensor, "B C *S"], augmented: Float[Tensor, "B C *S"]) -> Float[Tensor, ""]:

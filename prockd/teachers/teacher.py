@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,25 @@ from torch import Tensor, nn
 
 from prockd._data_path import data_path
 from prockd.teachers.presets import TEACHER_PRESETS
-from prockd.teachers.weights import WeightsError, choose_layers, create_backbone, load_weights, read_metadata
+from prockd.teachers.weights import (
+    WeightsError,
+    at_size,
+    check_architecture,
+    check_edge,
+    check_size,
+    choose_layers,
+    create_backbone,
+    load_weights,
+    read_metadata,
+    read_weights,
+)
+from prockd.untrusted import TABLE, fields, list_of, number, reading, text, whole
+
+FILE_FIELDS = {
+    "architecture": text(200, least=1), "timm_kwargs": TABLE, "layers": list_of(whole(0, 1000), 64, least=1),
+    "image_px": whole(8, 4096), "mean": list_of(number(-100, 100), 3, 3), "std": list_of(number(1e-6, 100), 3, 3),
+}  # fmt: skip
+"""What a teacher's file must say of it; what else it says is the history of its training, and decides nothing."""
 
 
 class Teacher(nn.Module):
@@ -40,7 +59,8 @@ class Teacher(nn.Module):
 
     Raises:
         WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
-        ValueError: layers outside the model or named twice, or a mean or std that is not three numbers.
+        ValueError: layers outside the model or named twice, a mean or std that is not three numbers, or a side that is
+            no multiple of the patch, whose edge would not be seen.
     """
 
     mean: Tensor
@@ -67,9 +87,7 @@ class Teacher(nn.Module):
             timm_kwargs = {**preset.timm_kwargs, **timm_kwargs}
         if name == "farmyard" or is_file(name):
             weights = Path(weights or (name if is_file(name) else data_path("farmyard", "teacher.safetensors")))
-            defaults = read_metadata(weights)
-            if "architecture" not in defaults:
-                raise WeightsError(f"{weights} holds no teacher: open what train-teacher or adapt-teacher wrote")
+            defaults = described_teacher(weights)
             timm_kwargs = defaults["timm_kwargs"] | timm_kwargs
         architecture = defaults.get("architecture", name)
         image_px = image_px or defaults.get("image_px")
@@ -88,7 +106,9 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
         self.eval()
-        probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
+        with at_size(architecture, self.image_px):
+            check_edge(self, self.backbone, self.image_px)
+            probe = self(torch.zeros(1, 3, self.image_px, self.image_px))
         self.widths = tuple(m.shape[1] for m in probe)
         self.grids = tuple((m.shape[2], m.shape[3]) for m in probe)
         self.grid = finest(self.grids)
@@ -134,6 +154,23 @@ class Teacher(nn.Module):
             for layer, (h, w), width in zip(self.layers, self.grids, self.widths, strict=True)
         )
         return f"Teacher({self.name!r}, {millions:.1f} M parameters, frozen, {self.image_px} px; {maps})"
+
+
+def described_teacher(path: Path) -> dict[str, Any]:
+    """What a teacher's file says of it, beside the history of its training.
+
+    Raises:
+        WeightsError: the file holds no teacher, or says of it what no teacher is.
+    """
+    metadata = read_metadata(path)
+    if "architecture" not in metadata:
+        raise WeightsError(f"{path} holds no teacher: open what train-teacher or adapt-teacher wrote")
+    with reading(path, "a teacher", WeightsError, "make it again with train-teacher or adapt-teacher"):
+        told = fields({name: value for name, value in metadata.items() if name in FILE_FIELDS}, FILE_FIELDS)
+        check_architecture(told["architecture"], told["timm_kwargs"])
+        make = partial(create_backbone, told["architecture"], image_px=told["image_px"], **told["timm_kwargs"])
+        check_size(make, read_weights(path), times=2)
+    return told
 
 
 def is_file(name: str) -> bool:

@@ -24,6 +24,7 @@ from prockd.teachers.teacher import Teacher
 from prockd.training.clustering import PairSource, PatchClusters, start_clusters
 from prockd.training.loop import Callback, History, Trainer
 from prockd.training.processes import connect
+from prockd.writing import write_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +43,13 @@ class Adapted:
     history: History
     card: Mapping[str, Any]
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write teacher, prototypes and card to one safetensors file: ``pk.Teacher(path)`` opens the teacher again.
 
         So does ``pk.Teacher(name, weights=path)``. :func:`prockd.prototypes.clustered.read_clusters` reads the bank.
+        FileExistsError where a file is, unless ``overwrite`` says that it may go.
         """
-        write_teacher(Path(path), self.teacher.backbone, self.bank, self.card)
-        return Path(path)
+        return write_teacher(path, self.teacher.backbone, self.bank, self.card, overwrite=overwrite)
 
     def __repr__(self) -> str:
         adapted = self.card["adapted"]
@@ -212,8 +213,10 @@ def group_numbers(images: PackedImages, groups: Sequence[Hashable] | None) -> In
     return np.unique([str(group) for group in groups], return_inverse=True)[1].astype(np.int64)
 
 
-def write_teacher(path: Path, backbone: nn.Module, bank: PrototypeBank | None, card: Mapping[str, Any]) -> None:
+def write_teacher(
+    path: str | Path, backbone: nn.Module, bank: PrototypeBank | None, card: Mapping[str, Any], *, overwrite: bool
+) -> Path:
     """Write weights, W_c and prototypes, and the model card to one safetensors file, which a Teacher opens."""
     state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in backbone.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(state | (cluster_tensors(bank) if bank else {}), path, {"prockd": json.dumps(card)})
+    state |= cluster_tensors(bank) if bank else {}
+    return write_file(path, safetensors.torch.save(state, {"prockd": json.dumps(card)}), overwrite=overwrite)

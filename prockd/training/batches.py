@@ -60,7 +60,6 @@ class Source:
         min_crop: smallest part of the image that a crop keeps.
         flip: mirror half of the images.
         wants_last: read the teacher's last map too.
-        kept_back: rows that no step draws.
     """
 
     def __init__(
@@ -73,10 +72,7 @@ class Source:
         min_crop: float = 0.5,
         flip: bool = True,
         wants_last: bool = False,
-        kept_back: Int64[np.ndarray, " J"] | None = None,
     ) -> None:
-        self.kept_back = np.zeros(0, np.int64) if kept_back is None else kept_back
-        self.drawn = np.setdiff1d(np.arange(len(images)), self.kept_back)
         self.images, self.teacher, self.bank, self.task = images, teacher, bank, task
         self.min_crop, self.flip, self.wants_last = min_crop, flip, wants_last
         self.stored = teacher
@@ -85,8 +81,7 @@ class Source:
 
     def rows(self, count: int, seed: int, step: int) -> Int64[np.ndarray, " B"]:
         """The images of a step."""
-        rows: np.ndarray = self.drawn[shuffled(len(self.drawn), count, seed, step)]
-        return rows
+        return shuffled(len(self.images), count, seed, step)
 
     def crops(self, rows: np.ndarray, generator: torch.Generator) -> Crops:
         """Draw what is cut out of each of these images, as the task allows."""

@@ -11,16 +11,14 @@ from torch import Tensor
 from prockd.datasets import PackedImages
 from prockd.evaluation.scores import outputs
 from prockd.prototypes.part_maps import TEMPERATURE, belonging, part_descriptor
-from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.training.batches import Source
 from prockd.training.inputs import StoredFeatures
 from prockd.training.readings import (
+    MOST_UNLABELLED,
     fit_reading,
     is_tags,
-    judges_of,
     patches_of,
-    rows_read,
     targets_of,
     to_probabilities,
     whole,
@@ -38,7 +36,8 @@ def control_readings(
     unlabelled: StoredFeatures | None,
     test: PackedImages,
     *,
-    config: DistillConfig,
+    flip: bool = True,
+    seed: int = 0,
     readings: Callable[[Tensor, Tensor, int], Mapping[str, Read]] | None = None,
 ) -> dict[str, float]:
     """The test score of z+ by part maps and by each control, all fitted to one student in the same closed form.
@@ -51,8 +50,8 @@ def control_readings(
         features: the teacher's, of the labelled images.
         unlabelled: of more images; None for none.
         test: labelled images that nothing was chosen on.
-        config: of the student's training: which images were kept from it, whether mirrored ones are read, and the seed
-            of what is random in the controls.
+        flip: labelled images are read mirrored too.
+        seed: of what is random in the controls.
         readings: makes others than :func:`readings_of`, of the same arguments.
 
     Raises:
@@ -61,27 +60,26 @@ def control_readings(
     task, bank = student.task, student.bank
     if bank is None or not task.pooled:
         raise ValueError(f"{student!r} has no reading in closed form: pass a bank, and a task of one answer an image")
-    flip, kept_back = config.flip, np.zeros(0, np.int64)
     labelled = Source(features.images, features, bank, task=task, flip=flip)
     reading = fit_reading(student, labelled)
     views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]
     targets, others, soft = targets_of(task, labelled.images), None, None
     drawn = views[0][1]
     if unlabelled is not None:
-        kept_back = judges_of(task, unlabelled.images, config)
-        more = Source(unlabelled.images, unlabelled, bank, flip=flip, kept_back=kept_back)
-        others, drawn = _patches(student, more, rows_read(more, config.seed))
+        more = Source(unlabelled.images, unlabelled, bank, flip=flip)
+        rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
+        others, drawn = _patches(student, more, rows)
         soft = torch.cat([to_probabilities(task, reading(part)) for part in torch.split(drawn, 64)])
     unseen = _seen(student, test)
     scores = {}
-    for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, config.seed).items():
+    for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
 
         def joined(patches: Tensor, read: Read = read) -> Tensor:
             return torch.cat([read(part) for part in torch.split(patches, 16)])
 
         ridge = fit_ridge(
             torch.stack([joined(f) for f, _ in views]), targets, None if others is None else joined(others), soft,
-            judges=len(kept_back), tags=is_tags(task),
+            tags=is_tags(task),
         )  # fmt: skip
         scores[name] = task.score(task.decode(ridge(joined(unseen)), test.image_px), test).value
     return scores

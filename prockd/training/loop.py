@@ -2,7 +2,9 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,8 @@ from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import Scores, evaluate
+from prockd.interrupts import Waiting, held_back
+from prockd.locks import locked
 from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
@@ -27,8 +31,12 @@ from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller
 from prockd.training.inputs import StoredFeatures, check_inputs, embeds_each_step, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
-from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading, judges_of
+from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
 from prockd.training.rivals import Rival
+from prockd.writing import WriteError
+
+CHECKPOINT_EVERY_S = 120
+"""Seconds after which a checkpoint is due, however few steps were done."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -99,23 +107,44 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.mixed_precision == "fp16")
         self.parts = {"model": learner, "optimiser": self.optimiser, "scaler": self.scaler}
+        self.kept_step = 0  # of the last checkpoint
 
     def run(
         self, callbacks: Sequence[Callback], *, resume: bool, log_every: int, checkpoint_every: int, progress: bool
     ) -> History:
         """All steps, or those after the last checkpoint."""
-        history, config, processes, began = History(), self.config, self.processes, time.perf_counter()
+        history = History()
         if self.folder and resume:
-            history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(config))
+            history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(self.config))
+        self.kept_step = history.step
         self.learner.train()
+        alone = locked(self.folder) if self.folder and self.processes.is_main else nullcontext()
+        try:
+            # Ctrl-C waits for the end of a step; of several processes each would end at another one
+            with alone, held_back(self.folder is not None and self.processes.count == 1) as waiting:
+                self.steps(history, callbacks, waiting, log_every, checkpoint_every, progress)
+        except KeyboardInterrupt as stop:
+            if self.folder and self.kept_step:
+                stop.add_note(f"{self.folder} keeps the checkpoint of step {self.kept_step} of {self.config.steps}")
+            raise
+        self.learner.eval()
+        return history
+
+    def steps(
+        self, history: History, callbacks: Sequence[Callback], waiting: Waiting, log_every: int, checkpoint_every: int,
+        progress: bool,
+    ) -> None:  # fmt: skip
+        """Those that are not done yet, or as many as there are until a callback or a signal ends the run."""
+        config, processes, began = self.config, self.processes, time.perf_counter()
         # what was done after the last logged row, up to the checkpoint, took as long a step as the others
-        steps, first, spent = config.steps, history.step, history.seconds_per_step * history.step
+        total, first, spent = config.steps, history.step, history.seconds_per_step * history.step
         desc = "student" if isinstance(self.learner, Distiller) else "teacher"
-        bar = tqdm(range(first, steps), initial=first, total=steps, desc=desc, unit="step", disable=not progress)
+        bar = tqdm(range(first, total), initial=first, total=total, desc=desc, unit="step", disable=not progress)
+        kept_at, late = began, False
         for step in bar:
             values = self.step(step)
             history.step = step + 1
-            last = history.step == steps
+            last = history.step == total
             if step % log_every == 0 or last:
                 seconds = spent + time.perf_counter() - began
                 row = {"step": float(step), "lr": learning_rate(step, config), "seconds": seconds}
@@ -123,16 +152,25 @@ class Trainer:
                 history.rows.append(row)
                 bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "task") if key in row})
                 history.stopped = processes.once(lambda: any([bool(call(step, row)) for call in callbacks]))  # noqa: B023
-            if last or history.stopped or (self.folder and history.step % checkpoint_every == 0):
+                late = processes.once(lambda: time.perf_counter() - kept_at > CHECKPOINT_EVERY_S)  # noqa: B023
+            due = self.folder and (late or waiting or history.step % checkpoint_every == 0)
+            if last or history.stopped or due:
                 # each process counted its own images in its batch norms
                 processes.average([b for name, b in self.learner.named_buffers() if "running_" in name])
                 if self.folder and processes.is_main:
-                    save_checkpoint(self.folder, self.parts, asdict(config), history.rows, history.step)
-            if history.stopped:
+                    self.keep(self.folder, history)
+                kept_at, late = time.perf_counter(), False
+            if history.stopped or waiting:
                 break
         bar.close()
-        self.learner.eval()
-        return history
+
+    def keep(self, folder: Path, history: History) -> None:
+        """Write a checkpoint; where there is no room the one before stays, and training goes on with a warning."""
+        try:
+            save_checkpoint(folder, self.parts, asdict(self.config), history.rows, history.step)
+            self.kept_step = history.step
+        except WriteError as error:
+            warnings.warn(f"no checkpoint of step {history.step} ({error}); training goes on", stacklevel=3)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Learn from one batch; returns the loss and its terms.
@@ -174,15 +212,16 @@ class Trainer:
     def terms(self, step: int) -> tuple[np.ndarray, dict[str, Tensor]]:
         """The labelled rows of a step, and the terms of the loss of its whole batch, of which each has seen a share."""
         config, processes, student = self.config, self.processes, self.learner.student
-        device, share = processes.device, slice(processes.rank, None, processes.count)
+        device = processes.device
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = self.labelled.rows(config.batch_size, config.seed, step)
         crops = self.labelled.crops(rows, generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
+        share = processes.share(len(crops))
         batch = self.labelled.batch(cut[share], crops[share], student, device)
         if self.more is not None:
             others = self.more.rows(self.more_batch, config.seed + 1, step)
-            more_crops = self.more.crops(others, generator)
+            more_crops, share = self.more.crops(others, generator), processes.share(len(others))
             batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
             sizes.append(len(others))
         if step < self.label_free_steps:
@@ -314,12 +353,8 @@ def distill(
         seed_global(config.seed, device)
         widths = teacher.widths if isinstance(teacher, PatchFeatures | Teacher) else (0,)
         with on_device(device, student, *([teacher] if isinstance(teacher, Teacher) else [])):
-            judges = None if more is None else judges_of(student.task, more[0], config)
             with processes.main_first():  # it keeps what the bank makes of features for the others
-                sources = (
-                    source(*labelled, task=student.task),
-                    None if more is None else source(*more, kept_back=judges),
-                )
+                sources = source(*labelled, task=student.task), None if more is None else source(*more)
             reading = read_teacher(student, sources[0], config, processes)
             seed_global(config.seed, device)
             distiller = make_distiller(student, config, widths, reading).to(device)

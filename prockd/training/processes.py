@@ -29,6 +29,15 @@ class Processes:
         """Whether this is process 0."""
         return self.rank == 0
 
+    def share(self, count: int) -> slice:
+        """The rows of so many that are this process's own; ValueError where one of the processes would have none."""
+        if count < self.count:
+            raise ValueError(
+                f"{count} images in a step for {self.count} processes: each needs one, so raise distill.batch_size "
+                f"(and unlabelled_batch, where it is not 0) to {self.count} at least, or start fewer processes"
+            )
+        return slice(self.rank, None, self.count)
+
     def gather(self, mine: Tensor, *sizes: int) -> Tensor:
         """The rows of a whole batch of joined parts, each ``sizes`` long, of which each process has every count-th."""
         if self.count == 1:

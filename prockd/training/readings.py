@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.part_maps import TEMPERATURE, PartMaps, part_descriptor
-from prockd.settings.method import DistillConfig
 from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.tasks.task import Task
@@ -28,12 +27,6 @@ from prockd.training.ridge import Ridge, fit_ridge
 
 MOST_UNLABELLED = 1000
 """Unlabelled images that a closed form is fitted to, at most: its cost grows with the cube of their number."""
-
-JUDGES = 0.1
-"""Share of the unlabelled images that no step draws, where there are at least 100; at most 200 images.
-
-A student has its patches by heart where it was trained, labels or not: judged there, the strength of z+ was the least
-there is, and 5 labels a class gave .944 in place of .954 (500 validation images of Farmyard, one student)."""
 
 
 class PooledReading(nn.Module):
@@ -109,23 +102,6 @@ class HeadLearner(nn.Module):
         return terms["task"]
 
 
-def judges_of(task: Task, images: PackedImages, config: DistillConfig) -> Int64[np.ndarray, " J"]:
-    """Unlabelled images that choose strength and sharpness of z+ and are kept from training, by ``config.seed``.
-
-    None without soft targets, which are their truth, for tasks that are not read pooled, and of too few images.
-    """
-    if not (config.soft_weight and task.pooled) or len(images) < 100:
-        return np.zeros(0, np.int64)
-    rows = np.random.default_rng([config.seed, len(images)]).permutation(len(images))
-    return np.sort(rows[: min(200, round(JUDGES * len(images)))])
-
-
-def rows_read(more: Source, seed: int) -> Int64[np.ndarray, " m"]:
-    """The unlabelled images that a closed form is fitted to, those that were kept back last."""
-    drawn = np.random.default_rng(seed).permutation(more.drawn)[: MOST_UNLABELLED - len(more.kept_back)]
-    return np.concatenate([np.sort(drawn), more.kept_back])
-
-
 def targets_of(task: Task, images: PackedImages) -> Float[Tensor, "n C"]:
     """The targets of labelled images as 0 and 1."""
     targets: Tensor = task.targets(images, np.arange(len(images)), whole_images(len(images)), images.image_px)
@@ -187,7 +163,7 @@ def fit_part_maps(
     Args:
         student: finished; its part maps are set, and nothing else of it changes.
         labelled: images with targets.
-        more: unlabelled images, of which at most 1,000 are read, drawn by the seed; those that it kept back judge.
+        more: unlabelled images, of which at most 1,000 are read, drawn by the seed.
         reading: of the teacher's patches; without it unlabelled images are left out.
         seed: of the draw.
     """
@@ -207,17 +183,17 @@ def fit_part_maps(
         ]
         others = soft = None
         if more is not None and reading is not None:
+            rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
             pairs = [
                 (read(b), to_probabilities(student.task, reading(patches_of(b))))
-                for b in whole(more, rows_read(more, seed), student, mirrored=False)
+                for b in whole(more, rows, student, mirrored=False)
             ]
             others, soft = (torch.cat(column) for column in zip(*pairs, strict=True))
     finally:
         student.train(was_training)
     x = torch.stack(views)
     targets = targets_of(student.task, labelled.images).to(x)
-    judges = 0 if more is None else len(more.kept_back)
-    ridge = fit_ridge(x, targets, others, soft, judges=judges, tags=is_tags(student.task))
+    ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
     maps.set_reading(ridge.weight, ridge.bias)
     return ridge
 

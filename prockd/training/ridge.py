@@ -44,7 +44,6 @@ def fit_ridge(
     more: Float[Tensor, "m F"] | None = None,
     soft: Float[Tensor, "m C"] | None = None,
     *,
-    judges: int = 0,
     tags: bool = False,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Ridge:
@@ -60,7 +59,6 @@ def fit_ridge(
         targets: their classes, one-hot, or tags.
         more: features of unlabelled images; where there are some, strength and sharpness are chosen on them.
         soft: what somebody thinks of those, 0..1.
-        judges: how many of those choose, the last; 0 for all.
         tags: each class is a yes or no of its own, a sigmoid; else one class is right, a softmax.
         strengths: penalties to choose from.
 
@@ -86,19 +84,21 @@ def fit_ridge(
     rows, wanted = rows - middle, wanted - level
     kernel = rows @ rows.T
     size = kernel.diagonal().mean().clamp_min(1e-12)
+    # Rows about their mean add up to 0, so each is told exactly by the others, and without a penalty their targets tell
+    # its target. A constant value in every row, as long as the others together, breaks that sum and changes no fit.
+    kernel = kernel + size
     values, vectors = torch.linalg.eigh(kernel)
     seen = vectors.T @ wanted
     # A student has learned its labelled images by heart: those that it has not are the better judges. And where a class
     # has one image, without it nobody has seen the class, so its views leave one after the other.
     lone = not tags and bool((targets.sum(0) < 2).any())
-    asked, leave, truth = slice(V * n), (1, V * n) if lone else (V, n), targets.repeat(V, 1) if lone else targets
+    judges, leave, truth = slice(V * n), (1, V * n) if lone else (V, n), targets.repeat(V, 1) if lone else targets
     if others is not None:
-        judges = judges or len(others[1])
-        asked, leave, truth = slice(len(rows) - judges, None), (1, judges), others[1][-judges:]
+        judges, leave, truth = slice(V * n, None), (1, len(rows) - V * n), others[1]
     truth = truth.cpu().double()
 
     def by_image(of_rows: Tensor) -> Tensor:
-        return of_rows[asked].reshape(*leave, -1).transpose(0, 1)  # (images, views, ...), which leave together
+        return of_rows[judges].reshape(*leave, -1).transpose(0, 1)  # (images, views, ...), which leave together
 
     own, mine, eye = by_image(vectors), by_image(wanted), torch.eye(leave[0], dtype=vectors.dtype)
 

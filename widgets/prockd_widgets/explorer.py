@@ -2,7 +2,7 @@
 
 import csv
 import importlib.util
-import json
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from prockd.evaluation.patches import lies_on, patch_parts
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd.teachers.teacher import Teacher
+from prockd.untrusted import defused
+from prockd.writing import free_path, write_file, write_json
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import state_of
 from prockd_widgets.html import offline_page
@@ -305,34 +307,37 @@ class PrototypeExplorer(OwnPictures):
             return self.rows()
         return importlib.import_module("pandas").DataFrame(self.rows())
 
-    def to_csv(self, path: str | Path = "patches.csv") -> Path:
-        """Write the rows as CSV."""
-        rows = self.rows()
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        return Path(path)
+    # What is written replaces no file unless ``overwrite`` says so; without a path it gets a name that is free.
 
-    def to_json(self, path: str | Path = "patches.json") -> Path:
-        """Write names, switches and rows as JSON, with the seed and the hash of the data."""
+    def to_csv(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Write the rows as CSV; ``patches.csv`` if not given, or the next name that is free.
+
+        Names that a spreadsheet would compute begin with an apostrophe.
+        """
+        rows = [{name: defused(value) for name, value in row.items()} for row in self.rows()]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        return write_file(path or free_path("patches.csv"), text.getvalue(), overwrite=overwrite)
+
+    def to_json(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Write names, switches and rows as JSON (``patches.json``), with the seed and the hash of the data."""
         record = {"seed": self.seed, "data": self.meta["data"], "banks": self.banks, "patches": self.rows()}
-        Path(path).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        return Path(path)
+        return write_json(path or free_path("patches.json"), record, overwrite=overwrite)
 
-    def to_png(self, path: str | Path = "explorer.png") -> Path:
-        """Write the picture of :meth:`snapshot`."""
-        Path(path).write_bytes(self._picture())
-        return Path(path)
+    def to_png(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Write the picture of :meth:`snapshot` (``explorer.png``)."""
+        return write_file(path or free_path("explorer.png"), self._picture(), overwrite=overwrite)
 
-    def save_bank(self, path: str | Path = "prototypes.safetensors") -> Path:
-        """Save the bank of the model in focus, with its names and switches."""
-        return self.models[self.model].bank.save(path)
+    def save_bank(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Save the bank of the model in focus (``prototypes.safetensors``), with its names and switches."""
+        return self.models[self.model].bank.save(path or free_path("prototypes.safetensors"), overwrite=overwrite)
 
-    def export_html(self, path: str | Path = "explorer.html") -> Path:
-        """Write one page that holds everything: it opens without network and without a kernel."""
-        Path(path).write_text(offline_page(self, "Prototype explorer"), encoding="utf-8")
-        return Path(path)
+    def export_html(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Write one page (``explorer.html``) that holds everything: it opens without network and without a kernel."""
+        page = offline_page(self, "Prototype explorer")
+        return write_file(path or free_path("explorer.html"), page, overwrite=overwrite)
 
     def snapshot(self) -> Image:
         """The state as an ordinary picture, for a saved notebook."""

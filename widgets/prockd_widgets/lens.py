@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from prockd.datasets import PackedImages
 from prockd.plots._draw import draw_box, overlay
 from prockd.students.student import Student
+from prockd.writing import free_path, write_file
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.html import offline_page
 from prockd_widgets.options import check_options
@@ -108,10 +109,12 @@ class PatchLens(anywidget.AnyWidget):
         cosine: np.ndarray = (unit @ unit[self.patch]).reshape(-1, *self.grid).numpy()
         return cosine
 
-    def export_html(self, path: str | Path = "lens.html") -> Path:
-        """Write one page that holds everything: it opens without network and without a kernel."""
-        Path(path).write_text(offline_page(self, "Patch lens"), encoding="utf-8")
-        return Path(path)
+    def export_html(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Write one page that holds everything, ``lens.html`` or the next free name if not given.
+
+        It opens without network and without a kernel. FileExistsError where a file is, unless it may be overwritten.
+        """
+        return write_file(path or free_path("lens.html"), offline_page(self, "Patch lens"), overwrite=overwrite)
 
     def snapshot(self) -> Image:
         """The state as an ordinary picture: the patch, and the images that are most alike, one row a model."""

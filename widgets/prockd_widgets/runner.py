@@ -20,7 +20,7 @@ from prockd.students.student import Student
 from prockd.training.loop import History
 from prockd_widgets.live import SCORES, score, watched
 from prockd_widgets.settings import Settings
-from prockd_widgets.tries import Try, read_tries
+from prockd_widgets.tries import Try, new_try, read_tries
 
 TELL_EVERY_S = 0.5
 _SHARE = 10
@@ -135,8 +135,7 @@ class TryRunner(traitlets.HasTraits):
                 self.status = "Stopped before the first step: there is nothing to keep."
                 return
             world = self.world.few(settings.labels_per_class)
-            number = 1 + max((one.number for one in self.tries), default=0)
-            folder = self.folder / f"try-{number:03d}"
+            number, folder = new_try(self.folder)
             if before is not None:
                 shutil.copytree(before.folder, folder, ignore=shutil.ignore_patterns("try.json"), dirs_exist_ok=True)
             student = make_student(

@@ -1,15 +1,42 @@
 """What came of a try, kept in a folder so that it outlives the kernel."""
 
-import json
+import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prockd.settings.knobs import ConfigError
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
+from prockd.tasks import TASKS
+from prockd.training.checkpoint import FILE_FIELDS as CHECKPOINT_FIELDS
 from prockd.training.loop import History
-from prockd_widgets.settings import Settings
+from prockd.untrusted import (
+    FLAG,
+    NOTHING,
+    TABLE,
+    RefusedError,
+    fields,
+    number,
+    one_of,
+    parse_json,
+    reading,
+    text,
+    whole,
+)
+from prockd.writing import write_json
+from prockd_widgets.settings import PRESETS, Settings
+
+TRY_FIELDS = {
+    "number": whole(1, 1_000_000), "settings": TABLE, "plain": number(0, 1), "augmented": NOTHING | number(0, 1),
+    "seconds": number(0, 1e9), "scored_on": text(200), "resumed": whole(0, 1_000_000), "step": whole(0, 10**9),
+    "stopped": FLAG, "rows": CHECKPOINT_FIELDS["rows"],
+}  # fmt: skip
+SETTINGS_FIELDS = {
+    "preset": one_of(PRESETS), "discover": TABLE, "feature_augmentation": TABLE, "distill": TABLE,
+    "labels_per_class": whole(0, 1_000_000), "task": one_of(TASKS),
+}  # fmt: skip
+"""What a ``try.json`` may say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +96,24 @@ class Try:
 
     def save(self, student: Student) -> None:
         """Write the student, then ``try.json``, which makes the folder a try."""
-        student.save(self.folder / "student.safetensors")
+        student.save(self.folder / "student.safetensors", overwrite=True)
         about = {
             "number": self.number, "settings": asdict(self.settings), "plain": self.plain, "augmented": self.augmented,
             "seconds": self.seconds, "scored_on": self.scored_on, "resumed": self.resumed, "step": self.history.step,
             "stopped": self.history.stopped, "rows": self.history.rows,
         }  # fmt: skip
-        fresh = self.folder / "try.json.new"
-        fresh.write_text(json.dumps(about), encoding="utf-8")
-        fresh.replace(self.folder / "try.json")
+        write_json(self.folder / "try.json", about)
+
+
+def new_try(folder: Path) -> tuple[int, Path]:
+    """The number and the new folder of the next try: claimed on the disk, since other panels may write there too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name[4:]) for path in folder.glob("try-*") if path.name[4:].isdecimal()]
+    for place in itertools.count(1 + max(numbers, default=0)):
+        with suppress(FileExistsError):
+            (own := folder / f"try-{place:03d}").mkdir()
+            return place, own
+    raise AssertionError("numbers do not end")
 
 
 def read_try(path: Path) -> Try:
@@ -86,21 +122,21 @@ def read_try(path: Path) -> Try:
     Raises:
         ValueError: it is damaged, or of another version (names the file).
     """
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        told = about["settings"]
-        settings = Settings(
-            told["preset"], DiscoverConfig(**told["discover"]),
-            FeatureAugmentationConfig(**told["feature_augmentation"]), DistillConfig(**told["distill"]),
-            told["labels_per_class"], told["task"],
+    with reading(path, "a try", ValueError, "remove its folder, or open it with the version that wrote it"):
+        about = fields(parse_json(path.read_text(encoding="utf-8")), TRY_FIELDS)
+        told = fields(about["settings"], SETTINGS_FIELDS, where="settings")
+        configs = (
+            DiscoverConfig(**told["discover"]), FeatureAugmentationConfig(**told["feature_augmentation"]),
+            DistillConfig(**told["distill"]),
         )  # fmt: skip
+        settings = Settings(told["preset"], *configs, told["labels_per_class"], told["task"])
+        if about["step"] > settings.distill.steps:
+            raise RefusedError(f"step {about['step']} is beyond the last one, {settings.distill.steps}")
         history = History(about["rows"], step=about["step"], stopped=about["stopped"])
         return Try(
             about["number"], settings, about["plain"], about["augmented"], about["seconds"], history, path.parent,
             about["scored_on"], about["resumed"],
         )  # fmt: skip
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
-        raise ValueError(f"{path} is not a try that can be read ({type(error).__name__}: {error})") from error
 
 
 def read_tries(folder: Path, scored_on: str) -> tuple[tuple[Try, ...], Sequence[str]]:

@@ -9,9 +9,22 @@ from PIL import Image, ImageOps
 FACTS = json.loads(Path(__file__).with_name("student.json").read_text(encoding="utf-8"))
 
 
+def read_picture(path):
+    """A picture as in training: upright, transparency laid on white, 16 and 32 bits scaled by their range."""
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture)
+        white = 65535 if levels.max() <= 65535 else 2**31 - 1
+        return Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert("RGB")
+
+
 def read_square(path):
-    """An upright picture as (3, S, S) in 0..1, and x0, y0, x1, y1 of this square in pixels of the picture."""
-    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    """A picture as (3, S, S) in 0..1, and x0, y0, x1, y1 of this square in pixels of the picture."""
+    picture = read_picture(path)
     W, H = picture.size
     edge = {"crop": min(W, H), "pad": max(W, H)}.get(FACTS["fit"])  # else "stretch"
     x0, y0 = (0, 0) if edge is None else ((W - edge) // 2, (H - edge) // 2)

@@ -1,0 +1,45 @@
+"""Files in a folder that no data set reads: said, and counted, so that nobody misses them."""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from prockd.datasets.problems import Problem, counted
+from prockd.datasets.read import HEIC_SUFFIXES, IMAGE_SUFFIXES, is_hidden
+
+_OTHER_SUFFIXES = {*HEIC_SUFFIXES, ".gif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef",
+                   ".arw", ".ppm", ".pgm", ".tga", ".exr", ".hdr", ".ico", ".dcm", ".jfif"}  # fmt: skip
+_INSTEAD = dict.fromkeys(HEIC_SUFFIXES, "pip install pillow-heif reads it") | {".jfif": "rename it to .jpg"}
+
+
+def left_out(root: Path, used: Collection[str]) -> Iterator[Problem]:
+    """Pictures below a folder that are not among the paths ``used``, a note a kind: the first, and how many more.
+
+    Files of a kind that is not read (.heic without pillow-heif) are a kind each.
+    """
+    kinds: dict[str, list[Path]] = {}
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not is_hidden(name))
+        for name in sorted(files):
+            path = Path(folder, name)
+            suffix, is_used = path.suffix.lower(), os.path.normpath(path) in used
+            if suffix in IMAGE_SUFFIXES | _OTHER_SUFFIXES and not is_used and not is_hidden(name) and path.exists():
+                kinds.setdefault("" if suffix in IMAGE_SUFFIXES else suffix, []).append(path)
+    for suffix, paths in sorted(kinds.items()):
+        text = "is left out: it has no place in this layout, and no list names it"
+        if suffix:
+            text = f"is left out: {suffix} is not one of {' '.join(sorted(IMAGE_SUFFIXES))}"
+            text += f" ({_INSTEAD[suffix]})" if suffix in _INSTEAD else ""
+        more = f", and so are {counted(len(paths) - 1, 'more file')}" if len(paths) > 1 else ""
+        yield Problem(str(paths[0]), "", text + more, note=True)
+
+
+def odd_links(root: Path) -> Iterator[Problem]:
+    """Links below a folder that lead nowhere (an error), or back to it (a note)."""
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for path in (Path(folder, name) for name in sorted([*names, *files])):
+            if path.is_symlink() and not path.exists():
+                yield Problem(str(path), "", f"is a link to {path.readlink()}, which leads nowhere")
+            elif path.is_symlink() and path.is_dir() and Path(folder).resolve().is_relative_to(path.resolve()):
+                yield Problem(str(path), "", f"is a link that leads back to {path.readlink()}: left out", note=True)

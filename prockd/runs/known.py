@@ -1,0 +1,160 @@
+"""The images of a run, kept in its folder, so that it goes on with them and is scored on them, or says why not."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from prockd.datasets import PackedImages, join
+from prockd.runs.folder import RunFolderError
+from prockd.runs.world import World
+from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
+from prockd.untrusted import parse_json, reading
+from prockd.writing import write_json
+
+_FOLDERS = ("path", "test", "unlabelled")
+_FILE = "images.json"
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """Which images a run learns from and is scored on.
+
+    Attributes:
+        folders: by the knob of ``[data]`` that names one: as it was given, and where that was.
+        image_px: side at which they were packed.
+        classes: in label order.
+        sets: by "train", "test", and where there are some "unlabelled" and "source": the hash of each image by its id.
+    """
+
+    folders: Mapping[str, tuple[str, str]]
+    image_px: int
+    classes: tuple[str, ...]
+    sets: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def of(cls, world: World) -> "KnownImages":
+        """Those of a world; they are packed where they are not yet."""
+        data = world.config.data
+        given = {name: str(getattr(data, name)) for name in _FOLDERS}
+        folders = {
+            name: (path, str(Path(path).resolve())) for name, path in given.items() if path not in ("", FARMYARD)
+        }
+        names = ["train", "test"]
+        if world.is_taught:
+            used = {"unlabelled": world.config.distill.unlabelled_batch, "source": True}
+            names += [name for name, is_used in used.items() if is_used and name in world.sets]
+        images = {name: world.images(name) for name in names}
+        sets = {name: dict(zip(one.ids, one.hashes, strict=True)) for name, one in images.items()}
+        return cls(folders, world.image_px, tuple(images["train"].classes), sets)
+
+    def write(self, folder: Path) -> None:
+        """Keep them in a run's folder."""
+        write_json(folder / _FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "KnownImages | None":
+        """Those of a run's folder; None where an earlier prockd kept none. RunFolderError for a damaged file."""
+        path = folder / _FILE
+        if not path.is_file():
+            return None
+        with reading(path, "a list of the images that a run knows", RunFolderError, "begin a new run"):
+            told = parse_json(path.read_text(encoding="utf-8"))
+            folders = {str(name): (str(given), str(place)) for name, (given, place) in told["folders"].items()}
+            sets = {str(n): {str(id): str(h) for id, h in one.items()} for n, one in told["sets"].items()}
+            if not {"train", "test"} <= set(sets):
+                raise KeyError("train, test")
+            return cls(folders, int(told["image_px"]), tuple(map(str, told["classes"])), sets)
+
+    def placed(self, config: ExperimentConfig) -> ExperimentConfig:
+        """The settings with folders where they were when the run began, from wherever it is used."""
+        there = {
+            name: place for name, (given, place) in self.folders.items()
+            if getattr(config.data, name) == given and Path(place).exists() and Path(place) != Path(given).resolve()
+        }  # fmt: skip
+        for name, place in there.items():
+            warnings.warn(f"data.{name} is {place}, where the run found it", stacklevel=2)
+        return replace(config, data=config.data.replace(**there))
+
+    def untaught(self, config: ExperimentConfig) -> ExperimentConfig:
+        """The settings to score with: images are packed as they were, and no teacher's file is asked for."""
+        placed = self.placed(config)
+        return replace(placed, teacher=placed.teacher.replace(name=NO_TEACHER, image_px=self.image_px))
+
+    def check(self, now: "KnownImages", folder: Path) -> None:
+        """RunFolderError where a run would go on with other images; it names what changed."""
+        if changed := self.changes(now):
+            where = " and ".join(place for _, place in now.folders.values()) or FARMYARD
+            raise RunFolderError(
+                f"{where} holds other images than when {folder} was begun ({'; '.join(changed)}): put back what was "
+                "there, or begin a new run in another --run-dir"
+            )
+
+    def changes(self, now: "KnownImages") -> list[str]:
+        """What differs, in words."""
+        told = []
+        if self.classes != now.classes:
+            told.append(f"classes were {', '.join(self.classes)}, are {', '.join(now.classes)}")
+        if self.image_px != now.image_px:
+            told.append(f"images were packed at {self.image_px} px, are at {now.image_px} px")
+        for name in dict.fromkeys([*self.sets, *now.sets]):
+            before, after = self.sets.get(name, {}), now.sets.get(name, {})
+            own = {
+                "new": [id for id in after if id not in before],
+                "gone": [id for id in before if id not in after],
+                "changed": [id for id in after if before.get(id, after[id]) != after[id]],
+            }
+            if parts := [f"{len(ids)} {what} ({first_of(ids)})" for what, ids in own.items() if ids]:
+                told.append(f"{name}: {', '.join(parts)}")
+        return told
+
+    def to_score(self, world: World) -> PackedImages:
+        """The test images of the run, picked by id from all that are there now.
+
+        Raises:
+            RunFolderError: one of them is gone or has changed, or the classes have.
+        """
+        wanted, images = self.sets["test"], world.images("test")
+        if images.classes == self.classes and dict(zip(images.ids, images.hashes, strict=True)) == wanted:
+            return images
+        where = world.config.data.path
+        if images.classes != self.classes:
+            raise RunFolderError(
+                f"{where} has other classes than when the run began: {first_of(images.classes)}, "
+                f"were {first_of(self.classes)}"
+            )
+        parts = [of_ids(world.whole(name), wanted) for name in world.sets]
+        found = join([part for part in parts if part is not None] or [images.select([])])
+        now = dict(zip(found.ids, found.hashes, strict=True))
+        if lost := [id for id in wanted if now.get(id) != wanted[id]]:
+            raise RunFolderError(
+                f"{where}: {len(lost)} of the run's {len(wanted)} test images are gone or have changed "
+                f"({first_of(lost)}): put them back, or score on what is there now with --data"
+            )
+        warnings.warn(
+            f"{where} holds other images than when the run began: scored on the run's own {len(wanted)} test images",
+            stacklevel=2,
+        )
+        row_of = {id: row for row, id in enumerate(found.ids)}
+        return found.select([row_of[id] for id in wanted])
+
+    def warn_of_learned(self, images: PackedImages, where: str) -> None:
+        """Warn where some of the images to score on are those that the student learned from."""
+        learned = set(self.sets["train"].values())
+        if known := [id for id, hash in zip(images.ids, images.hashes, strict=True) if hash in learned]:
+            warnings.warn(
+                f"{where}: the student learned from {len(known)} of these {len(images)} images ({first_of(known)}), "
+                "which flatters its score", stacklevel=2,
+            )  # fmt: skip
+
+
+def of_ids(images: PackedImages, ids: Iterable[str]) -> PackedImages | None:
+    """Those of the images that have one of these ids; None where none has."""
+    wanted = set(ids)
+    rows = [row for row, id in enumerate(images.ids) if id in wanted]
+    return images.select(rows) if rows else None
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names."""
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
