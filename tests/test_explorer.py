@@ -389,7 +389,7 @@ def test_a_picture_of_ones_own_is_like_itself(features, bank, tmp_path):
     length = len(explorer.codes[0]) // 12
     sent, there = (np.frombuffer(data, np.uint8).astype(int) for data in (explorer.own["codes"][0], explorer.codes[0]))
     levels = [np.stack([codes & 15, codes >> 4]) for codes in (sent, there[5 * length : 6 * length])]
-    assert np.abs(levels[0] - levels[1]).max() <= 1
+    assert np.abs(levels[0] - levels[1]).mean() < 0.1
     assert explorer.snapshot().data
     explorer.look_at(path)
     assert explorer.own["name"] == "mine.png"
