@@ -93,9 +93,10 @@ class MapMaker(BankEditor):
         try:
             places, (note, *_) = zip(*(umap_map(u, self.seed, progress=progress) for u in self._units()), strict=True)
             pca = [self.maps[-1], self.xy[-len(self.models) :]]
-            self.xy = [pack_xy(xy, self._shown, P) for xy in places] + pca[1]
-            self.maps, message = [{"name": "UMAP", "note": note}, pca[0]], "The map is a UMAP now: near means alike."
-            self.on_map = "UMAP"
+            with self.hold_sync():  # one message, so that the page never sees places of one map under another's name
+                self.xy = [pack_xy(xy, self._shown, P) for xy in places] + pca[1]
+                self.maps, self.on_map = [{"name": "UMAP", "note": note}, pca[0]], "UMAP"
+            message = "The map is a UMAP now: near means alike."
         except Exception as failure:
             note, message = before, f"{type(failure).__name__}: {failure}"
         done.set()

@@ -130,6 +130,7 @@ class ExplorerData {
 			0,
 			this.model.get('maps').findIndex(({ name }) => name === this.on_map),
 		);
+		this.placesOf = all[map * L]; // what they were read from
 		this.places = all.slice(map * L, map * L + L).map(u16);
 		this.extents = this.places.map(extentOf);
 		this.placed = [];

@@ -90,7 +90,9 @@ class ExplorerMap extends ExplorerPage {
 	fly() {
 		const still = matchMedia('(prefers-reduced-motion: reduce)').matches || this.P > 300000;
 		const from = this.places;
+		const before = this.placesOf;
 		this.readPlaces();
+		if (before === this.placesOf) return; // told twice of one change
 		this.contours = [];
 		if (still || !this.root.clientWidth || from.some((xy, i) => xy.length !== this.places[i].length))
 			return this.redraw();
