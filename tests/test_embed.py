@@ -7,7 +7,7 @@ import torch
 from fake_device import fake_device
 
 from prockd.evaluation import embed
-from prockd.evaluation.embed import embed_2d, principal
+from prockd.evaluation.embed import embed_2d, is_embedded, principal
 
 
 def clusters(seed: int = 0) -> np.ndarray:
@@ -108,6 +108,17 @@ def test_umap_is_reproducible_and_keeps_neighbours_together(tmp_path, capsys):
 def test_umap_is_not_loaded_before_it_is_used():
     code = "import sys, prockd.evaluation.embed; sys.exit('umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_map_is_in_the_cache_once_it_was_made_and_only_with_its_settings(tmp_path):
+    vectors, how = clusters(), {"method": "pca", "root": tmp_path}
+    assert not is_embedded(vectors, **how)
+    embed_2d(vectors, **how, progress=False)
+    assert is_embedded(vectors, **how)
+    assert not is_embedded(vectors, **how, seed=1)
+    assert not is_embedded(vectors, **how, max_points=30)
+    with pytest.raises(ValueError, match="method='tsne'"):
+        is_embedded(vectors, method="tsne")
 
 
 def test_what_umap_compiles_is_kept_below_the_cache(monkeypatch, tmp_path):

@@ -1,4 +1,6 @@
+import base64
 import csv
+import html
 import importlib.util
 import json
 import re
@@ -6,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import prockd_widgets.explorer as explorer_module
+import prockd_widgets.maps as maps_module
 import prockd_widgets.patches as patches_module
 import pytest
 import torch
@@ -13,12 +16,18 @@ import torch.nn.functional as F
 import traitlets
 from fake_device import fake_device
 from ipywidgets import Layout
+from PIL import Image
 from prockd_widgets import PatchLens, PrototypeExplorer
 from prockd_widgets.assets import SCRIPTS, STATIC
+from prockd_widgets.kept import kept_frame
+from prockd_widgets.quality import in_front, quality_columns
+from prockd_widgets.table import prototype_groups
 from widget_world import CLASSES, PART_NAMES, discovered, world
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
 from prockd.evaluation.best_prototypes import part_prototypes
+from prockd.evaluation.clarity import clarity_of, strongest_vectors
+from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.embed import Embedding
 from prockd.evaluation.patches import lies_on
 from prockd.tasks import Classification
@@ -164,7 +173,7 @@ def test_nearest_patches_are_of_one_group_each_before_any_group_has_a_second(ban
         assert len(set(images)) == 12
         for turn in range(4):
             assert {groups[m] for m in images[3 * turn : 3 * turn + 3]} == set("abc")
-    assert explorer.meta["grouped"]
+    assert explorer.meta["groups"] == [0, 1, 2] * 4
 
 
 def test_the_table_names_the_clearest_prototype_of_each_part_as_galleries_do(bank, features):
@@ -297,6 +306,121 @@ def test_names_travel_with_the_saved_bank(explorer, tmp_path):
     assert back.enabled.tolist() == [True] * 4 + [False]
 
 
+def test_what_undo_took_back_is_made_again_until_another_edit(explorer, bank):
+    explorer.rename(0, "hoof")
+    explorer.merge(1, 2)
+    after, merged = explorer.banks, bank.prototypes.detach().clone()
+    explorer.undo()
+    explorer.undo()
+    explorer.redo()
+    explorer.redo()
+    explorer.redo()
+    assert explorer.banks == after
+    assert torch.equal(bank.prototypes, merged)
+    explorer.undo()
+    explorer.disable(4)
+    assert explorer.future == []
+    explorer.redo()
+    assert not bank.enabled[4]
+
+
+# What kind of thing a prototype is
+
+
+def test_a_place_in_the_frame_and_what_lives_in_one_image_are_told_from_a_part():
+    label = np.full((10, N), 3)
+    label[:, 0] = 0  # always the first place
+    label[range(10), 1 + np.arange(10)] = 1  # each time another place
+    label[4, 11:] = 2  # one image
+    soft = torch.nn.functional.one_hot(torch.from_numpy(label), 4).float()
+    unit = F.normalize(torch.randn(10, N, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
+    columns = quality_columns(unit, soft, label, None)
+    assert columns["place"][:2] == [1.0, 0.0]
+    assert columns["owner"][:3] == [0.1, 0.1, 1.0]
+    grouped = quality_columns(unit, soft, label, tuple("ab" * 5))
+    assert grouped["owner"][:3] == [0.5, 0.5, 1.0]
+    one = quality_columns(unit[:1], soft[:1], label[:1], None)
+    assert one["place"] == one["owner"] == one["clarity"] == [None] * 4
+
+
+def test_clarity_and_redundancy_of_the_table_are_those_of_clarity_of(explorer, features, bank):
+    soft = explorer.soft().reshape(12, N, 5)
+    measured = clarity_of(strongest_vectors(bank, features, soft))
+    assert np.mean([row["clarity"] for row in explorer.stats[0]]) == pytest.approx(measured.clarity, abs=5e-3)
+    assert np.mean([row["redundancy"] for row in explorer.stats[0]]) == pytest.approx(measured.redundancy, abs=5e-3)
+
+
+def test_prototypes_of_the_middle_are_in_front(features):
+    label = np.where(np.isin(np.arange(N) % 4, (1, 2)) & np.isin(np.arange(N) // 4, (1, 2)), 1, 0)[None].repeat(3, 0)
+    whole = np.tile(np.array([0, 0, 1, 1], np.float32), (3, 1))
+    assert in_front(label, whole, (4, 4), 3).tolist() == [False, True, False]
+
+
+def test_effects_are_a_column_in_points(bank, features):
+    names, members = tuple("abc"), ((0,), (3,), (1, 2))
+    change = np.array([[-0.021, 0], [0.004, 0], [-0.5, 0]])
+    effects = PrototypeEffects("accuracy", ("all classes", "x"), names, members, change[0], change, change, change, 5)
+    rows = PrototypeExplorer(bank, features, effects=effects).stats[0]
+    assert [row["effect"] for row in rows] == [-2.1, None, None, 0.4, None]
+    assert "effect" not in PrototypeExplorer(bank, features).stats[0][0]
+
+
+def test_the_answers_of_a_student_of_classes_are_sent_to_be_filtered_by(bank, features):
+    explorer = PrototypeExplorer(bank, features, other=tiny_student(bank))
+    assert len(explorer.meta["answers"]) == 12
+    assert set(explorer.meta["answers"]) <= {0, 1, 2}
+    assert PrototypeExplorer(bank, features).meta["answers"] is None
+
+
+# A picture of one's own
+
+
+def test_a_picture_of_ones_own_is_like_itself(features, bank, tmp_path):
+    explorer = PrototypeExplorer(bank, tiny_student(bank).eval(), images=features.images, part_names=PART_NAMES)
+    P = explorer.grid[0] * explorer.grid[1]
+    path = tmp_path / "mine.png"
+    Image.fromarray(features.images.pixels[5].transpose(1, 2, 0)).save(path)
+    for picture in (path, str(path), path.read_bytes(), np.asarray(Image.open(path))):
+        explorer.look_at(picture)
+        own, there = explorer._own[0].unit, explorer.models[0].unit[5 * P : 6 * P]
+        torch.testing.assert_close(own.float(), there.float(), atol=5e-3, rtol=0)
+    assert (explorer.image, explorer.show) == (12, "likeness")
+    assert 12 * P <= explorer.patch < 13 * P
+    length = len(explorer.codes[0]) // 12
+    sent, there = (np.frombuffer(data, np.uint8).astype(int) for data in (explorer.own["codes"][0], explorer.codes[0]))
+    levels = [np.stack([codes & 15, codes >> 4]) for codes in (sent, there[5 * length : 6 * length])]
+    assert np.abs(levels[0] - levels[1]).mean() < 0.1
+    assert explorer.snapshot().data
+    explorer.look_at(path)
+    assert explorer.own["name"] == "mine.png"
+    before = explorer.own["top"][0]
+    explorer.disable(int(np.frombuffer(before, np.uint8)[0]))
+    assert len(before) == len(explorer.own["top"][0]) == 2 * P * explorer.meta["count"]
+    assert explorer.own["top"][0] != before
+
+
+def test_bars_beside_a_wide_picture_of_ones_own_belong_to_nobody(features, bank):
+    explorer = PrototypeExplorer(bank, tiny_student(bank), images=features.images)
+    explorer.look_at(np.full((20, 40, 3), 90, np.uint8))
+    shown = explorer._own[0].shown.reshape(explorer.grid)
+    quarter = explorer.grid[0] // 4
+    assert shown.all(1).tolist() == [False] * quarter + [True] * 2 * quarter + [False] * quarter
+    assert not shown[0].any()
+
+
+def test_a_picture_that_cannot_be_read_and_features_without_a_teacher_are_refused(explorer, features, bank, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
+    asked = PrototypeExplorer(bank, tiny_student(bank), images=features.images)
+    for picture in (tmp_path / "broken.png", tmp_path / "none.png", b"", 3):
+        name = picture.name if isinstance(picture, type(tmp_path)) else "the picture"
+        with pytest.raises(ValueError, match=f"{name} cannot be read"):
+            asked.look_at(picture)
+    with pytest.raises(ValueError, match="pass teacher="):
+        explorer.look_at(np.zeros((9, 9, 3), np.uint8))
+    explorer._on_button("look", {"name": "x.png"}, [memoryview(b"nothing")])
+    assert explorer.status.startswith("ValueError: the picture cannot be read")
+
+
 # Options of every widget
 
 
@@ -312,8 +436,51 @@ def test_a_widget_takes_the_options_of_ipywidgets_and_refuses_others(bank, featu
 
 def test_the_map_may_be_a_umap_from_the_start(bank, features, monkeypatch):
     place = Embedding(np.array([[0, 0], [2, 1], [1, 1]], np.float32), np.array([0, 5, 9]), "umap", "UMAP of 3")
-    monkeypatch.setattr(explorer_module, "embed_2d", lambda vectors, **_: place)
-    assert PrototypeExplorer(bank, features, projection="umap").map_note == "UMAP of 3"
+    monkeypatch.setattr(maps_module, "embed_2d", lambda vectors, **_: place)
+    explorer = PrototypeExplorer(bank, features, projection="umap")
+    assert explorer.map_note == "UMAP of 3; the other 189 beside the 3 most alike"
+    assert explorer.on_map == "UMAP"
+    assert [one["name"] for one in explorer.maps] == ["UMAP", "PCA"]
+    assert len(explorer.xy) == 2
+
+
+def test_an_explorer_opens_on_the_clearest_prototype_and_its_best_picture(bank, features):
+    explorer = PrototypeExplorer(bank, features, part_names=PART_NAMES)
+    found = explorer.part_prototypes()
+    assert explorer.prototype == found.prototype[np.nanargmax(found.share)]
+    assert explorer.patch == explorer.stats[0][explorer.prototype]["near"][0][0]
+    assert explorer.image == explorer.patch // N
+    assert (explorer.colour_by, explorer.selection) == ("part", ())
+    plain = PrototypeExplorer(bank, world(parts=False))
+    assert plain.prototype >= 0
+    assert plain.colour_by == "group"
+    asked = PrototypeExplorer(bank, features, prototype=-1, colour_by="class", image=3)
+    assert (asked.prototype, asked.colour_by, asked.image) == (-1, "class", 3)
+
+
+def test_the_page_that_opens_gets_its_umap_and_a_cached_one_at_once(bank, features, monkeypatch):
+    place = Embedding(np.array([[0, 0], [2, 1], [1, 1]], np.float32), np.array([0, 5, 9]), "umap", "UMAP of 3")
+    monkeypatch.setattr(maps_module, "embed_2d", lambda vectors, **_: place)
+    explorer = PrototypeExplorer(bank, features)
+    assert (explorer.on_map, len(explorer.xy)) == ("PCA", 1)
+    explorer._on_button("ready")
+    explorer._umap.join()
+    assert explorer.on_map == "UMAP"
+    stays = PrototypeExplorer(bank, features, projection="pca")
+    stays._on_button("ready")
+    assert not stays._umap.is_alive()
+    assert stays.on_map == "PCA"
+    monkeypatch.setattr("prockd_widgets.explorer.is_quick", lambda unit, seed: True)
+    assert PrototypeExplorer(bank, features).on_map == "UMAP"
+
+
+def test_prototypes_that_point_the_same_way_are_one_group():
+    directions = np.random.default_rng(0).normal(size=(3, 12))
+    centres = np.repeat(directions, 4, 0) + 0.01 * np.random.default_rng(1).normal(size=(12, 12))
+    groups = prototype_groups(centres, 3)
+    assert [len(set(groups[i : i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
+    assert sorted(set(groups)) == [0, 1, 2]
+    assert prototype_groups(centres[:3]) == [0, 1, 2]
 
 
 # Two models
@@ -365,6 +532,44 @@ def test_a_saved_notebook_gets_a_picture_and_words(explorer):
     assert explorer.snapshot().data.startswith(b"\x89PNG")
 
 
+def frame_of(explorer: PrototypeExplorer, **options: int) -> tuple[str, dict]:
+    """The output as a notebook keeps it, and the state of the page in it."""
+    frame = kept_frame(explorer, **options)
+    page = html.unescape(re.search(r"srcdoc='([^']*)'", frame)[1])
+    state = re.search(r'<script type="application/json" id="prockd-state">(.*?)</script>', page, re.S)
+    return frame, json.loads(state[1])
+
+
+def test_what_a_notebook_keeps_is_the_explorer_on_some_images_within_a_budget(explorer, bank):
+    explorer.selection = tuple(range(12 * N))
+    frame, state = frame_of(explorer, max_images=5)
+    assert state["meta"]["patches"] == 5 * N
+    assert state["meta"]["note"] == "5 of 12 images are kept in this page"
+    names = [f"farm/{name}" for name in state["meta"]["ids"]]
+    assert explorer.images.ids[explorer.image] in names
+    rows = [explorer.images.ids.index(f"{state['meta']['folder']}{name}") for name in state["meta"]["ids"]]
+    sent = np.frombuffer(base64.b64decode(state["top"][0]["base64"]), np.uint8).reshape(2, 5 * N, -1)
+    whole = np.frombuffer(explorer.top[0], np.uint8).reshape(2, 12, N, -1)
+    assert (sent == whole[:, rows].reshape(sent.shape)).all()
+    assert state["image"] == rows.index(explorer.image)
+    assert state["patch"] == state["image"] * N + explorer.patch % N
+    near = [[p // N, d] for p, d in state["stats"][0][0]["near"]]
+    assert near == [[rows.index(p // N), d] for p, d in explorer.stats[0][0]["near"] if p // N in rows]
+    assert len(frame_of(explorer, max_bytes=len(frame.encode()) - 1000)[0].encode()) < len(frame.encode())
+    with pytest.raises(ValueError, match="max_bytes=1,000 holds no image"):
+        kept_frame(explorer, max_bytes=1000)
+
+
+def test_keeping_shows_a_picture_and_the_page_as_outputs_of_their_own(explorer, monkeypatch):
+    shown = []
+    monkeypatch.setattr(explorer_module, "display", shown.append)
+    explorer.keep()
+    picture, page = shown
+    assert picture.data.startswith(b"\x89PNG")
+    assert "<iframe" in page.data
+    assert "allow-same-origin" not in page.data
+
+
 @pytest.mark.parametrize("write", ["to_csv", "to_json", "to_png", "save_bank", "export_html"])
 def test_what_is_written_replaces_no_file_unasked(explorer, tmp_path, write):
     path = tmp_path / "mine"
@@ -389,16 +594,18 @@ def test_buttons_that_need_the_kernel_tell_what_they_did(explorer, tmp_path, mon
     assert explorer.status == "OSError: disk full"
 
 
-def test_umap_replaces_the_map_and_leaves_patches_that_were_not_drawn_out(explorer, monkeypatch):
+def test_umap_replaces_the_map_and_patches_that_were_not_drawn_lie_beside_those_that_are_alike(explorer, monkeypatch):
     def few(vectors, **_):
-        return Embedding(np.array([[0, 0], [2, 1], [1, 1]], np.float32), np.array([0, 5, 9]), "umap", "UMAP of 3")
+        return Embedding(np.array([[0, 0], [4, 1], [9, 1]], np.float32), np.array([0, 1, 2]), "umap", "UMAP of 3")
 
-    monkeypatch.setattr(explorer_module, "embed_2d", few)
+    monkeypatch.setattr(maps_module, "embed_2d", few)
     explorer.lay_out().join()
-    xy = np.frombuffer(explorer.xy[0], np.uint16).reshape(-1, 2)
-    assert np.flatnonzero(xy[:, 0] != patches_module.NOWHERE).tolist() == [0, 5, 9]
-    assert xy[0, 0] < xy[9, 0] < xy[5, 0]
-    assert explorer.map_note == "UMAP of 3"
+    xy = np.frombuffer(explorer.xy[0], np.uint16).reshape(-1, 2).astype(int)
+    assert (xy != patches_module.NOWHERE).all()
+    unit = explorer.models[0].unit.float()
+    alike = (unit[3:] @ unit[:3].T).argmax(1).numpy()
+    far = np.abs(xy[3:, None] - xy[None, :3]).sum(2)
+    assert (far.argmin(1) == alike).mean() > 0.9
 
 
 # Bad input

@@ -13,7 +13,7 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 EXPECTED = {"00_quickstart", "01_teacher_features", "02_discover_prototypes", "03_inspect_prototypes",
             "04_feature_augmentation", "05_train_student", "06_tune_it", "07_other_tasks", "08_your_own_images",
             "09_what_a_prototype_does"}  # fmt: skip
-MAX_BYTES = 1_500_000
+MAX_BYTES = 2_500_000
 
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from prockd_widgets.assets import SCRIPTS, script
+from prockd_widgets.assets import SCRIPTS, STATIC, script
 
 ROOT = Path(__file__).parents[1]
 NODE = shutil.which("node")
@@ -33,3 +33,8 @@ def test_a_script_is_one_es_module(widget, tmp_path):
     path.write_text(script(widget), encoding="utf-8")
     printed = node("--input-type=module", text=f"import w from {path.as_uri()!r}; console.log(typeof w.render)")
     assert printed.strip() == "function"
+
+
+def test_every_file_of_the_scripts_is_short_enough_to_read():
+    long = {path.name: lines for path in STATIC.glob("*.js") if (lines := path.read_text().count("\n")) > 400}
+    assert long == {}

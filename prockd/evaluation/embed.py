@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from prockd._extras import needs_extra
-from prockd.cache import ArrayWriter, cache_root, cached_arrays
+from prockd.cache import ArrayWriter, cache_root, cached_arrays, digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,34 +66,57 @@ def embed_2d(
         ValueError: unknown method, fewer than 3 vectors, or one of those on the map is not finite (names its row).
         CacheError: the disk is full.
     """
-    names = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}
-    if method not in names:
-        raise ValueError(f"method={method!r}: choose one of {', '.join(map(repr, names))}")
-    P, E = vectors.shape
-    if min(P, max_points) < 3 or E < 2:
-        raise ValueError(f"{P} vectors of width {E} and max_points={max_points}: needs 3 points of width 2 at least")
-    indices = np.arange(P)
-    if max_points < P:
-        indices = np.sort(np.random.default_rng(seed).choice(P, max_points, replace=False))
-    if isinstance(vectors, Tensor):
-        vectors = vectors.detach().float().cpu().numpy()
-    sampled = np.asarray(vectors[indices], np.float32)
-    finite = np.isfinite(sampled).all(1)
-    if not finite.all():
-        row = indices[finite.argmin()]
-        raise ValueError(f"{(~finite).sum()} of {len(sampled)} vectors are not finite, the first is row {row}")
-    unit = sampled / np.linalg.norm(sampled, axis=1, keepdims=True).clip(1e-12)
-    count = f"{P:,} points" if len(indices) == P else f"{len(indices):,} of {P:,} points, drawn with seed {seed}"
+    sample = _Sample(vectors, method, seed, max_points)
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
-        xy = principal(unit, 2) if method == "pca" else _umap(unit, seed, progress)
-        writer.create("xy", (len(unit), 2), np.float32)[:] = xy
+        xy = principal(sample.unit, 2) if method == "pca" else _umap(sample.unit, seed, progress)
+        writer.create("xy", (len(sample.unit), 2), np.float32)[:] = xy
         return {}
 
-    data = hashlib.sha256(unit.tobytes()).hexdigest()
-    key = {"version": 1, "method": method, "seed": seed, "shape": unit.shape, "data": data}
-    arrays, _ = cached_arrays("embeddings", key, build, root=root)
-    return Embedding(np.array(arrays["xy"]), indices, method, f"{names[method]} of {count}")
+    arrays, _ = cached_arrays("embeddings", sample.key, build, root=root)
+    return Embedding(np.array(arrays["xy"]), sample.indices, method, sample.note)
+
+
+def is_embedded(
+    vectors: Float[np.ndarray, "P E"] | Float[Tensor, "P E"],
+    *,
+    method: str = "umap",
+    seed: int = 0,
+    max_points: int = 20_000,
+    root: Path | None = None,
+) -> bool:
+    """Whether :func:`embed_2d` only has to read the map of these vectors; arguments and errors are its own."""
+    key = _Sample(vectors, method, seed, max_points).key
+    return ((root or cache_root()) / "embeddings" / digest(key)).exists()
+
+
+class _Sample:
+    """The vectors that are laid out, of length 1, and the key under which their map is kept."""
+
+    def __init__(self, vectors: Any, method: str, seed: int, max_points: int) -> None:
+        names = {"umap": f"UMAP (seed {seed})", "pca": "PCA"}
+        if method not in names:
+            raise ValueError(f"method={method!r}: choose one of {', '.join(map(repr, names))}")
+        P, E = vectors.shape
+        if min(P, max_points) < 3 or E < 2:
+            raise ValueError(
+                f"{P} vectors of width {E} and max_points={max_points}: needs 3 points of width 2 at least"
+            )
+        self.indices = np.arange(P)
+        if max_points < P:
+            self.indices = np.sort(np.random.default_rng(seed).choice(P, max_points, replace=False))
+        if isinstance(vectors, Tensor):
+            vectors = vectors.detach().float().cpu().numpy()
+        sampled = np.asarray(vectors[self.indices], np.float32)
+        finite = np.isfinite(sampled).all(1)
+        if not finite.all():
+            row = self.indices[finite.argmin()]
+            raise ValueError(f"{(~finite).sum()} of {len(sampled)} vectors are not finite, the first is row {row}")
+        self.unit = sampled / np.linalg.norm(sampled, axis=1, keepdims=True).clip(1e-12)
+        drawn = f"{len(self.indices):,} of {P:,} points, drawn with seed {seed}"
+        self.note = f"{names[method]} of {f'{P:,} points' if len(self.indices) == P else drawn}"
+        data = hashlib.sha256(self.unit.tobytes()).hexdigest()
+        self.key = {"version": 1, "method": method, "seed": seed, "shape": self.unit.shape, "data": data}
 
 
 def principal(vectors: Float[np.ndarray, "P E"], count: int) -> Float32[np.ndarray, "P count"]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from chromium import browser as browser
 from prockd_widgets import PatchLens, PrototypeExplorer
+from prockd_widgets.kept import kept_frame
 from prockd_widgets.patches import pack_xy
 from widget_world import PART_NAMES, discovered, world
 
@@ -44,28 +45,39 @@ TIMES = """() => {
   const acts = [() => view.draw(), () => view.like(0), () => { view.choose(2); view.draw(); }];
   return acts.map(f => Math.min(...[1, 2, 3, 4, 5].map(() => run(f))));
 }"""
+NAME = "[aria-label='Name of the prototype']"
 Open = Callable[..., Any]
+START = {"prototype": -1, "image": 0, "colour_by": "prototype", "projection": "pca"}
 
 
 @pytest.fixture(scope="module")
 def explorer() -> PrototypeExplorer:
     features = world(20)
-    explorer = PrototypeExplorer(discovered(features), features, part_names=PART_NAMES)
+    explorer = PrototypeExplorer(discovered(features), features, part_names=PART_NAMES, **START)
     explorer.rename(1, EVIL)
     return explorer
 
 
 @pytest.fixture(scope="module")
-def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def first() -> PrototypeExplorer:
+    """As it opens, with nothing set."""
+    return PrototypeExplorer(discovered(world(20)), world(20), part_names=PART_NAMES)
+
+
+@pytest.fixture(scope="module")
+def pages(
+    explorer: PrototypeExplorer, first: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     features = world(20)
     noisy = discovered(world(20, seed=5), 6)
-    two = PrototypeExplorer(explorer.models[0].bank, features, other=(noisy, features), part_names=PART_NAMES)
+    two = PrototypeExplorer(explorer.models[0].bank, features, other=(noisy, features), part_names=PART_NAMES, **START)
     plain = world(20, parts=False)
     made = {
+        "first": first.export_html(folder / "first.html"),
         "one": explorer.export_html(folder / "one.html"),
         "two": two.export_html(folder / "two.html"),
-        "no parts": PrototypeExplorer(discovered(plain), plain).export_html(folder / "plain.html"),
+        "no parts": PrototypeExplorer(discovered(plain), plain, **START).export_html(folder / "plain.html"),
         "lens": PatchLens(features).export_html(folder / "lens.html"),
     }
     long, twins = discovered(features), features.select(range(20))
@@ -75,15 +87,15 @@ def pages(explorer: PrototypeExplorer, tmp_path_factory: pytest.TempPathFactory)
     long.rename(0, "a very long name of a prototype that nobody would type")
     long.disable(3)
     folders = replace(twins.images, ids=tuple(f"farm/{'ab'[i % 2]}/{i // 2}.png" for i in range(20)))
-    marked = PrototypeExplorer(long, replace(twins, images=folders), part_names=PART_NAMES, max_patches=160)
+    marked = PrototypeExplorer(long, replace(twins, images=folders), part_names=PART_NAMES, max_patches=160, **START)
     half = np.arange(0, 160, 2)
     marked.xy = [pack_xy(np.random.default_rng(0).normal(size=(80, 2)), half, 160)]
     made["marked"] = marked.export_html(folder / "marked.html")
     one = features.select([2])
-    least = PrototypeExplorer(discovered(features, 1), one, part_names=PART_NAMES)
+    least = PrototypeExplorer(discovered(features, 1), one, part_names=PART_NAMES, **START)
     made["least"] = least.export_html(folder / "least.html")
     big = world(400, grid=8)
-    made["big"] = PrototypeExplorer(discovered(big), big).export_html(folder / "big.html")
+    made["big"] = PrototypeExplorer(discovered(big), big, **START).export_html(folder / "big.html")
     return made
 
 
@@ -135,7 +147,8 @@ def caption(page: Any) -> str:
 
 
 def canvas(page: Any, pane: str) -> Any:
-    return page.locator(f".prk-{pane} canvas[role=application]").first
+    panes = page.locator(f".prk-{pane} canvas[role=application]")
+    return panes.last if pane == "patches" else panes.first
 
 
 def drag(page: Any, pane: str, path: list[tuple[float, float]]) -> None:
@@ -207,6 +220,164 @@ def test_patches_are_selected_in_the_grid_too(open_page):
     assert selected(page) == sorted(first)
 
 
+def test_the_first_picture_is_the_clearest_prototype_on_its_best_image_with_names_on_the_map(open_page, first):
+    page = open_page("first")
+    assert state(page, "prototype") == first.prototype >= 0
+    assert state(page, "image") == first.stats[0][first.prototype]["near"][0][0] // 16
+    assert page.locator("tbody tr[aria-selected=true]").get_attribute("data-k") == str(first.prototype)
+    assert page.locator(".prk-bar select").first.input_value() == "part"
+    assert "leg" in page.locator(".prk-legend").inner_text()
+    pixels = "document.querySelector('.prk-map canvas').toDataURL()"
+    named = page.evaluate(pixels)
+    page.get_by_label("Labels").uncheck()
+    settle(page)
+    assert page.evaluate(pixels) != named
+
+
+def test_the_wheel_zooms_where_the_pointer_is_and_moving_keeps_it_there(open_page):
+    page = open_page()
+    box = canvas(page, "map").bounding_box()
+    at = (box["x"] + 0.7 * box["width"], box["y"] + 0.3 * box["height"])
+    under = "([x, y]) => { const { left, top, side } = document.getElementById('prockd').prockd.points(0);"
+    under += " return [(x - left) / side, (y - top) / side]; }"
+    place = [0.7 * box["width"], 0.3 * box["height"]]
+    before = page.evaluate(under, place)
+    page.mouse.move(*at)
+    page.mouse.wheel(0, -240)
+    settle(page)
+    assert page.evaluate("document.getElementById('prockd').prockd.zoom") > 1.2
+    assert page.evaluate(under, place) == pytest.approx(before, abs=2e-3)
+    page.get_by_role("button", name="Move").click()
+    drag(page, "map", [(0.7, 0.3), (0.6, 0.4)])
+    settle(page)
+    moved = [place[0] - 0.1 * box["width"], place[1] + 0.1 * box["height"]]
+    assert page.evaluate(under, moved) == pytest.approx(before, abs=1e-2)
+    assert selected(page) == []
+
+
+def test_a_merge_counts_once_in_headline_table_and_at_a_second_click(open_page):
+    page = open_page()
+    page.locator("tbody tr[data-k='0']").click()
+    page.locator(".prk-edit select").select_option("2")
+    number = len(selected(page))
+    assert number > 60
+    for _ in range(2):
+        assert live(page).startswith(f"{number} of 320 patches selected")
+        assert page.locator("tbody tr[data-k='0'] td").nth(1).inner_text() == f"{number} / {number}"
+        page.locator("tbody tr[data-k='0']").click()
+        assert len(selected(page)) == number
+    page.keyboard.press("Control+z")
+    assert len(selected(page)) < number
+    page.keyboard.press("Control+Shift+z")
+    assert len(selected(page)) == number
+
+
+def test_table_and_legend_count_within_the_selection(open_page, first):
+    page = open_page("first")
+    page.evaluate("document.getElementById('prockd').prockd.select([0, 1, 2, 3, 4, 5, 6, 7])")
+    settle(page)
+    sizes = np.bincount(first.label(), minlength=5)
+    inside = np.bincount(first.label()[:8], minlength=5)
+    for k in range(5):
+        assert page.locator(f"tbody tr[data-k='{k}'] td").nth(1).inner_text() == f"{inside[k]} / {sizes[k]}"
+    legs = first._parts.ravel() == 1
+    text = page.locator(".prk-legend").inner_text()
+    assert f"{legs[:8].sum()} / {legs.sum()}" in text or not legs[:8].any()
+
+
+def test_filters_leave_a_class_an_image_or_what_is_no_background(open_page):
+    page = open_page()
+    page.get_by_label("Show", exact=False).first.select_option("class:1")
+    assert "112 of 320 patches of 7 images" in live(page)
+    drag(page, "map", [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99)])
+    assert {p // 16 % 3 for p in selected(page)} == {1}
+    page.get_by_label("No background").check()
+    assert all(p % 16 >= 8 or p % 16 == 0 for p in selected(page))
+    page.get_by_label("Show", exact=False).first.select_option("this")
+    assert selected(page) == []
+
+
+def test_a_brush_over_the_histogram_selects_by_assignment(open_page, explorer):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    k = state(page, "prototype")
+    bars = page.locator(".prk-patches canvas[role=application]").first.bounding_box()
+    page.mouse.move(bars["x"] + 0.5 * bars["width"], bars["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(bars["x"] + bars["width"] - 1, bars["y"] + 20, steps=4)
+    page.mouse.up()
+    chosen, soft = selected(page), explorer.soft()[:, k].numpy()
+    assert set(np.flatnonzero(soft > 0.52)) <= set(chosen) <= set(np.flatnonzero(soft > 0.48))
+
+
+def test_strips_show_others_than_the_strongest(open_page):
+    page = open_page()
+    page.locator("tbody tr").nth(0).click()
+    page.keyboard.press("Escape")
+    cells = "document.getElementById('prockd').prockd.cells.map(cell => cell.patch)"
+    seen = {}
+    for name in ("Top", "Middle", "Random", "One an image"):
+        page.get_by_role("button", name=name, exact=True).click()
+        settle(page)
+        seen[name] = tuple(page.evaluate(cells))
+    assert len(set(seen.values())) == 4
+    images = [p // 16 for p in seen["One an image"]]
+    assert len(images) == len(set(images))
+
+
+def test_prototypes_are_found_by_name_and_part(open_page):
+    page = open_page("first")
+    page.get_by_label("Search").fill("leg")
+    settle(page)
+    rows = page.locator("tbody tr").all_inner_texts()
+    assert 0 < len(rows) < 5
+    assert all("leg" in row for row in rows)
+    page.get_by_label("Search").fill("no such thing")
+    settle(page)
+    assert page.locator("tbody tr").count() == 0
+
+
+def test_two_prototypes_stand_side_by_side_and_all_of_them_in_colours(open_page):
+    page = open_page()
+    page.locator("tbody tr[data-k='0']").click()
+    page.get_by_role("button", name="Pin").click()
+    page.locator("tbody tr[data-k='3']").click()
+    settle(page)
+    assert page.locator(".prk-image figure:visible").count() == 2
+    assert page.locator(".prk-image .prk-whose").all_inner_texts() == ["p03", "p00"]
+    page.get_by_role("button", name="Unpin p00").click()
+    settle(page)
+    assert page.locator(".prk-image figure:visible").count() == 1
+    pixels = "document.querySelector('.prk-image canvas').toDataURL()"
+    before = page.evaluate(pixels)
+    page.get_by_role("button", name="All", exact=True).click()
+    settle(page)
+    assert page.evaluate(pixels) != before
+
+
+def test_a_broken_picture_or_one_without_a_kernel_is_told(open_page):
+    page = open_page()
+    look = "document.getElementById('prockd').prockd.lookAt(new File(['nothing'], 'x.png'))"
+    page.evaluate(look)
+    assert "needs the notebook" in page.locator(".prk-status").inner_text()
+    page.evaluate("document.getElementById('prockd').prockd.meta.kernel = true")
+    page.evaluate(look)
+    assert "x.png is no picture" in page.locator(".prk-status").inner_text()
+
+
+def test_what_a_notebook_keeps_is_alive_in_its_frame(browser, first, tmp_path):
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!doctype html><title>t</title>{kept_frame(first, max_images=6)}", encoding="utf-8")
+    page, wrong = browser.new_page(viewport={"width": 1100, "height": 1100}), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(path.as_uri())
+    frame = page.frame_locator("iframe")
+    frame.locator("tbody tr").nth(1).click(timeout=20_000)
+    assert "of 96 patches selected" in frame.locator("[aria-live]").first.inner_text()
+    assert wrong == []
+    page.close()
+
+
 # By key
 
 
@@ -266,14 +437,14 @@ def test_a_name_that_is_html_is_shown_as_text(open_page):
     assert page.locator(".prk img, .prk b").count() == 0
     page.locator("tbody tr[data-k='1']").click()
     settle(page)
-    assert page.locator(".prk-edit input").input_value() == EVIL
+    assert page.locator(NAME).input_value() == EVIL
     assert page.evaluate("window.hurt") is None
 
 
 def test_renaming_merging_and_undo(open_page, explorer):
     page = open_page()
     page.locator("tbody tr[data-k='0']").click()
-    field = page.locator(".prk-edit input")
+    field = page.locator(NAME)
     field.fill("hoof")
     field.press("Enter")
     settle(page)
@@ -363,7 +534,7 @@ def test_dead_twin_and_switched_off_prototypes_are_marked_beside_any_name(open_p
     page = open_page("marked")
     long = "a very long name of a prototype that nobody would type"
     marks = [[m.inner_text() for m in page.locator(f"tr[data-k='{k}'] .prk-mark").all()] for k in range(5)]
-    other = [[mark for mark in row if not mark.startswith("clearest")] for row in marks]
+    other = [[mark for mark in row if not mark.startswith("clearest") and mark != "a place"] for row in marks]
     assert other == [["twin of p01"], [f"twin of {long}"], ["dead"], ["off"], []]
     clearest = [mark for row in marks for mark in row if mark.startswith("clearest")]
     assert clearest
@@ -390,6 +561,8 @@ def test_one_prototype_and_one_image_are_enough(open_page):
     page.get_by_role("button", name="Like this patch").click()
     page.get_by_role("button", name="Next image").click()
     assert state(page, "image") == 0
+    page.get_by_label("More columns").check()
+    settle(page)
     assert page.locator("tbody td").last.inner_text() == "–"
 
 
@@ -443,8 +616,17 @@ def test_the_table_sorts_and_says_how(open_page):
 
 def test_what_is_not_known_about_parts_is_hidden(open_page):
     page = open_page("no parts")
-    assert page.locator("thead th").all_inner_texts() == ["prototype", "patches", "entropy", "best", "nearest"]
-    assert page.locator(".prk-bar option").all_inner_texts() == ["prototype", "class"]
+    columns = ["prototype", "patches", "clarity", "place", "best"]
+    assert page.locator("thead th").all_inner_texts() == columns
+    page.get_by_label("More columns").check()
+    settle(page)
+    more = ["entropy", "redundancy", "one image", "nearest"]
+    assert page.locator("thead th").all_inner_texts() == columns + more
+    assert page.locator(".prk-bar select").first.locator("option").all_inner_texts() == [
+        "prototype",
+        "group of prototypes",
+        "class",
+    ]
 
 
 def test_two_models_count_the_patches_on_which_they_agree(open_page, pages):
@@ -454,7 +636,7 @@ def test_two_models_count_the_patches_on_which_they_agree(open_page, pages):
     labels = page.evaluate("document.getElementById('prockd').prockd.soft.map(s => Array.from(s.label))")
     same = sum(banks["match"][b] == a for a, b in zip(*labels, strict=True))
     assert f"teacher and student agree on {same}" in live(page)
-    page.locator(".prk-bar select").select_option("agreement")
+    page.locator(".prk-bar select").first.select_option("agreement")
     settle(page)
     assert "same prototype" in page.locator(".prk-legend").inner_text()
     assert page.locator(".prk-map canvas[role=application]").count() == 2

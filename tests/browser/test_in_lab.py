@@ -176,10 +176,10 @@ def test_the_explorer_in_lab(open_notebook: Callable[[str, str], Any], site: Pat
         page.mouse.move(*point, steps=3)
     page.mouse.up()
     page.locator(".prk tbody tr[data-k='0']").click()
-    page.locator(".prk-edit input").fill("hoof")
-    page.locator(".prk-edit input").press("Enter")
+    page.locator("[aria-label='Name of the prototype']").fill("hoof")
+    page.locator("[aria-label='Name of the prototype']").press("Enter")
     page.wait_for_function("document.querySelector('.prk tbody').textContent.includes('hoof')")
-    mine = int(page.locator(".prk tbody tr[data-k='0'] td").nth(1).inner_text())
+    mine = int(page.locator(".prk tbody tr[data-k='0'] td").nth(1).inner_text().split(" / ")[-1])
     words = told_until(page, lambda words: words[1] == "hoof")
     assert words[:2] == [str(mine), "hoof"]
     assert Path(words[2]).is_relative_to(site)

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bytes, load, modelOf } from './load.mjs';
 
-const { ExplorerData, csvOf, nearest, neighbour, scattered, within } = await load(
-	['core', 'explorer_data'],
-	['csvOf', 'ExplorerData', 'nearest', 'neighbour', 'scattered', 'within'],
+const { ExplorerChoice, csvOf, inStrip, middleOf, nearest, neighbour, scattered, within } = await load(
+	['core', 'explorer_geometry', 'explorer_data', 'explorer_choice'],
+	['csvOf', 'ExplorerChoice', 'inStrip', 'middleOf', 'nearest', 'neighbour', 'scattered', 'within'],
 );
 
 // Two images of 1 x 2 patches, three prototypes; the two strongest of each patch, then their shares in 1/255.
@@ -29,7 +29,7 @@ function dataOf(changes = {}, bank = {}, meta = {}) {
 		share: [0.5, null, 0.7][k],
 		clearest: [[1], [], [2]][k],
 	}));
-	return new ExplorerData(
+	return new ExplorerChoice(
 		modelOf({
 			meta: {
 				grid: [1, 2],
@@ -50,6 +50,8 @@ function dataOf(changes = {}, bank = {}, meta = {}) {
 			top: [bytes(TOP)],
 			codes: [bytes([0x9f, 0xf9, 0x71, 0x9f])],
 			xy: [bytes([0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0])],
+			maps: [{ name: 'PCA', note: 'PCA' }],
+			on_map: 'PCA',
 			parts: bytes([1, 1, 0, 2]),
 			selection: bytes([]),
 			prototype: -1,
@@ -213,4 +215,100 @@ test('some patches from all over are different ones', () => {
 	assert.equal(new Set(some).size, 50);
 	assert.ok(Math.min(...some) < 50 && Math.max(...some) > 950);
 	assert.equal(scattered(3, 50).length, 3);
+});
+
+test('groups are coloured together and called after the one that has a name', () => {
+	const state = [0, 1, 2].map(k => ({ group: +(k === 2), beside: [] }));
+	const data = dataOf({ colour_by: 'group', stats: [state] });
+	const { of, texts } = data.colouring(0);
+	assert.deepEqual([0, 1, 2, 3].map(of), [0, 0, 1, 0]);
+	assert.deepEqual(texts, ['p10 + 1', 'tail']);
+});
+
+test('the places of the map that is shown are read, and how far they reach', () => {
+	const maps = [{ name: 'UMAP' }, { name: 'PCA' }];
+	const xy = [bytes(Array(16).fill(0)), bytes([0, 0, 0, 0, 254, 255, 0, 0, 254, 255, 255, 127, 255, 255, 255, 255])];
+	const data = dataOf({ maps, on_map: 'PCA', xy });
+	assert.equal(data.places[0][2], 65534);
+	assert.deepEqual(
+		data.extents[0].map(v => +v.toFixed(2)),
+		[1, 0.5],
+	);
+	assert.equal(dataOf({ maps, on_map: 'UMAP', xy }).places[0][2], 0);
+	assert.equal(middleOf(data.places[0], [3]), null);
+	assert.deepEqual(middleOf(data.places[0], [0, 1, 3]), [0.5, 1]);
+});
+
+test('filters leave patches of some images, or of what is not background; the rest is not counted', () => {
+	const data = dataOf({}, {}, { answers: [0, 0] });
+	Object.assign(data.filter, { keep: 'front' });
+	data.readFilter();
+	assert.deepEqual([...data.kept], [1, 1, 0, 1]);
+	assert.deepEqual(data.mine(0, 2), []);
+	assert.deepEqual([...data.tallies(0).now], [2, 1, 0]);
+	assert.deepEqual([...data.tallies(0).size], [2, 1, 1]);
+	for (const [pictures, kept] of [
+		['class:0', [1, 1, 0, 0]],
+		['right', [1, 1, 0, 0]],
+		['wrong', [0, 0, 0, 0]], // an image without a label is neither
+		['all', [1, 1, 1, 1]],
+	]) {
+		data.filter = { keep: 'all', pictures };
+		data.readFilter();
+		assert.deepEqual([...data.kept], kept, pictures);
+	}
+	assert.equal(data.numKept, 4);
+	const plain = dataOf({ stats: [[{ front: true }, { front: false }, { front: true }]] }, {}, { parts: null });
+	plain.filter.keep = 'front';
+	plain.readFilter();
+	assert.deepEqual([...plain.kept], [1, 0, 1, 1]);
+});
+
+test('strips show the top, the middle, some at random, or one of each owner', () => {
+	const sorted = [10, 11, 20, 21, 30];
+	const owner = p => Math.floor(p / 10);
+	assert.deepEqual(inStrip(sorted, 'top', owner), sorted);
+	assert.deepEqual(inStrip(sorted, 'middle', owner), [20, 11, 21, 10, 30]);
+	assert.deepEqual(inStrip(sorted, 'owners', owner), [10, 20, 30]);
+	const random = inStrip(sorted, 'random', owner);
+	assert.notDeepEqual(random, sorted);
+	assert.deepEqual([...random].sort(), sorted);
+	assert.deepEqual(inStrip(sorted, 'random', owner), random);
+});
+
+test('the histogram counts assignments, and those of patches that prefer the prototype', () => {
+	const { all, mine, values } = dataOf().histogram(0, 1);
+	assert.deepEqual([all.reduce((a, b) => a + b), mine.reduce((a, b) => a + b)], [2, 1]); // patch 2 has it with 0
+	assert.ok(Math.abs(values[1] - 150 / 255) < 1e-6);
+	assert.equal(mine[Math.floor((25 * 150) / 255)], 1);
+});
+
+test('a place in the frame, and what lives in one image, are marked so', () => {
+	const stats = [0.9, 0.1, 0.1].map((place, k) => ({
+		near: [[k, 0.1]],
+		other: -1,
+		alike: 0,
+		place,
+		owner: k === 2 ? 0.9 : 0.2,
+	}));
+	const marks = dataOf({ stats: [stats] })
+		.table(0)
+		.sort((a, b) => a.k - b.k)
+		.map(row => row.marks);
+	assert.deepEqual(marks, [['a place'], [], ['one image']]);
+});
+
+test('the patches of a picture of one’s own come after all others, and are counted nowhere', () => {
+	const own = { name: 'mine.jpg', top: [bytes([2, 1, 0, 0, 200, 20, 0, 0])], codes: [bytes([0x71, 0x88])] };
+	const data = dataOf({ own, patch: 4, show: 'likeness' });
+	assert.deepEqual([...data.soft[0].label], [0, 1, 2, 0, 2, 0xffff]);
+	assert.deepEqual([...data.shown], [1, 1, 1, 1, 1, 0]);
+	assert.equal(
+		data.table(0).reduce((sum, row) => sum + row.size, 0),
+		4,
+	);
+	assert.ok(Math.abs(data.like(0)[2] - 1) < 1e-6);
+	assert.equal(data.mostAlike(0)[0], 2);
+	assert.equal(data.heatOf(0, 2).length, 2);
+	assert.deepEqual([data.idOf(2), data.idOf(0), data.part(4)], ['mine.jpg', 'image a.png', '']);
 });

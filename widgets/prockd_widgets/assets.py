@@ -3,8 +3,9 @@
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
+PANES = ("geometry", "density", "data", "choice", "page", "map", "image", "patches", "table")
 SCRIPTS = {
-    "explorer": ("core", "explorer_data", "explorer_page", "explorer_drawing", "explorer"),
+    "explorer": ("core", *(f"explorer_{name}" for name in PANES), "explorer"),
     "lens": ("core", "lens"),
 }
 """The files of each widget's one ES module, in their order: what a file uses at once stands before it."""

@@ -25,6 +25,7 @@ class BankEditor(anywidget.AnyWidget):
 
     banks: traitlets.List[Any] = traitlets.List(help="Names and switches of each bank.").tag(sync=True)
     past: traitlets.List[Any] = traitlets.List(help="Earlier names and switches, for undo.").tag(sync=True)
+    future: traitlets.List[Any] = traitlets.List(help="What undo took back, for redo.").tag(sync=True)
     models: list[Patches]
 
     def _remember(self) -> None:
@@ -67,7 +68,7 @@ class BankEditor(anywidget.AnyWidget):
     def _edit(self, model: int, change: Callable[[PrototypeBank], None]) -> None:
         before = self.banks
         change(self.models[model].bank)
-        self.past = [*self.past, before][-_KEPT:]
+        self.past, self.future = [*self.past, before][-_KEPT:], []
         self.banks = [state_of(b) for b in self._banks]
 
     def rename(self, prototype: int, name: str, *, model: int = 0) -> None:
@@ -89,4 +90,11 @@ class BankEditor(anywidget.AnyWidget):
     def undo(self) -> None:
         """Take the last edit back; nothing happens where there is none."""
         if self.past:
+            self.future = [*self.future, self.banks]
             self.past, self.banks = self.past[:-1], self.past[-1]
+
+    def redo(self) -> None:
+        """Make the edit again that was taken back last; nothing happens where there is none."""
+        if self.future:
+            self.past = [*self.past, self.banks]
+            self.future, self.banks = self.future[:-1], self.future[-1]

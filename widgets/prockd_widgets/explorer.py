@@ -3,8 +3,6 @@
 import csv
 import importlib.util
 import io
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,37 +10,42 @@ from typing import Any
 import numpy as np
 import torch
 import traitlets
-from IPython.display import Image
+from IPython.display import HTML, Image, display
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.best_prototypes import PartPrototypes, prototypes_on
 from prockd.evaluation.clarity import strongest_patches
-from prockd.evaluation.embed import embed_2d, principal
+from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.galleries import clearest_prototypes, part_names_of
 from prockd.evaluation.patches import lies_on, patch_parts
 from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
+from prockd.teachers.teacher import Teacher
 from prockd.untrusted import defused
 from prockd.writing import free_path, write_file, write_json
 from prockd_widgets.assets import script, style_sheet
-from prockd_widgets.edits import BankEditor, state_of
+from prockd_widgets.edits import state_of
 from prockd_widgets.html import offline_page
+from prockd_widgets.kept import MAX_BYTES, MAX_IMAGES, kept_frame
+from prockd_widgets.maps import is_quick
 from prockd_widgets.options import check_options
+from prockd_widgets.own import OwnPictures
 from prockd_widgets.patches import (
     Model,
     Sent,
     choose_images,
     describe_images,
+    numbered,
     pack_codes,
     pack_top,
-    pack_xy,
     read_patches,
 )
-from prockd_widgets.snapshot import ExplorerView, explorer_picture, static_bundle
+from prockd_widgets.quality import answers, effect_column, in_front, quality_columns
+from prockd_widgets.snapshot import picture_of, static_bundle
 from prockd_widgets.sprites import sprite_sheet
 from prockd_widgets.table import match, part_columns, statistics
 
-BYTES_A_PATCH = 37
+BYTES_A_PATCH = 38
 
 
 def _pack(selection: Sequence[int], _: object = None) -> bytes:
@@ -53,7 +56,7 @@ def _unpack(data: Any, _: object = None) -> tuple[int, ...]:
     return tuple(np.frombuffer(data, np.uint32).tolist())
 
 
-class PrototypeExplorer(BankEditor):
+class PrototypeExplorer(OwnPictures):
     """Map, patches, image and table of one bank, linked; a second model beside the first.
 
     All that is clicked, lassoed or hovered is answered in the browser, also while the kernel trains. Patches are
@@ -66,7 +69,10 @@ class PrototypeExplorer(BankEditor):
         names: of the one or two models.
         images: needed where ``features`` is a student.
         part_names: by part index; Farmyard's need not be given. Without part masks the widget says nothing of parts.
-        projection: of the map: ``"pca"`` at once, or ``"umap"``, which takes a minute or two the first time.
+        projection: of the map: ``"auto"`` is UMAP where it is cached, else PCA until the open page has its UMAP;
+            ``"umap"`` waits for it, half a minute the first time; ``"pca"`` stays PCA until its button is pressed.
+        effects: what the student loses without each prototype, of :func:`prockd.prototype_effects`; a column.
+        teacher: who looks at a picture of your own, see :meth:`look_at`.
         seed: of the images drawn where all would be too many, and of UMAP.
         max_patches: more than this are not sent; the widget says so.
         options: what every ipywidget takes, such as ``layout=``, and the widget's own traits, such as ``opacity=``.
@@ -84,19 +90,17 @@ class PrototypeExplorer(BankEditor):
     )
     prototype = traitlets.Int(-1, help="The prototype in focus, -1 for none.").tag(sync=True)
     model = traitlets.Int(0, help="The model whose prototypes the table shows: 0 or 1.").tag(sync=True)
-    image = traitlets.Int(0, help="The image that is shown.").tag(sync=True)
-    patch = traitlets.Int(-1, help="The patch in the box, -1 for none.").tag(sync=True)
-    colour_by = traitlets.Enum(("prototype", "part", "class", "agreement"), "prototype").tag(sync=True)
-    show = traitlets.Enum(("prototype", "likeness"), "prototype", help="What the heat-map shows.").tag(sync=True)
+    colour_by = traitlets.Enum(
+        ("prototype", "group", "part", "class", "agreement"),
+        "group",
+        help="What colours mean; part where parts are known.",
+    ).tag(sync=True)
     smooth = traitlets.Bool(False, help="Heat-map smoothed, else raw patches.").tag(sync=True)
     opacity = traitlets.Float(0.75, min=0, max=1, help="Of the heat-map.").tag(sync=True)
-    status = traitlets.Unicode("", help="What the kernel has to say.").tag(sync=True)
-    map_note = traitlets.Unicode("").tag(sync=True)
     meta = traitlets.Dict().tag(sync=True)
     stats: traitlets.List[Any] = traitlets.List().tag(sync=True)
     sheet = traitlets.Bytes().tag(sync=True)
     parts = traitlets.Bytes().tag(sync=True)
-    xy: traitlets.List[Any] = traitlets.List().tag(sync=True)
     top: traitlets.List[Any] = traitlets.List().tag(sync=True)
     codes: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
@@ -109,14 +113,16 @@ class PrototypeExplorer(BankEditor):
         names: Sequence[str] = ("teacher", "student"),
         images: PackedImages | None = None,
         part_names: Sequence[str] | None = None,
-        projection: str = "pca",
+        projection: str = "auto",
+        effects: PrototypeEffects | None = None,
+        teacher: Teacher | None = None,
         seed: int = 0,
         max_patches: int = 200_000,
         **options: Any,
     ) -> None:
         check_options(type(self), options)
-        if projection not in ("pca", "umap"):
-            raise ValueError(f"projection={projection!r}: choose 'pca' or 'umap'")
+        if projection not in ("auto", "pca", "umap"):
+            raise ValueError(f"projection={projection!r}: choose 'auto', 'pca' or 'umap'")
         everything = images if isinstance(features, Student) else features.images
         if everything is None:
             raise ValueError("a student alone has no pictures: pass images=")
@@ -135,15 +141,18 @@ class PrototypeExplorer(BankEditor):
             read_patches(names[i], b, source, everything, indices, self.grid) for i, (b, source) in enumerate(models)
         ]
         self._remember()
+        self._sources, self._effects, self.teacher = [source for _, source in models], effects, teacher
+        self._own = []
         self._part_names = part_names_of(everything, part_names)
-        self._umap = threading.Thread()
-        self._steps: list[list[float]] = []
-        super().__init__(**options)
+        self._auto = projection == "auto"
+        parts = self.images.parts is not None and bool(self._part_names)
+        super().__init__(**{"colour_by": "part" if parts else "group"} | options)
         self._send_patches(len(everything))
-        if projection == "umap":
-            self._lay_out(progress=True)
+        self._open_on(options)
+        if projection == "umap" or (self._auto and all(is_quick(unit, seed) for unit in self._units())):
+            self._lay_out(progress=projection == "umap")
         self.observe(lambda _: self._apply(), "banks")
-        self.on_msg(lambda _, content, __: self._on_button(str(content.get("do"))))
+        self.on_msg(lambda _, content, buffers: self._on_button(str(content.get("do")), content, buffers))
 
     # What is sent
 
@@ -152,13 +161,11 @@ class PrototypeExplorer(BankEditor):
         sheet = sprite_sheet(self.images)
         K = max(m.bank.num_prototypes for m in self.models)
         self._count = min(4 if len(self.models) == 1 else 3, *(m.bank.num_prototypes for m in self.models))
-        each = 4 + self._count * (2 if K <= 256 else 3)
-        packed = [pack_codes(m.unit, max(4, (BYTES_A_PATCH - 1) // len(self.models) - each)) for m in self.models]
-        self._shown, P = np.flatnonzero(self.models[0].shown), len(self.models[0].unit)
+        each = 8 + self._count * (2 if K <= 256 else 3)
+        self._code_bytes = max(4, (BYTES_A_PATCH - 1) // len(self.models) - each)
+        packed = [pack_codes(m.unit, self._code_bytes) for m in self.models]
         self.sheet, self.codes = sheet.data, [data for data, _ in packed]
-        maps = [principal(m.unit[self._shown].float().numpy(), 2) for m in self.models]
-        self.xy = [pack_xy(xy, self._shown, P) for xy in maps]
-        self.map_note = f"PCA of {len(self._shown):,} patches"
+        self._send_pca()
         has_parts = self.images.parts is not None and bool(self._part_names)
         if has_parts:
             masks, count = np.asarray(self.images.parts), len(self._part_names)
@@ -168,7 +175,8 @@ class PrototypeExplorer(BankEditor):
         self.meta = {
             **describe_images(self.images, self.grid, sheet, total, self.seed),
             "parts": self._part_names if has_parts else None,
-            "grouped": self.images.groups is not None,
+            "groups": numbered(self.images.groups),
+            "answers": answers(self._sources[-1], self.images),
             "count": self._count,
             "models": [
                 {"name": m.name, "bank": next(i for i, b in enumerate(self._banks) if b is m.bank), "steps": steps}
@@ -176,6 +184,21 @@ class PrototypeExplorer(BankEditor):
             ],
         }
         self._follow()
+
+    def _open_on(self, options: dict[str, Any]) -> None:
+        """Begin with the clearest prototype and its best picture, unless told otherwise."""
+        k = options.get("prototype", self._clearest())
+        near = self.stats[self.model][k]["near"] if k >= 0 else []
+        if near and not {"image", "patch"} & options.keys():
+            self.patch = near[0][0]
+            self.image = self.patch // (self.grid[0] * self.grid[1])
+        self.prototype = k
+
+    def _clearest(self) -> int:
+        gallery = self._gallery(self.model)
+        if gallery and self.parts:
+            return max(gallery, key=lambda k: float(self.part_prototypes(self.model).shares[k, 1:].max()))
+        return gallery[0] if gallery else -1
 
     def _follow(self) -> None:
         """Assignments and the table's numbers for the switches as they are."""
@@ -185,6 +208,12 @@ class PrototypeExplorer(BankEditor):
         per_image = self.grid[0] * self.grid[1]
         groups = self.images.groups
         self.stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, self._soft, strict=True)]
+        for i, rows in enumerate(self.stats):
+            for name, column in self._columns(i).items():
+                for row, value in zip(rows, column, strict=True):
+                    row[name] = value
+        if self._own:
+            self._send_own()
         if self.parts:
             for rows, model in zip(self.stats, range(len(self.models)), strict=True):
                 for row, more in zip(rows, part_columns(self.part_prototypes(model)), strict=True):
@@ -194,6 +223,17 @@ class PrototypeExplorer(BankEditor):
             same = self.models[0].bank is self.models[1].bank
             matched = list(range(K)) if same else match(self._label[0], self._label[1], K, L)
             self.meta = {**self.meta, "match": matched}
+
+    def _columns(self, i: int) -> dict[str, list[Any]]:
+        """What the table says of the prototypes of a model."""
+        model, M, K = self.models[i], len(self.images), self.models[i].bank.num_prototypes
+        label = self._label[i].reshape(M, -1)
+        soft, unit = self._by_image(self._soft[i]), self._by_image(model.unit)
+        columns: dict[str, list[Any]] = dict(quality_columns(unit, soft, label, self.images.groups))
+        columns["front"] = in_front(label, self.images.pictured, self.grid, K).tolist()
+        if self._effects is not None:
+            columns["effect"] = effect_column(self._effects, K)
+        return columns
 
     def label(self, model: int = 0) -> np.ndarray:
         """(P,) strongest prototype of each patch, -1 in the bars beside padded pictures."""
@@ -303,60 +343,37 @@ class PrototypeExplorer(BankEditor):
         """The state as an ordinary picture, for a saved notebook."""
         return Image(self._picture(), format="png")  # type: ignore[no-untyped-call]
 
+    def keep(self, *, max_images: int = MAX_IMAGES, max_bytes: int = MAX_BYTES) -> None:
+        """Leave two outputs in the notebook: the picture of :meth:`snapshot`, and the explorer itself on some images.
+
+        The second is a page within the page: it stays alive where no kernel runs, in HTML that nbconvert made and in a
+        trusted notebook. What shows no such pages, as an untrusted JupyterLab, shows the picture.
+
+        Raises:
+            ValueError: ``max_bytes`` are too few for one image.
+        """
+        page = kept_frame(self, max_images=max_images, max_bytes=max_bytes)
+        display(self.snapshot())  # type: ignore[no-untyped-call]
+        display(HTML(page))  # type: ignore[no-untyped-call]
+
     def _picture(self) -> bytes:
-        model = self.models[self.model]
-        return explorer_picture(
-            ExplorerView(
-                self.images, self.grid, model.bank.names, self.label(self.model), self.soft(self.model),
-                self.stats[self.model], self._gallery(self.model),
-                np.frombuffer(self.xy[self.model], np.uint16).reshape(-1, 2), self.selection,
-                self.prototype, self.image, self.smooth, f"{self.map_note}, {len(self.selection):,} selected",
-                f"Prototype explorer, seed {self.seed}, data {self.meta['data'][:12]}",
-            )
-        )  # fmt: skip
+        return picture_of(self)
 
     # Asked by the browser
 
-    def _on_button(self, name: str) -> None:
+    def _on_button(self, name: str, content: dict[str, Any] | None = None, buffers: Sequence[Any] = ()) -> None:
         """A button that needs the kernel was pressed; ``status`` says what was done or what went wrong."""
         try:
-            if name == "umap":
+            if name == "umap" or (name == "ready" and self._auto and len(self.maps) == 1):
                 self.lay_out()
+            elif name == "look":
+                self.look_at(bytes(buffers[0]), name=str((content or {}).get("name", ""))[:80])
             elif name == "bank":
                 self.status = f"Saved {self.save_bank()} beside the notebook."
             elif name == "html":
                 self.status = f"Saved {self.export_html()} beside the notebook: send it to anyone."
         except Exception as failure:
             self.status = f"{type(failure).__name__}: {failure}"
-
-    def lay_out(self) -> threading.Thread:
-        """Compute the UMAP in the background; ``map_note`` tells how long it has been running."""
-        if not self._umap.is_alive():
-            self._umap = threading.Thread(target=self._lay_out, daemon=True)
-            self._umap.start()
-        return self._umap
-
-    def _lay_out(self, *, progress: bool = False) -> None:
-        P, before, done = self.meta["patches"], self.map_note, threading.Event()
-
-        def show_seconds() -> None:
-            began = time.perf_counter()
-            while not done.wait(1):
-                passed = time.perf_counter() - began
-                self.map_note = f"{before}; UMAP of {min(len(self._shown), 20_000):,} since {passed:.0f} s"
-
-        ticker = threading.Thread(target=show_seconds, daemon=True)
-        ticker.start()
-        try:
-            units = [m.unit[self._shown].float().numpy() for m in self.models]
-            maps = [embed_2d(unit, seed=self.seed, progress=progress) for unit in units]
-            self.xy = [pack_xy(e.xy, self._shown[e.indices], P) for e in maps]
-            note, message = maps[0].note, "The map is a UMAP now: near means alike, the axes have no unit."
-        except Exception as failure:
-            note, message = before, f"{type(failure).__name__}: {failure}"
-        done.set()
-        ticker.join()
-        self.map_note, self.status = note, message
 
     def __repr__(self) -> str:
         size = f"{len(self._shown):,} patches of {len(self.images):,} images"

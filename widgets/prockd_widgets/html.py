@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -40,9 +41,14 @@ render({ model, el: document.getElementById('prockd') });
 
 
 def offline_page(widget: anywidget.AnyWidget, title: str) -> str:
-    """The page. Nothing in it can end its script early: "<" of the state is written as an escape."""
+    """The page with everything that the widget shows."""
+    return page_of(widget, title, {})
+
+
+def page_of(widget: anywidget.AnyWidget, title: str, changes: Mapping[str, Any]) -> str:
+    """The page with some traits changed. Nothing can end its script early: "<" of the state is written as an escape."""
     own = {name for name, trait in widget.traits(sync=True).items() if not name.startswith("_")}
-    state = widget.get_state(own - {"layout", "tabbable", "tooltip", "comm"})
+    state = {**widget.get_state(own - {"layout", "tabbable", "tooltip", "comm"}), **changes}
     state["meta"] = {**state["meta"], "kernel": False}
     text = json.dumps(_texts(state), ensure_ascii=False).replace("<", "\\u003c")
     return _PAGE.format(title=escape(title), css=widget._css, esm=widget._esm, state=text, stand_in=_STAND_IN)

@@ -1,7 +1,7 @@
 """What one model says about patches, small enough for a browser: assignments, codes and a place on the map."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -98,7 +98,12 @@ def read_patches(
     grid: tuple[int, int],
 ) -> Patches:
     """Pass some images through a model and a bank; arguments and errors as in :func:`read_units`."""
-    unit = read_units(name, source, images, indices, grid, bank)
+    return with_bank(name, bank, read_units(name, source, images, indices, grid, bank))
+
+
+@torch.no_grad()
+def with_bank(name: str, bank: PrototypeBank, unit: Float[Tensor, "P E"]) -> Patches:
+    """Patches that were read, with what the bank says about them."""
     device = bank.prototypes.device
     base = [torch.softmax(bank.assigner(u.float().to(device)), dim=-1).half().cpu() for u in torch.split(unit, 1 << 14)]
     return Patches(name, bank, unit, torch.cat(base) * unit.any(1, keepdim=True))
@@ -208,6 +213,11 @@ def describe_images(
     }
 
 
+def numbered(groups: Sequence[Hashable] | None) -> list[int] | None:
+    """Groups of images by number; None where they are not known."""
+    return None if groups is None else np.unique([str(g) for g in groups], return_inverse=True)[1].tolist()
+
+
 def pack_xy(xy: Float[np.ndarray, "Q 2"], indices: Int[np.ndarray, " Q"], num_patches: int) -> bytes:
     """Places on the map in 16 bits a coordinate, y upwards; patches that are not among ``indices`` are nowhere."""
     low, high = xy.min(0), xy.max(0)
@@ -224,19 +234,20 @@ def pack_top(assignments: Float[Tensor, "P K"], count: int) -> bytes:
     return which.numpy().astype(wide).tobytes() + (values * 255).round().numpy().astype(np.uint8).tobytes()
 
 
-def pack_codes(unit: Float[Tensor, "P E"], num_bytes: int) -> tuple[bytes, list[float]]:
+def pack_codes(
+    unit: Float[Tensor, "P E"], num_bytes: int, of: Float[Tensor, "Q E"] | None = None
+) -> tuple[bytes, list[float]]:
     """Patches for likeness in the browser: their strongest directions, two of 4 bits a byte, and each one's step.
 
-    The dot product of two codes, each value times its step, is close to the cosine of the patches.
+    Those of ``of``, where given, are coded in the directions and steps of ``unit``. The dot product of two codes, each
+    value times its step, is close to the cosine of the patches.
     """
     # The browser multiplies 25,000 vectors in a frame: it gets as many principal directions as bytes allow, each
     # in 15 levels. A level is 2.5 standard deviations / 7, since what lies further out is rare and costs more
     # cosine as a coarser step for all than as a clamped value for one.
     u = unit.float()
     axes = torch.linalg.eigh(u.T @ u)[1].flip(1)[:, : 2 * num_bytes]
-    values = u @ axes
-    if values.shape[1] % 2:
-        values = F.pad(values, (0, 1))
+    values, coded = (F.pad(each @ axes, (0, axes.shape[1] % 2)) for each in (u, u if of is None else of.float()))
     step = (2.5 * values[u.any(1)].square().mean(0).sqrt() / _LEVELS).clamp_min(1e-6)
-    levels = ((values / step).round().clamp(-_LEVELS, _LEVELS) + 8).numpy().astype(np.uint8)
+    levels = ((coded / step).round().clamp(-_LEVELS, _LEVELS) + 8).numpy().astype(np.uint8)
     return (levels[:, ::2] | levels[:, 1::2] << 4).tobytes(), step.tolist()

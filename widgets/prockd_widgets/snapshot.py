@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class ExplorerView:
         grid: rows and columns of patches.
         names: of the prototypes.
         label: (P,) strongest prototype of each patch, -1 in the bars beside padded pictures.
+        hue: (P,) number of each patch's colour and shape on the map, -1 for grey.
+        hue_names: what these numbers stand for.
         soft: (P, K) soft assignment.
         stats: one row a prototype; ``near`` has its nearest patches with their distances.
         gallery: prototypes to show after the one in focus; see :mod:`prockd.evaluation.galleries`.
@@ -47,6 +49,8 @@ class ExplorerView:
     grid: tuple[int, int]
     names: Sequence[str]
     label: Int[np.ndarray, " P"]
+    hue: Int[np.ndarray, " P"]
+    hue_names: Sequence[str]
     soft: Float[Tensor, "P K"]
     stats: Sequence[Mapping[str, Any]]
     gallery: Sequence[int]
@@ -82,6 +86,22 @@ def explorer_picture(view: ExplorerView) -> bytes:
     return save_figure(figure)
 
 
+def comparison_picture(views: Sequence[ExplorerView], prototypes: Sequence[int], said: str) -> bytes:
+    """A PNG of two models side by side: their maps, the image with the matched prototypes, and nearest patches."""
+    figure = Figure(figsize=(11, 7.0), dpi=84, layout="constrained")
+    grid = figure.add_gridspec(3, 2, height_ratios=[2.6, 2.6, 1.0])
+    for column, (view, k) in enumerate(zip(views, prototypes, strict=True)):
+        _draw_map(figure.add_subplot(grid[0, column]), view)
+        _draw_image(figure.add_subplot(grid[1, column]), replace(view, prototype=k))
+        line, near = grid[2, column].subgridspec(1, 5), view.stats[k]["near"] if k >= 0 else []
+        for at, (p, distance) in enumerate(near[:5]):
+            ax = figure.add_subplot(line[at])
+            _draw_patch(ax, view, p)
+            ax.set_xlabel(f"{distance:.2f}", fontsize=7, labelpad=2)
+    figure.suptitle(f"{views[0].title}: {said}", fontsize=9)
+    return save_figure(figure)
+
+
 def save_figure(figure: Figure) -> bytes:
     """A figure as PNG of 256 colours, a third of the bytes: notebooks keep many of them."""
     drawn, file = io.BytesIO(), io.BytesIO()
@@ -95,6 +115,54 @@ def static_bundle(widget: Any, live: Any) -> tuple[dict[str, Any], dict[str, Any
     bundle, metadata = live or ({}, {})
     picture = base64.b64encode(widget.snapshot().data).decode()
     return {**bundle, "text/plain": repr(widget), "image/png": picture}, metadata
+
+
+def picture_of(widget: Any) -> bytes:
+    """What an explorer shows, of one model or of two side by side."""
+    if len(widget.models) == 1:
+        return explorer_picture(_view(widget, 0, f"{widget.map_note}, {len(widget.selection):,} selected"))
+    focus = [widget.prototype, widget.prototype]
+    if widget.prototype >= 0:
+        other, matched = 1 - widget.model, widget.meta["match"]
+        back = {k: j for j, k in enumerate(matched)}
+        focus[other] = back.get(widget.prototype, -1) if other else matched[widget.prototype]
+    first, second = widget._label[0], np.array([*widget.meta["match"], -1])[widget._label[1]]
+    same = (first == second)[widget._shown].mean()
+    said = f"{' and '.join(m.name for m in widget.models)} agree on {same:.0%} of {len(widget._shown):,} patches"
+    return comparison_picture([_view(widget, i, m.name) for i, m in enumerate(widget.models)], focus, said)
+
+
+def shown_map(widget: Any) -> int:
+    """Which of an explorer's maps is shown: the first where its name is none of theirs."""
+    return next((i for i, one in enumerate(widget.maps) if one["name"] == widget.on_map), 0)
+
+
+def _view(widget: Any, i: int, map_title: str) -> ExplorerView:
+    model, chosen = widget.models[i], shown_map(widget)
+    xy = widget.xy[chosen * len(widget.models) + i]
+    return ExplorerView(
+        widget.images, widget.grid, model.bank.names, widget.label(i), *_hues(widget, i), widget.soft(i),
+        widget.stats[i], widget._gallery(i), np.frombuffer(xy, np.uint16).reshape(-1, 2), widget.selection,
+        widget.prototype, min(widget.image, len(widget.images) - 1), widget.smooth, map_title,
+        f"Prototype explorer, seed {widget.seed}, data {widget.meta['data'][:12]}",
+    )  # fmt: skip
+
+
+def _hues(widget: Any, i: int) -> tuple[np.ndarray, list[str]]:
+    """What colours the patches of a model's map, as in the browser."""
+    label, match = widget._label[i], widget.meta.get("match")
+    first = label if i == 0 or match is None else np.array([*match, -1])[label]
+    if widget.colour_by == "part" and widget.parts:
+        return np.where(label >= 0, widget._parts.ravel() - 1, -1), widget._part_names[1:]
+    if widget.colour_by == "class":
+        per_image = widget.grid[0] * widget.grid[1]
+        return np.where(label >= 0, widget.images.labels.repeat(per_image), -1), list(widget.images.classes)
+    if widget.colour_by == "agreement" and match is not None:
+        second = np.array([*match, -1])[widget._label[1]]
+        return np.where(label >= 0, widget._label[0] != second, -1), ["same prototype", "different ones"]
+    if widget.colour_by == "group":
+        return np.array([*(row["group"] for row in widget.stats[0]), -1])[first], []
+    return first, []
 
 
 def _plain(name: str) -> str:
@@ -112,11 +180,15 @@ def _draw_map(ax: Axes, view: ExplorerView) -> None:
         rest = placed & ~selected
         ax.scatter(xy[rest, 0], xy[rest, 1], s=2, c=_GREY, linewidths=0)
     dot = 18 if 0 < len(view.selection) < 2000 else 5
-    for k in np.unique(view.label):
-        mine = placed & (view.label == k) & (selected if view.selection else placed)
-        colour, marker = style(int(k))
+    for number in np.unique(view.hue):
+        mine = placed & (view.hue == number) & (selected if view.selection else placed)
+        colour, marker = style(int(number)) if number >= 0 else (_GREY, "o")
         shape = marker if dot > 5 else "o"  # matplotlib draws no plus as small as that
-        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=shape, linewidths=0)
+        named = 0 <= number < min(8, len(view.hue_names))
+        name = _plain(view.hue_names[number]) if named else None
+        ax.scatter(xy[mine, 0], xy[mine, 1], s=dot, c=colour, marker=shape, linewidths=0, label=name)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=6, markerscale=1.6, loc="upper left", frameon=False, handletextpad=0.1, borderaxespad=0.1)
     ax.set(xticks=[], yticks=[], title=view.map_title)
     ax.set_aspect("equal", "datalim")
 

@@ -23,6 +23,7 @@ def statistics(
 ) -> list[dict[str, object]]:
     """One row a prototype: entropy of its patches (0 sure .. 1 undecided), nearest other prototype, nearest patches.
 
+    ``group`` numbers up to eight groups of prototypes that point the same way; ``beside`` are the most similar others.
     Nearest patches are ``[patch, distance]``, at most one an image, by 1 - cosine to the prototype; the groups of the
     images, where known, take turns.
     """
@@ -36,13 +37,17 @@ def statistics(
     best, where = cosine.reshape(-1, per_image, len(centres)).max(1)  # (m, K)
     order = best.argsort(stable=True, dim=0, descending=True).numpy()
     alike = (centres @ centres.T).fill_diagonal_(-2.0)
+    groups_of = prototype_groups(centres.numpy())
     alike[:, ~bank.enabled.cpu()] = -2.0
+    beside = alike.argsort(dim=1, descending=True)[:, : min(7, int(on.sum()) - 1)].tolist()
     rows: list[dict[str, object]] = []
     for k in range(len(centres)):
         mine = spread[label == k]
         other = int(alike[k].argmax())
         rows.append(
             {
+                "group": groups_of[k],
+                "beside": beside[k],
                 "entropy": round(float(mine.mean()), 3) if len(mine) else None,
                 "near": [
                     [int(m * per_image + where[m, k]), round(1 - float(best[m, k]), 3)]
@@ -53,6 +58,15 @@ def statistics(
             }
         )
     return rows
+
+
+def prototype_groups(centres: Float[np.ndarray, "K E"], count: int = 8) -> list[int]:
+    """The group of each prototype, 0..count - 1: those that point the same way, by average linkage of cosines."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    if len(centres) <= count:
+        return list(range(len(centres)))
+    return [int(group) - 1 for group in fcluster(linkage(centres, "average", "cosine"), count, "maxclust")]
 
 
 def part_columns(found: PartPrototypes) -> list[dict[str, object]]:

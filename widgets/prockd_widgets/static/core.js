@@ -53,6 +53,16 @@ const u8 = data =>
 	data ? new Uint8Array(data.buffer || data, data.byteOffset || 0, data.byteLength) : new Uint8Array();
 const u16 = data => new Uint16Array(u8(data).slice().buffer);
 const u32 = data => new Uint32Array(u8(data).slice().buffer);
+const joined = arrays => {
+	if (arrays.length === 1) return arrays[0];
+	const all = new arrays[0].constructor(arrays.reduce((sum, array) => sum + array.length, 0));
+	let at = 0;
+	for (const array of arrays) {
+		all.set(array, at);
+		at += array.length;
+	}
+	return all;
+};
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const count = n => n.toLocaleString('en-US');
 const percent = x => `${Math.round(100 * x)} %`;
@@ -109,16 +119,23 @@ function shapesOf(size) {
 // images in one picture; patches are cut from it
 class Sheet {
 	constructor(bitmap, meta) {
-		Object.assign(this, meta.sheet, { bitmap, h: meta.grid[0], w: meta.grid[1] });
+		const [h, w] = meta.grid;
+		Object.assign(this, meta.sheet, { bitmap, h, w, images: meta.patches / (h * w) });
 		this.small = new OffscreenCanvas(this.w, this.h);
 	}
+	// the picture that holds image m, its corner there, and how many of its pixels one of ours is
+	source(m) {
+		const { cell, columns, images, own } = this;
+		if (own && m >= images) return [own, 0, 0, own.width / cell];
+		return [this.bitmap, (m % columns) * cell, Math.floor(m / columns) * cell, 1];
+	}
 	image(ctx, m, x, y, side) {
-		const { cell, columns } = this;
-		ctx.drawImage(this.bitmap, (m % columns) * cell, Math.floor(m / columns) * cell, cell, cell, x, y, side, side);
+		const [bitmap, left, top, zoom] = this.source(m);
+		ctx.drawImage(bitmap, left, top, this.cell * zoom, this.cell * zoom, x, y, side, side);
 	}
 	// a patch with its surroundings, boxed
 	patch(ctx, p, x, y, side, context = 1.3) {
-		const { cell, columns, h, w } = this;
+		const { cell, h, w } = this;
 		const N = h * w;
 		const m = Math.floor(p / N);
 		const n = p % N;
@@ -128,18 +145,9 @@ class Sheet {
 		const left = fit(n % w, cell / w);
 		const top = fit(Math.floor(n / w), cell / h);
 		const zoom = side / out;
+		const [bitmap, u, v, fine] = this.source(m);
 		ctx.imageSmoothingEnabled = true;
-		ctx.drawImage(
-			this.bitmap,
-			(m % columns) * cell + left,
-			Math.floor(m / columns) * cell + top,
-			out,
-			out,
-			x,
-			y,
-			side,
-			side,
-		);
+		ctx.drawImage(bitmap, u + left * fine, v + top * fine, out * fine, out * fine, x, y, side, side);
 		box(
 			ctx,
 			x + (((n % w) * cell) / w - left) * zoom,

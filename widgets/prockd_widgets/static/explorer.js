@@ -1,13 +1,30 @@
 // PrototypeExplorer: one map, one grid, one image and one table that share a selection.
 const HOVER_MS = 125;
 
-class Explorer extends ExplorerDrawing {
+class Explorer extends ExplorerTable {
 	constructor(model, host, sheet) {
 		super(model);
-		Object.assign(this, { host, sheet, hover: -1, tool: 'lasso', page: 0, thumbs: {}, zoom: 1 });
+		Object.assign(this, {
+			host,
+			sheet,
+			hover: -1,
+			tool: 'lasso',
+			page: 0,
+			thumbs: {},
+			zoom: 1,
+			pinned: -1,
+			search: '',
+		});
 		this.mids = this.places.map(() => [0.5, 0.5]);
 		this.redraw = soon(() => this.draw());
+		this.readFilter();
 		this.build();
+		this.root.addEventListener('dragover', e => e.preventDefault());
+		this.root.addEventListener('drop', e => {
+			e.preventDefault();
+			this.lookAt(e.dataTransfer.files[0]);
+		});
+		if (this.own) this.readOwnPicture();
 		this.ends = [watch(this.root, this.redraw, this.redraw)];
 		const on = (names, f) => {
 			const event = names
@@ -19,25 +36,114 @@ class Explorer extends ExplorerDrawing {
 		};
 		on('banks top stats meta', () => {
 			this.meta = model.get('meta');
+			const whole = this.whole;
 			this.readBanks();
+			this.readFilter();
+			if (whole >= 0 && this.state(this.which).enabled[whole]) this.selectWhole(whole);
 			this.redraw();
 		});
-		on('xy', () => {
-			this.readPlaces();
-			this.redraw();
-		});
+		on('xy on_map', () => this.fly());
+		on('maps', () => this.showMaps());
 		on('map_note', () => this.note());
 		on('selection', () => {
 			this.readSelection();
-			this.page = 0;
+			Object.assign(this, { page: 0, range: null });
 			this.redraw();
 		});
 		on('prototype patch image model show colour_by smooth opacity', () => {
-			this.page = 0;
+			Object.assign(this, { page: 0, range: null });
+			if (this.filter.pictures === 'this') this.readFilter();
 			this.redraw();
 		});
+		on('own', () => this.readOwnPicture());
 		on('status', () => this.tell(this.status));
 		this.redraw();
+	}
+
+	draw() {
+		const { model, likeness, smooth } = this;
+		if (!this.root.clientWidth) return;
+		this.night = dark(this.root);
+		this.root.classList.toggle('prk-dark', this.night);
+		const css = getComputedStyle(this.root);
+		const [line, blue] = ['--prk-line', '--prk-blue'].map(name => css.getPropertyValue(name));
+		this.style = { line, blue, ink: css.color }; // asked once: after a change each question lays the page out anew
+		this.colour.value = this.colour_by;
+		this.projections.show(this.on_map);
+		this.slider.value = this.opacity;
+		this.heatKind.show(model.get('show'));
+		this.smoothing.show(smooth);
+		this.scaleName.textContent = likeness ? 'cosine' : 'assignment';
+		this.noteImage();
+		for (const i of this.maps.keys()) this.drawMap(i);
+		this.drawImages();
+		this.drawNear();
+		this.drawBars();
+		this.drawGrid();
+		this.drawTable();
+		this.note();
+		this.drawLegend();
+		this.mark();
+		this.count();
+	}
+
+	// rings, boxes and the line that is being drawn, above the pictures
+	mark(dragged, path) {
+		const p = this.hover;
+		const boxed = this.patch;
+		const image = this.image;
+		for (const [i, c] of this.maps.entries()) {
+			if (!c.width) continue;
+			const ctx = c.start(c.over);
+			const points = this.points(i);
+			for (const [q, r, wide] of [
+				[boxed, 6, 2],
+				[p, 8, 2.5],
+			])
+				if (q >= 0 && this.places[i][2 * q] !== NOWHERE)
+					outline(ctx, wide, () => ctx.arc(points.x(q), points.y(q), r, 0, 7));
+		}
+		for (const [j, c] of this.images.entries()) {
+			if (!c.width || this.figures[j].hidden) continue;
+			const ctx = c.start(c.over);
+			const a = c.width / this.w;
+			const b = c.height / this.h;
+			const cell = n => [(n % this.w) * a, Math.floor(n / this.w) * b, a, b];
+			ctx.fillStyle = '#fff';
+			if (!this.likeness)
+				for (let n = 0; n < this.N; n++)
+					if (this.mask[image * this.N + n]) {
+						const [x, y] = cell(n);
+						ctx.beginPath();
+						ctx.arc(x + a / 2, y + b / 2, Math.max(1.5, a / 9), 0, 7);
+						ctx.fill();
+						Object.assign(ctx, { strokeStyle: '#000', lineWidth: 1 });
+						ctx.stroke();
+					}
+			for (const [q, line] of [
+				[boxed, 3],
+				[p, 1.5],
+			])
+				if (q >= 0 && this.at(q) === image) box(ctx, ...cell(q % this.N), line);
+		}
+		if (this.grid.width) {
+			const ctx = this.grid.start(this.grid.over);
+			for (const cell of this.cells)
+				if (cell.patch === p || cell.patch === boxed)
+					box(ctx, cell.x + 1, cell.y + 1, cell.side - 2, cell.side - 2, cell.patch === p ? 3 : 2);
+		}
+		if (!path) return;
+		const ctx = dragged.over.getContext('2d');
+		const [x, y] = path[0];
+		const [a, b] = path.at(-1);
+		outline(ctx, 1.5, () => {
+			if (this.tool === 'box') {
+				ctx.rect(x, y, a - x, b - y);
+				return;
+			}
+			for (const [u, v] of path) ctx.lineTo(u, v);
+			ctx.closePath();
+		});
 	}
 
 	set(values) {
@@ -54,7 +160,8 @@ class Explorer extends ExplorerDrawing {
 			numbers = [];
 			for (let p = 0; p < this.P; p++) if (mask[p]) numbers.push(p);
 		}
-		const sorted = new Uint32Array(numbers).filter(p => this.shown[p]).sort();
+		const sorted = new Uint32Array(numbers).filter(p => this.kept[p]).sort();
+		this.whole = -1;
 		this.set({ selection: new DataView(sorted.buffer) });
 	}
 
@@ -64,7 +171,13 @@ class Explorer extends ExplorerDrawing {
 		const mine = this.mine(i, k);
 		const near = this.stats[i][k]?.near?.[0]?.[0] ?? mine[0] ?? -1;
 		this.set({ prototype: k, ...(near >= 0 && { patch: near, image: this.at(near) }) });
-		this.select(mine);
+		this.selectWhole(k);
+	}
+
+	// all patches of a prototype, and those that it gets or loses by an edit
+	selectWhole(k) {
+		this.select(this.mine(this.which, k));
+		this.whole = k;
 	}
 
 	// one patch was clicked
@@ -77,68 +190,13 @@ class Explorer extends ExplorerDrawing {
 		if (!this.likeness) this.select([p]);
 	}
 
-	edit(change) {
-		const banks = structuredClone(this.banks);
-		const before = structuredClone(banks);
-		change(banks[this.bank]);
-		this.set({ past: [...this.past, before].slice(-50), banks });
-	}
-
-	rename(k, name) {
-		if (name.trim() && name.trim() !== this.names()[k])
-			this.edit(b => {
-				b.names[k] = name.trim().slice(0, 80);
-			});
-	}
-
-	toggle(k) {
-		const { enabled } = this.state(this.which);
-		if (enabled[k] && enabled.filter(Boolean).length === 1) return this.tell('One prototype must stay enabled.');
-		this.edit(b => {
-			b.enabled[k] = !b.enabled[k];
-			b.merged[k] = k;
-		});
-	}
-
-	merge(into, other) {
-		this.edit(b => {
-			b.merged = b.merged.map(k => (k === other ? into : k));
-			b.enabled[other] = false;
-		});
-		this.choose(into);
-	}
-
-	undo() {
-		const past = this.past;
-		if (past.length) this.set({ banks: past.at(-1), past: past.slice(0, -1) });
-	}
-
 	step(by) {
 		this.set({ image: (this.image + by + this.M) % this.M });
 	}
 
-	// towards the middle of the selection, else the box; what is not on the map does not count
-	zoomBy(by) {
-		this.zoom = by ? clamp(this.zoom * by, 1, 40) : 1;
-		const over = this.selected.length ? this.selected : [this.patch];
-		this.mids = this.places.map((xy, i) => {
-			let n = 0;
-			let x = 0;
-			let y = 0;
-			for (const p of over)
-				if (p >= 0 && xy[2 * p] !== NOWHERE) {
-					n++;
-					x += xy[2 * p];
-					y += xy[2 * p + 1];
-				}
-			return this.zoom === 1 ? [0.5, 0.5] : n ? [x / n / 65534, 1 - y / n / 65534] : this.mids[i];
-		});
-		this.redraw();
-	}
-
 	key(e) {
 		e.stopPropagation();
-		if (e.target.tagName === 'INPUT' || e.target.tagName === 'SELECT') return;
+		if ((e.target.tagName === 'INPUT' && e.target.type !== 'checkbox') || e.target.tagName === 'SELECT') return;
 		const act =
 			{
 				Escape: () => this.select([]),
@@ -148,34 +206,12 @@ class Explorer extends ExplorerDrawing {
 				PageUp: () => this.step(-1),
 				PageDown: () => this.step(1),
 			}[e.key] ||
-			((e.ctrlKey || e.metaKey) && e.key === 'z' && (() => this.undo()));
+			((e.ctrlKey || e.metaKey) &&
+				{ z: () => (e.shiftKey ? this.redo() : this.undo()), y: () => this.redo() }[e.key.toLowerCase()]);
 		if (act) {
 			act();
 			e.preventDefault();
 		}
-	}
-
-	// by a column; once more turns the order round. The largest and the purest come first
-	sortBy(key) {
-		const first = key === 'size' || key === 'purity' ? -1 : 1;
-		this.sort = [key, this.sort[0] === key ? -this.sort[1] : first];
-		this.rowsOf = null;
-		this.redraw();
-	}
-
-	rowKey(e, k) {
-		const row = e.currentTarget;
-		const to = {
-			ArrowDown: row.nextSibling,
-			ArrowUp: row.previousSibling,
-			Home: this.body.firstChild,
-			End: this.body.lastChild,
-		}[e.key];
-		if (to) to.focus();
-		else if (e.key === 'Enter' || e.key === ' ') this.choose(k);
-		else if (e.key === 'd') this.toggle(k);
-		else return;
-		e.preventDefault();
 	}
 
 	point(at, e) {
@@ -202,8 +238,10 @@ class Explorer extends ExplorerDrawing {
 				`${this.meta.models.length > 1 ? `${model.name}: ` : ''}${k === NONE ? 'none left' : `${this.names(i)[k]} ${this.share(i, p, k).toFixed(2)}`}`,
 			);
 		});
-		if (this.meta.parts) lines.push(`true part: ${this.part(p)}`);
-		lines.push(`${this.className(m)}image ${this.meta.ids[m]}`, `row ${Math.floor(n / this.w)}, column ${n % this.w}`);
+		if (this.part(p)) lines.push(`true part: ${this.part(p)}`);
+		const answer = this.meta.answers?.[m];
+		if (answer >= 0) lines.push(`answer: ${this.meta.classes[answer]}`);
+		lines.push(`${this.className(m)}${this.idOf(m)}`, `row ${Math.floor(n / this.w)}, column ${n % this.w}`);
 		this.cardText.replaceChildren(...lines.map((line, i) => el(i ? 'div' : 'strong', {}, line)));
 		const r = this.root.getBoundingClientRect();
 		const [x, y] = this.where || [r.left, r.top];
@@ -222,7 +260,7 @@ class Explorer extends ExplorerDrawing {
 	}
 
 	savePicture() {
-		const shots = [...this.maps, ...this.images, this.grid];
+		const shots = [...this.maps, ...this.images.filter((_, j) => !this.figures[j].hidden), this.grid];
 		const ratio = this.maps[0].ratio;
 		const pad = 12;
 		const night = getComputedStyle(this.root);
@@ -264,6 +302,7 @@ class Explorer extends ExplorerDrawing {
 
 async function render({ model, el: host }) {
 	const explorer = new Explorer(model, host, await openSheet(model));
+	if (explorer.meta.kernel) model.send({ do: 'ready' });
 	host.prockd = explorer; // for whoever looks with the browser's own tools
 	return () => explorer.destroy();
 }

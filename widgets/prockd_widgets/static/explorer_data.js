@@ -1,16 +1,19 @@
 // What the kernel sent to the explorer, and what follows from it: numbers in, numbers out, no page.
 const NONE = 0xffff; // no prototype
-const NOWHERE = 0xffff; // not on the map
+const TIED = 0.5; // how often the same place of another image must be a prototype's too, to call it a place
+const LIVES = 0.8; // share of its patches in one image or group, to say so
 
 class ExplorerData {
 	constructor(model) {
 		const meta = model.get('meta');
 		const [h, w] = meta.grid;
 		Object.assign(this, { model, meta, h, w, N: h * w, P: meta.patches, M: meta.patches / (h * w) });
-		this.shown = shownOf(meta);
-		this.numShown = this.shown.reduce((a, b) => a + b, 0);
+		this.numShown = shownOf(meta).reduce((a, b) => a + b, 0);
+		this.filter = { keep: 'all', pictures: 'all' };
+		this.strip = 'top';
+		this.readOwn();
+		this.contours = [];
 		this.sort = ['size', -1];
-		this.codes = [];
 		this.readBanks();
 		this.readPlaces();
 		this.readSelection();
@@ -32,6 +35,26 @@ class ExplorerData {
 		return this.banks[this.meta.models[i].bank];
 	}
 
+	// a picture of one's own is one more image after the others: its patches have numbers from P on, and are not counted
+	readOwn() {
+		const own = this.model.get('own');
+		this.own = own?.top ? own : null;
+		this.codes = [];
+		this.liked = [];
+		const shown = shownOf(this.meta);
+		const share = this.own ? u8(this.own.top[0]).subarray(-this.N * this.meta.count) : [];
+		const some = Uint8Array.from({ length: share.length / this.meta.count }, (_, n) =>
+			share.subarray(n * this.meta.count, (n + 1) * this.meta.count).some(v => v > 0),
+		);
+		this.shown = this.own ? joined([shown, some]) : shown;
+		this.kept = shown; // what filters leave
+		this.numKept = this.numShown;
+	}
+
+	idOf(m) {
+		return m < this.M ? `image ${this.meta.ids[m]}` : this.own?.name || '';
+	}
+
 	// the image of a patch
 	at(p) {
 		return Math.floor(p / this.N);
@@ -42,7 +65,7 @@ class ExplorerData {
 	}
 
 	part(p) {
-		return this.meta.parts ? this.meta.parts[this.parts()[p]] : '';
+		return this.meta.parts?.[this.parts()[p]] ?? '';
 	}
 
 	parts() {
@@ -58,16 +81,19 @@ class ExplorerData {
 	// the strongest prototype of each patch, with names and switches as they are now
 	readBanks() {
 		const T = this.meta.count;
+		const all = this.shown.length;
 		this.soft = this.meta.models.map((_, i) => {
-			const data = u8(this.model.get('top')[i]);
 			const { enabled, merged } = this.state(i);
 			const K = enabled.length;
-			const which = K > 256 ? u16(data.subarray(0, 2 * this.P * T)) : data.subarray(0, this.P * T);
-			const share = data.subarray(data.length - this.P * T);
-			const label = new Uint16Array(this.P).fill(NONE);
+			const sent = [this.model.get('top')[i], ...(this.own ? [this.own.top[i]] : [])].map(u8);
+			const cut = (data, n) => (K > 256 ? u16(data.subarray(0, 2 * n)) : data.subarray(0, n));
+			const sizes = [this.P * T, this.N * T];
+			const which = joined(sent.map((data, j) => cut(data, sizes[j])));
+			const share = joined(sent.map((data, j) => data.subarray(data.length - sizes[j])));
+			const label = new Uint16Array(all).fill(NONE);
 			const target = Int32Array.from(merged, k => (enabled[k] ? k : -1));
 			const sum = new Float32Array(K);
-			for (let p = 0; p < this.P; p++) {
+			for (let p = 0; p < all; p++) {
 				if (!this.shown[p]) continue;
 				let best = 0;
 				for (let t = p * T; t < (p + 1) * T; t++) {
@@ -99,7 +125,14 @@ class ExplorerData {
 	}
 
 	readPlaces() {
-		this.places = this.model.get('xy').map(u16);
+		const [L, all] = [this.meta.models.length, this.model.get('xy')];
+		const map = Math.max(
+			0,
+			this.model.get('maps').findIndex(({ name }) => name === this.on_map),
+		);
+		this.placesOf = all[map * L]; // what they were read from
+		this.places = all.slice(map * L, map * L + L).map(u16);
+		this.extents = this.places.map(extentOf);
 		this.placed = [];
 	}
 
@@ -114,8 +147,8 @@ class ExplorerData {
 		const p = this.patch;
 		const key = `${i}/${p}`;
 		if (p < 0) return null;
-		this.codes[i] ||= new Codes(this.model.get('codes')[i], this.meta.models[i].steps, this.P);
-		this.liked ||= [];
+		const sent = [this.model.get('codes')[i], ...(this.own ? [this.own.codes[i]] : [])].map(u8);
+		this.codes[i] ||= new Codes(joined(sent), this.meta.models[i].steps, this.shown.length);
 		if (this.liked[i]?.key !== key) this.liked[i] = { key, values: this.codes[i].like(p) };
 		return this.liked[i].values;
 	}
@@ -144,34 +177,14 @@ class ExplorerData {
 		return this.shown[p] && this.matched(p) === this.soft[0].label[p];
 	}
 
-	// the patches that prefer a prototype
-	mine(i, k) {
-		const { label } = this.soft[i];
-		const patches = [];
-		for (let p = 0; p < this.P; p++) if (label[p] === k) patches.push(p);
-		return patches;
-	}
-
-	// selected patches, else those of a prototype, the strongest first; without a prototype some from all over
-	strongest(i, k) {
-		const { P } = this;
-		let all = this.selected;
-		if (!all.length) all = k < 0 ? scattered(P, 200).filter(p => this.shown[p]) : this.mine(i, k);
-		if (k < 0) return Array.from(all);
-		// share and number in one number, since numbers are sorted ten times faster than by a function
-		const keys = Float64Array.from(all, p => Math.round((1 - this.share(i, p, k)) * 1e6) * P + p);
-		return Array.from(keys.sort(), key => key % P);
-	}
-
 	// the best patch of each image, best image first
 	mostAlike(i) {
 		const like = this.like(i);
-		return bestOfEach(like, this.N).sort((a, b) => like[b] - like[a]);
+		return bestOfEach(like.subarray(0, this.P), this.N).sort((a, b) => like[b] - like[a]);
 	}
 
-	heatOf(i, m) {
+	heatOf(i, m, k = this.focus(i)) {
 		if (this.likeness) return this.like(i)?.subarray(m * this.N, (m + 1) * this.N);
-		const k = this.focus(i);
 		return k < 0 ? null : Float32Array.from({ length: this.N }, (_, n) => this.share(i, m * this.N + n, k));
 	}
 
@@ -189,46 +202,65 @@ class ExplorerData {
 				of: p => (this.agrees(p) ? 0 : this.shown[p] ? 1 : -1),
 				texts: ['same prototype', 'different ones'],
 			};
-		return { of: p => (label[p] === NONE ? -1 : this.hue(i, label[p])), texts: names };
+		if (by === 'group') {
+			const group = names.map((_, k) => this.stats[0][this.hue(i, k)]?.group ?? -1);
+			return { of: p => (label[p] === NONE ? -1 : group[label[p]]), texts: this.groupNames() };
+		}
+		const hues = names.map((_, k) => this.hue(i, k));
+		const k = this.focus(i);
+		if (k >= 0 && names.length > 8 && !this.selected.length) {
+			const near = new Set([k, ...(this.stats[i][k]?.beside || [])]);
+			for (const other of hues.keys()) if (!near.has(other)) hues[other] = -1;
+		}
+		return { of: p => (label[p] === NONE ? -1 : hues[label[p]]), texts: this.names(0) };
 	}
 
-	// numbers of each prototype, in the order asked for
+	// what groups of prototypes are called: after the one that a person named, or the largest
+	groupNames() {
+		const names = this.names(0);
+		const size = new Uint32Array(names.length);
+		for (const k of this.soft[0].label.subarray(0, this.P)) if (k !== NONE) size[k]++;
+		const groups = [];
+		const order = [...names.keys()].sort(
+			(a, b) => /^p\d+$/.test(names[a]) - /^p\d+$/.test(names[b]) || size[b] - size[a],
+		);
+		for (const k of order) {
+			const group = this.stats[0][k]?.group ?? 0;
+			groups[group] ||= [];
+			groups[group].push(names[k]);
+		}
+		return Array.from(groups, ([first, ...rest] = ['']) => (rest.length ? `${first} + ${rest.length}` : first));
+	}
+
+	// what is said of each prototype, in the order asked for
 	table(i) {
 		const { label } = this.soft[i];
 		const { names, enabled, merged } = this.state(i);
 		const stats = this.stats[i];
-		const K = names.length;
-		const size = new Uint32Array(K);
+		const size = new Uint32Array(names.length);
 		const L = this.meta.parts?.length || 0;
-		for (const k of label) if (k !== NONE) size[k]++;
+		for (let p = 0; p < this.P; p++) if (label[p] !== NONE) size[label[p]]++;
 		const rows = names.map((name, k) => {
-			const { entropy, near, other, alike, part = 0, share, clearest = [] } = stats[k] || {};
+			const { near, clearest = [], part = 0, share, other, alike, ...measured } = stats[k] || {};
 			const marks = enabled[k] ? clearest.map(l => `clearest ${this.meta.parts[l]}`) : [];
 			if (merged[k] !== k) marks.push(`in ${names[merged[k]]}`);
 			else if (!enabled[k]) marks.push('off');
 			else if (!size[k]) marks.push('dead');
 			if (enabled[k] && alike > 0.95) marks.push(`twin of ${names[other]}`);
-			return {
-				k,
-				name,
-				size: size[k],
-				part,
-				purity: size[k] ? (share ?? -1) : -1,
-				entropy,
-				best: near?.[0]?.[0] ?? -1,
-				other,
-				alike,
-				marks,
-				off: !enabled[k],
-			};
+			if (enabled[k] && size[k] && measured.place > TIED) marks.push('a place');
+			if (enabled[k] && size[k] && measured.owner > LIVES) marks.push(`one ${this.meta.groups ? 'group' : 'image'}`);
+			const purity = size[k] ? (share ?? -1) : -1;
+			const best = near?.[0]?.[0] ?? -1;
+			return { k, name, size: size[k], part, purity, best, other, alike, marks, off: !enabled[k], ...measured };
 		});
 		const [key, way] = this.sort;
+		const last = way > 0 ? 99 : -99;
 		const value = row =>
 			key === 'purity'
 				? (row.part && 9 - row.part / L) + row.purity / L
 				: key === 'other'
 					? row.alike
-					: (row[key] ?? 2);
+					: (row[key] ?? last);
 		return rows.sort(
 			(a, b) =>
 				a.off - b.off ||
@@ -238,7 +270,7 @@ class ExplorerData {
 	}
 
 	rows() {
-		const all = Array.from({ length: this.P }, (_, p) => p).filter(p => this.shown[p]);
+		const all = Array.from({ length: this.P }, (_, p) => p).filter(p => this.kept[p]);
 		return Array.from(this.selected.length ? this.selected : all, p => {
 			const m = this.at(p);
 			const row = {
@@ -273,11 +305,13 @@ for (const name of [
 	'image',
 	'banks',
 	'past',
+	'future',
 	'stats',
 	'smooth',
 	'opacity',
 	'colour_by',
 	'map_note',
+	'on_map',
 	'status',
 ])
 	Object.defineProperty(ExplorerData.prototype, name, {
@@ -285,80 +319,3 @@ for (const name of [
 			return this.model.get(name);
 		},
 	});
-
-// all numbers below P, or some of them from all over (steps of the golden ratio)
-const scattered = (P, most) => {
-	if (P <= most) return Array.from({ length: P }, (_, n) => n);
-	return [...new Set(Array.from({ length: most }, (_, n) => Math.floor(((n * 0.618034) % 1) * P)))];
-};
-
-// rows with the same keys as CSV; what has a comma, a quote or a line break is quoted
-function csvOf(rows) {
-	const keys = Object.keys(rows[0]);
-	const quote = value => (/[",\r\n]/.test(value ?? '') ? `"${String(value).replaceAll('"', '""')}"` : (value ?? ''));
-	const lines = [keys, ...rows.map(row => keys.map(key => row[key]))];
-	return lines.map(line => line.map(quote).join(',')).join('\r\n');
-}
-
-// the patches whose centre is inside the line that was drawn
-function within(path, tool, { n, x, y, patch }) {
-	let line = path;
-	if (tool === 'box') {
-		const [a, b] = path[0];
-		const [c, d] = path.at(-1);
-		line = [
-			[a, b],
-			[c, b],
-			[c, d],
-			[a, d],
-		];
-	} else if (line.length > 160) line = line.filter((_, i) => i % Math.ceil(path.length / 160) === 0);
-	const xs = line.map(([a]) => a);
-	const ys = line.map(([, b]) => b);
-	const inside = [];
-	const [left, right, top, low] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-	for (let i = 0; i < n; i++) {
-		const a = x(i);
-		const b = y(i);
-		if (a < left || a > right || b < top || b > low) continue;
-		let odd = false; // lines crossed on the way out
-		for (let s = 0, t = xs.length - 1; s < xs.length; t = s++)
-			if (ys[s] > b !== ys[t] > b && a < ((xs[t] - xs[s]) * (b - ys[s])) / (ys[t] - ys[s]) + xs[s]) odd = !odd;
-		if (odd) inside.push(patch(i));
-	}
-	return inside;
-}
-
-// the patch nearest to a place, -1 where none is within reach
-function nearest([a, b], reach, { n, x, y, patch }) {
-	let best = -1;
-	let least = reach ** 2;
-	for (let i = 0; i < n; i++) {
-		const d = (x(i) - a) ** 2 + (y(i) - b) ** 2;
-		if (d < least) {
-			least = d;
-			best = i;
-		}
-	}
-	return best < 0 ? -1 : patch(best);
-}
-
-// the number of the centre next to a patch in a direction; its own where there is none
-function neighbour(from, [dx, dy], { n, x, y, patch }) {
-	let at = 0;
-	while (at < n - 1 && patch(at) !== from) at++;
-	if (patch(at) !== from) at = 0;
-	let best = at;
-	let least = Infinity;
-	for (let i = 0; i < n; i++) {
-		const a = x(i) - x(at);
-		const b = y(i) - y(at);
-		const ahead = a * dx + b * dy;
-		const far = ahead + 3 * Math.abs(a * dy + b * dx);
-		if (ahead > 2 && far < least) {
-			least = far;
-			best = i;
-		}
-	}
-	return best;
-}

@@ -1,5 +1,5 @@
-// The elements of the explorer, and what each of them does.
-class ExplorerPage extends ExplorerData {
+// The frame of the explorer: tools, status, hover card, and panes on which one hovers, clicks, drags and moves by key.
+class ExplorerPage extends ExplorerChoice {
 	build() {
 		const { meta } = this;
 		this.two = meta.models.length > 1;
@@ -29,6 +29,7 @@ class ExplorerPage extends ExplorerData {
 		const { meta } = this;
 		const colours = [
 			['prototype', 'prototype'],
+			['group', 'group of prototypes'],
 			...(meta.parts ? [['part', 'true part']] : []),
 			['class', 'class'],
 			...(this.two ? [['agreement', 'agreement']] : []),
@@ -38,36 +39,56 @@ class ExplorerPage extends ExplorerData {
 			{ onchange: e => this.set({ colour_by: e.target.value }) },
 			...colours.map(([value, text]) => el('option', { value }, text)),
 		);
-		const tools = [
-			['lasso', 'Lasso', 'Draw around patches'],
-			['box', 'Box', 'Draw a box'],
-		];
-		this.tools = segmented('Drag selects', tools, 'lasso', tool => {
-			this.tool = tool;
-			this.tools.show(tool);
-		});
 		this.back = button('Undo', 'Take the last rename, merge or switch back (Ctrl+Z)', () => this.undo());
+		this.again = button('Redo', 'Make it again (Ctrl+Shift+Z)', () => this.redo());
 		return el(
 			'div.prk-bar',
 			{},
 			el('label', {}, 'Colour ', this.colour),
-			el('span.prk-set', {}, 'Drag ', this.tools.node),
-			el('span.prk-set', {}, ...this.zoomButtons()),
+			...this.filters(),
 			el('span.prk-space', {}),
-			this.back,
+			el('span.prk-segments', {}, this.back, this.again),
 			el('span.prk-set', {}, 'Save ', el('span.prk-segments', {}, ...this.saveButtons())),
 		);
 	}
 
-	zoomButtons() {
-		const buttons = [
-			button('−', 'Zoom out (-)', () => this.zoomBy(1 / 1.5)),
-			button('+', 'Zoom in (+)', () => this.zoomBy(1.5)),
-			button('Fit', 'The whole map (0)', () => this.zoomBy(0)),
+	// what is left to look at: of all patches, or of those on animals and things, in some of the pictures
+	filters() {
+		const { classes, answers, parts } = this.meta;
+		const several = classes.length > 1 ? classes : [];
+		const pictures = [
+			['all', 'all images'],
+			['this', 'this image'],
+			...several.map((name, n) => [`class:${n}`, name]),
+			...(answers
+				? [
+						['right', 'answered right'],
+						['wrong', 'answered wrong'],
+					]
+				: []),
 		];
-		const about = 'Lay the map out by UMAP; takes a minute or two, all else goes on';
-		if (this.meta.kernel) buttons.push(button('UMAP', about, () => this.model.send({ do: 'umap' })));
-		return buttons;
+		const option = ([value, text]) => el('option', { value }, text);
+		const sift = e => this.sift({ pictures: e.target.value });
+		this.whichImages = el('select', { onchange: sift }, ...pictures.map(option));
+		const about = parts
+			? 'Patches on the animals only, by their masks'
+			: 'Patches of prototypes that are preferred inside of pictures, not along their border';
+		const front = e => this.sift({ keep: e.target.checked ? 'front' : 'all' });
+		this.front = el('input', { type: 'checkbox', onchange: front });
+		return [
+			el('label', {}, 'Show ', this.whichImages),
+			el('label', { title: about }, this.front, parts ? 'No background' : 'Foreground'),
+		];
+	}
+
+	// another filter; what it hides is no longer selected
+	sift(change) {
+		Object.assign(this.filter, change);
+		this.readFilter();
+		this.page = 0;
+		this.rowsOf = null;
+		this.select(Array.from(this.selected));
+		this.redraw();
 	}
 
 	saveButtons() {
@@ -90,133 +111,6 @@ class ExplorerPage extends ExplorerData {
 		return el('div.prk-twins', {}, ...this.meta.models.map((m, i) => el('figure', {}, name(m), panes[i].node)));
 	}
 
-	mapSection() {
-		this.maps = this.meta.models.map((m, i) =>
-			this.pane(`Map of the patches, ${m.name}. Plus and minus zoom.`, 12, () => this.points(i)),
-		);
-		this.mapNote = el('figcaption');
-		this.legend = el('div.prk-legend', {});
-		const head = el('div.prk-head', {}, el('h3', {}, 'Map'));
-		return el('section.prk-map', {}, head, this.twins(this.maps), this.mapNote, this.legend);
-	}
-
-	imageSection() {
-		this.images = this.meta.models.map(m =>
-			this.pane(`Image, ${m.name}. Page keys change it.`, 99, c => {
-				const [a, b] = [c.width / this.w, c.height / this.h];
-				return {
-					n: this.N,
-					x: n => ((n % this.w) + 0.5) * a,
-					y: n => (Math.floor(n / this.w) + 0.5) * b,
-					patch: n => this.image * this.N + n,
-				};
-			}),
-		);
-		const kinds = [
-			['prototype', 'Prototype', 'How much each patch belongs to the prototype'],
-			['likeness', 'Like this patch', 'Click a patch: what looks like it, in all images'],
-		];
-		this.heatKind = segmented('Heat-map of', kinds, '', show => this.set({ show }));
-		const styles = [
-			[false, 'Raw', 'One colour a patch, as the model sees it'],
-			[true, 'Smoothed', 'Interpolated between patches: pretty, but finer than what is known'],
-		];
-		this.smoothing = segmented('Heat-map drawn', styles, false, smooth => this.set({ smooth }));
-		this.slider = opacitySlider(opacity => this.set({ opacity }));
-		const [scale, scaleName] = colourBar('assignment');
-		Object.assign(this, { scaleName, imageNote: el('figcaption'), nearNote: el('figcaption') });
-		this.near = el('div.prk-near', { role: 'group', 'aria-label': 'Nearest patches' });
-		const turn = el(
-			'span.prk-set',
-			{},
-			button('‹', 'Previous image (Page Up)', () => this.step(-1)),
-			button('›', 'Next image (Page Down)', () => this.step(1)),
-		);
-		const heat = el('label', {}, 'Heat ', this.slider);
-		return el(
-			'section.prk-image',
-			{},
-			el('div.prk-head', {}, this.heatKind.node, this.smoothing.node, heat, turn),
-			this.twins(this.images),
-			el('div.prk-head', {}, this.imageNote, scale),
-			this.nearNote,
-			this.near,
-		);
-	}
-
-	patchSection() {
-		this.cells = [];
-		this.gridTitle = el('h3');
-		this.grid = this.pane('Patches.', 60, () => ({
-			n: this.cells.length,
-			x: i => this.cells[i].x + this.cells[i].side / 2,
-			y: i => this.cells[i].y + this.cells[i].side / 2,
-			patch: i => this.cells[i].patch,
-		}));
-		this.pager = pageButtons(this);
-		const head = el('div.prk-head', {}, this.gridTitle, el('span.prk-set', {}, ...this.pager));
-		return el('section.prk-patches', {}, head, this.grid.node);
-	}
-
-	tableSection() {
-		const { models, parts } = this.meta;
-		this.whose = segmented(
-			'Prototypes of',
-			models.map((m, i) => [i, m.name]),
-			0,
-			i => this.set({ model: i, prototype: this.focus(i) }),
-		);
-		const columns = [
-			['name', 'prototype', ''],
-			['size', 'patches', 'Patches that prefer it'],
-			...(parts
-				? [
-						[
-							'purity',
-							'part',
-							'The part it shows, and the share of its strongest patches, one an image, that lie there',
-						],
-					]
-				: []),
-			['entropy', 'entropy', '0: its patches are sure, 1: undecided'],
-			['best', 'best', 'Its nearest patch'],
-			['other', 'nearest', 'The most similar prototype, with the cosine'],
-		];
-		this.headings = columns.map(([key, text, about]) => {
-			const number = key === 'size' || key === 'entropy';
-			const sorter = button(text, about || text, () => this.sortBy(key));
-			return [key, el(number ? 'th.prk-number' : 'th', { scope: 'col' }, sorter)];
-		});
-		this.body = el('tbody');
-		const head = el('thead', {}, el('tr', {}, ...this.headings.map(([, th]) => th)));
-		this.scroll = el('div.prk-scroll', {}, el('table', { 'aria-label': 'Prototypes' }, head, this.body));
-		return el('section.prk-table', {}, el('div.prk-edit', {}, ...this.editors()), this.scroll);
-	}
-
-	// what the prototype in focus is renamed, switched and merged with
-	editors() {
-		this.nameField = el('input', {
-			maxLength: 80,
-			placeholder: 'no prototype',
-			onchange: e => this.rename(this.prototype, e.target.value),
-		});
-		this.nameField.setAttribute('aria-label', 'Name of the prototype');
-		this.switchButton = button('Disable', 'Leave it out of assignment and augmentation', () =>
-			this.toggle(this.prototype),
-		);
-		const label = 'Merge another prototype into this one';
-		this.mergeWith = el('select', {
-			title: label,
-			onchange: e => {
-				const other = +e.target.value;
-				e.target.value = '';
-				this.merge(this.prototype, other);
-			},
-		});
-		this.mergeWith.setAttribute('aria-label', label);
-		return [this.two ? this.whose.node : null, this.nameField, this.switchButton, this.mergeWith];
-	}
-
 	statusBar() {
 		const { note } = this.meta;
 		this.live = el('span', { role: 'status', 'aria-live': 'polite' });
@@ -226,7 +120,7 @@ class ExplorerPage extends ExplorerData {
 			{},
 			el('summary', {}, 'Keys'),
 			'Tab goes from pane to pane. In a pane: arrows move, Enter picks, Space adds or drops, Shift with a drag adds, Alt drops, Escape clears. ',
-			'Map: + − 0 zoom. Image: Page Up, Page Down. Table: ↑ ↓ move, Enter picks, d switches off or on. Ctrl+Z takes an edit back.',
+			'Map: + − 0 or the wheel zoom, the middle button moves. Image: Page Up, Page Down. Table: ↑ ↓ move, Enter picks, d switches off or on. Ctrl+Z takes an edit back, Ctrl+Shift+Z makes it again.',
 		);
 		const space = el('span.prk-space', {});
 		return el('div.prk-status', {}, this.live, space, this.message, note ? el('strong', {}, note) : null, help);
@@ -238,30 +132,53 @@ class ExplorerPage extends ExplorerData {
 		return el('div.prk-card', { hidden: true }, this.cardPicture, this.cardText);
 	}
 
-	// a canvas on which one hovers, clicks, drags and moves by key; centres() tells where its patches are
-	pane(label, reach, centres) {
+	tell(text) {
+		this.message.textContent = text;
+	}
+
+	// a canvas on which one hovers, clicks, drags and moves by key; centres() tells where its patches are. What can be
+	// moved and zoomed says how: with a tool or the middle button, with the wheel, with two fingers
+	pane(label, reach, centres, view) {
 		const c = new Canvas(`${label} Arrows move, Enter picks, Space adds.`);
 		const place = e => {
 			const r = c.over.getBoundingClientRect();
 			return [e.clientX - r.left, e.clientY - r.top];
 		};
+		const fingers = new Map();
 		let path = null;
-		const listen = (event, f) => c.over.addEventListener(event, f);
+		let held = null;
+		const listen = (event, f, options) => c.over.addEventListener(event, f, options);
 		listen('pointerdown', e => {
-			if (e.button !== 0) return;
-			path = [place(e)];
+			fingers.set(e.pointerId, place(e));
+			if (view && (fingers.size > 1 || e.button === 1 || (e.button === 0 && this.tool === 'move'))) {
+				held = place(e);
+				path = null;
+				e.preventDefault();
+			} else if (e.button === 0) path = [place(e)];
+			else return;
 			c.over.setPointerCapture(e.pointerId);
 		});
 		listen('pointermove', e => {
 			const at = place(e);
+			if (fingers.has(e.pointerId)) {
+				const before = [...fingers.values()];
+				fingers.set(e.pointerId, at);
+				if (view && fingers.size === 2) return pinch(before, [...fingers.values()], view);
+			}
+			if (held) {
+				view.move(at[0] - held[0], at[1] - held[1]);
+				held = at;
+				return;
+			}
 			if (!path) return this.point(nearest(at, reach, centres(c)), e);
 			path.push(at);
 			this.point(-1);
 			this.mark(c, path);
 		});
 		listen('pointerup', e => {
+			fingers.delete(e.pointerId);
 			const drawn = path;
-			path = null;
+			path = held = null;
 			if (!drawn) return;
 			const [[x, y]] = drawn;
 			const clicked = drawn.every(([a, b]) => Math.hypot(a - x, b - y) < 4);
@@ -269,8 +186,9 @@ class ExplorerPage extends ExplorerData {
 			else this.select(within(drawn, this.tool, centres(c)), e.shiftKey ? 'add' : e.altKey ? 'drop' : 'new');
 			this.mark();
 		});
-		listen('pointercancel', () => {
-			path = null;
+		listen('pointercancel', e => {
+			fingers.delete(e.pointerId);
+			path = held = null;
 			this.mark();
 		});
 		listen('pointerleave', () => {
@@ -278,6 +196,15 @@ class ExplorerPage extends ExplorerData {
 		});
 		listen('blur', () => this.point(-1));
 		listen('keydown', e => this.paneKey(e, c, centres));
+		if (view) {
+			const wheel = e => {
+				if (e.deltaY > 0 && this.zoom === 1) return; // nothing to zoom out of: the page scrolls
+				e.preventDefault();
+				view.zoom(Math.exp(-clamp(e.deltaY * (e.deltaMode ? 20 : 1), -120, 120) / 300), place(e));
+			};
+			listen('wheel', wheel, { passive: false });
+			c.over.classList.add('prk-free');
+		}
 		return c;
 	}
 
@@ -295,4 +222,44 @@ class ExplorerPage extends ExplorerData {
 		else return;
 		e.preventDefault();
 	}
+
+	count() {
+		const { selected, P, M, N, kept, numKept, numShown, meta } = this;
+		const n = selected.length;
+		const tally = new Uint32Array(256);
+		const parts = this.parts();
+		const sentences = [];
+		const seen = new Uint8Array(M);
+		let same = 0;
+		for (const p of selected) {
+			seen[this.at(p)] = 1;
+			tally[parts[p]]++;
+		}
+		const left = numKept < numShown ? `${count(numKept)} of ${count(numShown)}` : count(numShown);
+		for (let m = 0; !n && m < M; m++) seen[m] = kept.subarray(m * N, (m + 1) * N).includes(1);
+		const number = seen.reduce((a, b) => a + b, 0);
+		const images = `${count(number)} ${number === 1 ? 'image' : 'images'}`;
+		sentences.push(
+			n ? `${count(n)} of ${left} patches selected, in ${images}` : `${left} patches of ${images}, none selected`,
+		);
+		const most = tally.indexOf(Math.max(...tally));
+		if (n && meta.parts) sentences.push(`${percent(tally[most] / n)} ${meta.parts[most]}`);
+		if (this.two) {
+			if (n) for (const p of selected) same += this.agrees(p);
+			else for (let p = 0; p < P; p++) same += kept[p] && this.agrees(p);
+			const who = meta.models.map(m => m.name).join(' and ');
+			sentences.push(`${who} agree on ${count(same)} (${percent(same / (n || numKept || 1))})`);
+		}
+		const text = sentences.join(' · ');
+		if (this.live.textContent !== text) this.live.textContent = text;
+	}
+}
+
+// two fingers that moved from before to after
+function pinch([a, b], [c, d], view) {
+	const mid = ([x, y], [u, v]) => [(x + u) / 2, (y + v) / 2];
+	const far = ([x, y], [u, v]) => Math.max(1, Math.hypot(x - u, y - v));
+	const [from, to] = [mid(a, b), mid(c, d)];
+	view.zoom(far(c, d) / far(a, b), from);
+	view.move(to[0] - from[0], to[1] - from[1]);
 }
