@@ -38,7 +38,7 @@ def plot_samples(dataset: ImageDataset, task: str | None = None, *, count: int =
             made = drawn.for_images(images)
             marks = [made.marks(each) for each in made.truth(images)]
             return plot_answers(squares, marks, list(images.ids), made, truth=True)
-        return plot_answers(squares, marks, list(images.ids), drawn(1, ("",)))
+        return plot_answers(squares, marks, list(images.ids), drawn(2, ("", " ")))
 
 
 def _is_readable(dataset: ImageDataset, index: int) -> bool:
