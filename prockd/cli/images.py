@@ -39,11 +39,12 @@ def check_data(
     if sheet and report.counts:
         from prockd.datasets import open_splits
         from prockd.plots import plot_samples
+        from prockd.runs.html import save_png
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the report has it all
             splits = open_splits(path, task=task, classes=names, **{**how, "on_bad": "skip"})
-            plot_samples(next(iter(splits.values())), task).savefig(sheet, dpi=150)
+            save_png(plot_samples(next(iter(splits.values())), task), sheet, dpi=150)
         typer.echo(f"drew {sheet}: do masks, boxes and points lie where they belong?")
     if not report.ok:
         raise typer.Exit(1)

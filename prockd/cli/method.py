@@ -1,6 +1,5 @@
 """Commands that run the method: its stages, all of them in one run, contests of runs, the demo."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,7 @@ from prockd.cli.options import (
     taught,
 )
 from prockd.settings.toml import set_values
+from prockd.untrusted import read_json
 from prockd.writing import refuse_existing
 
 app = typer.Typer()
@@ -147,7 +147,7 @@ def distill(
         checkpoint_every=checkpoint_every, progress=not quiet,
     )  # fmt: skip
     if connect(cpu=cpu).is_main:
-        told = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+        told = read_json(run_dir / "results.json")
         typer.echo(f"{format_table(told['students'])}\n\n{told['verdict']['sentence']}")
         typer.echo(f"\n{run_dir}: student.safetensors, results.json; open {run_dir / 'report.html'}")
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
@@ -87,10 +87,12 @@ def export(
 
     is_file = run_dir.is_file()
     config = ExperimentConfig() if is_file else run_config(run_dir)
-    fit, opset, format = config.data.fit, config.export.opset, format or config.export.format
+    format = format or config.export.format
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
-    how: dict[str, Any] = {"opset": opset, "fit": None if fit == "auto" else fit, "augmented": augmented}
-    how["overwrite"] = overwrite
-    for path in export_student(student, folder, format=format, **how):
+    written = export_student(
+        student, folder, format=format, opset=config.export.opset, fit=config.data.asked_fit, augmented=augmented,
+        overwrite=overwrite,
+    )  # fmt: skip
+    for path in written:
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
