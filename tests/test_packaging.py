@@ -98,11 +98,11 @@ def imported_by(folder: str) -> set[str]:
 def test_every_package_that_is_imported_is_asked_for_and_no_other():
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    core, lab, detection, export = (
+    core, lab, detection, export, heic = (
         {re.match(r"[\w-]+", each)[0] for each in asked}
-        for asked in (project["dependencies"], extras["lab"], extras["detection"], extras["export"])
+        for asked in (project["dependencies"], *(extras[name] for name in ("lab", "detection", "export", "heic")))
     )
-    assert imported_by("prockd") == core | detection | export | {"umap-learn"}
+    assert imported_by("prockd") == core | detection | export | heic | {"umap-learn", "numba"}  # which UMAP brings
     made_of = {"IPython", "traitlets"}  # ipywidgets is
     assert imported_by("widgets/prockd_widgets") - core == (lab - {"jupyterlab", "umap-learn"}) | made_of
 
