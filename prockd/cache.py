@@ -25,6 +25,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
+from prockd.writing import FULL, sync
+
 ArrayMap = np.memmap[Any, np.dtype[Any]]
 """An array whose bytes stay on the disk until they are read."""
 
@@ -85,10 +87,10 @@ class ArrayWriter:
         for name, array in self._arrays.items():
             array.flush()
             path = self._folder / f"{name}.npy"
-            _sync(path)
+            sync(path)
             described[name] = _describe(path, array) | {"blocks": _block_sums(path)}
         _write_record(self._folder, {"key": key, "meta": meta, "arrays": described})
-        _sync(self._folder)
+        sync(self._folder)
 
 
 Build = Callable[[ArrayWriter], Mapping[str, object]]
@@ -155,7 +157,7 @@ def _write_record(entry: Path, record: Mapping[str, Any]) -> None:
     record = json.loads(json.dumps(record))  # as it will be read: keys are texts
     path = entry / f"meta.json.{secrets.token_hex(4)}"
     path.write_text(json.dumps({**record, "checksum": digest(record)}), encoding="utf-8")
-    _sync(path)
+    sync(path)
     path.replace(entry / "meta.json")
 
 
@@ -207,11 +209,10 @@ def _remove(entry: Path) -> None:
 
 
 def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
-    folder = entry.with_name(f"{entry.name}.tmp-{secrets.token_hex(8)}")
-    with ExitStack() as locks:
+    with ExitStack() as ended:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(_locked(folder))  # before it is there, so that nobody takes a live build for litter
+            folder = ended.enter_context(unfinished(entry))
             folder.mkdir()
         except OSError as error:
             reason = f"{error.strerror}): set PROCKD_CACHE to a folder that you may write to"
@@ -219,11 +220,9 @@ def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
         try:
             _fill(folder, entry, key, build)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 raise _no_room(entry.parent, shutil.disk_usage(folder).free) from error
             raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(folder: Path, entry: Path, key: Mapping[str, object], build: Build) -> None:
@@ -236,7 +235,18 @@ def _fill(folder: Path, entry: Path, key: Mapping[str, object], build: Build) ->
     except OSError:
         if not entry.exists():  # else another process was first, with the same arrays
             raise
-    _sync(entry.parent)
+    sync(entry.parent)
+
+
+@contextmanager
+def unfinished(entry: Path) -> Iterator[Path]:
+    """A place beside an entry to make it in, or to take it apart: gone at the end, or after a kill by a later build."""
+    folder = entry.with_name(f"{entry.name}.tmp-{secrets.token_hex(8)}")
+    with _locked(folder):  # before it is there, so that nobody takes what is alive for litter
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -263,15 +273,6 @@ def _remove_unfinished(parent: Path) -> None:
         with _locked(folder) as is_left:
             if is_left:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder has no descriptor
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _no_room(folder: Path, free: int, needed: str = "") -> CacheError:

@@ -1,16 +1,13 @@
 """What the cache keeps, to look through, clear and move; an entry that is being built is never touched."""
 
-import os
-import platform
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prockd.cache import CacheError, cache_root
+from prockd.cache import CacheError, cache_root, unfinished
 
 _DIGEST = re.compile(r"[0-9a-f]{20}")
 _UNITS = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -65,7 +62,8 @@ def remove(some: Iterable[Entry]) -> None:
     """
     for entry in some:
         try:
-            shutil.rmtree(entry.path.rename(_unfinished(entry.path)))
+            with unfinished(entry.path) as place:
+                shutil.rmtree(entry.path.rename(place))
         except FileNotFoundError:  # another process was first
             continue
         except OSError as error:
@@ -86,12 +84,10 @@ def move(some: Iterable[Entry], folder: Path) -> int:
         place = folder / entry.kind / entry.path.name
         try:
             if not place.exists():
-                copy = _unfinished(place)
-                try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with unfinished(place) as copy:
                     shutil.copytree(entry.path, copy)
                     copy.rename(place)
-                finally:
-                    shutil.rmtree(copy, ignore_errors=True)
         except (OSError, shutil.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise CacheError(
@@ -108,8 +104,3 @@ def seconds(age: str) -> float:
     if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", age.strip())):
         raise ValueError(f"{age!r} is no age: write it as 90m, 12h, 30d or 2w")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _unfinished(path: Path) -> Path:
-    """The name by which the cache knows what a killed process left: see prockd.cache."""
-    return path.with_name(f"{path.name}.tmp-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")

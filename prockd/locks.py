@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prockd.untrusted import parse_json
+from prockd.untrusted import read_json
 from prockd.writing import is_running, this_process, write_file
 
 _LOCK = ".lock"
@@ -99,7 +99,7 @@ def claims(folder: Path, name: str) -> list[Path]:
 def owner_of(path: Path) -> dict[str, Any] | None:
     """The process that a claim names; None where it names none that could be read."""
     with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
-        owner = parse_json(path.read_text(encoding="utf-8"))
+        owner = read_json(path)
         return {"host": str(owner["host"]), "pid": int(owner["pid"]), "began": float(owner["began"])}
     return None
 

@@ -76,6 +76,11 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds, see :func:`parse_json`; a byte order mark, as Windows writes it, is passed over."""
+    return parse_json(path.read_text(encoding="utf-8-sig"))
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text; ValueError where it is none (``tomllib.TOMLDecodeError``) or too deep."""
     try:

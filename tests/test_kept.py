@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +40,15 @@ def root(tmp_path, monkeypatch) -> Path:
 
 def others(root: Path) -> list[str]:
     return sorted(p.name for p in (*root.glob("images/*.tmp-*"), *root.glob("letters/*")))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from prockd import kept
+kept.shutil.rmtree = lambda *_, **__: os._exit(9)
+kept.remove(kept.entries(Path(sys.argv[1])))
+"""
 
 
 def prockd(*words: str):
@@ -103,3 +114,11 @@ def test_of_two_that_remove_an_entry_the_second_passes_over_it(root):
 def test_ages_are_minutes_hours_days_and_weeks():
     assert [seconds(age) for age in ("90m", "1.5h", "2d", "1w")] == [5400, 5400, 2 * DAY, 7 * DAY]
     assert chosen([], older_than_s=5.0) == []
+
+
+def test_what_a_killed_clearing_leaves_is_swept_up_by_the_next_build(root):
+    assert subprocess.run([sys.executable, "-c", KILLED, str(root)], check=False).returncode == 9
+    assert any(".tmp-" in path.name for path in (root / "features").iterdir())
+    cached_arrays("features", {"key": 3}, build)
+    (entry,) = (root / "features").iterdir()
+    assert ".tmp-" not in entry.name

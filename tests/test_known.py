@@ -103,7 +103,7 @@ def test_after_images_were_added_a_run_is_scored_on_its_own_and_says_so(home):
 
 def test_a_test_image_that_is_gone_or_has_changed_is_refused_by_name(home):
     name = next(iter(KnownImages.read(Path("r")).sets["test"]))
-    Image.new("RGB", (24, 24)).save(Path("photos", name))
+    Image.new("RGB", (24, 24), "grey").save(Path("photos", name))
     with pytest.raises(RunFolderError, match=f"1 of the run's .* test images are gone or have changed .{name}"):
         scored("r", cpu=True, progress=False)
     Path("photos", name).unlink()

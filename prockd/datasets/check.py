@@ -161,16 +161,22 @@ def check_data(
     bad = {key: tuple(m for m, read in pairs if read.is_bad) for key, pairs in reads.items()}
     twins = {key: tuple(m for m, read in pairs if read.is_twin and not read.is_bad) for key, pairs in reads.items()}
     counts = {split: len(dataset) for split, dataset in splits.items()}
-    shown = dict[str, dict[str, int]]()
-    for kind in ("images", "boxes", "joints", "pixels"):
-        amounts = Counter[str]()
-        for read in (read for reads in samples.values() for read in reads):
-            amounts.update(read.shown.get(kind, {}))
-        if amounts:
-            shown[kind] = {each: amounts[each] for each in (*first.classes, IGNORED)}
+    shown = _shown([read for reads in samples.values() for read in reads], first.classes)
     problems += _alike(shown, name)
     layout = f"{layout}, {class_list(tuple(first.classes))}"
     return DataCheck(name, layout, counts, tuple(problems), bad, twins, shown)
+
+
+def _shown(reads: Sequence["_Read"], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How much there is of each class, see DataCheck."""
+    shown = dict[str, dict[str, int]]()
+    for kind in ("images", "boxes", "joints", "pixels"):
+        amounts = Counter[str]()
+        for read in reads:
+            amounts.update(read.shown.get(kind, {}))
+        if amounts:
+            shown[kind] = {each: amounts[each] for each in (*classes, IGNORED)}
+    return shown
 
 
 def _amounts(kind: str, counts: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ from prockd.datasets.boxes import Annotation, Box, BoxDataset
 from prockd.datasets.files import FormatOptions, file_below
 from prockd.datasets.problems import DatasetError, Problem, as_float
 from prockd.datasets.read import is_file
-from prockd.untrusted import parse_json
+from prockd.untrusted import read_json
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -90,7 +90,7 @@ def pictures_root(path: Path, names: Sequence[str]) -> Path:
 def load_coco(path: Path) -> dict[str, list[Any]]:
     """The lists of a COCO file by name; a DatasetError that says where it is none."""
     try:
-        content = parse_json(path.read_text("utf-8-sig"))
+        content = read_json(path)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:

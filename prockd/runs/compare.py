@@ -19,7 +19,7 @@ from prockd.runs.contestants import Worlds, run_job, run_references
 from prockd.runs.folder import RunFolderError, versions
 from prockd.runs.plan import Job, Plan
 from prockd.runs.world import make_teacher
-from prockd.untrusted import TABLE, fields, parse_json, reading
+from prockd.untrusted import TABLE, fields, read_json, reading
 from prockd.writing import append_line, read_lines, write_json
 
 WRITTEN = ("runs.jsonl", "results.json", "compare.png", "report.html")
@@ -39,7 +39,7 @@ def begin(plan: Plan, folder: Path) -> None:
         raise RunFolderError(f"{folder} holds {', '.join(strange)} of no contest: choose another --run-dir")
     if path.is_file():
         with reading(path, "the settings of a contest", RunFolderError, "choose another --run-dir"):
-            known = fields(parse_json(path.read_text(encoding="utf-8")), {"settings": TABLE, "versions": TABLE})
+            known = fields(read_json(path), {"settings": TABLE, "versions": TABLE})
             known = known["settings"]
     changed_names = [name for name, value in facts.items() if known.get(name, value) != value]
     if differ := [f"{name} was {known[name]}, is {facts[name]}" for name in changed_names]:

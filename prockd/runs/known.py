@@ -1,15 +1,16 @@
 """The images of a run, kept in its folder, so that it goes on with them and is scored on them, or says why not."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from prockd.datasets import PackedImages, join
+from prockd.datasets.problems import listed
 from prockd.runs.folder import RunFolderError
 from prockd.runs.world import World
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
-from prockd.untrusted import parse_json, reading
+from prockd.untrusted import read_json, reading
 from prockd.writing import write_json
 
 _FOLDERS = ("path", "test", "unlabelled")
@@ -59,7 +60,7 @@ class KnownImages:
         if not path.is_file():
             return None
         with reading(path, "a list of the images that a run knows", RunFolderError, "begin a new run"):
-            told = parse_json(path.read_text(encoding="utf-8"))
+            told = read_json(path)
             folders = {str(name): (str(given), str(place)) for name, (given, place) in told["folders"].items()}
             sets = {str(n): {str(id): str(h) for id, h in one.items()} for n, one in told["sets"].items()}
             if not {"train", "test"} <= set(sets):
@@ -104,7 +105,7 @@ class KnownImages:
                 "gone": [id for id in before if id not in after],
                 "changed": [id for id in after if before.get(id, after[id]) != after[id]],
             }
-            if parts := [f"{len(ids)} {what} ({first_of(ids)})" for what, ids in own.items() if ids]:
+            if parts := [f"{len(ids)} {what} ({listed(ids, 3)})" for what, ids in own.items() if ids]:
                 told.append(f"{name}: {', '.join(parts)}")
         return told
 
@@ -120,8 +121,8 @@ class KnownImages:
         where = world.config.data.path
         if images.classes != self.classes:
             raise RunFolderError(
-                f"{where} has other classes than when the run began: {first_of(images.classes)}, "
-                f"were {first_of(self.classes)}"
+                f"{where} has other classes than when the run began: {listed(images.classes, 3)}, "
+                f"were {listed(self.classes, 3)}"
             )
         parts = [of_ids(world.whole(name), wanted) for name in world.sets]
         found = join([part for part in parts if part is not None] or [images.select([])])
@@ -129,7 +130,7 @@ class KnownImages:
         if lost := [id for id in wanted if now.get(id) != wanted[id]]:
             raise RunFolderError(
                 f"{where}: {len(lost)} of the run's {len(wanted)} test images are gone or have changed "
-                f"({first_of(lost)}): put them back, or score on what is there now with --data"
+                f"({listed(lost, 3)}): put them back, or score on what is there now with --data"
             )
         warnings.warn(
             f"{where} holds other images than when the run began: scored on the run's own {len(wanted)} test images",
@@ -143,7 +144,7 @@ class KnownImages:
         learned = set(self.sets["train"].values())
         if known := [id for id, hash in zip(images.ids, images.hashes, strict=True) if hash in learned]:
             warnings.warn(
-                f"{where}: the student learned from {len(known)} of these {len(images)} images ({first_of(known)}), "
+                f"{where}: the student learned from {len(known)} of these {len(images)} images ({listed(known, 3)}), "
                 "which flatters its score", stacklevel=2,
             )  # fmt: skip
 
@@ -153,8 +154,3 @@ def of_ids(images: PackedImages, ids: Iterable[str]) -> PackedImages | None:
     wanted = set(ids)
     rows = [row for row, id in enumerate(images.ids) if id in wanted]
     return images.select(rows) if rows else None
-
-
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """The first of some names."""
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)

@@ -21,7 +21,6 @@ from prockd.runs.known import KnownImages
 from prockd.runs.world import packed_px
 from prockd.students.student import Student
 from prockd.tasks import Answer, Marks
-from prockd.writing import write_file
 
 SHEET = 24  # pictures on a contact sheet, at most
 
@@ -120,7 +119,7 @@ def predict_pictures(
     files = seer.student.task.write(_again(first, answers), out, sure)
     squares, marks, names = zip(*shown, strict=True) if shown else ((), (), ())
     figure = plot_answers(squares, marks, names, seer.student.task, sure=sure)
-    sheet = write_file(out / "sheet.png", lambda path: save_png(figure, path, dpi=130))
+    save_png(figure, sheet := out / "sheet.png", dpi=130)
     return Predicted(out, (*files, sheet), len(paths) - len(skipped), tuple(skipped))
 
 
@@ -145,7 +144,7 @@ def seer_of(student: Student | str | Path, augmented: bool | None, fit: str | No
             config = run_config(path)
             known, path = KnownImages.read(path), student_file(path)
             image_px = packed_px(config, None) if known is None else known.image_px
-            fit = fit or (config.data.fit if config.data.fit != "auto" else None)
+            fit = fit or config.data.asked_fit
         student = Student.load(path)
     has_plus = student.feature_augmentation is not None
     if augmented and not has_plus:

@@ -214,4 +214,4 @@ def other_images(world: World, student: Student, path: str) -> PackedImages:
         both = f"{', '.join(images.classes)}, and the student knows {', '.join(task.classes)}"
         raise DatasetError(f"{path} has the classes {both}: it can be scored on the same ones only")
     good = checked({"test": images}, task=layout, on_bad=data.on_bad, progress=world.progress)["test"]
-    return pack(good, world.image_px, fit=None if data.fit == "auto" else data.fit, progress=world.progress)
+    return pack(good, world.image_px, fit=data.asked_fit, progress=world.progress)

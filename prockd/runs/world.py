@@ -117,7 +117,7 @@ class World:
         if isinstance(given, PatchFeatures):
             return given.images
         # images without masks or boxes become squares as the labelled ones of the task do
-        fit = self.config.data.fit if self.config.data.fit != "auto" else TASKS[self.config.task.kind].fit
+        fit = self.config.data.asked_fit or TASKS[self.config.task.kind].fit
         return pack(given, self.image_px, fit=fit, progress=self.progress)
 
     @property

@@ -72,6 +72,11 @@ class DataConfig(Knobs):
     background: str = plain("field", "Farmyard: what is behind the animals of the test images.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of which images are set aside and which are labelled.")
 
+    @property
+    def asked_fit(self) -> str | None:
+        """How pictures become squares; None where the task decides."""
+        return None if self.fit == "auto" else self.fit
+
     def __post_init__(self) -> None:
         super().__post_init__()
         try:

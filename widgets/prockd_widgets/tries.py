@@ -19,7 +19,7 @@ from prockd.untrusted import (
     fields,
     number,
     one_of,
-    parse_json,
+    read_json,
     reading,
     text,
     whole,
@@ -123,7 +123,7 @@ def read_try(path: Path) -> Try:
         ValueError: it is damaged, or of another version (names the file).
     """
     with reading(path, "a try", ValueError, "remove its folder, or open it with the version that wrote it"):
-        about = fields(parse_json(path.read_text(encoding="utf-8")), TRY_FIELDS)
+        about = fields(read_json(path), TRY_FIELDS)
         told = fields(about["settings"], SETTINGS_FIELDS, where="settings")
         configs = (
             DiscoverConfig(**told["discover"]), FeatureAugmentationConfig(**told["feature_augmentation"]),

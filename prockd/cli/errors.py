@@ -1,0 +1,80 @@
+"""How a command ends: its errors, and signals that stop it, are one clear line each."""
+
+import io
+import os
+import shlex
+import sys
+import warnings
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from prockd.interrupts import Terminated, terminable
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose errors are one clear line and exit code 2; ``prockd --debug`` shows where they came from.
+
+    Ctrl-C and SIGTERM are one line too, with what is kept and the command to go on, and exit codes 130 and 143.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words as they were typed."""
+        ctx.meta["words"] = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        debug = ctx.params.get("debug")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # cp1252 and others have no letter for all that is said
+                stream.reconfigure(errors="replace")
+        if not sys.stderr.isatty():  # where a bar cannot move, each of its moves is a line
+            os.environ.update(
+                {f"TQDM_{name}INTERVAL": os.environ.get(f"TQDM_{name}INTERVAL", "60") for name in ("MIN", "MAX")}
+            )
+        try:
+            # of several processes that wait for one another each ends by itself
+            with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
+                if not debug:
+                    warnings.showwarning = show_warning
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            if debug:
+                raise
+            told = f"stopped: {told_of(stop)}; go on with: {again(ctx.meta['words'], stop)}"
+            typer.secho(f"prockd: {told}", fg="yellow", err=True)
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+        except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
+            # prockd has RuntimeErrors of its own, others are faults. Told by the module's name, since importing those
+            # classes would load PyTorch for ``prockd distill --help``.
+            fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
+            if debug or fault:
+                raise
+            remedy = f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}" if has_notes(error) else ""
+            typer.secho(f"prockd: {error}{remedy}", fg="red", err=True)
+            raise typer.Exit(2) from error
+
+
+def has_notes(stop: BaseException) -> bool:
+    """Whether a run has noted what it keeps."""
+    return bool(getattr(stop, "__notes__", ()))
+
+
+def told_of(stop: BaseException) -> str:
+    """What is kept, as a run noted it; else what is true of every command."""
+    usual = ["no file is left half written, and what was finished before is in the cache"]
+    return "; ".join(getattr(stop, "__notes__", usual))
+
+
+def again(words: list[str], stop: BaseException) -> str:
+    """The command that goes on: a run that was begun is resumed."""
+    if words[:1] == ["distill"] and has_notes(stop):
+        words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
+    return shlex.join(["prockd", *words])
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in the code that gave it."""
+    typer.secho(f"prockd: {' '.join(str(message).split())}", fg="yellow", err=True)
