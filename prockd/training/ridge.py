@@ -102,16 +102,16 @@ def fit_ridge(
 
     own, mine, eye = by_image(vectors), by_image(wanted), torch.eye(leave[0], dtype=vectors.dtype)
 
-    def passed_pictures(strength: float) -> Tensor:
+    def left_out(strength: float) -> Tensor:
         shrink = values.clamp_min(0) / (values.clamp_min(0) + strength * size)
         smoother = (own * shrink) @ own.transpose(1, 2)  # (images, views, views)
         apart = torch.linalg.solve((1 + 1e-9) * eye - smoother, mine - (own * shrink) @ seen)
         scores: Tensor = (mine - apart).mean(1) + level
         return scores
 
-    errors = [float(F.mse_loss(passed_pictures(strength), truth)) for strength in strengths]
+    errors = [float(F.mse_loss(left_out(strength), truth)) for strength in strengths]
     strength = strengths[errors.index(min(errors))]
-    scores = passed_pictures(strength) - 0.5 * tags
+    scores = left_out(strength) - 0.5 * tags
     losses = [misfit(factor * scores, truth, tags) for factor in SHARPNESS]
     sharpness = SHARPNESS[losses.index(min(losses))]
     weight = rows.T @ (vectors @ (seen / (values.clamp_min(0) + strength * size).unsqueeze(1)))
