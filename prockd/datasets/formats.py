@@ -32,7 +32,7 @@ from prockd.datasets.files import (
 )
 from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
 from prockd.datasets.keypoints import is_keypoints
-from prockd.datasets.left_out import left_out
+from prockd.datasets.left_out import passed_pictures
 from prockd.datasets.masks import MaskFolder, mask_splits
 from prockd.datasets.poses import PointTable, has_point_tables
 from prockd.datasets.problems import DatasetError, Problem, grouped
@@ -197,7 +197,7 @@ def passed_over(path: Path, splits: Mapping[str, ImageDataset]) -> Iterator[Prob
     used |= {os.path.normpath(flaw.file) for dataset in datasets for flaw in dataset.flaws}
     if datasets[0].task == "keypoints":  # pictures without points are further images of the same animal
         used |= {os.path.normpath(p) for p in pictures(path)}
-    yield from left_out(path, used)
+    yield from passed_pictures(path, used)
     for file in sorted(p for p in path.glob("*.*") if os.path.normpath(p) not in used and not is_hidden(p.name)):
         with suppress(DatasetError):
             if like := next((f for f in FORMATS if f.suffix and f.task != "keypoints" and f.openers(file)), None):

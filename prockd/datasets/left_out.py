@@ -12,7 +12,7 @@ _OTHER_SUFFIXES = {*HEIC_SUFFIXES, ".gif", ".avif", ".jp2", ".jxl", ".svg", ".ps
 _INSTEAD = dict.fromkeys(HEIC_SUFFIXES, "pip install pillow-heif reads it") | {".jfif": "rename it to .jpg"}
 
 
-def left_out(root: Path, used: Collection[str]) -> Iterator[Problem]:
+def passed_pictures(root: Path, used: Collection[str]) -> Iterator[Problem]:
     """Pictures below a folder that are not among the paths ``used``, a note a kind: the first, and how many more.
 
     Files of a kind that is not read (.heic without pillow-heif) are a kind each.
