@@ -128,7 +128,7 @@ def versions() -> dict[str, Any]:
 def without_place(argument: str) -> str:
     """An argument without the folders of an absolute path, which tell of its writer and not of the run.
 
-    >>> without_place("--data=/home/ann/photos"), without_place("photos/cats")
+    >>> without_place("--data=/srv/ann/photos"), without_place("photos/cats")
     ('--data=photos', 'photos/cats')
     """
     option, equals, value = argument.rpartition("=")
