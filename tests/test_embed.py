@@ -110,6 +110,8 @@ def test_umap_is_not_loaded_before_it_is_used():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
 def test_what_umap_compiles_is_kept_below_the_cache(monkeypatch, tmp_path):
     numba = pytest.importorskip("numba")
     monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))
