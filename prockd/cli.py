@@ -51,6 +51,8 @@ class OneLineErrors(TyperGroup):
             with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
                 if not debug:
                     warnings.showwarning = show_warning
+                    # they are what a command has to say: PYTHONWARNINGS=ignore is meant for others
+                    warnings.filterwarnings("default", category=UserWarning, module=r"prockd\.")
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             if debug:
@@ -421,7 +423,7 @@ def export(
     student = Student.load(run_dir if is_file else student_file(run_dir))
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
     how: dict[str, Any] = {"opset": opset, "fit": None if fit == "auto" else fit, "augmented": augmented}
-    how["overwrite"] = overwrite
+    how |= {"white": config.data.white, "exif": config.data.exif, "overwrite": overwrite}
     for path in export_student(student, folder, format=format, **how):
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
