@@ -86,9 +86,9 @@ def test_each_layer_alone_equals_that_layer_among_others(images):
 def test_a_side_whose_edge_no_patch_sees_is_refused_with_the_sides_that_do():
     told = r"^image_px=40 is no multiple of the 16 px of a patch: 8 px .* would not be seen\. Choose 32 or 48$"
     with pytest.raises(WeightsError, match=told):
-        Teacher("test_vit", image_px=40)
+        Teacher("vit_tiny_patch16_224", image_px=40)
     with pytest.raises(WeightsError, match=told):
-        Student("test_vit", Classification(2), image_px=40)
+        Student("vit_tiny_patch16_224", Classification(2), image_px=40)
     assert Teacher("test_resnet", image_px=40)(torch.zeros(1, 3, 40, 40))  # convolutions see all of it
 
 
