@@ -121,6 +121,8 @@ def test_a_map_is_in_the_cache_once_it_was_made_and_only_with_its_settings(tmp_p
         is_embedded(vectors, method="tsne")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
 def test_what_umap_compiles_is_kept_below_the_cache(monkeypatch, tmp_path):
     numba = pytest.importorskip("numba")
     monkeypatch.setenv("PROCKD_CACHE", str(tmp_path))

@@ -19,7 +19,7 @@ from fake_device import fake_device
 from PIL import Image
 from safetensors.torch import load_file
 
-from prockd.datasets import ImageFolder, pack
+from prockd.datasets import ImageFolder, pack, read_image
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.students import ExportError, Student, export_student
@@ -194,6 +194,22 @@ def test_the_example_makes_squares_as_training_did(exported, fit, tmp_path):
     assert np.abs(pixels - packed.pixels[0] / 255).mean() < 0.02
     assert packed.frames is not None
     np.testing.assert_allclose(frame, packed.frames[0], atol=1)
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_the_example_reads_every_orientation_and_level_of_white_as_training_did(exported, exif, tmp_path):
+    namespace = runpy.run_path(str(exported / "segmentation" / "timm" / "picture.py"))
+    assert namespace["FACTS"] | {"white": 0, "exif": True} == namespace["FACTS"]
+    namespace["FACTS"] |= {"white": 4095, "exif": exif}
+    colours = np.random.default_rng(0).integers(0, 255, (5, 8, 4), np.uint8)
+    for turn in range(10):
+        tags = Image.Exif()
+        tags[0x0112] = turn
+        Image.fromarray(colours).save(tmp_path / f"{turn}.png", exif=tags)
+    Image.fromarray(np.array([[0, 4095], [2000, 9000]], np.uint16)).save(tmp_path / "deep.png")
+    for path in tmp_path.glob("*.png"):
+        ours = read_image(path, white=4095, exif=exif)
+        np.testing.assert_array_equal(np.asarray(namespace["read_picture"](path)), ours, path.name)
 
 
 @pytest.fixture(scope="module")

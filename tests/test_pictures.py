@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,35 @@ def test_a_student_file_and_a_run_answer_alike_and_need_no_teacher(photos, tmp_p
     done = CliRunner().invoke(app, ["predict", str(file), str(photos), "--cpu", "-q", "--out", str(other)])
     assert done.exit_code == 0, done.output
     assert (other / "classes.csv").read_text() == (out / "classes.csv").read_text()
+
+
+def test_a_run_is_used_on_pictures_as_it_read_them_in_training(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    for folder, levels in (("plain", grey), ("deep", np.rint(grey * (4095 / 255)).astype(np.uint16))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(levels).save(tmp_path / folder / "0.png")
+    run, rows = tmp_path / "run", {}
+    changes = ["data.path=gone", "data.white=4095", "data.exif=false", "student.image_px=32"]
+    write_config(set_values(ExperimentConfig(), changes), run / "config.toml")
+    KnownImages({}, 32, NAMES, {"train": {}, "test": {}}).write(run)
+    student_of(Classification(2, NAMES)).save(run / "student.safetensors")
+    for folder in ("plain", "deep"):
+        done = predict_pictures(run, tmp_path / folder, tmp_path / f"of {folder}", cpu=True, progress=False)
+        rows[folder] = rows_of(done.folder / "classes.csv")
+    assert rows["deep"] == rows["plain"]
+    done = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "exported")])
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "exported" / "student.json").read_text())
+    assert (told["white"], told["exif"]) == (4095, False)
+
+
+def test_what_a_command_has_to_say_is_not_silenced_with_the_warnings_of_others(photos, tmp_path):
+    student_of(Classification(2, NAMES)).save(tmp_path / "s.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = CliRunner().invoke(app, ["predict", str(tmp_path / "s.safetensors"), str(photos), "--cpu", "-q"])
+    assert done.exit_code == 0, done.output
+    assert "skipped: " in done.output
 
 
 def test_asking_for_z_plus_of_a_student_without_one_is_refused(photos, tmp_path, bank):

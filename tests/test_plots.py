@@ -386,6 +386,21 @@ def test_confusion_rows_are_true_classes():
         plots.plot_confusion(scores, ("cow", "pig"), augmented=True)
 
 
+def test_dollar_signs_in_names_are_no_formula_in_any_table_axis_or_legend(images, assignments):
+    names = ("Ba$$in", "$cash$")
+    scores = Scores(0.5, None, np.array([0, 1, 1, 1]), None, np.array([0, 0, 0, 1]), per_class=np.array([0.2, 0.4]))
+    embedding = Embedding(np.zeros((4, 2), np.float32), np.arange(4), "pca", "PCA")
+    drawn = [
+        plots.plot_confusion(scores, names),
+        plots.plot_class_scores({"z": scores, "$$": scores}, names),
+        plots.plot_usage(assignments, images.labels, names, names=["$$"] * K),
+        plots.plot_embedding(embedding, np.arange(4) % 2, names=names),
+    ]
+    for ax in drawn:
+        ax.figure.canvas.draw()
+    assert legend_of(drawn[-1]) == [r"Ba\$\$in", r"\$cash\$"]  # as matplotlib writes a dollar that is one
+
+
 def test_curves_are_the_logged_values_under_the_keys_of_the_losses():
     rows = [{"step": float(i), "lr": 0.1, "seconds": 1.0, "task": 2.0 - 0.1 * i, "assignment": 1.0} for i in range(5)]
     ax = plots.plot_curves({"run": History(rows, step=5)})

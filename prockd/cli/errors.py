@@ -39,6 +39,8 @@ class OneLineErrors(TyperGroup):
             with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
                 if not debug:
                     warnings.showwarning = show_warning
+                    # they are what a command has to say: PYTHONWARNINGS=ignore is meant for others
+                    warnings.filterwarnings("default", category=UserWarning, module=r"prockd\.")
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             if debug:

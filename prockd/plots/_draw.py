@@ -127,7 +127,7 @@ def colour_bar(heat: AxesImage, ax: Axes | list[Axes], label: str, **kwargs: Any
 def legend_key(number: int, label: str) -> Line2D:
     """The n-th colour and marker, for a legend."""
     colour, marker = style(number)
-    return Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=plain(label))
+    return Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=label)
 
 
 def legend(where: Axes | Figure, handles: Sequence[Any] | None = None, *, above: bool = False) -> None:
@@ -138,6 +138,8 @@ def legend(where: Axes | Figure, handles: Sequence[Any] | None = None, *, above:
         handles = where.get_legend_handles_labels()[0] if handles is None else handles
         on_the_right = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(handles)} if above else on_the_right
+    if handles is not None:
+        place["labels"] = [plain(str(handle.get_label())) for handle in handles]
     where.legend(handles=handles, fontsize=SMALL, frameon=False, **place)
 
 
@@ -151,8 +153,9 @@ def heat_table(
     bar = {"pad": options.pop("pad", 0.03), "format": options.pop("form", PercentFormatter(1, decimals=0))}
     kwargs: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "aspect": "auto", "interpolation": "nearest"} | options
     heat = ax.imshow(values, **kwargs)
-    ax.set_xticks(range(0, len(columns), every), columns[::every], fontsize=SMALL if len(columns) <= 60 else 4)
-    ax.set_yticks(range(0, len(rows), every), rows[::every], fontsize=SMALL - 1)
+    above_each, beside_each = ([*map(plain, names[::every])] for names in (columns, rows))
+    ax.set_xticks(range(0, len(columns), every), above_each, fontsize=SMALL if len(columns) <= 60 else 4)
+    ax.set_yticks(range(0, len(rows), every), beside_each, fontsize=SMALL - 1)
     up = above is not None
     ax.tick_params(length=0, top=up, labeltop=up, bottom=not up, labelbottom=not up)
     ax.tick_params("x", labelrotation=above if up else 90)
@@ -161,7 +164,7 @@ def heat_table(
 
 def row_axis(ax: Axes, places: Sequence[Any] | np.ndarray, names: Sequence[str], measured: str) -> None:
     """Names of rows down the side, and what is measured along a light grid."""
-    ax.set_yticks(places, names, fontsize=SMALL)
+    ax.set_yticks(places, [*map(plain, names)], fontsize=SMALL)
     ax.grid(axis="x", alpha=0.25)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)

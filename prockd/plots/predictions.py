@@ -62,7 +62,7 @@ def plot_predictions(
         draw.caption(figure, f"Above each image, line by line: {', '.join(rows)}; green is right, red is wrong.")
         return figure
     for ax, name in zip(axes[:, 0], ["image", *rows], strict=True):
-        ax.set_ylabel(name, fontsize=draw.SMALL)
+        ax.set_ylabel(draw.plain(name), fontsize=draw.SMALL)
     _explain(figure, first, {label: task.names[label] for label in sorted(drawn)[:24]}, sure)
     return figure
 
@@ -107,7 +107,7 @@ def _explain(figure: Figure, marks: Marks, names: Mapping[int, str], sure: float
     if marks.points is not None:
         keys, text = [draw.legend_key(label, name) for label, name in names.items()], "A mark a joint that is visible."
     else:
-        masked, looks = marks.mask is not None, {draw.plain(name): _look(label) for label, name in names.items()}
+        masked, looks = marks.mask is not None, {name: _look(label) for label, name in names.items()}
         keys = [
             Line2D([], [], color=colour, label=name, lw=5 if masked else 1.6, ls="-" if masked else line)
             for name, (colour, line) in looks.items()

@@ -19,6 +19,7 @@ from prockd.evaluation.scores import outputs
 from prockd.runs.folder import RunFolderError, run_config, student_file
 from prockd.runs.known import KnownImages
 from prockd.runs.world import packed_px
+from prockd.settings.experiment import DataConfig
 from prockd.students.student import Student
 from prockd.tasks import Answer, Marks
 
@@ -55,6 +56,8 @@ class Seer:
     image_px: int  # side of the square that a picture becomes before it gets the student's own side
     fit: str
     augmented: bool
+    white: int = 0  # of pictures of 16 or 32 bits
+    exif: bool = True
 
 
 def predict_pictures(
@@ -137,21 +140,21 @@ def home_of(student: Student | str | Path) -> Path:
 
 def seer_of(student: Student | str | Path, augmented: bool | None, fit: str | None) -> Seer:
     """The student of a run, of a file, or itself, and how pictures are shown to it."""
-    image_px = 0
+    image_px, data = 0, DataConfig()
     if not isinstance(student, Student):
         path = Path(student)
         if not path.is_file():
             config = run_config(path)
+            data = config.data
             known, path = KnownImages.read(path), student_file(path)
             image_px = packed_px(config, None) if known is None else known.image_px
-            fit = fit or config.data.asked_fit
+            fit = fit or data.asked_fit
         student = Student.load(path)
     has_plus = student.feature_augmentation is not None
     if augmented and not has_plus:
         raise ValueError(f"{student!r} has no z+: ask for z with --plain")
-    return Seer(
-        student, image_px or student.image_px, fit or student.task.fit, has_plus if augmented is None else augmented
-    )
+    plus = has_plus if augmented is None else augmented
+    return Seer(student, image_px or student.image_px, fit or student.task.fit, plus, data.white, data.exif)
 
 
 def listed_pictures(folder: Path, out: Path) -> tuple[Path, list[Path]]:
@@ -197,7 +200,7 @@ def squares_of(
     rows, sizes, pixels, frames = [], [], [], []
     for row, path in enumerate(paths):
         try:
-            picture = read_image(path)
+            picture = read_image(path, white=seer.white, exif=seer.exif)
             place = fit_square(picture.shape[0], picture.shape[1], seer.image_px, seer.fit)
             pixels.append(place.resize(picture.transpose(2, 0, 1), InterpolationMode.BICUBIC, BARS))
         except DatasetError as error:

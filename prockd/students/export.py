@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).with_name("examples")  # files that are copied beside 
 
 def export_student(
     student: Student, folder: str | Path, *, format: str = "timm", opset: int = 18, fit: str | None = None,
-    augmented: bool = False, overwrite: bool = False,
+    white: int = 0, exif: bool = True, augmented: bool = False, overwrite: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Write the plain student (z, without prototypes) and a script that runs it on a picture, into one folder.
 
@@ -39,6 +39,8 @@ def export_student(
             ``"onnx"``: ``student.onnx`` for images (B, 3, S, S) in 0..1, normalisation inside.
         opset: ONNX operator set.
         fit: how the script makes squares of pictures, see :func:`prockd.datasets.pack`; None for what suits the task.
+        white: what the script takes for white in pictures of 16 or 32 bits, see :func:`prockd.datasets.read_image`.
+        exif: the script turns pictures as their EXIF says.
         augmented: write z+ too: in ONNX as further outputs, ``augmented_...``; with timm, of part maps alone, as
             ``part_maps.safetensors`` and a few lines of numpy that read the plain student's features, ``part_maps.py``.
         overwrite: replace files of the same names.
@@ -76,7 +78,8 @@ def export_student(
         refuse_existing(folder / name, overwrite)
     facts: dict[str, Any] = {
         "backbone": student.name, "timm_kwargs": student.timm_kwargs, "layers": list(student.layers),
-        "image_px": student.image_px, "fit": fit or task.fit, "mean": student.mean.flatten().tolist(),
+        "image_px": student.image_px, "fit": fit or task.fit, "white": white, "exif": exif,
+        "mean": student.mean.flatten().tolist(),
         "std": student.std.flatten().tolist(), "grid": list(student.grid), "embed_dim": student.embed_dim,
         "widths": [width for width, _, _ in student.maps], "classes": list(task.names),
         "task": {"kind": type(task).__name__, **asdict(task)},

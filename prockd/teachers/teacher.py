@@ -58,9 +58,9 @@ class Teacher(nn.Module):
         timm_kwargs: passed on to ``timm.create_model``.
 
     Raises:
-        WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match.
-        ValueError: layers outside the model or named twice, a mean or std that is not three numbers, or a side that is
-            no multiple of the patch, whose edge would not be seen.
+        WeightsError: unknown name, unreachable hub, unreadable file, or keys and shapes that do not match, or a
+            side that the model cannot read or whose edge its patches would not see.
+        ValueError: layers outside the model or named twice, or a mean or std that is not three numbers.
     """
 
     mean: Tensor

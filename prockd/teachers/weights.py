@@ -124,7 +124,7 @@ def check_edge(maps: Callable[[Tensor], Sequence[Tensor]], backbone: Any, image_
     """Refuse an image side of which the right and lower edge would not be seen, as of 256 px with patches of 14.
 
     Raises:
-        ValueError: it is no multiple of the patch, and a picture with another edge gives the same features.
+        WeightsError: it is no multiple of the patch, and a picture with another edge gives the same features.
     """
     stride = min(info["reduction"] for info in backbone.feature_info)
     if not (unseen := image_px % stride):
@@ -135,7 +135,7 @@ def check_edge(maps: Callable[[Tensor], Sequence[Tensor]], backbone: Any, image_
     if all(torch.equal(a, b) for a, b in zip(maps(first), maps(second), strict=True)):
         near = f"{image_px - unseen} or {image_px - unseen + stride}"
         text = f"image_px={image_px} is no multiple of the {stride} px of a patch"
-        raise ValueError(f"{text}: {unseen} px at the right and lower edge would not be seen. Choose {near}")
+        raise WeightsError(f"{text}: {unseen} px at the right and lower edge would not be seen. Choose {near}")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

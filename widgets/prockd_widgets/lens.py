@@ -12,7 +12,7 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 
 from prockd.datasets import PackedImages
-from prockd.plots._draw import draw_box, overlay
+from prockd.plots._draw import draw_box, overlay, plain
 from prockd.students.student import Student
 from prockd.writing import free_path, write_file
 from prockd_widgets.assets import script, style_sheet
@@ -134,9 +134,9 @@ class PatchLens(anywidget.AnyWidget):
             for ax, image in zip(axes[row], indices, strict=False):
                 heat = overlay(ax, np.asarray(self.images.pixels[image]), values[image], 0.0, 1.0)
             draw_box(axes[row, 0], n // self.grid[1], n % self.grid[1], self.grid, self.images.image_px)
-            axes[row, 0].set_title(self.meta["models"][row]["name"], fontsize=9)
+            axes[row, 0].set_title(plain(self.meta["models"][row]["name"]), fontsize=9)
         figure.colorbar(heat, ax=axes, label="cosine, raw patches", fraction=0.02)
-        figure.suptitle(f"What is like the boxed patch of {self.images.ids[m]}", fontsize=9)
+        figure.suptitle(f"What is like the boxed patch of {plain(self.images.ids[m])}", fontsize=9)
         return save_figure(figure)
 
     def __repr__(self) -> str:

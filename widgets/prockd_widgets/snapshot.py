@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prockd.datasets import PackedImages
 from prockd.plots import plot_heatmap, style
-from prockd.plots._draw import draw_box
+from prockd.plots._draw import draw_box, plain
 from prockd_widgets.patches import NOWHERE
 
 _GREY = "#CFD4D9"
@@ -168,7 +168,7 @@ def _hues(widget: Any, i: int) -> tuple[np.ndarray, list[str]]:
 def _plain(name: str) -> str:
     """A name that matplotlib takes as text, not as a formula."""
     short = name if len(name) <= 18 else f"{name[:17]}…"
-    return short.replace("$", r"\$")
+    return plain(short)
 
 
 def _draw_map(ax: Axes, view: ExplorerView) -> None:

@@ -4,18 +4,22 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 FACTS = json.loads(Path(__file__).with_name("student.json").read_text(encoding="utf-8"))
+_TURNS = (None, None, 0, 3, 1, 5, 4, 6, 2)  # of EXIF's orientation: numbers of PIL.Image.Transpose
 
 
 def read_picture(path):
     """A picture as in training: upright, transparency laid on white, 16 and 32 bits scaled by their range."""
-    picture = ImageOps.exif_transpose(Image.open(path))
+    picture = Image.open(path)
+    turn = picture.getexif().get(0x0112, 1) if FACTS["exif"] else 1
+    if turn in range(2, 9):
+        picture = picture.transpose(Image.Transpose(_TURNS[turn]))
     if picture.mode.startswith("I"):
         levels = np.asarray(picture)
-        white = 65535 if levels.max() <= 65535 else 2**31 - 1
-        return Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8)).convert("RGB")
+        white = FACTS["white"] or (65535 if levels.max() <= 65535 else 2**31 - 1)
+        return Image.fromarray(np.rint(levels.clip(0, white) * (255 / white)).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
