@@ -81,6 +81,7 @@ def test_tags_are_listed_as_an_image_list_has_them(tell):
         assert row["labels"] == "|".join(name for name in NAMES if float(row[f"probability of {name}"]) >= 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out")  # the sheet beside them
 def test_masks_have_the_size_of_the_pictures_and_are_read_as_masks(tell, photos):
     student = student_of(Segmentation(2, NAMES, width=8))
     done = tell(student)
@@ -107,6 +108,7 @@ def test_a_mask_leaves_out_what_the_student_did_not_see():
     assert padded.tolist() == [[0, 0, 1, 1]] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out")  # the picture that nobody could read
 def test_boxes_are_coco_in_pixels_of_the_pictures_and_are_read_again(tell, photos):
     done = tell(student_of(Detection(2, NAMES, width=32), image_px=64), sure=0.0)
     content = json.loads((done.folder / "instances.json").read_text())

@@ -301,7 +301,7 @@ def test_a_loaded_student_is_the_saved_one_whatever_its_task(bank, images, tmp_p
     for task in (TASK, Segmentation(3, ("a", "b", "c"), class_weights=(1.0, 2.0, 1.0)), Detection(2, ("a", "b"))):
         student = made(bank, FeatureAugmentationConfig("attention", residual="relu"), task=task, grid=4).eval()
         bank.names[2], bank.enabled[1] = "leg", False
-        loaded = Student.load(student.save(tmp_path / "student.safetensors"))
+        loaded = Student.load(student.save(tmp_path / f"{type(task).__name__}.safetensors"))
         assert loaded.task == task
         assert repr(loaded) == repr(student)
         assert loaded.bank.names == bank.names

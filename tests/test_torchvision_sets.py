@@ -68,6 +68,7 @@ def test_voc_has_boxes_or_masks(voc):
     assert np.unique(mask).tolist() == [0, 12, 255]
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out")  # here the two share a folder
 def test_their_folders_are_known_by_their_looks(pets, voc):
     assert len(open_data(pets, task="classification", split="test")) == 1
     assert open_data(pets, task="detection", split="train")[0].boxes is not None

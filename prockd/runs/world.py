@@ -25,8 +25,9 @@ from prockd.tasks import TASKS, Task
 from prockd.teachers.compact import extract_compact
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract, extract_pooled
+from prockd.teachers.presets import TEACHER_PRESETS
 from prockd.teachers.teacher import Teacher, is_file
-from prockd.teachers.weights import read_metadata
+from prockd.teachers.weights import check_name, read_metadata
 from prockd.training.inputs import reads_maps
 from prockd.training.readings import teacher_probe
 
@@ -332,6 +333,8 @@ def make_teacher(settings: TeacherConfig) -> Teacher | None:
         return None
     known = settings.name == FARMYARD or is_file(settings.name) or settings.weights or settings.pretrained
     if not known and not settings.random:
+        if settings.name not in TEACHER_PRESETS:
+            check_name(settings.name)
         raise ConfigError(
             f"the teacher {settings.name} would know nothing, since no weights are given: pass --teacher-weights FILE, "
             "or --set teacher.pretrained=true where there is a network; random ones are taken with --random-teacher"

@@ -47,6 +47,20 @@ class WeightsError(RuntimeError):
     """Weights could not be found, read or matched to the model; the message says which file and what to do."""
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not have.
+
+    Raises:
+        WeightsError: it does not; the message tells names like it.
+    """
+    plain = name.split("/")[-1].split(".")[0]
+    if not timm.is_model(plain):
+        near = [*difflib.get_close_matches(plain, TEACHER_PRESETS, n=2), *timm.list_models(f"*{plain}*")[:5]]
+        near += difflib.get_close_matches(plain, timm.list_models(), n=5)
+        hint = f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else ""
+        raise WeightsError(f"timm has no model {name!r}{hint}")
+
+
 def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None = None, **timm_kwargs: Any) -> Any:
     """A timm model without its classifier.
 
@@ -54,16 +68,15 @@ def create_backbone(name: str, *, pretrained: bool = False, image_px: int | None
         WeightsError: the name is unknown, it or an option leads to the hub or a folder though no weights are asked for,
             or the hub cannot be reached.
     """
-    if named := sorted(_SOURCES & timm_kwargs.keys()):
+    named = sorted(_SOURCES & timm_kwargs.keys())
+    overlay = timm_kwargs.get("pretrained_cfg_overlay")  # how its pictures look is told in no other way
+    if isinstance(overlay, dict) and overlay.keys() <= {"mean", "std", "interpolation", "crop_pct"}:
+        named.remove("pretrained_cfg_overlay")
+    if named:
         raise WeightsError(f"{named[0]} tells timm where to look: give weights='file.safetensors', or pretrained=True")
     if ":" in name and not pretrained:  # timm would ask there what the model is
         raise WeightsError(f"{name!r} is not timm's name of a model: say pretrained=True to fetch it from there")
-    plain = name.split("/")[-1].split(".")[0]
-    if not timm.is_model(plain):
-        near = [*difflib.get_close_matches(plain, TEACHER_PRESETS, n=2), *timm.list_models(f"*{plain}*")[:5]]
-        near += difflib.get_close_matches(plain, timm.list_models(), n=5)
-        hint = f"; did you mean one of {', '.join(dict.fromkeys(near))}?" if near else ""
-        raise WeightsError(f"timm has no model {name!r}{hint}")
+    check_name(name)
     if timm_kwargs.get("in_chans", 3) != 3:
         raise WeightsError(
             f"in_chans={timm_kwargs['in_chans']}: teachers and students read RGB, so leave it out; grey pictures are "
@@ -132,7 +145,8 @@ def check_edge(maps: Callable[[Tensor], Sequence[Tensor]], backbone: Any, image_
     first = torch.zeros(1, 3, image_px, image_px)
     second = first.clone()
     second[..., -unseen:], second[..., -unseen:, :] = 1, 1
-    if all(torch.equal(a, b) for a, b in zip(maps(first), maps(second), strict=True)):
+    pairs = list(zip(maps(first), maps(second), strict=True))
+    if all(not a.is_meta and torch.equal(a, b) for a, b in pairs):  # on meta there are shapes alone
         near = f"{image_px - unseen} or {image_px - unseen + stride}"
         text = f"image_px={image_px} is no multiple of the {stride} px of a patch"
         raise WeightsError(f"{text}: {unseen} px at the right and lower edge would not be seen. Choose {near}")
