@@ -1,6 +1,7 @@
 """The contest: arms, equal tuning, lines that a killed run leaves, several processes, and what its table says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -255,9 +256,10 @@ def test_a_contest_that_is_finished_trains_nothing(finished, monkeypatch):
 
 
 def test_a_killed_contest_goes_on_and_gives_the_same(finished, tmp_path):
-    plan, _, rows = finished
+    plan, folder, rows = finished
     plan = replace(plan, arms={name: plan.arms[name] for name in (ALONE, OURS)})
     mine = [row for row in rows if row.get("arm") in plan.arms]
+    shutil.copy(folder / "settings.json", tmp_path)
     for row in mine[:5]:
         append_line(tmp_path / "runs.jsonl", row)
     with (tmp_path / "runs.jsonl").open("a") as file:

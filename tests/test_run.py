@@ -499,7 +499,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(words, told, tmp_path, monk
     Path("photos/cats").mkdir(parents=True)
     Path("voc/annotations").mkdir(parents=True)
     for number, place in enumerate(("photos/cats/a.png", "photos/cats/b.png", "voc/a.png")):
-        Image.fromarray(np.full((40, 40, 3), number, np.uint8)).save(place)
+        Image.fromarray(np.full((40, 40, 3), 90 + number, np.uint8)).save(place)
     Path("voc/annotations/a.xml").write_text("<annotation></annotation>")
     write_config(ExperimentConfig(), "unfinished/config.toml")
     with zipfile.ZipFile("photos.zip", "w") as archive:

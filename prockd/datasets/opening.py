@@ -96,7 +96,7 @@ def checked(
     counts = {name: len(dataset) for name, dataset in splits.items()}
     problems = tuple(Problem(*row) for row in kept["problems"])
     check = DataCheck(", ".join(splits), "data set", counts, problems, kept["bad"], kept["twins"])
-    if notes := grouped(note for note in check.notes if not note.text.startswith(IS_COPY)):
+    if notes := grouped(note for note in check.notes if note.file and not note.text.startswith(IS_COPY)):
         warnings.warn(listed(notes, between="; "), stacklevel=2)
     if on_bad == "refuse":
         roots = dict.fromkeys(str(getattr(dataset, "root", name)) for name, dataset in splits.items())
