@@ -29,7 +29,7 @@ from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.students.student import Student
 from prockd.tasks import Classification, Segmentation
-from prockd.writing import append_line
+from prockd.writing import append_line, read_lines
 
 SMALL = """
 [data]

@@ -884,7 +884,7 @@ def test_the_gradient_of_two_processes_is_that_of_one_with_the_whole_batch(two_p
 
 @pytest.mark.slow
 def test_the_line_of_the_readme_starts_two_processes_on_a_machine_without_a_gpu(tmp_path):
-    (line,) = re.findall(r"`(torchrun .*?)-m prockd distill", Path("README.md").read_text())
+    (line,) = re.findall(r"`(torchrun .*?)-m prockd distill", (Path(__file__).parents[1] / "README.md").read_text())
     script = tmp_path / "count.py"
     script.write_text(
         "from prockd.training.processes import connect\n"

@@ -92,7 +92,7 @@ def export(
     folder = out or (run_dir.parent if is_file else run_dir) / "export" / format
     written = export_student(
         student, folder, format=format, opset=config.export.opset, fit=config.data.asked_fit, augmented=augmented,
-        overwrite=overwrite,
+        white=config.data.white, exif=config.data.exif, overwrite=overwrite,
     )  # fmt: skip
     for path in written:
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")

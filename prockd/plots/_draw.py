@@ -138,6 +138,8 @@ def legend(where: Axes | Figure, handles: Sequence[Any] | None = None, *, above:
         handles = where.get_legend_handles_labels()[0] if handles is None else handles
         on_the_right = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(handles)} if above else on_the_right
+    if handles is not None and not handles:  # nothing of what could be explained is there
+        return
     if handles is not None:
         place["labels"] = [plain(str(handle.get_label())) for handle in handles]
     where.legend(handles=handles, fontsize=SMALL, frameon=False, **place)
