@@ -99,7 +99,8 @@ def page(rows: list[dict[str, object]]) -> str:
         own = [r for r in rows if (r["form"], r["labels"]) == (form, labels)]
         means = {k: np.mean([float(str(r[k])) for r in own]) for k in ("z", "z_plus", "probe", "part_probe")}
         text += [
-            f"## {form} form, {labels} labels a class, {len(own)} students",
+            f"## {form} form, {labels} labels a class, "
+            + (f"{len(own)} students" if len(own) > 1 else "one student: no interval, so nothing is told apart"),
             "",
             f"z {means['z']:.3f}, z⁺ {means['z_plus']:.3f}; the teacher's own probe {means['probe']:.3f}, read by part "
             f"maps {means['part_probe']:.3f}.",
