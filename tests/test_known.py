@@ -251,7 +251,7 @@ def test_a_stop_waits_for_the_end_of_the_step_keeps_it_and_tells_the_command_to_
     assert torch.load("r/checkpoint.pt", weights_only=True)["step"] == 1
     assert not list(Path("r").glob(".lock*"))
     monkeypatch.undo()
-    os.chdir(home)
+    monkeypatch.chdir(home)
     assert prockd(*words)[0] == 0
 
 

@@ -137,7 +137,7 @@ def save_npz(path: Path) -> None:
 def limited(folder: Path, code: str) -> str:
     """What a process prints that may write no file above 2 MB, as where the disk is full."""
     begin = (
-        "import resource, signal, sys; sys.path.insert(0, 'tests')\n"
+        f"import resource, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
         "from test_writing import *\n"
