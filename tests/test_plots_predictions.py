@@ -7,6 +7,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 
 from prockd import plots
 from prockd.datasets import PackedImages
@@ -126,8 +128,13 @@ def test_each_line_above_an_image_is_green_where_it_is_right_itself(images):
 def test_dollar_signs_in_names_are_no_formula(images):
     task = Classification(2, ("Ba$$in", "$cash$"))
     marks = [task.marks(np.array([0.4, 0.6], np.float32))] * M
-    plots.predictions.plot_answers(list(images.pixels), marks, ["a$$.png"] * M, task).canvas.draw()
     scores = Scores(0.5, None, np.array([0, 1, 1]), None, np.array([0, 0, 1]))
-    plots.plot_predictions(scores, images, task).canvas.draw()
     masks = Segmentation(3, ("$$", "a$b$c", "d"))
-    plots.plot_predictions(masked(images, 1), images, masks).canvas.draw()
+    answers = plots.predictions.plot_answers(list(images.pixels), marks, ["a$$.png"] * M, task)
+    predictions = plots.plot_predictions(scores, images, task)
+    areas = plots.plot_predictions(masked(images, 1), images, masks)
+    for name, figure in (("cash", answers), ("cash", predictions), ("$", areas)):
+        figure.canvas.draw()
+        texts = [text.get_text() for text in figure.findobj(Text)]
+        assert any(name in text for text in texts)
+        assert not any(is_math_text(text) for text in texts)
