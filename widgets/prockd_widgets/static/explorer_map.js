@@ -241,12 +241,12 @@ class ExplorerMap extends ExplorerPage {
 		return { lines, modes: modes.filter(Boolean).sort((a, b) => rank(b.k) - rank(a.k) || b.size - a.size) };
 	}
 
-	// a prototype's name, and the part that it shows where nobody named it
+	// a prototype's name; where nobody named it, the part that half of its strongest patches lie on
 	labelOf(i, k) {
 		const name = this.names(i)[k];
 		const short = name.length > 18 ? `${name.slice(0, 17)}…` : name;
-		const part = this.stats[i][k]?.part;
-		return part && /^p\d+$/.test(name) ? `${short} ${this.meta.parts[part]}` : short;
+		const { part, share } = this.stats[i][k] || {};
+		return part && share >= 0.5 && /^p\d+$/.test(name) ? `${short} ${this.meta.parts[part]}` : short;
 	}
 
 	note() {
