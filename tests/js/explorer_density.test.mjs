@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { load } from './load.mjs';
 
-const { contour, densest, densityOf, levelsOf, withRoom } = await load(
+const { contour, densest, densityOf, levelsOf, mostly, withRoom } = await load(
 	['core', 'explorer_density'],
-	['contour', 'densest', 'densityOf', 'levelsOf', 'withRoom'],
+	['contour', 'densest', 'densityOf', 'levelsOf', 'mostly', 'withRoom'],
 );
 
 // 90 places around (0.25, 0.25), 10 around (0.75, 0.75), one nowhere
@@ -64,4 +64,10 @@ test('labels that would lie on an earlier one, or outside, are left out; those a
 			[18, 20],
 		],
 	);
+});
+
+test('a kind is named by the part that more than half of its patches lie on, never by the background', () => {
+	const label = Uint16Array.from([0, 0, 0, 1, 1, 1, 2, 2, 65535]);
+	const part = Uint8Array.from([2, 2, 0, 0, 0, 1, 1, 2, 1]);
+	assert.deepEqual(mostly(label, part, 4, 3), [2, 0, 0, 0]);
 });

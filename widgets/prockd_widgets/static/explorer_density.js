@@ -81,6 +81,16 @@ function densest(n, x, y, kind, K, G = 40) {
 	});
 }
 
+// for each of K kinds the part of L that more than half of its patches lie on, 0 for none or the first, the background
+function mostly(label, part, K, L) {
+	const counts = Array.from({ length: K }, () => new Uint32Array(L));
+	for (let p = 0; p < part.length; p++) if (label[p] < K && part[p] < L) counts[label[p]][part[p]]++;
+	return counts.map(row => {
+		const half = row.reduce((sum, count) => sum + count, 0) / 2;
+		return Math.max(0, row.findIndex(count => count > half));
+	});
+}
+
 // labels { x, y, width } that lie inside and on no earlier one, in pixels around their middle
 function withRoom(labels, W, H, high = 15) {
 	const kept = [];

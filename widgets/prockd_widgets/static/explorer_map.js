@@ -217,7 +217,7 @@ class ExplorerMap extends ExplorerPage {
 		ctx.stroke();
 		ctx.font = '600 11.5px system-ui, sans-serif';
 		const found = modes.map(mode => {
-			const text = this.labelOf(i, mode.k);
+			const text = this.labelOf(i, mode);
 			return { ...mode, text, width: ctx.measureText(text).width, x: left + mode.x * side, y: top + mode.y * side };
 		});
 		found.sort((a, b) => (b.k === this.focus(i)) - (a.k === this.focus(i)));
@@ -238,15 +238,16 @@ class ExplorerMap extends ExplorerPage {
 		const lines = levelsOf(cells, [0.3, 0.6, 0.9]).flatMap(level => contour(cells, GRID_OF_MAP, level));
 		const rank = k => 2 * !/^p\d+$/.test(this.names(i)[k]) + !!this.stats[i][k]?.clearest?.length;
 		const modes = densest(this.P, x, y, p => (label[p] === NONE ? -1 : label[p]), this.names(i).length);
+		const most = this.meta.parts ? mostly(label, this.parts(), modes.length, this.meta.parts.length) : [];
+		for (const mode of modes) if (mode) mode.part = this.meta.parts?.[most[mode.k] || -1];
 		return { lines, modes: modes.filter(Boolean).sort((a, b) => rank(b.k) - rank(a.k) || b.size - a.size) };
 	}
 
-	// a prototype's name; where nobody named it, the part that half of its strongest patches lie on
-	labelOf(i, k) {
+	// a prototype's name; where nobody named it also the part that most of its patches lie on, as their colours tell
+	labelOf(i, { k, part }) {
 		const name = this.names(i)[k];
 		const short = name.length > 18 ? `${name.slice(0, 17)}…` : name;
-		const { part, share } = this.stats[i][k] || {};
-		return part && share >= 0.5 && /^p\d+$/.test(name) ? `${short} ${this.meta.parts[part]}` : short;
+		return part && /^p\d+$/.test(name) ? `${short} ${part}` : short;
 	}
 
 	note() {
