@@ -87,7 +87,10 @@ function mostly(label, part, K, L) {
 	for (let p = 0; p < part.length; p++) if (label[p] < K && part[p] < L) counts[label[p]][part[p]]++;
 	return counts.map(row => {
 		const half = row.reduce((sum, count) => sum + count, 0) / 2;
-		return Math.max(0, row.findIndex(count => count > half));
+		return Math.max(
+			0,
+			row.findIndex(count => count > half),
+		);
 	});
 }
 
