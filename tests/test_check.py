@@ -332,8 +332,8 @@ def test_a_contact_sheet_is_drawn_of_every_kind_of_label(tmp_path):
     put(tmp_path / "images" / "a.jpg", 1)
     xml(tmp_path / "annotations" / "a.xml", 1, 1, 5, 5)
     put(tmp_path / "loose" / "b.jpg", 2)
-    for folder in (tmp_path, tmp_path / "loose"):
-        result = CliRunner().invoke(app, ["check-data", str(folder), "-q", "--sheet", str(tmp_path / "sheet.png")])
+    for place in (tmp_path, tmp_path / "loose"):
+        result = CliRunner().invoke(app, ["check-data", str(place), "-q", "--sheet", str(tmp_path / "sheet.png")])
         assert result.exit_code == 0, result.output
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert min(sheet.size) > 100
