@@ -197,8 +197,8 @@ def test_the_teacher_branch_reads_the_modules_output_or_the_patches_as_the_stude
 
 def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
     student = made(bank).eval()
-    distiller, seen = make_distiller(student, BASE), batch_of(features, student, BASE, bank)
     bank.enabled[1] = False
+    distiller, seen = make_distiller(student, BASE), batch_of(features, student, BASE, bank)
     before = terms_of(distiller, *seen)["assignment"]
     with torch.no_grad():
         bank.prototypes[1] = 5 * bank.prototypes[0] + 1
