@@ -52,8 +52,8 @@ def cut_maps(
 
     Where a region shrinks, several samples are averaged. It is torchvision's ``roi_align(..., aligned=True)``, which is
     a product of rows and columns: two products of matrices give the same numbers in half of the time on a CPU, in a
-    seventh with maps of bf16, and a mirror image is one with its columns in the other order. In memory the channels
-    come last. Regions of the CPU are read without waiting for the device of the maps.
+    seventh with maps of bf16, and a mirror image is one with its columns in the other order. Many channels come last in
+    memory. Regions of the CPU are read without waiting for the device of the maps.
     """
     B, C, H, W = maps.shape
     if H == W and size[0] == size[1]:
@@ -66,9 +66,12 @@ def cut_maps(
         backwards = mirrored.to(maps.device, non_blocking=True)[:, None, None]
         across = torch.where(backwards, across.flip(2), across)
     rows = maps.reshape(B, C * H, W) @ across.to(maps.dtype).mT  # (B, C * H, w)
-    rows = rows.view(B, C, H, size[1]).permute(0, 2, 3, 1).reshape(B, H, size[1] * C)
-    cut = down.to(maps.dtype) @ rows  # (B, h, w * C)
-    return cut.view(B, *size, C).permute(0, 3, 1, 2)
+    rows = rows.view(B, C, H, size[1]).transpose(1, 2)  # (B, H, C, w)
+    if C > 4:  # patches; to reorder the three colours in place of whole rows would take longer than the products
+        cut = down.to(maps.dtype) @ rows.transpose(2, 3).reshape(B, H, size[1] * C)
+        return cut.view(B, *size, C).permute(0, 3, 1, 2)
+    cut = down.to(maps.dtype) @ rows.reshape(B, H, C * size[1])
+    return cut.view(B, size[0], C, size[1]).transpose(1, 2)
 
 
 def averages(

@@ -77,8 +77,10 @@ class Distiller(nn.Module):
         "features" f and "u" (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
         """
         student, bank, labelled = self.student, self.student.bank, batch.labelled
-        output = student(recolour_some(batch.images, self.recoloured), labelled)
-        predictions = {"task": output.logits, "augmented": output.augmented_logits} if labelled else {}
+        output = student(recolour_some(batch.images, self.recoloured), 0)
+        # split, whose gradients are joined in one copy: slices would each make a whole map of zeros
+        own, *more = output.features.split((labelled, len(output.features) - labelled))
+        predictions = {"task": student.head(own), "augmented": student.read_augmented(own)} if labelled else {}
         maps = {"features": output.features}
         if batch.teacher is not None and self.rival is not None:
             maps["teacher"] = patches_of(batch)
@@ -96,7 +98,7 @@ class Distiller(nn.Module):
                     parts |= {"more_soft": reading(u[labelled:])} if labelled < len(u) else {}
                 predictions |= parts
                 if labelled < len(u):
-                    predictions["more_task"] = student.head(output.features[labelled:])
+                    predictions["more_task"] = student.head(more[0])
         if batch.last is not None and self.projector is not None:
             maps |= {"last": self.projector(output.last), "teacher_last": batch.last}
         return {name: value for name, value in predictions.items() if value is not None}, maps
