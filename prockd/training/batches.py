@@ -182,9 +182,7 @@ def shuffled(total: int, batch: int, seed: int, step: int) -> Int64[np.ndarray, 
     """The rows of a step: every image comes once an epoch, in an order of that epoch's own."""
     first, last = step * batch, (step + 1) * batch
     epochs = range(first // total, -(-last // total))
-    orders = [
-        permutation(total, seed, epoch)[max(0, first - epoch * total) : last - epoch * total] for epoch in epochs
-    ]
+    orders = [permutation(total, seed, epoch)[max(0, first - epoch * total) : last - epoch * total] for epoch in epochs]
     return np.concatenate(orders).astype(np.int64)
 
 

@@ -241,7 +241,9 @@ class Trainer:
                     problem = f"the loss is {of_loss:.3g} and its gradient {float(sound) - of_loss}"
                 each = ", ".join(f"{name} {float(value):.3g}" for name, value in values.items() if name != "loss")
                 kept = f" The last good checkpoint is in {self.folder}." if self.folder else ""
-                ids = (self.labelled.images.ids[row] for row in self.labelled.rows(config.batch_size, config.seed, step))
+                ids = (
+                    self.labelled.images.ids[row] for row in self.labelled.rows(config.batch_size, config.seed, step)
+                )
                 raise NonFiniteLossError(
                     f"{problem} at step {step} ({each}); lower lr (now {learning_rate(step, config):.2g}) or look at "
                     f"the images of this batch: {', '.join(ids)}.{kept}"
@@ -281,7 +283,9 @@ class Trainer:
             for name, value in predictions.items()
         }
         maps = map_tensors(lambda t: processes.gather(t.float(), *feed.sizes), maps)
-        seed_global(feed.draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
+        seed_global(
+            feed.draw, device
+        )  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
         terms = self.learner.terms(predictions, maps, feed.targets)
         if isinstance(self.learner, Distiller) and self.learner.share is not None and patches is not None:
             scaled = {name: self.scaler.scale(term) for name, term in terms.items()}  # small gradients of fp16 are 0
