@@ -30,12 +30,13 @@ HAS_GPU, BEGAN, SECONDS = torch.cuda.is_available(), time.perf_counter(), 240
 if find_spec("tomlkit") is None:  # reads and writes settings, which nothing here does
     sys.modules["tomlkit"] = types.ModuleType("tomlkit")
 
+from steps import RESNET18, Setting, bare, ours, trainer  # noqa: E402
+
 import prockd as pk  # noqa: E402
 from prockd.runs.recipes import task_settings  # noqa: E402
 from prockd.runs.students import find_prototypes, train_student  # noqa: E402
 from prockd.runs.world import open_world  # noqa: E402
 from prockd.training.feeding import fed  # noqa: E402
-from steps import RESNET18, Setting, bare, ours, trainer  # noqa: E402
 
 RESULT: dict[str, Any] = {"failed": []}
 SIZE = replace(RESNET18, device="cuda", images=1024) if HAS_GPU else Setting(images=64, batch=8)
@@ -130,8 +131,10 @@ def where() -> None:
     for step in range(12, 20):
         own.feed(step)
     wait()
-    told = f"launched in {launched:.2f} ms, done in {done:.2f} ms; reading it {(time.perf_counter() - began) / 8e-3:.2f} ms"
-    print(f"   a step whose batch is there: {told}")
+    reading = (time.perf_counter() - began) / 8 * 1e3
+    print(
+        f"   a step whose batch is there: launched in {launched:.2f} ms, done in {done:.2f} ms; to read it {reading:.2f}"
+    )
     if not HAS_GPU:
         return
     with torch.profiler.profile() as profile:
@@ -141,7 +144,7 @@ def where() -> None:
     table = profile.key_averages()
     busy = sum(event.self_device_time_total for event in table) / 4e3
     print(
-        f"   the GPU is busy for {busy:.2f} ms of it\n{table.table(sort_by='self_cuda_time_total', row_limit=12)}"[
+        f"   the GPU is busy for {busy:.2f} ms of it\n{table.table(sort_by='self_device_time_total', row_limit=12)}"[
             :6000
         ]
     )
@@ -151,7 +154,7 @@ def where() -> None:
         own.step(0, feeds[0])
     torch.cuda.set_sync_debug_mode("default")
     lines = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in caught})
-    RESULT |= {"waits_in_a_step": len(caught), "launched_ms": launched, "busy_ms": busy}
+    RESULT.update(waits_in_a_step=len(caught), launched_ms=launched, busy_ms=busy)
     print(f"   {len(caught)} waits in a step: {', '.join(lines)}")
 
 
@@ -214,6 +217,11 @@ def tasks() -> None:
                 print(f"   {history}; student on {next(student.parameters()).device}")
                 if history.scores is not None and history.scores.augmented is not None and kind != "detection":
                     print(f"   {pk.prototype_effects(student, bank, world.images('test'), progress=False)!r}")
+                if kind == "classification":
+                    small = pk.ClusterConfig(
+                        steps=3, batch_size=4, image_px=128, crop_px=96, start_images=16, num_prototypes=8
+                    )
+                    print(f"   {pk.adapt(teacher, world.images('unlabelled'), config=small, progress=False)!r}")
                 for more in ({"store": "none"}, {"rival": "cosine", "soft_weight": 0.0, "mixed_precision": "fp16"}):
                     if kind == "classification":
                         history = train_student(world, bank, None, distill.replace(steps=6, **more))[1]

@@ -140,9 +140,12 @@ class Trainer:
         alone = locked(self.folder) if self.folder and self.processes.is_main else nullcontext()
         try:
             # Ctrl-C waits for the end of a step; of several processes each would end at another one
-            with alone, held_back(self.folder is not None and self.processes.count == 1) as waiting:
-                with closing(fed(self.feed, range(history.step, self.config.steps), self.processes.device)) as feeds:
-                    self.steps(feeds, history, callbacks, waiting, log_every, checkpoint_every, progress)
+            with (
+                alone,
+                held_back(self.folder is not None and self.processes.count == 1) as waiting,
+                closing(fed(self.feed, range(history.step, self.config.steps), self.processes.device)) as feeds,
+            ):
+                self.steps(feeds, history, callbacks, waiting, log_every, checkpoint_every, progress)
         except KeyboardInterrupt as stop:
             if self.folder and self.kept_step:
                 stop.add_note(f"{self.folder} keeps the checkpoint of step {self.kept_step} of {self.config.steps}")
