@@ -116,7 +116,7 @@ def steps() -> None:
 
 
 def where() -> None:
-    """What a step of transfer waits for: time of the GPU's own work, of the feeder alone, and every wait by its line."""
+    """What a step of transfer takes: to launch it, on the GPU, to read it; and every wait by its line."""
     own = trainer("soft targets", SIZE)
     feeds = [own.feed(step) for step in range(12)]
     for step in range(4):
@@ -132,9 +132,7 @@ def where() -> None:
         own.feed(step)
     wait()
     reading = (time.perf_counter() - began) / 8 * 1e3
-    print(
-        f"   a step whose batch is there: launched in {launched:.2f} ms, done in {done:.2f} ms; to read it {reading:.2f}"
-    )
+    print(f"   a step whose batch is there: launched {launched:.2f} ms, done {done:.2f}, reading it {reading:.2f}")
     if not HAS_GPU:
         return
     with torch.profiler.profile() as profile:
