@@ -164,26 +164,23 @@ def started(words: list[str]) -> None:
 
 
 def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96) -> float:
-    """CPU time of the clustering of discovery over that of faiss, which stops at the first inertia that is no worse."""
+    """CPU time of discovery's clustering over that of faiss, which stops at the first inertia that is no worse."""
     try:
         import faiss
     except ImportError:
-        return float("nan")  # pip install "faiss-cpu", for this line alone
-    from prockd.prototypes import discovery
+        return float("nan")  # pip install faiss-cpu, for this line alone
+    from prockd.prototypes.kmeans import k_means
 
     rng = np.random.default_rng(0)
     middles = rng.standard_normal((3 * clusters, width), np.float32)
     sample = middles[rng.integers(len(middles), size=patches)] + rng.standard_normal((patches, width), np.float32)
-    sample /= np.linalg.norm(sample, axis=1, keepdims=True)
-    points, found = torch.from_numpy(sample), []
-    mine = cpu_seconds(lambda: found.append(discovery.cluster(points, torch.ones(patches), clusters, seed=0)))
-    inertia = float(
-        torch.cdist(points, torch.as_tensor(np.asarray(found[0]), dtype=torch.float32)).min(1).values.square().sum()
-    )
+    points, found = torch.from_numpy(sample), list[torch.Tensor]()
+    mine = cpu_seconds(lambda: found.append(k_means(points, torch.ones(patches), clusters, seed=0)[0]))
+    inertia = float(torch.cdist(points, found[0]).min(1).values.square().sum())
     faiss.omp_set_num_threads(1)
     for rounds in (5, 10, 20, 40):
         theirs = faiss.Kmeans(width, clusters, niter=rounds, seed=0, max_points_per_centroid=patches)
-        spent = cpu_seconds(lambda: theirs.train(sample))  # noqa: B023
+        spent = cpu_seconds(partial(theirs.train, sample))
         if theirs.index.search(sample, 1)[0].sum() <= inertia * 1.001:
             break
     return mine / spent
