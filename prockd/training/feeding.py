@@ -28,7 +28,7 @@ def fed(make: Callable[[int], T], steps: Iterable[int], device: torch.device) ->
     if device.type != "cuda":
         yield from map(make, steps)
         return
-    stream = torch.cuda.Stream(device)
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
 
     def made(step: int) -> tuple[T, torch.cuda.Event]:
