@@ -66,7 +66,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def vit() -> pk.Teacher:
-    name, px = ("vit_small_patch14_dinov2", 224) if HAS_GPU else ("test_vit", 160)
+    name, px = ("dinov2_small", 224) if HAS_GPU else ("test_vit", 160)
     return pk.Teacher(name, image_px=px, **({"dynamic_img_size": True} if not HAS_GPU else {})).to(SIZE.device)
 
 
