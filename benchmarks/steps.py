@@ -20,8 +20,9 @@ from prockd.devices import autocast
 from prockd.runs.recipes import recipe_of
 from prockd.settings.experiment import StudentConfig
 from prockd.training.batches import Source
+from prockd.training.distiller import compiled
 from prockd.training.feeding import fed
-from prockd.training.loop import Trainer, compiled, make_distiller, read_teacher
+from prockd.training.loop import Trainer, make_distiller, read_teacher
 from prockd.training.processes import connect
 
 CLASSES, WIDTH = 10, 128

@@ -204,7 +204,7 @@ def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
         bank.prototypes[1] = 5 * bank.prototypes[0] + 1
     assert torch.equal(terms_of(distiller, *seen)["assignment"], before)
     bank.enabled[1] = True
-    assert not torch.equal(terms_of(distiller, *seen)["assignment"], before)
+    assert not torch.equal(terms_of(make_distiller(student, BASE), *seen)["assignment"], before)
 
 
 # Who gets a gradient

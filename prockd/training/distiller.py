@@ -1,6 +1,7 @@
 """Student, projector and bank as one module, and the terms of the loss on what it gives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -156,3 +157,15 @@ def recolour_some(images: Float[Tensor, "B 3 H W"], share: float) -> Float[Tenso
     selected = torch.rand(len(images)).to(images.device, non_blocking=True) < share
     seeds = torch.randint(2**31, (len(images),)).tolist()
     return torch.where(selected[:, None, None, None], recolour(images, seeds), images)
+
+
+@contextmanager
+def compiled(student: Student, how: str) -> Iterator[None]:
+    """Inside, a student's backbone runs as ``torch.compile`` made it; "no" leaves it."""
+    if how != "no":
+        student._maps = torch.compile(student._maps, mode=how)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if how != "no":
+            del student._maps  # the method is there again

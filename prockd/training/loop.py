@@ -3,9 +3,9 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, fastest_precision, map_tensors, on_device, random_state_kept, seed_global
-from prockd.evaluation.scores import Scores, evaluate
+from prockd.evaluation.scores import evaluate
 from prockd.interrupts import Waiting, held_back
 from prockd.locks import locked
 from prockd.prototypes.part_maps import PartMaps
@@ -27,10 +27,14 @@ from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
 from prockd.training.batches import Batch, Source
-from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
+from prockd.training.checkpoint import load_checkpoint, save_checkpoint
 from prockd.training.clustering import PatchClusters
-from prockd.training.distiller import Distiller
+from prockd.training.distiller import Distiller, compiled
 from prockd.training.feeding import fed
+from prockd.training.history import Callback as Callback
+from prockd.training.history import History as History
+from prockd.training.history import NonFiniteLossError as NonFiniteLossError
+from prockd.training.history import learning_rate as learning_rate
 from prockd.training.inputs import StoredFeatures, check_inputs, embeds_each_step, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
 from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
@@ -42,40 +46,6 @@ CHECKPOINT_EVERY_S = 120
 
 MOST_UNREAD = 100
 """Steps of a GPU whose losses are looked at together, at most: each look waits for it."""
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the message names the step, the terms and the images of the batch."""
-
-
-@dataclass
-class History:
-    """What happened in training."""
-
-    rows: Rows = field(default_factory=list)  # one a logged step: step, lr, seconds since the start, loss and its terms
-    scores: Scores | None = None  # of the last step on the validation images
-    step: int = 0  # optimiser steps done
-    precision: str = "no"  # of the passes: "no" for single, "bf16" or "fp16"
-    stopped: bool = False  # a callback ended the run early
-
-    def curve(self, term: str) -> tuple[list[float], list[float]]:
-        """Steps and values of one column, such as ``"task"`` or ``"assignment"``."""
-        rows = [row for row in self.rows if term in row]
-        return [row["step"] for row in rows], [row[term] for row in rows]
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Mean wall time of all logged steps, also of those before a stop; 0 without any."""
-        return self.rows[-1]["seconds"] / (self.rows[-1]["step"] + 1) if self.rows else 0.0
-
-    def __repr__(self) -> str:
-        end = ", stopped early" if self.stopped else ""
-        how = "" if self.precision == "no" else f" in {self.precision}"
-        return f"History({self.step} steps{how}, {self.seconds_per_step * 1e3:.0f} ms each{end}; {self.scores})"
-
-
-Callback = Callable[[int, dict[str, float]], bool | None]
-"""Called with the step and the latest row; returning True stops the run and keeps the result so far."""
 
 
 @dataclass(frozen=True)
@@ -294,26 +264,6 @@ class Trainer:
             scaled = {name: self.scaler.scale(term) for name, term in terms.items()}  # small gradients of fp16 are 0
             self.learner.measure(scaled, patches, processes.average)
         return terms
-
-
-@contextmanager
-def compiled(student: Student, how: str) -> Iterator[None]:
-    """Inside, a student's backbone runs as ``torch.compile`` made it; "no" leaves it."""
-    if how != "no":
-        student._maps = torch.compile(student._maps, mode=how)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        if how != "no":
-            del student._maps  # the method is there again
-
-
-def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
-    """Linear warm-up, then half a cosine down to 0."""
-    warm = max(1, round(config.warmup * config.steps))
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
 
 
 def make_distiller(
