@@ -197,7 +197,7 @@ class Trainer:
             elif own:
                 torch.nn.utils.clip_grad_norm_(own, longest)
         if on_gpu and not self.scaler.is_enabled():  # a step that is not finite changes nothing, as with a scaler
-            self.optimiser.found_inf = (~sound.isfinite()).float()
+            self.optimiser.found_inf = (~sound.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return values | {f"{name}_weight": weight for name, weight in chosen.items()}
