@@ -32,7 +32,7 @@ ArrayMap = np.memmap[Any, np.dtype[Any]]
 
 _BLOCK_BYTES = 2**24  # that one checksum is of, so that threads share the reading of a large array
 _FIRST_FORM = {"key", "meta", "arrays"}  # of meta.json, before there were checksums
-_verified = set[tuple[object, ...]]()  # what this process has compared, by place, size and date
+_verified = set[tuple[object, ...]]()  # what this process has written or compared, by place, size and date
 
 
 class CacheError(OSError):
@@ -89,6 +89,7 @@ class ArrayWriter:
             path = self._folder / f"{name}.npy"
             sync(path)
             described[name] = _describe(path, array) | {"blocks": _block_sums(path)}
+            _verified.add(_mark(path, described[name]["blocks"]))
         _write_record(self._folder, {"key": key, "meta": meta, "arrays": described})
         sync(self._folder)
 
@@ -103,7 +104,7 @@ def cached_arrays(
 
     Where they are not there, ``build`` makes them and returns the metadata. JSON must hold key and metadata.
     """
-    entry = (root or cache_root()) / kind / digest(key)
+    entry = entry_path(kind, key, root)
     opened = _open(entry, key)
     if opened is None:
         _build(entry, key, build)
@@ -111,6 +112,18 @@ def cached_arrays(
     if opened is None:
         raise CacheError(f"{entry} could not be read back after it was written; is another program changing it?")
     return opened
+
+
+def open_arrays(
+    kind: str, key: Mapping[str, object], *, root: Path | None = None
+) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
+    """What :func:`cached_arrays` returns, where it is there already and whole."""
+    return _open(entry_path(kind, key, root), key)
+
+
+def entry_path(kind: str, key: Mapping[str, object], root: Path | None = None) -> Path:
+    """The folder of an entry, there or not."""
+    return (root or cache_root()) / kind / digest(key)
 
 
 def _open(entry: Path, key: Mapping[str, object]) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
@@ -169,14 +182,18 @@ def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any]) -> None:
         raise ValueError(f"{path.name} is {stored}, not {wanted}")
     if blocks is None:
         return
-    stat = path.stat()
-    mark = (path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns, zlib.crc32(json.dumps(blocks).encode()))
-    if mark in _verified:
+    if (mark := _mark(path, blocks)) in _verified:
         return
     if (sums := _block_sums(path)) != blocks:
         wrong = [number for number, pair in enumerate(zip(sums, blocks, strict=False)) if pair[0] != pair[1]]
         raise ValueError(f"{path.name} is not what was written, block {wrong[0] if wrong else 0} of {len(sums)}")
     _verified.add(mark)
+
+
+def _mark(path: Path, blocks: object) -> tuple[object, ...]:
+    """What tells a file, wherever it is moved, from one that was changed."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, zlib.crc32(json.dumps(blocks).encode())
 
 
 def _block_sums(path: Path) -> list[int]:

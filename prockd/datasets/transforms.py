@@ -148,7 +148,7 @@ def recolour(images: Float[Tensor, "B 3 H W"], seeds: Sequence[int]) -> Float[Te
 
 def to_unit(pixels: Tensor) -> Float[Tensor, "B 3 H W"]:
     """Pixels 0..255 as floats 0..1, in channels-last memory, which most convolutions on a CPU prefer."""
-    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+    return pixels.contiguous(memory_format=torch.channels_last) / 255  # reordered while a value is one byte
 
 
 def resize(images: Float[Tensor, "B 3 H W"], side_px: int) -> Float[Tensor, "B 3 S S"]:
