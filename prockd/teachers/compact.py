@@ -61,6 +61,21 @@ class CompactFeatures(PatchFeatures):
         codes = torch.from_numpy(np.array(self.codes[indices, v])).float()
         return torch.einsum("brhw,rd->bdhw", codes, torch.from_numpy(self.directions))
 
+    def projected(
+        self, indices: Sequence[int] | np.ndarray, weight: Float[Tensor, "E D"], view: str | np.ndarray = "plain"
+    ) -> Float[Tensor, "B E h w"]:
+        """As :meth:`PatchFeatures.projected`, from the codes themselves, without a fused patch."""
+        v = number_of(view, self.views) if isinstance(view, str) else view
+        codes = torch.from_numpy(np.array(self.codes[indices, v])).to(weight)
+        return torch.einsum("brhw,er->behw", codes, weight @ torch.from_numpy(self.directions).to(weight).T)
+
+    def patches(
+        self, indices: Sequence[int] | np.ndarray, owners: np.ndarray, patches: np.ndarray, view: str = "plain"
+    ) -> Float[Tensor, "P D"]:
+        """Single fused patches, as :meth:`PatchFeatures.patches`."""
+        codes = self.codes[indices, number_of(view, self.views)].reshape(len(indices), self.codes.shape[2], -1)
+        return torch.from_numpy(codes[owners, :, patches]).float() @ torch.from_numpy(self.directions)
+
     def lengths(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "B L h w"]:
         """Logarithm of the length of each layer's patches, plain view, from the maps themselves."""
         return torch.from_numpy(np.array(self.logs[indices])).float()

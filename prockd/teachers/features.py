@@ -79,6 +79,18 @@ class PatchFeatures:
         """
         return fuse_layers(self.layer_maps(indices, view), self.grid)
 
+    def projected(
+        self, indices: Sequence[int] | np.ndarray, weight: Float[Tensor, "E D"], view: str | np.ndarray = "plain"
+    ) -> Float[Tensor, "B E h w"]:
+        """A linear map of the fused patches of some images, where its weight lies; errors of :meth:`layer_maps`."""
+        return torch.einsum("bdhw,ed->behw", self.fused(indices, view).to(weight), weight)
+
+    def patches(
+        self, indices: Sequence[int] | np.ndarray, owners: np.ndarray, patches: np.ndarray, view: str = "plain"
+    ) -> Float[Tensor, "P D"]:
+        """Single fused patches: number ``patches[p]`` of image ``indices[owners[p]]``; errors of :meth:`layer_maps`."""
+        return self.fused(indices, view).flatten(2)[torch.from_numpy(owners), :, torch.from_numpy(patches)]
+
     def lengths(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "B L h w"]:
         """Logarithm of the length of each layer's patches, plain view, on the finest grid; see :func:`log_lengths`."""
         return log_lengths(self.layer_maps(indices), self.grid)
