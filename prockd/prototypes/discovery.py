@@ -25,7 +25,7 @@ LEAST_IMAGES, PATCHES_OF_IMAGE = 2048, 32
 LEARNED_FROM = 60_000
 """Patches that the space and saliency are learned from."""
 
-DECODED = 100
+DECODED = 48
 """Patches of an image that a training step decodes."""
 
 

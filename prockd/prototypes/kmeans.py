@@ -103,17 +103,20 @@ def _moved(
 ) -> Float[Tensor, "K E"]:
     """The means of what is nearest to each centre; a centre without points stays."""
     K, E = centres.shape
-    sums = centres.new_zeros(K, E + 1)
+    sums, sizes = centres.new_zeros(K, E), centres.new_zeros(K)
     for start in range(0, len(points), BLOCK):
         x, labels = _nearest(points[start : start + BLOCK], centres)
-        w = weights[start : start + BLOCK, None].to(x)
-        weighted = torch.cat([x * w, w], 1)
+        w = weights[start : start + BLOCK].to(x)
         if x.device.type == "cpu":
-            sums.index_add_(0, labels, weighted)
+            sums.index_add_(0, labels, x * w[:, None])
+            sizes.index_add_(0, labels, w)
         else:  # on a GPU the order of index_add_ is another one each time
-            sums += (labels == torch.arange(K, device=x.device)[:, None]).to(x) @ weighted
-    sums = _summed(sums, together)
-    return torch.where(sums[:, -1:] > 0, sums[:, :-1] / sums[:, -1:].clamp_min(1e-30), centres)
+            members = (labels == torch.arange(K, device=x.device)[:, None]).to(x) * w
+            sums += members @ x
+            sizes += members.sum(1)
+    both = _summed(torch.cat([sums, sizes[:, None]], 1), together)
+    sums, sizes = both[:, :-1], both[:, -1:]
+    return torch.where(sizes > 0, sums / sizes.clamp_min(1e-30), centres)
 
 
 def _first_centres(

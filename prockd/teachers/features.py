@@ -221,7 +221,12 @@ def extract(
 
 
 def extract_pooled(
-    teacher: Teacher, dataset: ImageDataset | PackedImages, *, root: Path | None = None, **how: Any
+    teacher: Teacher,
+    dataset: ImageDataset | PackedImages,
+    *,
+    share: Share | None = None,
+    root: Path | None = None,
+    **how: Any,
 ) -> Float[np.ndarray, "M D"]:
     """Run the teacher once and keep each layer's mean over the patches of an image: what a linear probe reads.
 
@@ -233,4 +238,4 @@ def extract_pooled(
     def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
         return {"means": pool_layers([m.float() for m in maps])}
 
-    return np.array(stored("pooled", passes, columns, keep, key=passes.key, root=root)["means"])
+    return np.array(stored("pooled", passes, columns, keep, key=passes.key, share=share, root=root)["means"])

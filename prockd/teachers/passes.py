@@ -3,6 +3,7 @@
 A batch is read by threads, goes up while the one before it is computed, and comes down while the next one is.
 """
 
+import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -189,7 +190,7 @@ class Passes:
                 if self.device.type in ("cuda", "mps"):
                     torch.get_device_module(self.device).empty_cache()
                 told = f"a batch of {piece.stop - piece.start} images does not fit the memory of {self.device}"
-                tqdm.write(f"{told}: going on with {self.batch_size}")
+                tqdm.write(f"{told}: going on with {self.batch_size}", file=sys.stderr)
                 continue
             yield found
             start = piece.stop

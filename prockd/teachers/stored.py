@@ -38,8 +38,11 @@ from prockd.devices import on_device
 from prockd.teachers.passes import Keep, Kept, Passes
 from prockd.teachers.rows import Rows, joined
 
-SHARD = 4096
-"""Images in a shard."""
+SHARD, SPOT = 1024, 16
+"""Images in a shard; of more shards than so many, only a block of each is compared with its checksum when opened."""
+
+ON_THE_WAY = 3
+"""Shards that may be on their way to the disk at once."""
 
 WRITERS = min(8, os.cpu_count() or 1)
 """Threads that copy what has come from the device to the disk."""
@@ -138,7 +141,8 @@ def stored(
     M, V, share = len(passes.images), len(passes.views), share or Share()
     runs = [slice(start, min(start + SHARD, M)) for start in range(0, M, SHARD)]
     keys = [key if len(runs) == 1 else {**key, "rows": [run.start, run.stop]} for run in runs]
-    found = [open_arrays(kind, own, root=root) for own in keys]
+    spot = len(runs) > SPOT
+    found = [open_arrays(kind, own, root=root, spot=spot) for own in keys]
     missing = [i for i in range(share.number - 1, len(runs), share.count) if found[i] is None]
     if missing:
         images, began = sum(runs[i].stop - runs[i].start for i in missing), time.perf_counter()
@@ -155,12 +159,12 @@ def stored(
             rate = f"{images:,} images in {seconds:.0f} s, {images / seconds:,.0f} images/s, {size / 1e6:,.0f} MB"
             tqdm.write(f"{kind}: {rate}{told}", file=sys.stderr)
         for i in missing:
-            found[i] = open_arrays(kind, keys[i], root=root)
+            found[i] = open_arrays(kind, keys[i], root=root, spot=spot)
     there = [one[0] for one in found if one is not None]
     if len(there) < len(runs):
         raise MissingShardsError(
-            f"{len(there)} of {len(runs)} shards of {kind} are in {root or cache_root()}: the others are to be made by "
-            f"the other shares of {share.count}"
+            f"{len(there)} of {len(runs)} shards of {kind} are in {root or cache_root()}: the other shares of "
+            f"{share.count} make the others, or `prockd extract` without --shard"
         )
     if len(runs) > 1:
         _write_manifest(kind, key, runs, keys, passes.teacher.fingerprint, root)
@@ -268,8 +272,8 @@ def _make(passes: Passes, keep: Keep, shards: Sequence[tuple[slice, Callable[[],
                     if kept.rows.start >= shards[i][0].stop:
                         fillings[i].finish()
                         i += 1
-                        if i > 1:
-                            fillings[i - 2].result()  # no more than one is on its way to the disk
+                        if i > ON_THE_WAY:
+                            fillings[i - ON_THE_WAY - 1].result()
                     while len(fillings) < min(i + 2, len(shards)):
                         fillings.append(shards[len(fillings)][1]())
                     pending.extend(fillings[i].fill(kept, shards[i][0].start, writers))
