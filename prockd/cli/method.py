@@ -66,7 +66,8 @@ def extract(
         raise ConfigError(f"store = {store}: choose one of {', '.join(stores)}")
     if (store == "embedded") != (bank is not None):
         raise ConfigError("store = embedded needs the prototypes, --bank FILE, and no other store reads them")
-    share, space = Share.parse(shard) if shard else Share.of_process(), bank and PrototypeBank.load(bank)
+    share = Share.parse(shard) if shard else Share.of_process()
+    space = None if bank is None else PrototypeBank.load(bank)
     own = read_settings(
         config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights,
         random_teacher=random_teacher,
