@@ -75,7 +75,7 @@ class World:
         progress: bool = True,
     ) -> None:
         self.config, self.sets, self.teacher, self.cpu, self.progress = config, dict(sets), teacher, cpu, progress
-        self.share = share
+        self.share, self.precision = share, config.teacher.precision
         self._task = task
         self._images: dict[str, PackedImages] = {}
         self._given = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
@@ -173,7 +173,7 @@ class World:
     @property
     def _how(self) -> dict[str, Any]:
         device = "cpu" if self.cpu else None
-        how = {"precision": self.config.teacher.precision, "share": self.share, "progress": self.progress}
+        how = {"precision": self.precision, "share": self.share, "progress": self.progress}
         return {"device": device, **how}
 
     def teacher_input(self, name: str, config: DistillConfig, bank: PrototypeBank | None) -> Any:
@@ -229,6 +229,7 @@ class World:
         sets["train"] = self._given["train"].select(rows) if "train" in self._given else kept
         config = replace(self.config, data=self.config.data.replace(per_class=0))
         fewer = World(config, sets, teacher=self.teacher, task=self.task, cpu=self.cpu, progress=self.progress)
+        fewer.precision = self.precision
         for name, maps in self._features.items():
             fewer._features[name] = maps.select(rows) if name == "train" else maps
         if self._serving("source") == fewer._serving("source") == "source":
