@@ -85,8 +85,9 @@ class ArrayWriter:
         """Bring every byte to the disk, then write ``meta.json``, against which the entry is checked when opened."""
         described = {}
         for name, array in self._arrays.items():
-            array.flush()
             path = self._folder / f"{name}.npy"
+            if os.name == "nt":
+                array.flush()  # elsewhere the file's own sync has it too, and lets other threads run meanwhile
             sync(path)
             described[name] = _describe(path, array) | {"blocks": _block_sums(path)}
             _verified.add(_mark(path, described[name]["blocks"]))

@@ -72,7 +72,7 @@ def start_run(
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write settings, seed, the teacher's precision and versions of a new run, or see that the one that is there may be resumed with these."""
+    """Write settings, seed, precision and versions of a new run, or see that one may be resumed with these."""
     check_run(folder, config, resume=resume, overwrite=overwrite)
     if resume and not overwrite and is_run(folder) and (folder / "config.toml").is_file():
         return
