@@ -47,7 +47,7 @@ def test_blocks_and_devices_change_nothing_but_the_order_of_sums(monkeypatch):
     with fake_device() as away:
         there, _ = k_means(points.to(away), weights.to(away), 12, seed=0)
         torch.testing.assert_close(there.cpu(), whole)
-    monkeypatch.setattr(module, "BLOCK", 7)
+    monkeypatch.setattr(module, "BLOCK", 700)
     torch.testing.assert_close(k_means(points, weights, 12, seed=0)[0], whole)
     assert len(labels) == len(points)
 
