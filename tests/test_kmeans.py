@@ -34,7 +34,7 @@ def test_it_ends_as_near_to_the_points_as_scikit_learn_does_in_the_median_of_see
 
 def test_centres_are_weighted_means_of_the_points_that_are_nearest():
     points, weights = blobs()
-    centres, labels = k_means(points, weights, 12, seed=0, tolerance=0)
+    centres, labels = k_means(points, weights, 12, seed=0, tolerance=0.0)
     assert torch.equal(labels, torch.cdist(points, centres).argmin(1))
     for k in range(12):
         own = labels == k
