@@ -119,10 +119,11 @@ class PrototypeBank(nn.Module):
         projected: Tensor = self.expand(self.reduce(v).flatten(1))
         return projected
 
-    def forward(self, u: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-        """G = T([u; v]): every patch joined with the image's descriptor."""
+    def forward(self, u: Float[Tensor, "B N E"], patches: Tensor | None = None) -> Float[Tensor, "B n E"]:
+        """G = T([u; v]): every patch, or only those of some numbers, joined with the image's descriptor."""
         u = u.to(self.prototypes)
-        g: Tensor = self.transform(torch.cat([u, self.describe(u).unsqueeze(1).expand_as(u)], dim=-1))
+        v, u = self.describe(u).unsqueeze(1), u if patches is None else u[:, patches]
+        g: Tensor = self.transform(torch.cat([u, v.expand_as(u)], dim=-1))
         return g
 
     @property
@@ -183,9 +184,10 @@ class PrototypeBank(nn.Module):
             maps = features.embedded(indices, view)
             check_finite(maps, features, np.asarray(indices))
             return maps.flatten(2).transpose(1, 2).to(self.prototypes)
-        maps = features.fused(indices, view)
+        maps = features.projected(indices, self.fuse.weight, view)
         check_finite(maps, features, np.asarray(indices))
-        return self.embed(maps)
+        u = maps.flatten(2).transpose(1, 2) + self.fuse.bias
+        return F.relu(u) if self.rectify else u
 
     def rename(self, prototype: int, name: str) -> None:
         """Give a prototype a name, which is saved with the bank; an empty one raises ValueError."""
