@@ -1,7 +1,7 @@
 """Students as the arms of a contest make them: another teacher, another bank, or one's own answers as labels."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from prockd.runs.pseudo_labels import joined, pseudo_labelled
 from prockd.runs.students import make_student, teach
 from prockd.runs.world import World, make_teacher
 from prockd.settings.experiment import ExperimentConfig
-from prockd.settings.method import DiscoverConfig
+from prockd.settings.method import DiscoverConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.teacher import Teacher
-from prockd.training.loop import History
+from prockd.training.loop import Callback, History
 
 
 def train_arm(
@@ -28,6 +28,7 @@ def train_arm(
     bank: PrototypeBank | None = None,
     *,
     on: str = "test",
+    watch: Callable[[Student], Callback] | None = None,
     **options: Any,
 ) -> tuple[Student, History]:
     """Train one student as an arm of a contest does, with settings of one's own.
@@ -38,6 +39,7 @@ def train_arm(
         config: all settings, as :meth:`Arm.settings` gives them; data, task and teacher stay those of the world.
         bank: changed where the settings train it; None finds what the arm reads.
         on: "val" while tuning, "test" once at the end.
+        watch: makes a callback for the student that is trained.
         options: see :func:`teach`; those of checkpoints do not go together with pseudo-labels.
 
     Raises:
@@ -54,7 +56,7 @@ def train_arm(
     if bank is None and world.is_taught and arm.bank != "none":
         bank = find_bank(world, arm.bank, config.discover)
     student = begun(world, arm, bank, config.distill.seed, world.teacher)
-    return finished(world, student, arm, bank, on=on, **options)
+    return finished(world, student, arm, bank, on=on, watch=watch, **options)
 
 
 def arm_world(world: World, arm: Arm | str) -> World:
@@ -128,25 +130,32 @@ def begun(world: World, arm: Arm, bank: PrototypeBank | None, seed: int, teacher
 
 
 def finished(
-    world: World, student: Student, arm: Arm, bank: PrototypeBank | None, *, on: str, **options: Any
-) -> tuple[Student, History]:
+    world: World, student: Student, arm: Arm, bank: PrototypeBank | None, *,
+    watch: Callable[[Student], Callback] | None = None, callbacks: Sequence[Callback] = (), **options: Any,
+) -> tuple[Student, History]:  # fmt: skip
     """The student that was begun, taught by the world's settings; of pseudo-labels a second one."""
+
+    def learn(student: Student, world: World, config: DistillConfig) -> History:
+        calls = callbacks if watch is None else (*callbacks, watch(student))
+        return teach(world, student, config, teacher=arm.teacher != "none", callbacks=calls, **options)
+
     if arm.pseudo:
-        return self_trained(world, student, arm, bank, on, **options)
-    return student, teach(world, student, world.config.distill, teacher=arm.teacher != "none", on=on, **options)
+        return self_trained(world, student, arm, bank, learn)
+    return student, learn(student, world, world.config.distill)
 
 
 def self_trained(
-    world: World, student: Student, arm: Arm, bank: PrototypeBank | None, on: str, **options: Any
-) -> tuple[Student, History]:
+    world: World, student: Student, arm: Arm, bank: PrototypeBank | None,
+    learn: Callable[[Student, World, DistillConfig], History],
+) -> tuple[Student, History]:  # fmt: skip
     """Half of the steps on labels, then a new student for the rest, on these and on the first one's own answers."""
     config = world.config.distill
     first, second = config.replace(steps=max(1, config.steps // 2)), config.replace(steps=max(1, -(-config.steps // 2)))
-    history = teach(world, student, first, teacher=False, on=on, **options)
+    history = learn(student, world, first)
     if history.stopped:
         return student, history
     images = joined(world.images("train"), pseudo_labelled(student, world.images("unlabelled")))
     again = copy.copy(world)
     again._images = {**world._images, "train": images}
     student = begun(again, arm, bank, config.seed, None)
-    return student, teach(again, student, second, teacher=False, on=on, **options)
+    return student, learn(student, again, second)
