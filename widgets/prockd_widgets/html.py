@@ -49,7 +49,7 @@ def page_of(widget: anywidget.AnyWidget, title: str, changes: Mapping[str, Any])
     """The page with some traits changed. Nothing can end its script early: "<" of the state is written as an escape."""
     own = {name for name, trait in widget.traits(sync=True).items() if not name.startswith("_")}
     state = {**widget.get_state(own - {"layout", "tabbable", "tooltip", "comm"}), **changes}
-    state["meta"] = {**state["meta"], "kernel": False}
+    state["meta"] = {**state.get("meta", {}), "kernel": False}
     text = json.dumps(_texts(state), ensure_ascii=False).replace("<", "\\u003c")
     return _PAGE.format(title=escape(title), css=widget._css, esm=widget._esm, state=text, stand_in=_STAND_IN)
 
