@@ -3,7 +3,7 @@
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
-PANES = ("geometry", "density", "data", "choice", "page", "map", "image", "patches", "table")
+PANES = ("geometry", "density", "data", "choice", "page", "map", "image", "patches", "table", "saved")
 SCRIPTS = {
     "explorer": ("core", *(f"explorer_{name}" for name in PANES), "explorer"),
     "lens": ("core", "lens"),

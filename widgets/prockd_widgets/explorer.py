@@ -25,7 +25,7 @@ from prockd.untrusted import defused
 from prockd.writing import free_path, write_file, write_json
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import state_of
-from prockd_widgets.html import offline_page
+from prockd_widgets.html import PAGE, offline_page, own_traits
 from prockd_widgets.kept import MAX_BYTES, MAX_IMAGES, kept_frame
 from prockd_widgets.maps import is_quick
 from prockd_widgets.options import check_options
@@ -100,6 +100,7 @@ class PrototypeExplorer(OwnPictures):
     meta = traitlets.Dict().tag(sync=True)
     stats: traitlets.List[Any] = traitlets.List().tag(sync=True)
     sheet = traitlets.Bytes().tag(sync=True)
+    page = traitlets.Dict(help="How the page saves itself where no kernel is left.").tag(sync=True)
     parts = traitlets.Bytes().tag(sync=True)
     top: traitlets.List[Any] = traitlets.List().tag(sync=True)
     codes: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -148,6 +149,7 @@ class PrototypeExplorer(OwnPictures):
         parts = self.images.parts is not None and bool(self._part_names)
         super().__init__(**{"colour_by": "part" if parts else "group"} | options)
         self._send_patches(len(everything))
+        self.page = {"template": PAGE, "names": own_traits(self)}
         self._open_on(options)
         if projection == "umap" or (self._auto and all(is_quick(unit, seed) for unit in self._units())):
             self._lay_out(progress=projection == "umap")
@@ -184,6 +186,13 @@ class PrototypeExplorer(OwnPictures):
             ],
         }
         self._follow()
+
+    def follow_banks(self) -> bool:
+        """Show names, switches and prototypes as they are in the banks now; True where they were edited elsewhere."""
+        changed = super().follow_banks()
+        if changed:
+            self.status = "The bank was edited elsewhere: what is shown follows it now."
+        return changed
 
     def _open_on(self, options: dict[str, Any]) -> None:
         """Begin with the clearest prototype and its best picture, unless told otherwise."""
@@ -364,6 +373,8 @@ class PrototypeExplorer(OwnPictures):
     def _on_button(self, name: str, content: dict[str, Any] | None = None, buffers: Sequence[Any] = ()) -> None:
         """A button that needs the kernel was pressed; ``status`` says what was done or what went wrong."""
         try:
+            if name == "ready":
+                self.follow_banks()
             if name == "umap" or (name == "ready" and self._auto and len(self.maps) == 1):
                 self.lay_out()
             elif name == "look":
