@@ -8,7 +8,7 @@ import torch
 import traitlets
 
 from prockd.prototypes.bank import PrototypeBank
-from prockd_widgets.patches import Patches, with_bank
+from prockd_widgets.patches import Patches
 
 _KEPT = 50
 
@@ -43,7 +43,6 @@ class BankEditor(anywidget.AnyWidget):
         pairs = zip(self._banks, self._known, strict=True)
         if all(state_of(bank) == state and torch.equal(bank.prototypes, centres) for bank, (state, centres) in pairs):
             return False
-        self.models[:] = [with_bank(m.name, m.bank, m.unit) for m in self.models]
         self._remember()
         self.past, self.future = [], []  # what was undone and redone was of the bank before
         self.banks = [state_of(b) for b in self._banks]
