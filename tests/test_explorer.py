@@ -1,4 +1,5 @@
 import base64
+import copy
 import csv
 import html
 import importlib.util
@@ -710,6 +711,7 @@ def test_where_images_are_gone_the_live_explorer_is_shown_without_a_picture(bank
         def __getitem__(self, index):
             raise OSError("stale file handle")
 
+    explorer.images = copy.copy(explorer.images)
     object.__setattr__(explorer.images, "pixels", Gone())
     shown, _ = explorer._repr_mimebundle_()
     assert "image/png" not in shown

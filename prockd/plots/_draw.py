@@ -260,4 +260,5 @@ def plain(text: str) -> str:
 @cache
 def _drawable(families: tuple[str, ...]) -> frozenset[int]:
     """The characters of the fonts in use."""
-    return frozenset(code for family in families for code in get_font(findfont(family)).get_charmap())
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
+    return frozenset(code for font in fonts for code in font.get_charmap())

@@ -118,7 +118,7 @@ def static_bundle(widget: Any, live: Any) -> tuple[dict[str, Any], dict[str, Any
     bundle, metadata = live or ({}, {})
     try:
         picture = {"image/png": base64.b64encode(widget.snapshot().data).decode()}
-    except (OSError, ValueError, IndexError) as error:
+    except OSError as error:
         return {**bundle, "text/plain": f"{widget!r}\nno picture: images cannot be read any more ({error})"}, metadata
     return {**bundle, "text/plain": repr(widget), **picture}, metadata
 

@@ -35,7 +35,7 @@ class Causes {
 		this.words = '';
 		this.note = el('span.prk-soft');
 		const bar = el('div.prk-bar', {}, words, ...Object.values(this.buttons), this.note);
-		this.root = el('div.prk.prk-causes', {}, bar, this.body);
+		this.root = el('div', { className: 'prk prk-causes' }, bar, this.body);
 		this.root.setAttribute('data-lm-suppress-shortcuts', 'true');
 		host.append(this.root);
 		this.draw = this.draw.bind(this);
@@ -84,9 +84,9 @@ class Causes {
 			told = `${points(change)} (${points(low)} to ${points(high)})`;
 			const title = `Change of the metric without it, in points, with its 95 % interval: ${told}`;
 			const clear = low > 0 || high < 0;
-			parts.push(el(clear ? 'span.prk-effect.prk-clear' : 'span.prk-effect', { title }, bar, mark));
+			parts.push(el('span', { title, className: clear ? 'prk-effect prk-clear' : 'prk-effect' }, bar, mark));
 			parts.push(el('span.prk-told', {}, told));
-			if (row.classes) parts.push(el('span.prk-soft.prk-classes', {}, row.classes));
+			if (row.classes) parts.push(el('span', { className: 'prk-soft prk-classes' }, row.classes));
 		}
 		const label = el('label', { title: row.name }, box, el('bdi.prk-name', {}, row.name));
 		const strip = el('span.prk-strip-of', { role: 'img' }, ...this.strip(row, layout));

@@ -52,7 +52,7 @@ class TryTable {
 		const table = el('table', { 'aria-label': 'Tries' }, el('thead', {}, this.head), this.body);
 		this.scroll = el('div.prk-scroll', {}, table);
 		this.empty = el('p.prk-soft', {}, 'Every try will be a row here: press Run.');
-		this.root = el('div.prk.prk-tries', {}, this.bar, this.scroll, this.empty, this.told);
+		this.root = el('div', { className: 'prk prk-tries' }, this.bar, this.scroll, this.empty, this.told);
 		this.root.setAttribute('data-lm-suppress-shortcuts', 'true');
 		host.append(this.root);
 		this.draw = this.draw.bind(this);
