@@ -216,7 +216,7 @@ def test_twice_the_steps_take_twice_the_time(fresh: DistillationPanel) -> None:
         pace.seconds(dataclasses.replace(settings, distill=DistillConfig(steps=n)), found=n < 200) for n in (100, 200)
     ]
     assert seconds == pytest.approx([100 * 48e-3 + 3, 200 * 48e-3 + 23])
-    assert [in_words(s) for s in (0.2, 61, 500, 7200)] == ["about 1 s", "about 61 s", "about 8 min", "about 2.0 h"]
+    assert [in_words(s) for s in (0.2, 61.0, 500.0, 7200.0)] == ["about 1 s", "about 61 s", "about 8 min", "about 2.0 h"]
 
 
 # The table
