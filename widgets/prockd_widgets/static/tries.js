@@ -109,7 +109,7 @@ class TryTable {
 				box.dataset.try = number;
 				const cells = keys.map(key => {
 					const tops = rows.length > 1 && key in best && row[key] === best[key];
-					const name = `${NUMBERS.includes(key) ? 'prk-number' : ''}${tops ? ' prk-best' : ''}`;
+					const name = `${NUMBERS.includes(key) ? 'prk-number' : `prk-${key}`}${tops ? ' prk-best' : ''}`;
 					return el('td', { className: name, title: key === 'changed' ? cellText(row, key) : '' }, cellText(row, key));
 				});
 				return el('tr', { 'aria-selected': ticked.includes(number) }, el('td', {}, box), ...cells);
