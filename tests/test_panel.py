@@ -1,5 +1,6 @@
 """What one does with the tries of a panel, and where its knobs may start; how a try is trained is in test_widgets."""
 
+import copy
 import dataclasses
 import io
 import json
@@ -216,7 +217,12 @@ def test_twice_the_steps_take_twice_the_time(fresh: DistillationPanel) -> None:
         pace.seconds(dataclasses.replace(settings, distill=DistillConfig(steps=n)), found=n < 200) for n in (100, 200)
     ]
     assert seconds == pytest.approx([100 * 48e-3 + 3, 200 * 48e-3 + 23])
-    assert [in_words(s) for s in (0.2, 61.0, 500.0, 7200.0)] == ["about 1 s", "about 61 s", "about 8 min", "about 2.0 h"]
+    assert [in_words(s) for s in (0.2, 61.0, 500.0, 7200.0)] == [
+        "about 1 s",
+        "about 61 s",
+        "about 8 min",
+        "about 2.0 h",
+    ]
 
 
 # The table
@@ -341,7 +347,7 @@ def test_rows_of_prototypes_have_their_best_patches_and_the_part_they_show(world
     masks = np.zeros((len(images), SIZE, SIZE), np.uint8)
     masks[:, : SIZE // 2] = 1
     images = dataclasses.replace(images, parts=masks)
-    student = Student("resnet10t", world.task, bank, feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
+    student = Student("resnet10t", world.task, copy.deepcopy(bank), feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
                       channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
     student.bank.rename(1, "hoof")
     student.bank.disable(3)

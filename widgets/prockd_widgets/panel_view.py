@@ -173,9 +173,10 @@ class PanelView(widgets.VBox):  # type: ignore[misc]
             return
         try:
             if self._shown_student != (one := self.runner.find(number)):
-                self._shown_student = one
                 self.switches.set_student(one.student)
+                self._shown_student = one
         except Exception as failure:
+            self._shown_student = None
             self.switches.set_student(None)
             self.switches.error = f"{type(failure).__name__}: {failure}"
         if not now:
