@@ -347,8 +347,8 @@ def test_rows_of_prototypes_have_their_best_patches_and_the_part_they_show(world
     masks = np.zeros((len(images), SIZE, SIZE), np.uint8)
     masks[:, : SIZE // 2] = 1
     images = dataclasses.replace(images, parts=masks)
-    student = Student("resnet10t", world.task, copy.deepcopy(bank), feature_augmentation=FeatureAugmentationConfig(), image_px=SIZE,
-                      channels=(8, 16, 24, 32), stem_width=8)  # fmt: skip
+    student = Student("resnet10t", world.task, copy.deepcopy(bank), image_px=SIZE, channels=(8, 16, 24, 32),
+                      stem_width=8, feature_augmentation=FeatureAugmentationConfig())  # fmt: skip
     student.bank.rename(1, "hoof")
     student.bank.disable(3)
     causes = Causes({})
