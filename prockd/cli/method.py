@@ -116,7 +116,9 @@ def distill(
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
-    mixed_precision: Annotated[str | None, Option(help="no (if not given), bf16 or fp16.")] = None,
+    mixed_precision: Annotated[
+        str | None, Option(help="no, bf16 or fp16; if not given bf16 on chips with units.")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in the run's folder.")] = False,
     overwrite: Overwrite = False,
     checkpoint_every: Annotated[int, Option(min=1, help="Steps between checkpoints.")] = 100,

@@ -12,10 +12,10 @@ from prockd.runs.students import make_student
 from prockd.runs.world import World
 from prockd.settings.method import DistillConfig
 from prockd.tasks import KeyPoints
-from prockd.training.batches import Source
+from prockd.training.batches import Source, patches_of
 from prockd.training.loop import read_teacher
 from prockd.training.processes import connect
-from prockd.training.readings import patches_of, teacher_probe, whole
+from prockd.training.readings import teacher_probe, whole
 
 FLOOR, CEILING = "floor", "ceiling"
 

@@ -98,9 +98,11 @@ class PairSource(Source):
         regions = torch.cat([first.regions, torch.where(enlarged, inner, second.regions)])
         return Crops(regions, torch.cat([first.mirrored, second.mirrored]))
 
-    def batch(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Batch:
+    def batch(
+        self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Batch:
         """The crops; all of them have targets, where they lie."""
-        return replace(super().batch(rows, crops, student, device), labelled=len(rows))
+        return replace(super().batch(rows, crops, student, device, dtype), labelled=len(rows))
 
     def targets(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Pairs:
         """Where the crops lie, and what their images belong to."""

@@ -13,13 +13,12 @@ from prockd.devices import device_for, on_device
 from prockd.evaluation.scores import outputs
 from prockd.prototypes.part_maps import TEMPERATURE, belonging, part_descriptor
 from prockd.students.student import Student
-from prockd.training.batches import Source
+from prockd.training.batches import Source, patches_of
 from prockd.training.inputs import StoredFeatures
 from prockd.training.readings import (
     MOST_UNLABELLED,
     fit_reading,
     is_tags,
-    patches_of,
     targets_of,
     to_probabilities,
     whole,
