@@ -16,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test quick lint format floors compare notebooks clean
+.PHONY: help lab demo test quick lint format floors compare notebooks shots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -81,6 +81,9 @@ notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs an
 	printf '%s\n' notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -P $(WORKERS) -n 1 \
 		$(BIN)/jupyter nbconvert --to notebook --execute --inplace
 	$(BIN)/nbstripout --keep-output notebooks/*.ipynb
+
+shots: $(STAMP)-test  ## every state of the widgets as pictures in runs/shots, light and dark, three widths: to look at
+	$(BIN)/python tests/browser/shots.py
 
 clean:  ## remove what was built or run here, .venv included
 	rm -rf $(VENV) $(VENV)-floors build dist runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -18,10 +18,11 @@ from prockd.cli import app
 from prockd.datasets import DatasetError
 from prockd.evaluation.scores import predict
 from prockd.locks import claim, is_alive, release
+from prockd.runs.arm_students import replace_prototypes
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
 from prockd.runs.compare import run_contest
 from prockd.runs.contest import Contest, Difference
-from prockd.runs.contestants import Worlds, replace_prototypes
+from prockd.runs.contestants import Worlds
 from prockd.runs.folder import RunFolderError
 from prockd.runs.plan import TUNE_SEED, Plan, quick_changes, rates_near, read_plan
 from prockd.runs.pseudo_labels import joined, pseudo_labelled

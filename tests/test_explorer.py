@@ -1,4 +1,5 @@
 import base64
+import copy
 import csv
 import html
 import importlib.util
@@ -640,6 +641,81 @@ def test_no_prototype_and_no_image_are_refused_one_of_each_is_shown(features):
     assert one.meta["patches"] == N
     assert one.stats[0][0]["other"] == -1
     assert one.snapshot().data
+
+
+ODD = ("n" * 300, "ذيل الحصان", "🐄🦵🏽 leg", "a\nb\tc")
+
+
+def test_names_that_are_long_right_to_left_or_emoji_are_drawn_saved_and_sent(bank, features, tmp_path):
+    explorer = PrototypeExplorer(bank, features, part_names=PART_NAMES)
+    for k, name in enumerate(ODD):
+        explorer.rename(k, name)
+        explorer.prototype = k
+        assert explorer.snapshot().data, "no warning of a character that the font lacks"
+    assert PrototypeBank.load(explorer.save_bank(tmp_path / "bank.safetensors")).names[:4] == list(ODD)
+    page = explorer.export_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "ذيل الحصان" in page
+    assert explorer.to_csv(tmp_path / "rows.csv").stat().st_size
+
+
+def test_300_prototypes_are_numbered_in_16_bits_and_one_more_than_255_can_be_chosen(features):
+    many = PrototypeBank(300, 12, 12)
+    explorer = PrototypeExplorer(many, replace(features, teacher=""), part_names=PART_NAMES)
+    P = explorer.meta["patches"]
+    which = np.frombuffer(explorer.top[0], np.uint16, count=P * explorer.meta["count"]).reshape(P, -1)
+    np.testing.assert_array_equal(which[:, 0], explorer.label())
+    explorer.prototype = 299
+    assert explorer.snapshot().data
+    assert len(explorer.stats[0]) == 300
+
+
+def test_a_bank_that_was_edited_elsewhere_is_shown_and_not_overwritten(bank, features):
+    explorer, other = (PrototypeExplorer(bank, features, part_names=PART_NAMES) for _ in range(2))
+    explorer.rename(0, "mine")
+    other.rename(0, "hoof")
+    other.disable(1)
+    state = explorer.banks[0]
+    explorer.banks = [state | {"names": ["leg", *state["names"][1:]]}]  # as a browser that does not know
+    assert (bank.names[0], bool(bank.enabled[1])) == ("hoof", False)
+    assert explorer.banks == other.banks
+    assert 1 not in explorer.label()
+    assert "edited elsewhere" in explorer.status
+    assert explorer.past == [], "undo would bring back what the other one never had"
+    explorer.rename(0, "leg")
+    assert (bank.names[0], bool(bank.enabled[1])) == ("leg", False)
+    explorer.undo()
+    assert bank.names[0] == "hoof"
+
+
+def test_a_page_that_opens_shows_the_bank_as_it_is_now_also_where_it_was_trained_on(bank, features):
+    explorer = PrototypeExplorer(bank, features, part_names=PART_NAMES, projection="pca")
+    before = explorer.soft().clone()
+    assert not explorer.follow_banks()
+    with torch.no_grad():
+        bank.assigner.bias[2] += 99
+        bank.prototypes[2] += 0.1
+    explorer._on_button("ready")
+    assert (explorer.label()[explorer._shown] == 2).all()
+    assert not torch.equal(explorer.soft(), before)
+
+
+def test_where_images_are_gone_the_live_explorer_is_shown_without_a_picture(bank, features):
+    explorer = PrototypeExplorer(bank, features, part_names=PART_NAMES)
+
+    class Gone:
+        shape = features.images.pixels.shape
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            raise OSError("stale file handle")
+
+    explorer.images = copy.copy(explorer.images)
+    object.__setattr__(explorer.images, "pixels", Gone())
+    shown, _ = explorer._repr_mimebundle_()
+    assert "image/png" not in shown
+    assert "images cannot be read any more (stale file handle)" in shown["text/plain"]
 
 
 def test_images_that_are_gone_are_named(bank, features):

@@ -10,13 +10,15 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
+from anywidget import AnyWidget
 from fake_device import fake_device
 from panel_world import SIZE, features, tiny_world
 from prockd_widgets import PRESETS, DistillationPanel, PrototypeSwitches, Settings, Try
 from prockd_widgets.knobs import Knob
 from prockd_widgets.live import curves, terms_of
 from prockd_widgets.look import waiting
-from prockd_widgets.settings import preset_configs
+from prockd_widgets.settings import method_of, start_config
+from prockd_widgets.switches import change_in_words
 
 from prockd import (
     DiscoverConfig,
@@ -48,7 +50,7 @@ def bank(world: World) -> PrototypeBank:
 def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves take longer to draw than these tries to train: only the tests of pictures have them."""
     if "picture" not in request.node.name:
-        monkeypatch.setattr("prockd_widgets.panel.curves", lambda *_, **__: b"")
+        monkeypatch.setattr("prockd_widgets.panel_view.curves", lambda *_, **__: b"")
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_run_keeps_a_try_with_its_settings(panel: DistillationPanel) -> None:
     assert not made.stopped
     assert made.history.step == 3
     assert len(made.history.rows) == 3, "every step is on the curve"
-    assert "temperature=0.25" in panel._table.value
+    assert panel.table.rows[0]["changed"] == "num_prototypes=4, temperature=0.25"
     assert "val" not in made.row()
     assert made.row()["steps"] == "3"
 
@@ -110,9 +112,9 @@ def test_stop_keeps_the_result_so_far_within_two_seconds(panel: DistillationPane
 def test_stop_before_the_first_step_keeps_nothing(panel: DistillationPanel, monkeypatch: pytest.MonkeyPatch) -> None:
     find = panel.runner.bank
 
-    def stopped_meanwhile(config: DiscoverConfig) -> object:
+    def stopped_meanwhile(*asked: object) -> object:
         panel.stop()
-        return find(config)
+        return find(*asked)
 
     monkeypatch.setattr(panel.runner, "bank", stopped_meanwhile)
     panel.run()
@@ -203,9 +205,9 @@ def test_knob_ranges_units_and_sentences_come_from_the_configuration(panel: Dist
 
 def test_every_control_has_a_name(panel: DistillationPanel) -> None:
     for each in walk(panel):
-        if isinstance(each, ipywidgets.HTML | ipywidgets.Box | ipywidgets.Image):
+        if isinstance(each, ipywidgets.HTML | ipywidgets.Box | ipywidgets.Image | AnyWidget):
             continue
-        assert each.description or each.tooltip, each
+        assert getattr(each, "description", "") or each.tooltip, each
 
 
 def test_labels_per_class_reach_what_the_world_has(panel: DistillationPanel, world: World) -> None:
@@ -223,7 +225,7 @@ def test_presets_set_the_knobs_and_leave_the_budget(panel: DistillationPanel, pr
     panel.knobs["seed"].value = 5
     panel.apply(preset)
     settings = panel.config()
-    found, augment, training = preset_configs(preset)
+    found, augment, training = method_of(start_config(preset))
     assert settings.discover == found
     assert settings.feature_augmentation == augment
     assert settings.distill == training.replace(steps=3, seed=5, label_free_steps=settings.distill.label_free_steps)
@@ -246,7 +248,7 @@ def test_code_gives_equal_settings_and_repeats_the_try(panel: DistillationPanel,
     assert made is not None
     told: dict[str, object] = {"world": world}
     exec(panel.code(1), told)
-    assert (told["discover"], told["feature_augmentation"], told["distill"]) == made.settings.configs
+    assert method_of(told["config"]) == made.settings.configs
     history = told["history"]
     assert history.scores.plain == made.plain  # type: ignore[attr-defined]
     assert history.scores.augmented == made.augmented  # type: ignore[attr-defined]
@@ -258,8 +260,10 @@ def test_the_code_shown_follows_the_knobs_and_the_chosen_try(panel: Distillation
     panel.wait(60)
     panel.knobs["hint_weight"].value = 2.5
     assert "hint_weight=2.5" in panel.code_text.value
-    panel.code_of.value = 1
+    panel.table.ticked = [1]
     assert "hint_weight=2.5" not in panel.code_text.value
+    panel.table.ticked = []
+    assert "hint_weight=2.5" in panel.code_text.value
     with pytest.raises(IndexError, match="try 2 is not there"):
         panel.code(2)
 
@@ -271,7 +275,7 @@ def test_prototypes_are_found_once_for_each_number(panel: DistillationPanel, mon
         found.append(config.num_prototypes)
         return discover(source, config=config, **how)
 
-    monkeypatch.setattr("prockd_widgets.runner.discover", counted)
+    monkeypatch.setattr("prockd.runs.arm_students.discover", counted)
     for count in (4, 6, 4, 6):
         panel.knobs["num_prototypes"].value = count
         panel.run()
@@ -289,7 +293,7 @@ def test_stop_ends_the_search_for_prototypes_too_and_forgets_them(
 
     panel.knobs["num_prototypes"].value = 5
     config = panel.config().discover
-    monkeypatch.setattr("prockd_widgets.runner.discover", stopped_at_once)
+    monkeypatch.setattr("prockd.runs.arm_students.discover", stopped_at_once)
     panel.run()
     panel.wait(60)
     assert panel.tries == ()
@@ -331,6 +335,11 @@ def test_a_knob_out_of_range_is_refused_by_name() -> None:
 def test_settings_are_a_value(panel: DistillationPanel) -> None:
     assert panel.config() == panel.config()
     assert isinstance(panel.config(), Settings)
+
+
+def press(widget: Any, button: str) -> None:
+    """As a click in the page."""
+    widget._handle_custom_msg({"do": button}, [])
 
 
 def stopped(panel: DistillationPanel, after: int = 3) -> Try:
@@ -436,7 +445,7 @@ def test_the_validation_score_is_on_the_curve_while_a_try_is_trained(panel: Dist
     steps, values = made.history.curve("z")
     assert steps[0] == 0, "the first step is scored"
     assert all(0 <= value <= 1 for value in values)
-    assert made.history.curve("z⁺")[0] == (steps if fit == "trained" else [])  # in closed form when it is finished
+    assert made.history.curve("z⁺")[0] == steps, "in closed form fitted to what the student is by then"
     assert made.augmented is not None
 
 
@@ -451,7 +460,7 @@ def test_chosen_tries_are_drawn_over_one_another(panel: DistillationPanel, monke
         drawn.append((histories, metric, term))
         return b""
 
-    monkeypatch.setattr("prockd_widgets.panel.curves", recorded)
+    monkeypatch.setattr("prockd_widgets.panel_view.curves", recorded)
     panel.overlay(1, 2, term="task")
     assert drawn[-1] == ({f"try {n}": panel.tries[n - 1].history for n in (1, 2)}, "accuracy", "task")
     with pytest.raises(IndexError, match="try 3 is not there"):
@@ -475,8 +484,8 @@ def test_switching_a_prototype_off_measures_the_student_of_the_try(panel: Distil
     panel.run()
     panel.wait(60)
     assert panel.switched.value == 1
-    assert [value for _, value in panel.switches.menu.options] == [0, 1, 2, 3]
     effects = panel.effects(0, 2)
+    assert sorted(row["k"] for row in panel.switches.list.rows) == [0, 1, 2, 3]
     student = panel.tries[0].student
     again = prototype_effects(
         student, student.bank, panel.world.images("val"), groups={"p00, p02": [0, 2]}, progress=False
@@ -485,29 +494,31 @@ def test_switching_a_prototype_off_measures_the_student_of_the_try(panel: Distil
     np.testing.assert_array_equal(effects.change, again.change)
     assert effects.before[0] == pytest.approx(panel.tries[0].augmented)
     assert len(panel.effects().removed) == 4
-    assert "p03" in panel.switches._table.value
+    changes = [abs(row["change"][1]) for row in panel.switches.list.rows]
+    assert changes == sorted(changes, reverse=True), "those first that change most"
 
 
-def test_the_panel_says_in_words_what_a_removal_changes_and_when_it_changes_nothing(panel: DistillationPanel) -> None:
+def test_a_removal_is_told_in_words_and_so_is_one_that_changes_nothing(panel: DistillationPanel) -> None:
     panel.run()
     panel.wait(60)
     effects = panel.effects()
     nothing, half = np.zeros_like(effects.change), np.full_like(effects.change, -0.5)
-    panel.switches._keep(dataclasses.replace(effects, change=nothing, low=nothing, high=nothing), b"")
-    assert panel.switches.status == "Without any one of them no class gains or loses anything, on 9 images."
-    panel.switches._keep(dataclasses.replace(effects, change=half, low=half - 0.1, high=half + 0.1), b"")
-    assert panel.switches.status == "Without p00: -50.0 points of accuracy (-60.0 to -40.0)."
+    none = dataclasses.replace(effects, change=nothing, low=nothing, high=nothing)
+    assert change_in_words(none) == "Without any one of them no class gains or loses anything, on 9 images."
+    some = dataclasses.replace(effects, change=half, low=half - 0.1, high=half + 0.1)
+    assert change_in_words(some) == "Without p00: -50.0 points of accuracy (-60.0 to -40.0)."
 
 
 def test_a_click_switches_off_what_is_chosen_and_says_what_is_wrong(panel: DistillationPanel) -> None:
-    panel.switches.off_button.click()
+    press(panel.switches.list, "off")
     panel.switches.wait(60)
     assert "choose one prototype at least" in panel.switches.error
     panel.apply("plain")
     panel.knobs["num_prototypes"].value = 4
     panel.run()
     panel.wait(60)
-    panel.switches.each_button.click()
+    panel._switch(now=True)
+    press(panel.switches.list, "each")
     panel.switches.wait(60)
     assert "ValueError: this student reads no prototypes" in panel.switches.error
     assert 'role="alert"' in panel.switches._error_message.value
@@ -515,8 +526,9 @@ def test_a_click_switches_off_what_is_chosen_and_says_what_is_wrong(panel: Disti
     panel.knobs["num_prototypes"].value = 4
     panel.run()
     panel.wait(60)
-    panel.switches.menu.value = (1,)
-    panel.switches.off_button.click()
+    panel._switch(now=True)
+    panel.switches.list.ticked = [1]
+    press(panel.switches.list, "off")
     panel.switches.wait(60)
     assert panel.switches.error == ""
     assert panel.switches.effects.prototypes == ((1,),)
@@ -534,6 +546,7 @@ def test_names_of_prototypes_are_text_and_never_run(world: World, bank: Prototyp
     C = world.task.num_classes
     student.feature_augmentation.set_reading(torch.zeros(bank.prototypes.numel(), C), torch.zeros(C))
     switches.switch_off(0)
+    assert switches.list.rows[0]["name"] == bank.names[0], "the list writes names as text"
     shown = switches._table.value + switches._status_line.value + switches._error_message.value
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
@@ -548,7 +561,7 @@ def test_switches_take_the_options_of_ipywidgets_and_a_student_of_any_device(wor
             student.to(device), world.images("val"), layout=ipywidgets.Layout(width="50%"), tooltip="Try it"
         )
     assert (switches.layout.width, switches.tooltip) == ("50%", "Try it")
-    assert [k for _, k in switches.menu.options] == [k for k in range(bank.num_prototypes) if k != 1]
+    assert sorted(row["k"] for row in switches.list.rows) == [k for k in range(bank.num_prototypes) if k != 1]
     with pytest.raises(TypeError, match="PrototypeSwitches takes no argument 'layuot': did you mean layout"):
         PrototypeSwitches(None, world.images("val"), layuot=None)
 
@@ -592,7 +605,7 @@ def test_the_panel_takes_any_task_and_ones_own_images(tmp_path: Path) -> None:
 def test_the_knobs_of_part_maps_and_soft_targets_are_there_and_begin_where_the_preset_does(
     panel: DistillationPanel,
 ) -> None:
-    _, augment, training = preset_configs("best")
+    _, augment, training = method_of(start_config("best"))
     for config in (augment, training):
         for name in {"content", "fit", "num_maps", "feature_weight", "soft_weight", "soft_reads", "soft_steps"}:
             if hasattr(config, name):
@@ -604,7 +617,7 @@ def test_the_knobs_of_part_maps_and_soft_targets_are_there_and_begin_where_the_p
 
 
 def test_labels_alone_have_no_knob_of_the_teacher_left() -> None:
-    training = preset_configs("plain")[2]
+    training = start_config("plain").distill
     weights = {f.name: getattr(training, f.name) for f in dataclasses.fields(training) if f.name.endswith("_weight")}
     assert training.rival == "none"
     del weights["rival_weight"]  # of that rival

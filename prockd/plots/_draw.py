@@ -4,6 +4,7 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from math import isqrt
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -246,5 +248,17 @@ def short_name(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as it is, once or twice: matplotlib takes what stands between two dollar signs for a formula."""
-    return re.sub(r"(?<!\\)\$", r"\\$", text)
+    """A text as it is, once or twice: matplotlib takes what stands between two dollar signs for a formula.
+
+    What the font cannot draw, such as an emoji, is an empty square and no warning.
+    """
+    known = _drawable(tuple(FontProperties().get_family()))
+    shown = "".join(c if ord(c) in known or c == "\n" else "□" for c in text)
+    return re.sub(r"(?<!\\)\$", r"\\$", shown)
+
+
+@cache
+def _drawable(families: tuple[str, ...]) -> frozenset[int]:
+    """The characters of the fonts in use."""
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
+    return frozenset(code for font in fonts for code in font.get_charmap())

@@ -48,8 +48,12 @@ def plot_prototype_effects(effects: PrototypeEffects, *, top: int = 24, ax: Axes
     return ax
 
 
-def plot_class_effects(effects: PrototypeEffects, removal: int = 0, *, ax: Axes | None = None) -> Axes:
+def plot_class_effects(
+    effects: PrototypeEffects, removal: int = 0, *, beside: PrototypeEffects | None = None, ax: Axes | None = None
+) -> Axes:
     """What one removal does to each class: its change in points with the 95 % interval, the most harmed class on top.
+
+    Grey bands behind it reach over the removals of ``beside``, such as as many prototypes drawn at random.
 
     Raises:
         IndexError: a removal that is not there.
@@ -61,6 +65,9 @@ def plot_class_effects(effects: PrototypeEffects, removal: int = 0, *, ax: Axes 
     order = [0, *(int(c) for c in classes if not np.isnan(change[c]))]
     ax = draw.own_or_new(ax, 5.6, 1.5 + 0.26 * len(order))
     for y, c in enumerate(order):
+        if beside is not None:
+            least, most = 100 * beside.change[:, c].min(), 100 * beside.change[:, c].max()
+            ax.plot((least, most), (y, y), color="#BBBBBB", lw=9, solid_capstyle="butt", zorder=0)
         style = draw.style(0) if c else ("black", "D")
         alpha = 1.0 if effects.clear[r, c] or not c else 0.45
         draw.interval(ax, y, (low[c], change[c], high[c]), f"{change[c]:+.1f}", style, alpha)
@@ -74,5 +81,6 @@ def plot_class_effects(effects: PrototypeEffects, removal: int = 0, *, ax: Axes 
     what = "one prototype" if members == 1 else f"{members} prototypes"
     ax.set_title(f"without {draw.names_of(effects.removed, r + 1)[r]} ({what})", fontsize=draw.SMALL + 2)
     count = effects.num_images
-    draw.caption(ax, f"z⁺ on {count} images; bars are 95 % intervals over images, faint where they hold zero.")
+    grey = f" Grey: {len(beside.removed)} removals of as many others, at random." if beside is not None else ""
+    draw.caption(ax, f"z⁺ on {count} images; bars are 95 % intervals over images, faint where they hold zero.{grey}")
     return ax

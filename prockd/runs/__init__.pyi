@@ -1,3 +1,6 @@
+from .arm_students import arm_world as arm_world
+from .arm_students import find_bank as find_bank
+from .arm_students import train_arm as train_arm
 from .pictures import Predicted as Predicted
 from .pictures import predict_pictures as predict_pictures
 from .recipes import RECIPES as RECIPES

@@ -9,28 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from prockd.cache import digest
 from prockd.evaluation.scores import Scores
 from prockd.locks import claim, release
 from prockd.prototypes.bank import PrototypeBank
-from prockd.prototypes.discovery import discover, draw_patches, read_patches
 from prockd.prototypes.part_maps import PartMaps
+from prockd.runs.arm_students import begun, find_bank, finished, randomised
 from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.folder import git_commit
 from prockd.runs.plan import TUNE_SEED, Job, Plan
-from prockd.runs.pseudo_labels import joined, pseudo_labelled
 from prockd.runs.references import reference_rows
-from prockd.runs.students import make_student, teach
 from prockd.runs.world import World, make_teacher, open_world
 from prockd.settings.experiment import FARMYARD, ExperimentConfig
 from prockd.students.student import Student
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.teacher import Teacher
 from prockd.training.controls import control_readings
-from prockd.training.loop import History, NonFiniteLossError
+from prockd.training.loop import NonFiniteLossError
 
 
 class Worlds:
@@ -45,14 +41,7 @@ class Worlds:
         """The teacher of the settings, or the same network with random weights, always the same."""
         if kind not in self._teachers:
             teacher = make_teacher(self.plan.config.teacher)
-            if teacher is not None and kind == "random":
-                with torch.random.fork_rng(devices=[]):
-                    torch.default_generator.manual_seed(0)
-                    for module in teacher.backbone.modules():
-                        if hasattr(module, "reset_parameters"):
-                            module.reset_parameters()
-                teacher.requires_grad_(False)
-            self._teachers[kind] = teacher
+            self._teachers[kind] = randomised(teacher) if teacher is not None and kind == "random" else teacher
         return self._teachers[kind]
 
     def world(self, kind: str, seed: int) -> World:
@@ -107,31 +96,7 @@ class Worlds:
         return PrototypeBank.load(path)
 
     def _find(self, arm: Arm, config: ExperimentConfig, path: Path) -> None:
-        source = self.world(arm.teacher, TUNE_SEED).source
-        bank = discover(source, config=config.discover, progress=False)
-        if arm.bank != "prototypes":
-            replace_prototypes(bank, source, arm.bank, config.discover)
-        bank.save(path)
-
-
-@torch.no_grad()
-def replace_prototypes(bank: PrototypeBank, source: Any, kind: str, config: Any) -> None:
-    """Random patches of the teacher, or random directions, in the place of the prototypes; the space stays.
-
-    The assignment is NetVLAD's own: softmax_k(-s |u - c_k|^2), that is w_k = 2 s c_k, b_k = -s |c_k|^2.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    if kind == "random patches":
-        drawn = draw_patches(source, 10 * bank.num_prototypes, config.seed)
-        patches = torch.cat([views[0] for views in read_patches(source, drawn)])
-        rows = torch.randperm(len(patches), generator=generator)[: bank.num_prototypes]
-        centres = bank.embed(patches[rows].T[None, ..., None])[0]
-    else:
-        centres = torch.randn(bank.prototypes.shape, generator=generator)
-    centres = F.normalize(centres, dim=-1)
-    bank.prototypes.copy_(centres)
-    bank.assigner.weight.copy_(2 * config.sharpness * centres)
-    bank.assigner.bias.copy_(-config.sharpness * centres.square().sum(1))
+        find_bank(self.world(arm.teacher, TUNE_SEED), arm.bank, config.discover).save(path)
 
 
 def run_job(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
@@ -159,10 +124,7 @@ def trained(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     student = begun(world, arm, bank, job.seed, teacher)
     start, clock = digest_of(student), Clock()
     taught = arm.teacher != "none"
-    if arm.pseudo:
-        student, history = self_trained(world, student, arm, bank, on, clock)
-    else:
-        history = teach(world, student, config.distill, teacher=taught, on=on, callbacks=(clock,))
+    student, history = finished(world, student, arm, bank, on=on, callbacks=(clock,))
     scores, seconds = history.scores, round(time.process_time() - began, 2)
     assert scores is not None
     row = {"job": job.key, "kind": job.kind, "arm": job.arm, "seed": job.seed, "lr": job.lr, "weight": job.weight}
@@ -216,23 +178,6 @@ class Clock:
             self.milliseconds = round((now - self.first[1]) / (step - self.first[0]) * 1e3, 2)
 
 
-def begun(world: World, arm: Arm, bank: PrototypeBank | None, seed: int, teacher: Teacher | None) -> Student:
-    """A new student; its backbone, adapter and head are the same for every arm of a seed."""
-    if arm.is_teacher and teacher is not None:
-        side = world.config.student.image_px
-        student = Student(teacher.architecture, world.task, bank, image_px=side, seed=seed, **teacher.timm_kwargs)
-        student.backbone.load_state_dict(teacher.backbone.state_dict(), strict=False)  # without layers behind the last
-        student.mean.copy_(teacher.mean)
-        student.std.copy_(teacher.std)
-        return student
-    if bank is None:  # as wide as with one
-        settings = world.config.student
-        options = {**settings.options, "embed_dim": world.config.discover.embed_dim}
-        world.config = replace(world.config, student=settings.replace(options=options))
-    augmentation = world.config.feature_augmentation if arm.augmented else None
-    return make_student(world, bank, augmentation, seed=seed)
-
-
 def digest_of(student: Student) -> str:
     """Digest of the weights that every arm has: backbone, adapter and head."""
     found = hashlib.sha256()
@@ -240,20 +185,6 @@ def digest_of(student: Student) -> str:
         if key.startswith(("backbone.", "adapter.", "head.")):
             found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:12]
-
-
-def self_trained(
-    world: World, student: Student, arm: Arm, bank: PrototypeBank | None, on: str, clock: Clock
-) -> tuple[Student, History]:
-    """Half of the steps on labels, then a new student for the rest, on these and on the first one's own answers."""
-    config = world.config.distill
-    first, second = config.replace(steps=max(1, config.steps // 2)), config.replace(steps=max(1, -(-config.steps // 2)))
-    teach(world, student, first, teacher=False, on=on, callbacks=(clock,))
-    images = joined(world.images("train"), pseudo_labelled(student, world.images("unlabelled")))
-    again = copy.copy(world)
-    again._images = {**world._images, "train": images}
-    student = begun(again, arm, bank, config.seed, None)
-    return student, teach(again, student, second, teacher=False, on=on, callbacks=(clock,))
 
 
 def score_facts(scores: Scores, world: World) -> dict[str, Any]:

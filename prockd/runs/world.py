@@ -238,6 +238,11 @@ class World:
                 fewer._embedded[name, space] = features.select(rows) if name == "train" else features
         return fewer
 
+    def with_teacher(self, teacher: Teacher) -> "World":
+        """The same images and task with another teacher, which looks at them anew."""
+        sets = {name: self.images(name) for name in self.sets}
+        return World(self.config, sets, teacher=teacher, task=self.task, cpu=self.cpu, progress=self.progress)
+
     def probe(self, on: str = "test") -> float:
         """Accuracy of a linear probe on the teacher's pooled features, trained on the labelled images: the ceiling."""
         labels = [self.images(self._serving(name)).labels for name in ("train", on)]

@@ -13,7 +13,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mutations import FEW, MANY, as_text, edits, mutated, replaced, values, without
-from prockd_widgets.settings import Settings, preset_configs
+from prockd_widgets.settings import Settings, method_of, start_config
 from prockd_widgets.tries import read_try
 
 from prockd.prototypes.bank import PrototypeBank
@@ -45,7 +45,7 @@ def files(tmp_path_factory) -> Path:
     torch.save(create_backbone("resnet10t", **TINY).state_dict(), folder / "weights.pth")
     save_checkpoint(folder, {"model": bank}, {"steps": 10}, [{"step": 0.0, "loss": 1.5}], 4)
     write_config(ExperimentConfig(), folder / "config.toml")
-    settings = Settings("best", *preset_configs("best"), labels_per_class=10)
+    settings = Settings("best", *method_of(start_config("best")), labels_per_class=10)
     one = {"number": 1, "settings": asdict(settings), "plain": 0.5, "augmented": None, "seconds": 3.0,
            "scored_on": "abc", "resumed": 0, "step": 5, "stopped": False,
            "rows": [{"step": 0.0, "loss": 2.0}]}  # fmt: skip

@@ -14,9 +14,12 @@ import pytest
 import torch
 from chromium import browser as browser
 from prockd_widgets import PatchLens, PrototypeExplorer
+from prockd_widgets.html import page_of
 from prockd_widgets.kept import kept_frame
 from prockd_widgets.patches import pack_xy
 from widget_world import PART_NAMES, discovered, world
+
+from prockd import PrototypeBank
 
 pytestmark = pytest.mark.browser
 
@@ -94,6 +97,10 @@ def pages(
     one = features.select([2])
     least = PrototypeExplorer(discovered(features, 1), one, part_names=PART_NAMES, **START)
     made["least"] = least.export_html(folder / "least.html")
+    odd = PrototypeBank(300, 12, 12)
+    for k, name in enumerate(("n" * 300, "ذيل الحصان", "🐄🦵🏽 leg")):
+        odd.rename(k, name)
+    made["odd"] = PrototypeExplorer(odd, replace(features, teacher="")).export_html(folder / "odd.html")
     big = world(400, grid=8)
     made["big"] = PrototypeExplorer(discovered(big), big, **START).export_html(folder / "big.html")
     return made
@@ -363,6 +370,52 @@ def test_a_broken_picture_or_one_without_a_kernel_is_told(open_page):
     page.evaluate("document.getElementById('prockd').prockd.meta.kernel = true")
     page.evaluate(look)
     assert "x.png is no picture" in page.locator(".prk-status").inner_text()
+
+
+def test_a_kernel_that_ended_is_told_and_the_page_can_be_saved_with_its_edits(browser, first, tmp_path):
+    path = tmp_path / "live.html"
+    page = first.page
+    text = page_of(first, "Live", {"page": page, "_css": first._css, "_esm": first._esm})
+    path.write_text(text, encoding="utf-8")
+    tab = browser.new_page(viewport={"width": 1200, "height": 1000})
+    tab.goto(path.as_uri())
+    tab.wait_for_selector(".prk canvas")
+    notice = tab.get_by_role("alert")
+    assert not notice.is_visible()
+    tab.evaluate(
+        """() => { document.body.classList.add('jupyter-widgets-disconnected');
+        prockdModel.emit('comm_live_update'); }"""
+    )
+    notice.wait_for()
+    assert "run the cell again" in notice.inner_text()
+    tab.locator(".prk tbody tr").first.click()
+    tab.locator("[aria-label='Name of the prototype']").fill("my name")
+    tab.locator("[aria-label='Name of the prototype']").press("Enter")
+    with tab.expect_download() as saved:
+        notice.get_by_role("button", name="Save this page").click()
+    again = browser.new_page(viewport={"width": 1200, "height": 1000})
+    copy = tmp_path / "saved.html"
+    saved.value.save_as(copy)
+    again.goto(copy.as_uri())
+    again.wait_for_selector(".prk canvas")
+    assert "my name" in again.locator(".prk tbody").inner_text()
+    assert selected(again) == selected(tab)
+    for each in (tab, again):
+        each.close()
+
+
+def test_odd_names_stay_in_their_columns_and_300_prototypes_can_be_looked_at(open_page):
+    page = open_page("odd")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    rows = page.locator(".prk tbody tr")
+    assert rows.count() == 300
+    assert page.locator(".prk tbody bdi", has_text="ذيل").count() == 1
+    name = page.locator("tr[data-k='0'] bdi").bounding_box()
+    assert name["width"] < 140
+    page.locator(".prk tbody tr[data-k='299']").scroll_into_view_if_needed()
+    page.locator(".prk tbody tr[data-k='299']").click()
+    settle(page)
+    assert state(page, "prototype") == 299
 
 
 def test_what_a_notebook_keeps_is_alive_in_its_frame(browser, first, tmp_path):

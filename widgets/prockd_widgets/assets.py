@@ -3,16 +3,18 @@
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
-PANES = ("geometry", "density", "data", "choice", "page", "map", "image", "patches", "table")
+PANES = ("geometry", "density", "data", "choice", "page", "map", "image", "patches", "table", "saved")
 SCRIPTS = {
     "explorer": ("core", *(f"explorer_{name}" for name in PANES), "explorer"),
     "lens": ("core", "lens"),
+    "tries": ("core", "tries"),
+    "causes": ("core", "causes"),
 }
 """The files of each widget's one ES module, in their order: what a file uses at once stands before it."""
 
 
 def script(widget: str) -> str:
-    """The ES module of ``"explorer"`` or ``"lens"``."""
+    """The ES module of a widget, a key of ``SCRIPTS``."""
     return "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS[widget])
 
 

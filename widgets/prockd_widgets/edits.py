@@ -32,6 +32,22 @@ class BankEditor(anywidget.AnyWidget):
         """Keep the banks as they are now: what undo and merging start from."""
         self._banks = list({id(m.bank): m.bank for m in self.models}.values())
         self._start = [(b.prototypes.detach().clone(), b.merged.cpu().tolist()) for b in self._banks]
+        self._note()
+
+    def _note(self) -> None:
+        """What the banks were like when they were last read: another notebook cell may edit them meanwhile."""
+        self._known = [(state_of(b), b.prototypes.detach().clone()) for b in self._banks]
+
+    def follow_banks(self) -> bool:
+        """Show names, switches and prototypes as they are in the banks now; True where they were edited elsewhere."""
+        pairs = zip(self._banks, self._known, strict=True)
+        if all(state_of(bank) == state and torch.equal(bank.prototypes, centres) for bank, (state, centres) in pairs):
+            return False
+        self._remember()
+        self.past, self.future = [], []  # what was undone and redone was of the bank before
+        self.banks = [state_of(b) for b in self._banks]
+        self._follow()
+        return True
 
     def _follow(self) -> None:
         """Show what follows from the banks."""
@@ -51,7 +67,12 @@ class BankEditor(anywidget.AnyWidget):
 
     @torch.no_grad()
     def _apply(self) -> None:
-        """Bring the banks in step with ``banks``; a merged centre is the mean of its members, weighted by patches."""
+        """Bring the banks in step with ``banks``; a merged centre is the mean of its members, weighted by patches.
+
+        Banks that were edited elsewhere are not overwritten: they are shown, and the edit can be made again.
+        """
+        if self.follow_banks():
+            return
         for bank, state, (centres, merged) in zip(self._banks, self.banks, self._start, strict=True):
             reader = next(m for m in self.models if m.bank is bank)
             usage = torch.bincount(reader.base.argmax(1), minlength=bank.num_prototypes).to(centres) + 1e-3
@@ -63,11 +84,14 @@ class BankEditor(anywidget.AnyWidget):
                 members = bank.merged == i
                 weights = usage[members] / usage[members].sum()
                 bank.prototypes[i] = weights @ centres[members]
+        self._note()
         self._follow()
 
     def _edit(self, model: int, change: Callable[[PrototypeBank], None]) -> None:
+        self.follow_banks()
         before = self.banks
         change(self.models[model].bank)
+        self._note()
         self.past, self.future = [*self.past, before][-_KEPT:], []
         self.banks = [state_of(b) for b in self._banks]
 

@@ -25,7 +25,7 @@ from prockd.untrusted import defused
 from prockd.writing import free_path, write_file, write_json
 from prockd_widgets.assets import script, style_sheet
 from prockd_widgets.edits import state_of
-from prockd_widgets.html import offline_page
+from prockd_widgets.html import PAGE, offline_page, own_traits
 from prockd_widgets.kept import MAX_BYTES, MAX_IMAGES, kept_frame
 from prockd_widgets.maps import is_quick
 from prockd_widgets.options import check_options
@@ -100,6 +100,7 @@ class PrototypeExplorer(OwnPictures):
     meta = traitlets.Dict().tag(sync=True)
     stats: traitlets.List[Any] = traitlets.List().tag(sync=True)
     sheet = traitlets.Bytes().tag(sync=True)
+    page = traitlets.Dict(help="How the page saves itself where no kernel is left.").tag(sync=True)
     parts = traitlets.Bytes().tag(sync=True)
     top: traitlets.List[Any] = traitlets.List().tag(sync=True)
     codes: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -148,6 +149,7 @@ class PrototypeExplorer(OwnPictures):
         parts = self.images.parts is not None and bool(self._part_names)
         super().__init__(**{"colour_by": "part" if parts else "group"} | options)
         self._send_patches(len(everything))
+        self.page = {"template": PAGE, "names": own_traits(self)}
         self._open_on(options)
         if projection == "umap" or (self._auto and all(is_quick(unit, seed) for unit in self._units())):
             self._lay_out(progress=projection == "umap")
@@ -185,6 +187,13 @@ class PrototypeExplorer(OwnPictures):
         }
         self._follow()
 
+    def follow_banks(self) -> bool:
+        """Show names, switches and prototypes as they are in the banks now; True where they were edited elsewhere."""
+        changed = super().follow_banks()
+        if changed:
+            self.status = "The bank was edited elsewhere: what is shown follows it now."
+        return changed
+
     def _open_on(self, options: dict[str, Any]) -> None:
         """Begin with the clearest prototype and its best picture, unless told otherwise."""
         k = options.get("prototype", self._clearest())
@@ -195,21 +204,21 @@ class PrototypeExplorer(OwnPictures):
         self.prototype = k
 
     def _clearest(self) -> int:
-        gallery = self._gallery(self.model)
-        if gallery and self.parts:
-            return max(gallery, key=lambda k: float(self.part_prototypes(self.model).shares[k, 1:].max()))
-        return gallery[0] if gallery else -1
+        if self.parts:
+            found = self.part_prototypes(self.model)
+            return max(found.gallery, key=lambda k: float(found.shares[k, 1:].max()), default=-1)
+        return next(iter(self._gallery(self.model)), -1)
 
     def _follow(self) -> None:
         """Assignments and the table's numbers for the switches as they are."""
-        self._soft = [m.switched() for m in self.models]
-        self._label = [m.label(a) for m, a in zip(self.models, self._soft, strict=True)]
-        self.top = [pack_top(a, self._count) for a in self._soft]
+        every = [m.switched() for m in self.models]
+        self._label = [m.label(a) for m, a in zip(self.models, every, strict=True)]
+        self.top = [pack_top(a, self._count) for a in every]
         per_image = self.grid[0] * self.grid[1]
         groups = self.images.groups
-        self.stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, self._soft, strict=True)]
+        self.stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, every, strict=True)]
         for i, rows in enumerate(self.stats):
-            for name, column in self._columns(i).items():
+            for name, column in self._columns(i, every[i]).items():
                 for row, value in zip(rows, column, strict=True):
                     row[name] = value
         if self._own:
@@ -224,11 +233,11 @@ class PrototypeExplorer(OwnPictures):
             matched = list(range(K)) if same else match(self._label[0], self._label[1], K, L)
             self.meta = {**self.meta, "match": matched}
 
-    def _columns(self, i: int) -> dict[str, list[Any]]:
+    def _columns(self, i: int, soft: torch.Tensor) -> dict[str, list[Any]]:
         """What the table says of the prototypes of a model."""
         model, M, K = self.models[i], len(self.images), self.models[i].bank.num_prototypes
         label = self._label[i].reshape(M, -1)
-        soft, unit = self._by_image(self._soft[i]), self._by_image(model.unit)
+        soft, unit = self._by_image(soft), self._by_image(model.unit)
         columns: dict[str, list[Any]] = dict(quality_columns(unit, soft, label, self.images.groups))
         columns["front"] = in_front(label, self.images.pictured, self.grid, K).tolist()
         if self._effects is not None:
@@ -241,7 +250,7 @@ class PrototypeExplorer(OwnPictures):
 
     def soft(self, model: int = 0) -> torch.Tensor:
         """(P, K) soft assignment of each patch, switches as they are; 0 in the bars."""
-        return self._soft[model]
+        return self.models[model].switched()
 
     def part_prototypes(self, model: int = 0) -> PartPrototypes:
         """The clearest prototype of each part, switches as they are: those that galleries show.
@@ -251,7 +260,7 @@ class PrototypeExplorer(OwnPictures):
         """
         if not self.parts:
             raise ValueError("these images have no part masks, so no prototype shows a part")
-        return prototypes_on(self._by_image(self._soft[model]), self._on, self._part_names)
+        return prototypes_on(self._by_image(self.soft(model)), self._on, self._part_names)
 
     def _by_image(self, patches: torch.Tensor) -> torch.Tensor:
         return patches.reshape(len(self.images), -1, patches.shape[1])
@@ -260,7 +269,7 @@ class PrototypeExplorer(OwnPictures):
         """The prototypes that galleries show."""
         if self.parts:
             return self.part_prototypes(model).gallery
-        soft = self._by_image(self._soft[model])
+        soft = self._by_image(self.soft(model))
         _, image, patch = strongest_patches(soft)
         vectors = self._by_image(self.models[model].unit)[image, patch].float().numpy()
         return clearest_prototypes(vectors, soft, self.images, self.grid)
@@ -285,6 +294,7 @@ class PrototypeExplorer(OwnPictures):
     def rows(self) -> list[dict[str, object]]:
         """One row a selected patch, all patches of the pictures where none is selected."""
         N, w = self.grid[0] * self.grid[1], self.grid[1]
+        soft = [m.switched() for m in self.models]
         rows = []
         for p in self.selection or self._shown.tolist():
             m = p // N
@@ -293,7 +303,7 @@ class PrototypeExplorer(OwnPictures):
                 k = int(self._label[i][p])
                 tail = "" if i == 0 else f"_{model.name}"
                 row |= {f"prototype{tail}": k, f"name{tail}": model.bank.names[k]}
-                row[f"assignment{tail}"] = round(float(self._soft[i][p, k]), 4)
+                row[f"assignment{tail}"] = round(float(soft[i][p, k]), 4)
             label = int(self.images.labels[m])
             if self.parts:
                 row["part"] = self._part_names[int(self._parts[m, p % N])]
@@ -364,6 +374,8 @@ class PrototypeExplorer(OwnPictures):
     def _on_button(self, name: str, content: dict[str, Any] | None = None, buffers: Sequence[Any] = ()) -> None:
         """A button that needs the kernel was pressed; ``status`` says what was done or what went wrong."""
         try:
+            if name == "ready":
+                self.follow_banks()
             if name == "umap" or (name == "ready" and self._auto and len(self.maps) == 1):
                 self.lay_out()
             elif name == "look":

@@ -8,8 +8,11 @@ from matplotlib.ticker import PercentFormatter
 from prockd.datasets import PackedImages
 from prockd.evaluation.scores import evaluate
 from prockd.plots import plot_curves
+from prockd.prototypes.part_maps import PartMaps
 from prockd.students.student import Student
+from prockd.training.batches import Source
 from prockd.training.loop import History
+from prockd.training.readings import fit_part_maps
 from prockd_widgets.look import picture, png, waiting
 
 SCORES = ("z", "z⁺")
@@ -25,8 +28,15 @@ def watched(images: PackedImages, count: int = 200) -> PackedImages:
     return images.select(np.linspace(0, len(images) - 1, count).astype(int))
 
 
-def score(student: Student, images: PackedImages) -> dict[str, float]:
-    """The score of both predictions, as a part of a history's row."""
+def score(student: Student, images: PackedImages, labelled: PackedImages) -> dict[str, float]:
+    """The score of both predictions, as a part of a history's row.
+
+    Part maps in closed form are fitted to the finished student: until then to what it is now, and to the labels alone.
+    No training step reads them.
+    """
+    maps = student.feature_augmentation
+    if isinstance(maps, PartMaps) and maps.num_outputs:
+        fit_part_maps(student, Source(watched(labelled, 300), task=student.task, flip=False))
     scores = evaluate(student, images)
     return {"z": scores.plain} | ({} if scores.augmented is None else {"z⁺": scores.augmented})
 

@@ -21,7 +21,7 @@ from prockd.students.student import Student
 from prockd.teachers.features import fuse_layers
 from prockd.teachers.teacher import Teacher
 from prockd_widgets.maps import MapMaker
-from prockd_widgets.patches import Model, Patches, pack_codes, pack_top, with_bank
+from prockd_widgets.patches import Model, Patches, pack_codes, pack_top
 
 MAX_PIXELS = 100_000_000
 
@@ -111,7 +111,7 @@ class OwnPictures(MapMaker):
         pixels, inside = read_picture(picture, self.images.image_px, self.grid)
         name = name or (Path(picture).name if isinstance(picture, str | Path) else "your picture")
         shown = torch.from_numpy(inside)[:, None]
-        self._own = [with_bank(m.name, m.bank, self._see(i, pixels) * shown) for i, m in enumerate(self.models)]
+        self._own = [Patches(m.name, m.bank, self._see(i, pixels) * shown) for i, m in enumerate(self.models)]
         strongest = self._own[0].switched()[:, self._gallery(0) or slice(None)].max(1).values
         self._own_picture = {"sheet": picture_bytes(pixels), "name": name}
         self._send_own()

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import torch
@@ -63,13 +64,19 @@ class Patches:
         name: of the model, such as "teacher".
         bank: the prototypes it is read with.
         unit: (P, E) patches in the space of the prototypes, of length 1; in the bars beside a picture 0.
-        base: (P, K) soft assignment with every prototype on and none merged; in the bars 0.
     """
 
     name: str
     bank: PrototypeBank
     unit: Float[Tensor, "P E"]
-    base: Float[Tensor, "P K"]
+
+    @property
+    @torch.no_grad()
+    def base(self) -> Float[Tensor, "P K"]:
+        """(P, K) soft assignment with every prototype on and none merged, in the bars 0; large, so nobody keeps it."""
+        device, chunks = self.bank.prototypes.device, torch.split(self.unit, 1 << 14)
+        base = [torch.softmax(self.bank.assigner(u.float().to(device)), dim=-1).half().cpu() for u in chunks]
+        return torch.cat(base) * self.unit.any(1, keepdim=True)
 
     def switched(self) -> Float[Tensor, "P K"]:
         """The soft assignment with the bank's switches as they are now; rows sum to 1, in the bars to 0."""
@@ -98,15 +105,17 @@ def read_patches(
     grid: tuple[int, int],
 ) -> Patches:
     """Pass some images through a model and a bank; arguments and errors as in :func:`read_units`."""
-    return with_bank(name, bank, read_units(name, source, images, indices, grid, bank))
+    if isinstance(source, Student):
+        return Patches(name, bank, read_units(name, source, images, indices, grid, bank))
+    shared = _READ.setdefault(source, WeakValueDictionary())
+    key = (bank.space, grid, indices.tobytes())
+    if (unit := shared.get(key)) is None:  # a cell that is run again takes no more memory for the same patches
+        shared[key] = unit = read_units(name, source, images, indices, grid, bank)
+    return Patches(name, bank, unit)
 
 
-@torch.no_grad()
-def with_bank(name: str, bank: PrototypeBank, unit: Float[Tensor, "P E"]) -> Patches:
-    """Patches that were read, with what the bank says about them."""
-    device = bank.prototypes.device
-    base = [torch.softmax(bank.assigner(u.float().to(device)), dim=-1).half().cpu() for u in torch.split(unit, 1 << 14)]
-    return Patches(name, bank, unit, torch.cat(base) * unit.any(1, keepdim=True))
+_READ: WeakKeyDictionary[Any, WeakValueDictionary[Any, Tensor]] = WeakKeyDictionary()
+"""Patches that a widget holds, by the features that they were read of."""
 
 
 @torch.no_grad()

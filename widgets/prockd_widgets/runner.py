@@ -7,20 +7,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import traitlets
 
 from prockd.prototypes.bank import PrototypeBank
-from prockd.prototypes.discovery import discover
-from prockd.runs.students import make_student, teach
+from prockd.runs.arm_students import arm_world, find_bank, train_arm
+from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.world import World
 from prockd.settings.method import DiscoverConfig
 from prockd.students.student import Student
 from prockd.training.loop import History
 from prockd_widgets.live import SCORES, score, watched
+from prockd_widgets.pace import Pace, in_words
 from prockd_widgets.settings import Settings
-from prockd_widgets.tries import Try, new_try, read_tries
+from prockd_widgets.tries import DELETED, KEPT, Try, moved, new_try, read_tries
 
 TELL_EVERY_S = 0.5
 _SHARE = 10
@@ -40,6 +42,7 @@ class TryRunner(traitlets.HasTraits):
 
     running = traitlets.Bool(False, help="A try is being trained.")
     tries = traitlets.Tuple(help="Every try so far.")
+    deleted = traitlets.Tuple(help="Tries that were deleted, in groups; undo brings the last group back.")
     status = traitlets.Unicode("Nothing was trained yet.", help="What is going on, in words.")
     error = traitlets.Unicode("", help="Why the last try failed; empty when it did not.")
 
@@ -54,10 +57,12 @@ class TryRunner(traitlets.HasTraits):
         super().__init__()
         self.world, self.history, self.draw = world, History(), draw
         self.failure: Exception | None = None
-        self._banks: dict[DiscoverConfig, PrototypeBank] = {}
+        self._banks: dict[tuple[DiscoverConfig, str, str], PrototypeBank] = {}
+        self._worlds: dict[str, World] = {}
+        self.pace = Pace()
         if bank is not None:
             usual = DiscoverConfig(num_prototypes=bank.num_prototypes)
-            self._banks[discovered_with or usual] = bank
+            self._banks[_key(discovered_with or usual, ARMS[OURS])] = bank
         self._stop, self.thread = threading.Event(), threading.Thread()
         self._watched = watched(world.images("val"))
         self._first = self._told = self._drawn = self._draw_s = self._scored = self._score_s = 0.0
@@ -66,6 +71,10 @@ class TryRunner(traitlets.HasTraits):
         self.folder = Path(self._temporary.name if self._temporary else str(folder))
         self.tries, problems = read_tries(self.folder, world.images("val").fingerprint)
         self.error = "\n".join(problems)
+        self.deleted = tuple((one,) for one in read_tries(self.folder, world.images("val").fingerprint, DELETED)[0])
+        for one in self.tries:
+            training = one.history.seconds_per_step * one.history.step
+            self.pace.learn(one.settings, one.history, one.seconds - training, f"as in try {one.number}")
         if self.tries:
             self.status = f"{len(self.tries)} tries were read from {self.folder.name}."
 
@@ -102,7 +111,7 @@ class TryRunner(traitlets.HasTraits):
         Raises:
             ValueError: there is none.
         """
-        stopped = [one for one in self.tries if one.stopped and number in (None, one.number)]
+        stopped = [one for one in self.tries if one.can_go_on and number in (None, one.number)]
         if not stopped:
             asked = "no try was stopped" if number is None else f"try {number} was not stopped, or is not there"
             raise ValueError(f"{asked}: only a stopped try can go on")
@@ -127,35 +136,58 @@ class TryRunner(traitlets.HasTraits):
             raise self.failure
         return self.tries[-1] if self.tries else None
 
+    def delete(self, *numbers: int) -> None:
+        """Take tries out of the table; their folders keep another name, so that :meth:`undelete` brings them back.
+
+        Raises:
+            IndexError: there is no such try.
+        """
+        gone = [self.find(number) for number in dict.fromkeys(numbers)]
+        self.tries = tuple(one for one in self.tries if one not in gone)
+        if gone:
+            self.deleted = (*self.deleted, tuple(moved(one, DELETED) for one in gone))
+
+    def undelete(self) -> None:
+        """Bring back what was deleted last; nothing happens where there is nothing."""
+        if self.deleted:
+            back, self.deleted = self.deleted[-1], self.deleted[:-1]
+            tries = (*self.tries, *(moved(one, KEPT) for one in back))
+            self.tries = tuple(sorted(tries, key=lambda one: one.number))
+
     def _work(self, settings: Settings, before: Try | None) -> None:
         began = time.perf_counter() - (before.seconds if before else 0)
         try:
-            bank = self.bank(settings.discover)
+            arm, own = settings.arm, self.world_of(settings.arm)
+            bank = self.bank(settings.discover, arm) if own.is_taught else None
+            search = time.perf_counter()
             if self._stop.is_set():
                 self.status = "Stopped before the first step: there is nothing to keep."
                 return
-            world = self.world.few(settings.labels_per_class)
+            world = own.few(settings.labels_per_class)
             number, folder = new_try(self.folder)
             if before is not None:
                 shutil.copytree(before.folder, folder, ignore=shutil.ignore_patterns("try.json"), dirs_exist_ok=True)
-            student = make_student(
-                world, copy.deepcopy(bank), settings.feature_augmentation, seed=settings.distill.seed
-            )
             self.status = f"Training on {len(world.images('train'))} labelled images."
-            self._first = time.perf_counter()
-            history = teach(
-                world, student, settings.distill, on="val", run_dir=folder, resume=before is not None, log_every=1,
-                callbacks=(lambda step, row: self._stepped(step, row, student, settings.distill.steps),),
+            self._first, self._labelled = time.perf_counter(), world.images("train")
+            kept = {} if arm.pseudo else {"run_dir": folder, "resume": before is not None}
+            student, history = train_arm(
+                world, arm, settings.experiment(world.config), copy.deepcopy(bank), on="val", log_every=1, **kept,
+                watch=lambda student: lambda step, row: self._stepped(step, row, student, settings.distill.steps),
             )  # fmt: skip
-            assert history.scores is not None
+            scores, now = history.scores, time.perf_counter()
+            assert scores is not None
+            if arm.pseudo:  # the second of two students told the last half alone
+                history = replace(self.history, scores=scores, stopped=history.stopped)
             self.history = history
-            seconds, scores = time.perf_counter() - began, history.scores
             made = Try(
-                number, settings, scores.plain, scores.augmented, seconds, history, folder,
+                number, settings, scores.plain, scores.augmented, now - began, history, folder,
                 self.world.images("val").fingerprint, before.number if before else 0,
             )  # fmt: skip
             made.save(student)
             self.tries = (*self.tries, made)
+            if before is None:
+                training = history.seconds_per_step * history.step
+                self.pace.learn(settings, history, now - search - training, f"as in try {number}")
             plus = "" if scores.augmented is None else f", z⁺ {scores.augmented:.1%}"
             self.status = f"Try {made.number}: z {scores.plain:.1%}{plus} on {len(scores.labels)} validation images."
         except Exception as failure:
@@ -166,21 +198,49 @@ class TryRunner(traitlets.HasTraits):
             self.draw()
             self.running = False
 
-    def bank(self, config: DiscoverConfig) -> PrototypeBank:
+    def world_of(self, arm: Arm) -> World:
+        """The world that an arm learns in: opened once."""
+        if arm.teacher != "random":
+            return self.world
+        if arm.teacher not in self._worlds:
+            self._worlds[arm.teacher] = arm_world(self.world, arm)
+        return self._worlds[arm.teacher]
+
+    def has_bank(self, settings: Settings) -> bool:
+        """Whether its prototypes were found already."""
+        return _key(settings.discover, settings.arm) in self._banks or not self.world.is_taught
+
+    def bank(self, config: DiscoverConfig, arm: Arm = ARMS[OURS]) -> PrototypeBank:
         """The prototypes of these settings, found once; those of a search that was stopped are not kept."""
-        if config not in self._banks:
+        key = _key(config, arm)
+        if key not in self._banks:
             self.status = f"Finding {config.num_prototypes} prototypes; the next try with as many is quicker."
-            found = discover(self.world.source, config=config, progress=False, stop=self._stop.is_set)
+            began = time.perf_counter()
+            found = find_bank(self.world_of(arm), arm.bank, config, stop=self._stop.is_set)
             if self._stop.is_set():  # half refined: not to be remembered
                 return found
-            self._banks[config] = found
-        return self._banks[config]
+            self._banks[key], self.pace.search = found, time.perf_counter() - began
+        return self._banks[key]
+
+    def estimate(self, settings: Settings) -> str:
+        """How long a try with these settings will take, in words; the first time it is asked, a step is timed."""
+        found = self.has_bank(settings)
+        bank = self._banks.get(_key(settings.discover, settings.arm))
+        self.pace.try_out(self.world, settings, bank)
+        seconds = self.pace.seconds(settings, found=found)
+        assert seconds is not None
+        images = settings.distill.batch_size + settings.distill.unlabelled_batch
+        more = "" if found else f"; {settings.discover.num_prototypes} prototypes are looked for first" + (
+            f" ({in_words(self.pace.search)} the last time)" if self.pace.search else ""
+        )  # fmt: skip
+        return f"{in_words(seconds)} for {settings.distill.steps} steps of {images} images, {self.pace.source}{more}"
 
     def _stepped(self, step: int, row: dict[str, float], student: Student, steps: int) -> bool:
         """After each step: note it, score and draw now and then, and tell the training loop whether to stop."""
-        now = time.perf_counter()
+        now, step = time.perf_counter(), self.history.step  # counted on where a second student begins
+        row["step"] = float(step)
         if now - self._scored > max(TELL_EVERY_S, _SHARE * self._score_s) and not self._stop.is_set():
-            row |= score(student, self._watched)
+            row |= score(student, self._watched, self._labelled)
             self._scored = time.perf_counter()
             self._score_s = self._scored - now
         self.history.rows.append(row)
@@ -196,3 +256,8 @@ class TryRunner(traitlets.HasTraits):
             self._drawn = time.perf_counter()
             self._draw_s = self._drawn - began
         return self._stop.is_set()
+
+
+def _key(config: DiscoverConfig, arm: Arm) -> tuple[DiscoverConfig, str, str]:
+    """What prototypes depend on."""
+    return config, arm.bank, "random" if arm.teacher == "random" else "trained"

@@ -111,10 +111,16 @@ def save_figure(figure: Figure) -> bytes:
 
 
 def static_bundle(widget: Any, live: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The live view of a widget, with its picture and its words for pages without a kernel."""
+    """The live view of a widget, with its picture and its words for pages without a kernel.
+
+    Where images are gone from the disk the live view goes on with what it was sent, and the words say so.
+    """
     bundle, metadata = live or ({}, {})
-    picture = base64.b64encode(widget.snapshot().data).decode()
-    return {**bundle, "text/plain": repr(widget), "image/png": picture}, metadata
+    try:
+        picture = {"image/png": base64.b64encode(widget.snapshot().data).decode()}
+    except OSError as error:
+        return {**bundle, "text/plain": f"{widget!r}\nno picture: images cannot be read any more ({error})"}, metadata
+    return {**bundle, "text/plain": repr(widget), **picture}, metadata
 
 
 def picture_of(widget: Any) -> bytes:

@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from prockd.datasets import PackedImages
+from prockd.evaluation.scores import Scores, evaluate
 from prockd.settings.method import DiscoverConfig, DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
 from prockd.tasks import TASKS
@@ -25,7 +27,7 @@ from prockd.untrusted import (
     whole,
 )
 from prockd.writing import write_json
-from prockd_widgets.settings import PRESETS, Settings
+from prockd_widgets.settings import STARTS, Settings
 
 TRY_FIELDS = {
     "number": whole(1, 1_000_000), "settings": TABLE, "plain": number(0, 1), "augmented": NOTHING | number(0, 1),
@@ -33,10 +35,12 @@ TRY_FIELDS = {
     "stopped": FLAG, "rows": CHECKPOINT_FIELDS["rows"],
 }  # fmt: skip
 SETTINGS_FIELDS = {
-    "preset": one_of(PRESETS), "discover": TABLE, "feature_augmentation": TABLE, "distill": TABLE,
+    "preset": one_of(STARTS), "discover": TABLE, "feature_augmentation": TABLE, "distill": TABLE,
     "labels_per_class": whole(0, 1_000_000), "task": one_of(TASKS),
 }  # fmt: skip
 """What a ``try.json`` may say."""
+KEPT, DELETED = "try", "deleted"
+"""How the names of folders begin: a try that was deleted keeps its number, so that undo can bring it back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,11 @@ class Try:
         return self.history.stopped and self.history.step < self.settings.distill.steps
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether it was stopped and has a checkpoint: self-training in two halves has none."""
+        return self.stopped and not self.settings.arm.pseudo
+
+    @property
     def student(self) -> Student:
         """The student itself, read from the folder.
 
@@ -78,6 +87,12 @@ class Try:
             WeightsError: the file is gone or damaged.
         """
         return Student.load(self.folder / "student.safetensors")
+
+    def scores_on(self, images: PackedImages) -> Scores:
+        """What it predicts of the validation images: kept from training, else its student looks at them again."""
+        if self.history.scores is None:
+            self.history.scores = evaluate(self.student, images)
+        return self.history.scores
 
     def row(self) -> dict[str, object]:
         """The try as a row of a table."""
@@ -94,6 +109,11 @@ class Try:
             "seconds": round(self.seconds),
         }
 
+    def facts(self) -> dict[str, object]:
+        """The row in numbers, which can be sorted."""
+        row = self.row() | {"try": self.number, "steps": self.history.step, "z": self.plain, "z⁺": self.augmented}
+        return row | {"stopped": self.stopped, "resumed": self.resumed}
+
     def save(self, student: Student) -> None:
         """Write the student, then ``try.json``, which makes the folder a try."""
         student.save(self.folder / "student.safetensors", overwrite=True)
@@ -108,7 +128,8 @@ class Try:
 def new_try(folder: Path) -> tuple[int, Path]:
     """The number and the new folder of the next try: claimed on the disk, since other panels may write there too."""
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name[4:]) for path in folder.glob("try-*") if path.name[4:].isdecimal()]
+    parts = [path.name.rpartition("-") for kind in (KEPT, DELETED) for path in folder.glob(f"{kind}-*")]
+    numbers = [int(number) for *_, number in parts if number.isdecimal()]
     for place in itertools.count(1 + max(numbers, default=0)):
         with suppress(FileExistsError):
             (own := folder / f"try-{place:03d}").mkdir()
@@ -139,10 +160,18 @@ def read_try(path: Path) -> Try:
         )  # fmt: skip
 
 
-def read_tries(folder: Path, scored_on: str) -> tuple[tuple[Try, ...], Sequence[str]]:
+def moved(one: Try, kind: str) -> Try:
+    """The same try in the folder of a deleted one, or of one that is kept; where its files are gone they stay so."""
+    new = one.folder.with_name(f"{kind}-{one.number:03d}")
+    with suppress(FileNotFoundError):
+        one.folder.rename(new)
+    return replace(one, folder=new)
+
+
+def read_tries(folder: Path, scored_on: str, kind: str = KEPT) -> tuple[tuple[Try, ...], Sequence[str]]:
     """The tries of a folder in order, and a sentence for each that cannot be shown beside the others."""
     tries, problems = [], []
-    for path in folder.glob("try-*/try.json"):
+    for path in folder.glob(f"{kind}-*/try.json"):
         try:
             one = read_try(path)
         except ValueError as error:

@@ -284,7 +284,7 @@ class ExplorerMap extends ExplorerPage {
 			...(this.likeness ? [] : order).map(n => {
 				const number = some ? `${count(mine[n])} / ${count(all[n])}` : count(all[n]);
 				const title = `${texts[n]}: ${number} patches`;
-				return el('span', { title }, symbol(n, 10), el('span.prk-name', {}, texts[n]), el('small', {}, number));
+				return el('span', { title }, symbol(n, 10), el('bdi.prk-name', {}, texts[n]), el('small', {}, number));
 			}),
 		);
 	}

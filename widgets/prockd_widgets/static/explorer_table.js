@@ -189,7 +189,7 @@ class ExplorerTable extends ExplorerPatches {
 
 	cell(i, row, key) {
 		const { k, name, marks, part, best, other, alike } = row;
-		const label = text => el('span.prk-name', {}, text);
+		const label = text => el('bdi.prk-name', {}, text); // a name that runs from right to left turns nothing beside it
 		if (key === 'name') {
 			const badges = marks.map(mark => el('span.prk-mark', {}, mark));
 			const title = [name, ...marks].join(', ');
