@@ -29,8 +29,8 @@ def chance(part: np.ndarray) -> float:
 
 
 def place_answer(parts: np.ndarray) -> np.ndarray:
-    """The commonest part (N,) of each place in images (M, N): what place alone would answer."""
-    return np.array([np.bincount(column).argmax() for column in parts.T])
+    """The commonest part (N,) of each place in images (M, N), but for the background 0: what place alone answers."""
+    return np.array([np.bincount(column[column > 0], minlength=1).argmax() for column in parts.T])
 
 
 @exercise(cosine_map)
@@ -77,12 +77,14 @@ def check_chance(answer: Callable[[np.ndarray], float]) -> Iterator[Step]:
 
 @exercise(place_answer)
 def check_place_answer(answer: Callable[[np.ndarray], np.ndarray]) -> Iterator[Step]:
-    """``answer(parts (M, N))`` gives the commonest part of each of N places."""
-    parts = integers(0, 3, 9, 4)
-    parts[:5, 0], parts[5:, 0] = 1, 7
+    """``answer(parts (M, N))`` gives the commonest part of each of N places, 0 where no animal ever was."""
+    parts = integers(0, 3, 9, 5)
+    parts[:5, 0], parts[5:, 0], parts[:7, 1], parts[7:, 1], parts[:, 2] = 1, 7, 0, 2, 0
     found = answer(parts)
-    yield shape(found, 4)
+    yield shape(found, 5)
     change = "parts are names: count them, a mean of names is none"
     yield bool(np.isin(values(found).numpy(), parts).all()), "each answer is one of the parts", change
     yield close(found[0], 1), "the part that is there most often wins", "count with np.bincount, then argmax"
+    yield close(found[1], 2), "the background is no answer", "count parts above 0 only"
+    yield close(found[2], 0), "where no animal was, it is 0", "an empty count: np.bincount(..., minlength=1)"
     yield close(found, place_answer(parts)), "it is right at every place", "count along the images, place by place"

@@ -1,0 +1,144 @@
+"""One source, two versions: the solved pages in notebooks/instructor and what a student gets of them."""
+
+import ast
+import builtins
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from nbformat import NotebookNode
+
+from prockd import checks
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+sys.path.insert(0, str(FOLDER))
+import make  # noqa: E402
+
+SOLVED = sorted((FOLDER / "instructor").glob("[0-9][0-9]_*.ipynb"))
+every = pytest.mark.parametrize("path", SOLVED, ids=lambda path: path.stem)
+
+
+def source(path: Path) -> NotebookNode:
+    return nbformat.read(path, 4)
+
+
+def student(path: Path) -> NotebookNode:
+    return nbformat.read(FOLDER / path.name, 4)
+
+
+def graded(page: NotebookNode, kind: str) -> list[NotebookNode]:
+    """Cells that hold an answer (``solution``) or a check (``grade``)."""
+    return [cell for cell in page.cells if cell.metadata.get("nbgrader", {}).get(kind)]
+
+
+def texts(page: NotebookNode, kind: str) -> list[str]:
+    return [cell.source for cell in page.cells if cell.cell_type == kind]
+
+
+def names(code: list[str]) -> tuple[set[str], set[str]]:
+    """What the cells of a page read and what they make, nested or not."""
+    reads, makes = set[str](), set(dir(builtins))
+    for node in ast.walk(ast.parse("\n".join(code))):
+        if isinstance(node, ast.Name):
+            (reads if isinstance(node.ctx, ast.Load) else makes).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.alias):
+            makes.add((getattr(node, "asname", None) or node.name).partition(".")[0])
+        elif isinstance(node, ast.arg):
+            makes.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            makes.add(node.name)
+    return reads, makes
+
+
+def test_every_page_but_the_story_has_a_source() -> None:
+    assert [path.name[:2] for path in SOLVED] == [f"0{n}" for n in range(1, 10)]
+
+
+@every
+def test_the_student_s_page_is_what_is_made_of_the_source(path: Path) -> None:
+    made, saved = make.for_students(source(path)), student(path)
+    assert [(c.id, c.cell_type, c.source) for c in made.cells] == [
+        (c.id, c.cell_type, c.source) for c in saved.cells
+    ], f"{path.name}: run `make pages`"
+    assert [c.metadata for c in made.cells] == [c.metadata for c in saved.cells]
+
+
+@every
+def test_a_source_keeps_no_outputs(path: Path) -> None:
+    assert not any(cell.get("outputs") for cell in source(path).cells)
+
+
+@every
+def test_no_solution_no_hidden_test_and_no_teaching_note_is_in_the_student_s_page(path: Path) -> None:
+    words, solved = "\n".join(cell.source for cell in student(path).cells), source(path)
+    assert "SOLUTION" not in words
+    assert "HIDDEN TESTS" not in words
+    assert "Teaching notes" not in words
+    assert any("instructor" in cell.metadata.get("tags", ()) for cell in solved.cells)
+    for cell in graded(solved, "solution"):
+        answer = cell.source.split("### BEGIN SOLUTION")[1].split("### END SOLUTION")[0].strip().splitlines()
+        assert all(line not in words for line in map(str.strip, answer) if len(line) > 45), answer
+
+
+@every
+def test_an_exercise_has_stub_check_hints_and_what_is_expected(path: Path) -> None:
+    solved, page = source(path), student(path)
+    answers, tests = graded(page, "solution"), graded(page, "grade")
+    assert 3 <= len(answers) == len(tests) <= 5
+    for answer, check, full in zip(answers, tests, graded(solved, "grade"), strict=True):
+        exercise = answer.metadata.nbgrader.grade_id
+        assert re.search(r"TODO: .*APPROACH: .*EXAMPLE: ", answer.source, re.DOTALL)
+        assert answer.source.rstrip().endswith("raise NotImplementedError()")
+        assert f"checks.check_{exercise}(" in check.source
+        assert "verdict.or_reference()" in check.source
+        assert "assert verdict.passed" in full.source
+        assert check.metadata.nbgrader.points == 1
+    words = "\n".join(texts(page, "markdown"))
+    assert words.count("Difficulty ●") == len(answers)
+    assert words.count("<details><summary>Hint") == 2 * len(answers)
+    minutes = [int(n) for n in re.findall(r"importance [●○]{3} · (\d+) minutes", words)]
+    assert f"{sum(minutes)} to do" in page.cells[0].source
+
+
+def test_every_check_is_of_one_exercise_and_every_exercise_has_one() -> None:
+    asked = [cell.metadata.nbgrader.grade_id for path in SOLVED for cell in graded(source(path), "solution")]
+    assert sorted(f"check_{name}" for name in asked) == sorted(n for n in checks.__all__ if n.startswith("check_"))
+
+
+@every
+def test_a_page_needs_no_variable_of_another_page(path: Path) -> None:
+    reads, makes = names(texts(student(path), "code"))
+    assert reads <= makes, sorted(reads - makes)
+
+
+@every
+def test_solutions_pass_and_stubs_do_not(path: Path) -> None:
+    """Those that need no variable of the page; the others are tried when the page runs."""
+    import numpy as np
+    import torch.nn.functional as F
+
+    tried = 0
+    for page, passes in ((source(path), True), (student(path), False)):
+        for cell in graded(page, "solution"):
+            found: dict[str, Any] = {"np": np, "torch": torch, "F": F}
+            before = set(found)
+            exec(cell.source, found)
+            (answer,) = (value for name, value in found.items() if name not in before and callable(value))
+            exercise = cell.metadata.nbgrader.grade_id
+            if exercise not in ("selection", "diary") or not passes:
+                assert getattr(checks, f"check_{exercise}")(answer).passed is passes, exercise
+                tried += 1
+    assert tried >= 4
+
+
+@every
+def test_a_saved_page_shows_what_is_expected_and_no_verdict(path: Path) -> None:
+    page = student(path)
+    for cell in (*graded(page, "solution"), *graded(page, "grade")):
+        assert not cell.outputs
+    outputs = [str(output) for cell in page.cells for output in cell.get("outputs", ())]
+    assert not any("not yet" in output or "From here on the page uses" in output for output in outputs)
