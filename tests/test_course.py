@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -142,3 +143,41 @@ def test_a_saved_page_shows_what_is_expected_and_no_verdict(path: Path) -> None:
         assert not cell.outputs
     outputs = [str(output) for cell in page.cells for output in cell.get("outputs", ())]
     assert not any("not yet" in output or "From here on the page uses" in output for output in outputs)
+
+
+def test_the_minutes_of_the_lecturer_s_page_are_those_of_the_exercises() -> None:
+    rows = re.findall(r"^\| \[(0[1-9]) .*\| (\d+) \|$", (FOLDER / "README.md").read_text("utf-8"), re.MULTILINE)
+    todo = {path.name[:2]: re.search(r"(\d+) to do", source(path).cells[0].source)[1] for path in SOLVED}  # type: ignore[index]
+    assert dict(rows) == todo
+
+
+def test_slides_have_notes_pictures_of_saved_outputs_and_minutes_that_add_up() -> None:
+    spec = importlib.util.spec_from_file_location("slides", FOLDER / "instructor" / "slides" / "make.py")
+    slides = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slides)
+    page = slides.notebook((FOLDER / "instructor" / "slides" / "slides.md").read_text("utf-8"))
+    kinds = [cell.metadata.slideshow.slide_type for cell in page.cells]
+    assert kinds == ["slide", "notes"] * (len(kinds) // 2)
+    notes = [cell.source for cell in page.cells if cell.metadata.slideshow.slide_type == "notes"]
+    assert sum(int(re.match(r"(\d+) minutes", note)[1]) for note in notes) == 45  # type: ignore[index]
+    words = "\n".join(cell.source for cell in page.cells)
+    assert words.count("data:image/") == words.count("<img alt=") >= 5
+    assert "purity" in words
+    assert "ipynb#" not in words
+    assert not re.search(r'(src|href)="http', words)
+
+
+@pytest.mark.parametrize("name", ["README", "glossary", "failures", "believed", "instructor/questions"])
+def test_links_of_the_lecturer_s_pages_lead_somewhere(name: str) -> None:
+    page = FOLDER / f"{name}.md"
+    for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_symbol_of_the_pages_stands_in_the_glossary_once() -> None:
+    rows = re.findall(r"^\| (\$.*?|`temperature`) +\|", (FOLDER / "glossary.md").read_text("utf-8"), re.MULTILINE)
+    known = [symbol for row in rows for symbol in re.findall(r"\$([^$]+)\$(?! as a letter|, \$w\$ as)", row)]
+    assert len(set(known)) == len(known), sorted(known)
+    words = "\n".join(text for path in SOLVED for text in texts(source(path), "markdown"))
+    for clash in (r"L_\tau", "z_T", "E f_n", "T[e_n"):
+        assert clash not in words, f"{clash} has another meaning in the glossary"
