@@ -51,11 +51,8 @@ GRADE = """
 import json, shutil, sys
 from pathlib import Path
 from nbgrader.apps import NbGraderAPI
-from nbgrader.apps.baseapp import NbGrader
-from traitlets.config import Config
-app = NbGrader()
-app.load_config_file("nbgrader_config.py", path=["."])
-config = app.config
+from traitlets.config import PyFileConfigLoader
+config = PyFileConfigLoader("nbgrader_config.py", path=".").load_config()
 config.CourseDirectory.root = "."
 api = NbGraderAPI(config=config)
 made = api.generate_assignment("prockd")
