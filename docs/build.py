@@ -1,8 +1,8 @@
 """Build the documentation without a network: `make docs`.
 
-Pages lie where they are written (docs/, notebooks/, benchmarks/results/, ...) and are copied side by side as they lie in
-the repository, so that a link that works there works here. The reference is generated: the API from docstrings, the
-command line from typer, the configuration from the knobs, the formats from their table.
+Pages lie where they are written (docs/, notebooks/, benchmarks/results/, ...) and are copied side by side as they
+lie in the repository, so that a link that works there works here. The reference is generated: the API
+from docstrings, the command line from typer, the configuration from the knobs, the formats from their table.
 """
 
 import dataclasses
@@ -18,9 +18,11 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/**/*.md", "notebooks/0*.ipynb", "notebooks/glossary.md", "notebooks/failures.md", "notebooks/believed.md",
-         "notebooks/images/*", "benchmarks/results/*.md", "benchmarks/results/*.png", "benchmarks/results/compare/**/*.md",
-         "benchmarks/results/compare/**/*.png", "data/farmyard/*.md", "CONTRIBUTING.md", "CHANGELOG.md")  # fmt: skip
+PAGES = (
+    "docs/**/*.md", "notebooks/0*.ipynb", "notebooks/glossary.md", "notebooks/failures.md", "notebooks/believed.md",
+    "notebooks/images/*", "benchmarks/results/*.md", "benchmarks/results/*.png", "benchmarks/results/compare/**/*.md",
+    "benchmarks/results/compare/**/*.png", "data/farmyard/*.md", "CONTRIBUTING.md", "CHANGELOG.md",
+)  # fmt: skip
 ROOMS = ("prototypes.bank", "prototypes.part_maps", "students", "tasks", "training.losses", "evaluation.parts",
          "evaluation.measures", "evaluation.intervals", "evaluation.probe", "datasets", "farmyard", "settings", "runs",
          "plots", "checks")  # fmt: skip
@@ -111,8 +113,10 @@ def configuration() -> str:
     """Every knob with its default, range and meaning."""
     from prockd.settings.experiment import ExperimentConfig
 
-    parts = ["# Configuration\n\nEach knob is set by `--set section.name=value`, in a TOML file, or in Python by the class "
-             "of its section. `prockd distill --help` and `config.toml` of every run tell the same.\n"]  # fmt: skip
+    parts = [
+        "# Configuration\n\nEach knob is set by `--set section.name=value`, in a TOML file, or in Python by the class "
+        "of its section. `prockd distill --help` and `config.toml` of every run tell the same.\n"
+    ]
     for section in dataclasses.fields(ExperimentConfig):
         knobs = section.type if isinstance(section.type, type) else None
         if knobs is None or not dataclasses.is_dataclass(knobs):

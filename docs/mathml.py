@@ -1,4 +1,4 @@
-"""Mathematics as MathML, which browsers draw without a script or a network; headings and docstrings as they are meant."""
+"""Mathematics as MathML, which browsers draw without a script or a network; headings and docstrings as meant."""
 
 import re
 from typing import Any
@@ -27,7 +27,9 @@ def jupyter_slug(title: str) -> str:
 
 def lengths(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """In docstrings ``|u|`` is a length, and no substitution."""
-    lines[:] = [line if "``" in line or ">>>" in line else re.sub(r"\|", r"\\|", line) for line in lines]
+    lines[:] = [
+        line if ">>>" in line else re.sub(r"(``.*?``)|\|", lambda found: found[1] or r"\|", line) for line in lines
+    ]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
