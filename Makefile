@@ -16,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test quick lint format floors compare notebooks pages slides docs kit clean
+.PHONY: help lab demo test quick lint format floors compare notebooks pages slides kit clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -88,9 +88,6 @@ pages: $(STAMP)-test  ## make the student's pages of the solved ones without run
 
 slides: $(STAMP)-lab  ## the lecture of 45 minutes as one offline page: build/slides.html (press S for the notes)
 	$(BIN)/python notebooks/instructor/slides/make.py build/slides.html
-
-docs: $(STAMP)-docs  ## the documentation, offline: build/docs/index.html
-	$(BIN)/python docs/build.py build/docs
 
 kit: $(STAMP)  ## a folder for a room without a network, then tried without one: build/kit (some GB)
 	$(BIN)/prockd class-kit build/kit --overwrite

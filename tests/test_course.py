@@ -3,6 +3,7 @@
 import ast
 import builtins
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -181,3 +182,17 @@ def test_every_symbol_of_the_pages_stands_in_the_glossary_once() -> None:
     words = "\n".join(text for path in SOLVED for text in texts(source(path), "markdown"))
     for clash in (r"L_\tau", "z_T", "E f_n", "T[e_n"):
         assert clash not in words, f"{clash} has another meaning in the glossary"
+
+
+def test_badges_come_with_an_address_and_not_without() -> None:
+    from badges import badges
+
+    assert badges({}, ["00.ipynb"]) == ""
+    told = badges({"Repository": "https://github.com/someone/prockd"}, ["00.ipynb"])
+    assert "colab.research.google.com/github/someone/prockd/blob/main/notebooks/00.ipynb" in told
+    assert "mybinder.org/v2/gh/someone/prockd/main" in told
+
+
+def test_containers_are_described_in_files_that_can_be_read() -> None:
+    assert json.loads((FOLDER.parent / ".devcontainer" / "devcontainer.json").read_text())["name"] == "prockd"
+    assert "[lab]" in (FOLDER.parent / ".binder" / "environment.yml").read_text()

@@ -23,7 +23,13 @@ def few_steps(tmp_path: Path) -> dict[str, str]:
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("few_steps.py"), startup / "00_few_steps.py")
-    return os.environ | {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # nbgrader calls alembic by name
+    return os.environ | {
+        "PATH": path,
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
