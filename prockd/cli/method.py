@@ -193,6 +193,8 @@ def compare(
         rows = read_lines(folder / "runs.jsonl")
     else:
         rows = run_contest(plan, folder, jobs=jobs, cpu=cpu, progress=not quiet)
+    there = [row["arm"] for row in rows if row["kind"] != "reference"]  # with --only, what was done before is told too
+    plan = read_plan(config, [*(set_ or ()), *changes], only=list(dict.fromkeys([*plan.arms, *there])))
     contest = Contest(plan.arms, rows, plan.budget)
     write_contest(contest, folder, title=f"prockd compare: {config.stem}", settings=plan)
     told = ["arm", "seeds", "z", "z⁺", "z − labels alone", "z − ours z", "best − ours z⁺", "lr", "weight"]

@@ -365,7 +365,7 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
         )
     if fuse:
         start_from_pca(bank, sample, near)
-    unit = F.normalize(bank.fuse(sample), dim=1)
+    unit = F.normalize(bank.fuse(sample.to(device)), dim=1).cpu()
     kmeans = KMeans(config.num_prototypes, n_init=1, max_iter=30, random_state=config.seed)
     kmeans.fit(unit.numpy(), sample_weight=near.numpy())
     bank.prototypes.copy_(F.normalize(torch.from_numpy(kmeans.cluster_centers_).float(), dim=1))
