@@ -2,6 +2,7 @@
 
     python notebooks/make.py                 keeps the saved outputs of cells that did not change
     python notebooks/make.py --run [PAGE]    runs the solved pages first, and writes their minutes and memory into headers
+    python notebooks/make.py --back          takes what was written in a student's page, but for answers, into its source
 
 The student's page is what nbgrader makes of the solved one: without solutions, hidden tests and teaching notes. Outputs
 are those of the solved page, so that a picture below an exercise is what is expected.
@@ -42,6 +43,22 @@ def for_students(solved: NotebookNode) -> NotebookNode:
     return page
 
 
+def take_back(page: NotebookNode, solved: NotebookNode) -> NotebookNode:
+    """The solved page with the words and cells of a student's page that somebody wrote there; answers stay as they are."""
+    made, own = {c.id: c.source for c in for_students(solved).cells}, {c.id: c for c in solved.cells}
+    before = solved.cells[0].id
+    for cell in page.cells:
+        if "nbgrader" not in cell.metadata and made.get(cell.id) != cell.source:
+            new = nbformat.from_dict(cell)
+            new.source = cell.source.replace('"../', '"../../').replace("](../", "](../../")
+            if cell.id in own:
+                own[cell.id].source = new.source
+            else:
+                solved.cells.insert(1 + [c.id for c in solved.cells].index(before), new)
+        before = cell.id
+    return solved
+
+
 def with_outputs(page: NotebookNode, saved: NotebookNode) -> NotebookNode:
     """The page with what was saved of cells that are as they were."""
     kept = {cell.id: cell for cell in saved.cells if cell.cell_type == "code"}
@@ -67,9 +84,13 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="*", metavar="PAGE", help="run these pages, such as 01; all where none is named")
-    names = parser.parse_args().run
+    parser.add_argument("--back", action="store_true", help="take changes of the student's pages into their sources")
+    asked = parser.parse_args()
+    names = asked.run
     for path in sources():
         solved, target = nbformat.read(path, 4), PAGES / path.name
+        if asked.back and path != target:
+            solved = take_back(nbformat.read(target, 4), solved)
         if names and path.name[:2] not in names:
             continue  # several of these commands may run side by side
         if names is not None:

@@ -196,3 +196,16 @@ def test_badges_come_with_an_address_and_not_without() -> None:
 def test_containers_are_described_in_files_that_can_be_read() -> None:
     assert json.loads((FOLDER.parent / ".devcontainer" / "devcontainer.json").read_text())["name"] == "prockd"
     assert "[lab]" in (FOLDER.parent / ".binder" / "environment.yml").read_text()
+
+
+def test_what_was_written_in_a_student_s_page_is_taken_back_into_its_source_and_answers_stay() -> None:
+    path = SOLVED[2]
+    solved, page = source(path), make.for_students(source(path))
+    page.cells[1].source = "Other words, see [the card](../data/farmyard/TEACHER.md)."
+    page.cells.insert(3, nbformat.v4.new_code_cell("1 + 1", id="added"))
+    back = make.take_back(page, solved)
+    made = make.for_students(back)
+    assert [(c.id, c.source) for c in made.cells] == [(c.id, c.source) for c in page.cells]
+    assert "](../../data/farmyard/TEACHER.md)" in "".join(texts(back, "markdown"))
+    assert len(graded(back, "solution")) == len(graded(source(path), "solution"))
+    assert [c.source for c in graded(back, "solution")] == [c.source for c in graded(source(path), "solution")]
