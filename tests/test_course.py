@@ -201,7 +201,8 @@ def test_containers_are_described_in_files_that_can_be_read() -> None:
 def test_what_was_written_in_a_student_s_page_is_taken_back_into_its_source_and_answers_stay() -> None:
     path = SOLVED[2]
     solved, page = source(path), make.for_students(source(path))
-    page.cells[1].source = "Other words, see [the card](../data/farmyard/TEACHER.md)."
+    words = next(cell for cell in page.cells[1:] if cell.cell_type == "markdown")
+    words.source = "Other words, see [the card](../data/farmyard/TEACHER.md)."
     page.cells.insert(3, nbformat.v4.new_code_cell("1 + 1", id="added"))
     back = make.take_back(page, solved)
     made = make.for_students(back)

@@ -42,7 +42,8 @@ def test_run_all_on_the_unsolved_page_reaches_the_end_and_says_where_it_used_the
         if cell.cell_type == "code":
             cell.outputs = []
     resources = {"metadata": {"path": str(FOLDER)}}
-    NotebookClient(page, timeout=500, kernel_name="python3", resources=resources).execute(env=few_steps)
+    client = NotebookClient(page, timeout=500, startup_timeout=300, kernel_name="python3", resources=resources)
+    client.execute(env=few_steps)
     for cell in page.cells:
         grade = cell.metadata.get("nbgrader", {})
         if grade.get("grade"):
@@ -75,7 +76,7 @@ for student in ("stub", "solved"):
         cell["source"] = answers.get(cell["id"], cell["source"])
     (folder / name).write_text(json.dumps(page), "utf-8")
     graded = api.autograde("prockd", student)
-    assert graded["success"], graded["error"]
+    assert graded["success"], (graded["error"] or "") + graded["log"]
 with api.gradebook as book:
     found = {s: book.find_submission_notebook(sys.argv[1], "prockd", s) for s in ("stub", "solved")}
     print(json.dumps({s: [n.score, n.max_score] for s, n in found.items()}))

@@ -13,4 +13,4 @@ c.GenerateAssignment.preprocessors = [
     TagRemovePreprocessor, p.LockCells, p.ClearSolutions, p.ClearOutput, p.CheckCellMetadata, p.ComputeChecksums,
     p.SaveCells, p.ClearHiddenTests, p.ComputeChecksums, p.CheckCellMetadata,
 ]  # fmt: skip
-c.ExecutePreprocessor.timeout = 900
+c.ExecutePreprocessor.timeout, c.ExecutePreprocessor.startup_timeout = 900, 300  # laptops are slow
