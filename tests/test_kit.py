@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from prockd.cli import app, class_kit
+from prockd.cli import app
+from prockd.cli import kit as module
 
 asked: list[list[str]] = []
 
@@ -25,7 +26,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Path(env["PROCKD_CACHE"]).mkdir()
             (Path(env["PROCKD_CACHE"]) / "entry").write_bytes(b"features")
 
-    monkeypatch.setattr(class_kit.subprocess, "run", run)
+    monkeypatch.setattr(module.subprocess, "run", run)
     words = ["class-kit", str(tmp_path / "kit"), "--platform", "windows", "--platform", "linux", "--python", "3.12"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -72,7 +73,7 @@ def test_launchers_are_scripts_that_a_shell_reads(kit: Path, name: str) -> None:
 
 
 def test_what_fills_the_cache_is_python() -> None:
-    compile(class_kit.FILL, "fill", "exec")
+    compile(module.FILL, "fill", "exec")
 
 
 @pytest.mark.parametrize(
