@@ -16,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test quick lint format floors compare notebooks shots clean
+.PHONY: help lab demo test quick lint format floors compare notebooks pages slides kit shots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,10 +45,11 @@ lab: $(STAMP)-lab $(QUIET)  ## open JupyterLab on the quickstart notebook (print
 demo: $(STAMP)-lab  ## the whole pipeline on the built-in world, without a browser: table and runs/demo/report.html
 	$(BIN)/prockd demo
 
-test: $(STAMP)-test  ## every test and example, then every notebook from first cell to last; WORKERS=2 side by side
+test: $(STAMP)-test  ## every test and example, then the story and every solved page; WORKERS=2 side by side
 	@status=0; \
 	$(BIN)/python -m pytest -n $(WORKERS) || status=1; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks/*.ipynb --nbmake-timeout=600 || status=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks/00*.ipynb notebooks/instructor/*.ipynb \
+		--nbmake-timeout=600 || status=1; \
 	exit $$status
 
 quick: $(STAMP)-test  ## the tests that are not marked slow, without notebooks: about a minute
@@ -77,10 +78,20 @@ compare: $(STAMP)  ## every contest of benchmarks/compare that needs no photogra
 	for name in classes parts boxes keypoints; do $(BIN)/prockd compare -c benchmarks/compare/farmyard-$$name.toml \
 		--run-dir runs/farmyard-$$name --jobs $(WORKERS) || exit 1; done
 
-notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs and dropping widget state
-	printf '%s\n' notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -P $(WORKERS) -n 1 \
-		$(BIN)/jupyter nbconvert --to notebook --execute --inplace
-	$(BIN)/nbstripout --keep-output notebooks/*.ipynb
+notebooks: $(STAMP)-test  ## run the solved pages and make the student's of them, with outputs, minutes and memory
+	printf '%s\n' 00 01 02 03 04 05 06 07 08 09 | OMP_NUM_THREADS=1 xargs -P $(WORKERS) -n 1 \
+		$(BIN)/python notebooks/make.py --run
+	$(BIN)/python notebooks/make.py
+
+pages: $(STAMP)-test  ## make the student's pages of the solved ones without running them; outputs of what is as it was stay
+	$(BIN)/python notebooks/make.py
+
+slides: $(STAMP)-lab  ## the lecture of 45 minutes as one offline page: build/slides.html (press S for the notes)
+	$(BIN)/python notebooks/instructor/slides/make.py build/slides.html
+
+kit: $(STAMP)  ## a folder for a room without a network, then tried without one: build/kit (some GB)
+	$(BIN)/prockd class-kit build/kit --overwrite
+	$(BIN)/python tests/try_kit.py build/kit
 
 shots: $(STAMP)-test  ## every state of the widgets as pictures in runs/shots, light and dark, three widths: to look at
 	$(BIN)/python tests/browser/shots.py

@@ -1,5 +1,6 @@
 # Every public name and where it is defined: type checkers and editors read it, and so does __init__.py to load lazily.
 from . import cache as cache
+from . import checks as checks
 from . import datasets as datasets
 from . import evaluation as evaluation
 from . import farmyard as farmyard

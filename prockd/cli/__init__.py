@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 import prockd
-from prockd.cli import cached, images, method, students, teachers
+from prockd.cli import cached, images, kit, method, students, teachers
 from prockd.cli.errors import OneLineErrors
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Prototype-guided Cross-task Knowledge Distillation, to run, to see and to teach.",
     epilog="First steps: `prockd demo`, then `prockd distill --help`. Your own images: `prockd check-data FOLDER`.",
 )  # fmt: skip
-for room in (method, students, images, teachers):
+for room in (method, students, images, teachers, kit):
     app.add_typer(room.app)
 app.add_typer(
     cached.app, name="cache", epilog="`prockd cache`\n\n`prockd cache clear --kind features --older-than 30d`"
