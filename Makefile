@@ -16,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test quick lint format floors compare notebooks clean
+.PHONY: help lab demo test quick lint format floors compare notebooks docs clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -82,5 +82,9 @@ notebooks: $(STAMP)-dev  ## run the notebooks again in place, keeping outputs an
 		$(BIN)/jupyter nbconvert --to notebook --execute --inplace
 	$(BIN)/nbstripout --keep-output notebooks/*.ipynb
 
+docs: $(STAMP)-docs  ## the pages, offline, as docs/_build/html/index.html; a warning or a dead link is an error
+	$(BIN)/python docs/stage.py docs/_build/source
+	$(BIN)/python -m sphinx -W --keep-going -c docs docs/_build/source docs/_build/html
+
 clean:  ## remove what was built or run here, .venv included
-	rm -rf $(VENV) $(VENV)-floors build dist runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-floors build dist docs/_build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

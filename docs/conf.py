@@ -1,6 +1,8 @@
 """How Sphinx builds the pages that ``stage.py`` has put together; nothing here or in the pages needs a network."""
 
 import os
+import pydoc
+import re
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -9,20 +11,23 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from docutils import nodes
+from docutils.nodes import Element
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 import prockd
 from prockd.settings.knobs import Knobs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stage import knob_rst
+from stage import knob_rst, public_names
 
-project, author, copyright = "prockd", "the prockd authors", "the prockd authors, Apache-2.0; texts CC BY 4.0"  # noqa: A001
+project, author, copyright = "prockd", "the prockd authors", "the prockd authors, Apache-2.0; texts CC BY 4.0"
 version = release = prockd.__version__
 extensions = [
-    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"
+    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"
 ]  # fmt: skip
 
 html_theme, html_title = "furo", "prockd"
@@ -39,7 +44,6 @@ myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # a notebook may begin a part with a small heading
 copybutton_exclude = ".linenos, .gp, .go"
 
-autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -51,16 +55,36 @@ nitpicky = True  # a name in a docstring that leads nowhere is an error, if it i
 nitpick_ignore_regex = [("py:.*", r"(?!prockd\.).*")]
 
 
+def mathml(formula: str, *, as_block: bool) -> str:
+    """A formula of LaTeX as MathML; of what docutils does not know, what comes nearest."""
+    formula = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", formula.replace(r"\dots", r"\ldots"))
+    return str(tex2mathml(formula, as_block=as_block))
+
+
 def math_inline(self: Any, node: nodes.math) -> None:
     """Draw a formula within a line."""
-    self.body.append(tex2mathml(node.astext(), as_block=False))
+    self.body.append(mathml(node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
 def math_block(self: Any, node: nodes.math_block) -> None:
     """Draw a formula of its own."""
-    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    self.body.append(f'<div class="math">{mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
+
+
+def name_without_page(app: Sphinx, env: BuildEnvironment, node: Element, shown: Element) -> Element | None:
+    """A name that is documented by a shorter one leads there; one that is not public is shown, if it exists."""
+    target = str(node.get("reftarget", ""))
+    if node.get("refdomain") != "py" or not target.startswith("prockd."):
+        return None
+    if (found := pydoc.locate(target)) is None:
+        return None  # which nitpicky tells
+    short = next((name for name, (_, value) in public_names().items() if value is found and name != target), None)
+    if short is None:
+        return shown
+    builder, home = app.builder, str(node.get("refdoc", ""))
+    return env.domains.python_domain.resolve_xref(env, home, builder, "obj", short, pending_xref(refdomain="py"), shown)
 
 
 def shorter_signature(_: Sphinx, __: str, ___: str, obj: object, *____: Any) -> tuple[str, str] | None:
@@ -69,7 +93,8 @@ def shorter_signature(_: Sphinx, __: str, ___: str, obj: object, *____: Any) -> 
 
 
 def longer_docstring(_: Sphinx, __: str, ___: str, obj: object, ____: object, lines: list[str]) -> None:
-    """Each knob with range, default and meaning, below the docstring of its class."""
+    """Each knob with range, default and meaning, below the docstring of its class; and |x| is no substitution."""
+    lines[:] = [re.sub(r"(?<![`\\])\|(?!`)", r"\\|", line) for line in lines]
     if isinstance(obj, type) and issubclass(obj, Knobs) and obj is not Knobs:
         lines += ["", *knob_rst(obj)]
 
@@ -117,6 +142,7 @@ def setup(app: Sphinx) -> None:
     """Connect the above."""
     os.environ.setdefault("PROCKD_CACHE", str(Path(app.doctreedir) / "cache"))
     app.add_html_math_renderer("mathml", (math_inline, None), (math_block, None))
+    app.connect("missing-reference", name_without_page)
     app.connect("autodoc-process-signature", shorter_signature)
     app.connect("autodoc-process-docstring", longer_docstring)
     app.connect("build-finished", check_links)

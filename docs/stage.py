@@ -1,8 +1,8 @@
 """Puts together what Sphinx reads: the pages of this folder, notebooks and results as they lie, and what code says.
 
-``python docs/stage.py FOLDER [--quick]`` lays everything out as in the repository, with ``docs/`` on top, so that a link
-such as ``/notebooks/00_quickstart.ipynb`` leads to the same page here and where the repository is browsed. What can be
-read from code is not written by hand: names and docstrings, knobs, commands, formats, teachers.
+``python docs/stage.py FOLDER [--quick]`` lays everything out as in the repository, with ``docs/`` on top, so that a
+link such as ``/notebooks/00_quickstart.ipynb`` leads to the same page here and where the repository is browsed. What
+can be read from code is not written by hand: names and docstrings, knobs, commands, formats, teachers.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import inspect
 import json
 import posixpath
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,14 +59,15 @@ def public_names() -> dict[str, tuple[str, object]]:
     for module, name in IMPORT.findall((ROOT / "prockd" / "__init__.pyi").read_text(encoding="utf-8")):
         if module != ".":
             names[f"prockd.{name}"] = (module.split(".")[1], getattr(prockd, name))
-    short = [value for _, value in names.values()]
+    known = [value for _, value in names.values() if not isinstance(value, int)]
     for room in ROOMS:
         file = next((p for p in (ROOT / "prockd" / room).glob("__init__.py*") if p.suffix == ".pyi"), None)
         file = file or ROOT / "prockd" / room / "__init__.py"
         for _, name in IMPORT.findall(file.read_text(encoding="utf-8")) if file.is_file() else ():
             value = getattr(importlib.import_module(f"prockd.{room}"), name)
-            if not any(value is known for known in short):
+            if not any(value is other for other in known):
                 names[f"prockd.{room}.{name}"] = (room, value)
+                known += [value] if isinstance(value, type) or callable(value) else []
     widgets = importlib.import_module("prockd_widgets")
     return names | {f"prockd_widgets.{name}": ("widgets", getattr(widgets, name)) for name in widgets.__all__}
 
@@ -102,9 +102,8 @@ def api_pages() -> Iterator[tuple[str, str]]:
     for room, title in {**ROOMS, "widgets": "Widgets"}.items():
         module = "prockd_widgets" if room == "widgets" else f"prockd.{room}"
         own = {name: value for name, (of, value) in names.items() if of == room}
-        rows = "\n".join(f"   {name}" for name in own)
-        summary = f".. autosummary::\n   :nosignatures:\n\n{rows}\n" if own else ""
-        head = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module}\n   :no-members:\n\n.. currentmodule:: None\n\n{summary}"
+        summary = "\n".join(rst_table([[f":py:obj:`{name}`", first_line(value)] for name, value in own.items()]))
+        head = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module}\n   :no-members:\n\n{summary}"
         if room == "cache":
             head = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module}\n"
         page = "\n".join([head, *(directive(name, value) for name, value in own.items())])
@@ -116,7 +115,8 @@ def api_pages() -> Iterator[tuple[str, str]]:
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows with the same keys as a Markdown table."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    return "\n".join([*lines, *("| " + " | ".join(str(v).replace("|", "\\|") for v in row.values()) + " |" for row in rows)])
+    cells = ([str(cell).replace("|", "\\|") for cell in row.values()] for row in rows)
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
 
 
 def knob_rows(knobs: type[Knobs]) -> list[dict[str, str]]:
@@ -129,49 +129,56 @@ def knob_rows(knobs: type[Knobs]) -> list[dict[str, str]]:
         allowed = ", ".join(f"`{option}`" for option in meta.get("options", ()))
         if "high" in meta:
             allowed = f"{meta['low']} to {meta['high']:,} {meta['unit']}".rstrip().replace(",", " ")
-        rows.append({"setting": f"`{field.name}`", "usual": "" if usual is dataclasses.MISSING else f"`{in_line(usual)}`",
-                     "allowed": allowed, "meaning": meta.get("help", "")})  # fmt: skip
+        shown = "" if usual is dataclasses.MISSING else f"`{in_line(usual)}`"
+        told = {"setting": f"`{field.name}`", "usual": shown, "allowed": allowed}
+        rows.append(told | {"meaning": meta.get("help", "")})
     return rows
 
 
 def knob_rst(knobs: type[Knobs]) -> list[str]:
     """The same as reStructuredText, for docstrings."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 14 24 40", ""]
     rows = knob_rows(knobs)
-    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
-        cells = [cell.replace("`", "``").replace("|", r"\|").replace("*", r"\*") for cell in row.values()]
-        lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(cells)]
-    return [*lines, ""]
+    cells = [[cell.replace("`", "``").replace("*", r"\*") for cell in row.values()] for row in rows]
+    return rst_table([list(rows[0]), *cells], "   :header-rows: 1", "   :widths: 22 14 24 40") if rows else []
+
+
+def rst_table(rows: Sequence[Sequence[str]], *options: str) -> list[str]:
+    """Rows as a table of reStructuredText, or nothing of none."""
+    cells = [f"   {' ' if i else '*'} - {cell}".rstrip() for row in rows for i, cell in enumerate(row)]
+    return [".. list-table::", *options, "", *cells, ""] if rows else []
 
 
 def configuration() -> str:
-    """Every section of an experiment, what presets and tasks change, and the settings of contests and teachers."""
-    parts = []
-    for section, knobs in ExperimentConfig().sections().items():
-        parts += [f"(config-{section})=", f"## `{section}`", "", first_line(type(knobs)), "", table(knob_rows(type(knobs))), ""]
-    others = {"compare": CompareConfig, "train-teacher and adapt-teacher": ClusterConfig}
-    for title, kind in others.items():
-        parts += [f"## {title}", "", first_line(kind), "", table(knob_rows(kind)), ""]
+    """Every section of an experiment, the settings of contests and teachers, and what presets and tasks change."""
     usual = ExperimentConfig()
-    kinds = {"preset `paper`": task_settings(preset="paper")} | {f"task `{kind}`": task_settings(kind) for kind in TASKS}
+    titles = {name: (f"(config-{name})=\n## `{name}`", type(knobs)) for name, knobs in usual.sections().items()}
+    titles["compare"] = "## Contests", CompareConfig
+    titles["clusters"] = "## Teachers that learn (`train-teacher`, `adapt-teacher`)", ClusterConfig
+    parts = [f"{title}\n\n{first_line(kind)}\n\n{table(knob_rows(kind))}" for title, kind in titles.values()]
+    kinds = {"preset `paper`": task_settings(preset="paper")}
+    kinds |= {f"task `{kind}`": task_settings(kind) for kind in TASKS}
     rows = [
-        {"where": name, "setting": f"`{section}.{knob}`", "value": f"`{in_line(value)}`", "usual": f"`{in_line(before)}`"}
+        {"where": name, "setting": f"`{section}.{knob}`", "value": f"`{in_line(one)}`", "usual": f"`{in_line(other)}`"}
         for name, config in kinds.items()
         for section, knobs in config.sections().items()
-        for knob, (value, before) in differences(knobs, getattr(usual, section)).items()
+        for knob, (one, other) in differences(knobs, getattr(usual, section)).items()
     ]
-    return "\n".join([*parts, "## What presets and tasks change", "", table(rows), ""])
+    return "\n\n".join([*parts, "## What presets and tasks change", table(rows)])
 
 
 def first_line(thing: object) -> str:
-    """The first sentence of a docstring, without the markup of reStructuredText."""
+    """The first line of a docstring, without roles; of a constant nothing."""
+    if not (isinstance(thing, type) or inspect.isroutine(thing)):
+        return ""
     line = (inspect.getdoc(thing) or "").splitlines()[0]
-    return re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", line).replace("``", "`")
+    return re.sub(r" \(:\w+:[^)]*\)|:\w+:`~?\.?([^`]+)`", lambda match: match[1] or "", line).replace("|", r"\|")
 
 
 def format_rows() -> str:
     """What prockd can open."""
-    rows = [{"for": f.task, "name": f.name, "looks like": f.looks, "opened by": f"`{f.open.__name__}`"} for f in FORMATS]
+    rows = [
+        {"for": f.task, "name": f.name, "looks like": f.looks, "opened by": f"`{f.open.__name__}`"} for f in FORMATS
+    ]
     return table(sorted(rows, key=lambda row: row["for"]))
 
 
@@ -238,7 +245,9 @@ def notebook_rows() -> str:
         told = dict(re.findall(r"^\|\s*\*\*(.+?)\*\*\s*\|\s*(.*?)\s*\|$", header, re.MULTILINE))
         aim = re.sub(r"\]\((?!http)([^)#]+\.ipynb)", r"](/notebooks/\1", told.get("You will be able to", ""))
         title = header.splitlines()[0].lstrip("# ")
-        rows.append({"page": f"[{title}](/notebooks/{path.name})", "you will be able to": aim, "time": told.get("Time", "")})
+        rows.append(
+            {"page": f"[{title}](/notebooks/{path.name})", "you will be able to": aim, "time": told.get("Time", "")}
+        )
     return table(rows)
 
 
@@ -267,38 +276,43 @@ def relinked(text: str, path: str, shown: set[str]) -> str:
     return re.sub(r"(?<!!)\[([^\[\]]+)\]\(([^()\s]+)\)", link, text)
 
 
-def stage(folder: Path, *, quick: bool = False) -> None:
-    """Lay out all pages anew; with ``quick`` those that show notebooks and results stay away."""
-    shutil.rmtree(folder, ignore_errors=True)
-    found = [p for pattern in (PAGES[:4] if quick else PAGES) for p in sorted(ROOT.glob(pattern)) if p.is_file()]
+def pages(*, quick: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Name and content of all that Sphinx reads; with ``quick`` notebooks have their words alone."""
+    found = [path for pattern in PAGES for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     shown = {path.relative_to(ROOT).as_posix() for path in found}
-    for path in [*sorted(DOCS.rglob("*.md")), *found]:
-        if "_build" in path.parts:
-            continue
-        own = path.is_relative_to(DOCS)
-        name = path.relative_to(DOCS if own else ROOT).as_posix()
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix not in (".md", ".ipynb"):
-            shutil.copyfile(path, target)
-            continue
-        text = path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md")):
+        if "_build" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            made = re.sub(r"<!-- made: (\w+) -->", lambda match: MADE[match[1]](), text)
+            yield path.relative_to(DOCS).as_posix(), made.encode()
+    for path in found:
+        name = path.relative_to(ROOT).as_posix()
         if path.suffix == ".ipynb":
-            page: dict[str, Any] = json.loads(text)
+            page: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            page["cells"] = [cell for cell in page["cells"] if cell["cell_type"] == "markdown" or not quick]
             for cell in page["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = relinked("".join(cell["source"]), name, shown)
-            text = json.dumps(page)
-        elif own:
-            text = re.sub(r"<!-- made: (\w+) -->", lambda match: MADE[match[1]](), text)
-            if quick:
-                text = re.sub(r"(?<!!)\[([^\[\]]+)\]\(/(?:notebooks|benchmarks)/[^()\s]*\)", r"\1", text)
+            yield name, json.dumps(page).encode()
+        elif path.suffix == ".md":
+            yield name, relinked(path.read_text(encoding="utf-8"), name, shown).encode()
         else:
-            text = relinked(text, name, shown)
-        target.write_text(text, encoding="utf-8")
+            yield name, path.read_bytes()
     for name, text in api_pages():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        yield name, text.encode()
+
+
+def stage(folder: Path, *, quick: bool = False) -> None:
+    """Lay out all pages; one that did not change is left alone, so that Sphinx does not read it again."""
+    wanted = dict(pages(quick=quick))
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 if __name__ == "__main__":
