@@ -58,6 +58,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!prockd\.).*")]
 def mathml(formula: str, *, as_block: bool) -> str:
     """A formula of LaTeX as MathML; of what docutils does not know, what comes nearest."""
     formula = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", formula.replace(r"\dots", r"\ldots"))
+    formula = re.sub(r"\\(hat|bar|tilde) *(\w|\{[^{}]*\})", r"{\\\1 \2}", formula)  # else an index goes below
     return str(tex2mathml(formula, as_block=as_block))
 
 
@@ -97,6 +98,15 @@ def longer_docstring(_: Sphinx, __: str, ___: str, obj: object, ____: object, li
     lines[:] = [re.sub(r"(?<![`\\])\|(?!`)", r"\\|", line) for line in lines]
     if isinstance(obj, type) and issubclass(obj, Knobs) and obj is not Knobs:
         lines += ["", *knob_rst(obj)]
+
+
+def kept_from_napoleon(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]) -> None:
+    """The docstring of a property is a sentence: napoleon takes what stands before a colon for a type."""
+    if what == "property":
+        lines[:] = SENTENCES.pop(name) if name in SENTENCES else SENTENCES.setdefault(name, list(lines))
+
+
+SENTENCES: dict[str, list[str]] = {}
 
 
 class Page(HTMLParser):
@@ -145,4 +155,6 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", name_without_page)
     app.connect("autodoc-process-signature", shorter_signature)
     app.connect("autodoc-process-docstring", longer_docstring)
+    app.connect("autodoc-process-docstring", kept_from_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", kept_from_napoleon, priority=600)
     app.connect("build-finished", check_links)

@@ -102,7 +102,7 @@ def api_pages() -> Iterator[tuple[str, str]]:
     for room, title in {**ROOMS, "widgets": "Widgets"}.items():
         module = "prockd_widgets" if room == "widgets" else f"prockd.{room}"
         own = {name: value for name, (of, value) in names.items() if of == room}
-        summary = "\n".join(rst_table([[f":py:obj:`{name}`", first_line(value)] for name, value in own.items()]))
+        summary = "\n".join(rst_table([[f":py:obj:`{name}`", first_line(value, name)] for name, value in own.items()]))
         head = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module}\n   :no-members:\n\n{summary}"
         if room == "cache":
             head = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module}\n"
@@ -166,11 +166,10 @@ def configuration() -> str:
     return "\n\n".join([*parts, "## What presets and tasks change", table(rows)])
 
 
-def first_line(thing: object) -> str:
-    """The first line of a docstring, without roles; of a constant nothing."""
-    if not (isinstance(thing, type) or inspect.isroutine(thing)):
-        return ""
-    line = (inspect.getdoc(thing) or "").splitlines()[0]
+def first_line(thing: object, name: str = "") -> str:
+    """The first line of the docstring of a class, a function or a constant of this name, without roles."""
+    has_own = isinstance(thing, type) or inspect.isroutine(thing)
+    line = (inspect.getdoc(thing) or "").splitlines()[0] if has_own else attribute_text(*name.rsplit(".", 1))[0]
     return re.sub(r" \(:\w+:[^)]*\)|:\w+:`~?\.?([^`]+)`", lambda match: match[1] or "", line).replace("|", r"\|")
 
 
@@ -196,7 +195,10 @@ def arms() -> str:
 
 def told_contests() -> dict[str, dict[str, Any]]:
     """What contests told, by name."""
-    files = sorted((ROOT / "benchmarks" / "results" / "compare").glob("*/results.json"))
+    files = (ROOT / "benchmarks" / "results" / "compare").glob("*/results.json")
+    files = sorted(
+        files, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+    )
     return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
@@ -207,10 +209,13 @@ def contests() -> str:
         arms = {row["arm"]: row for row in told["table"]}
         ceilings = [row["z"] for row in told["table"] if row["group"] == "ceiling"]
         ours, alone = arms["ours"], arms["labels alone"]
+        cost, cost_alone = ({row["arm"]: row for row in told["costs"]}[name] for name in ("ours", "labels alone"))
         rows.append({
             "contest": f"`{name}`", "labels alone": f"{alone['z']:.3f}", "z": f"**{ours['z']:.3f}**",
             "z⁺": f"**{ours['z⁺']:.3f}**", "z − labels alone": ours["z − labels alone"], "z⁺ − z": ours["z⁺ − z"],
             "read of the teacher itself": ", ".join(f"{value:.3f}" for value in ceilings),
+            "a step costs": f"× {cost['CPU ms a step'] / cost_alone['CPU ms a step']:.2f}",
+            "z⁺ costs an image": f"× {cost['ms an image, z⁺'] / cost['ms an image']:.2f}",
         })  # fmt: skip
     return table(rows)
 
