@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import typer
 from conftest import draw_stripes
@@ -43,16 +43,17 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         Image.fromarray(pixels).save(path)
     monkeypatch.chdir(tmp_path)
     yield
-    matplotlib.pyplot.close("all")
+    plt.close("all")
 
 
 def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps where a page says nothing of steps."""
-    for kind, steps in ((DistillConfig, 2), (DiscoverConfig, 2)):
-        names, usual = kind.__init__.__code__.co_varnames[1:], kind.__init__.__defaults__
-        assert usual is not None
-        own = tuple(steps if name == "steps" else value for name, value in zip(names, usual, strict=False))
-        monkeypatch.setattr(kind.__init__, "__defaults__", own)
+    """Two steps where a page says nothing of steps."""
+    for kind in (DistillConfig, DiscoverConfig):
+
+        def usual(self: Any, _begin: Any = kind.__init__, **values: Any) -> None:
+            _begin(self, **({"steps": 2} | values))
+
+        monkeypatch.setattr(kind, "__init__", usual)
 
 
 @pytest.mark.slow
