@@ -32,7 +32,7 @@ ArrayMap = np.memmap[Any, np.dtype[Any]]
 
 _BLOCK_BYTES = 2**24  # that one checksum is of, so that threads share the reading of a large array
 _FIRST_FORM = {"key", "meta", "arrays"}  # of meta.json, before there were checksums
-_verified = set[tuple[object, ...]]()  # what this process has compared, by place, size and date
+_verified = set[tuple[object, ...]]()  # what this process has written or compared, by place, size and date
 
 
 class CacheError(OSError):
@@ -85,10 +85,12 @@ class ArrayWriter:
         """Bring every byte to the disk, then write ``meta.json``, against which the entry is checked when opened."""
         described = {}
         for name, array in self._arrays.items():
-            array.flush()
             path = self._folder / f"{name}.npy"
+            if os.name == "nt":
+                array.flush()  # elsewhere the file's own sync has it too, and lets other threads run meanwhile
             sync(path)
             described[name] = _describe(path, array) | {"blocks": _block_sums(path)}
+            _verified.add(_mark(path, described[name]["blocks"]))
         _write_record(self._folder, {"key": key, "meta": meta, "arrays": described})
         sync(self._folder)
 
@@ -103,7 +105,7 @@ def cached_arrays(
 
     Where they are not there, ``build`` makes them and returns the metadata. JSON must hold key and metadata.
     """
-    entry = (root or cache_root()) / kind / digest(key)
+    entry = entry_path(kind, key, root)
     opened = _open(entry, key)
     if opened is None:
         _build(entry, key, build)
@@ -113,7 +115,26 @@ def cached_arrays(
     return opened
 
 
-def _open(entry: Path, key: Mapping[str, object]) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
+def open_arrays(
+    kind: str, key: Mapping[str, object], *, root: Path | None = None, spot: bool = False
+) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
+    """What :func:`cached_arrays` returns, where it is there already and whole; ``spot`` compares a block of each."""
+    return _open(entry_path(kind, key, root), key, spot)
+
+
+def is_whole(entry: Path) -> bool:
+    """Compare all of an entry with its checksums; a damaged one is removed, with a warning."""
+    return _open(entry, json.loads((entry / "meta.json").read_text(encoding="utf-8"))["key"]) is not None
+
+
+def entry_path(kind: str, key: Mapping[str, object], root: Path | None = None) -> Path:
+    """The folder of an entry, there or not."""
+    return (root or cache_root()) / kind / digest(key)
+
+
+def _open(
+    entry: Path, key: Mapping[str, object], spot: bool = False
+) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
     """Open an entry; None when there is none, or when it was damaged and has been removed."""
     if not entry.exists():
         return None
@@ -123,7 +144,7 @@ def _open(entry: Path, key: Mapping[str, object]) -> tuple[dict[str, ArrayMap], 
         for name, described in record["arrays"].items():
             path = entry / f"{name}.npy"
             arrays[name] = np.load(path, mmap_mode="r")
-            _verify(path, arrays[name], described)
+            _verify(path, arrays[name], described, spot)
         if "checksum" not in record:  # of an earlier version: from now on it has them
             blocks = {name: {"blocks": _block_sums(entry / f"{name}.npy")} for name in arrays}
             described = {name: record["arrays"][name] | blocks[name] for name in arrays}
@@ -161,7 +182,7 @@ def _write_record(entry: Path, record: Mapping[str, Any]) -> None:
     path.replace(entry / "meta.json")
 
 
-def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any]) -> None:
+def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any], spot: bool = False) -> None:
     """Compare an array with what ``meta.json`` has of it, block by block the first time; ValueError if it differs."""
     wanted, stored = dict(described), _describe(path, array)
     blocks = wanted.pop("blocks", None)
@@ -169,9 +190,12 @@ def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any]) -> None:
         raise ValueError(f"{path.name} is {stored}, not {wanted}")
     if blocks is None:
         return
-    stat = path.stat()
-    mark = (path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns, zlib.crc32(json.dumps(blocks).encode()))
-    if mark in _verified:
+    if (mark := _mark(path, blocks)) in _verified:
+        return
+    if spot and len(blocks) > 1:  # of thousands of files, each is read where it is used
+        number = secrets.randbelow(len(blocks))
+        if _block_sums(path, number) != blocks[number : number + 1]:
+            raise ValueError(f"{path.name} is not what was written, block {number} of {len(blocks)}")
         return
     if (sums := _block_sums(path)) != blocks:
         wrong = [number for number, pair in enumerate(zip(sums, blocks, strict=False)) if pair[0] != pair[1]]
@@ -179,9 +203,16 @@ def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any]) -> None:
     _verified.add(mark)
 
 
-def _block_sums(path: Path) -> list[int]:
-    """CRC-32 of each block of a file; zlib lets go of the interpreter, so that threads share the work."""
+def _mark(path: Path, blocks: object) -> tuple[object, ...]:
+    """What tells a file, wherever it is moved, from one that was changed."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, zlib.crc32(json.dumps(blocks).encode())
+
+
+def _block_sums(path: Path, only: int | None = None) -> list[int]:
+    """CRC-32 of each block of a file, or of one; zlib lets go of the interpreter, so that threads share the work."""
     starts = range(0, path.stat().st_size, _BLOCK_BYTES)
+    starts = starts if only is None else starts[only : only + 1]
 
     def of_block(start: int) -> int:
         with path.open("rb") as file:

@@ -48,7 +48,9 @@ def on_device(device: torch.device, *modules: nn.Module) -> Iterator[None]:
 
 
 def fastest_precision(device: torch.device) -> str:
-    """What a frozen network computes fastest in and nearly as exactly: bf16 on a CPU that can (benchmarks/speed.py)."""
+    """What a frozen network computes fastest in and nearly as exactly: bf16 where the chip has units for it."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     # torch has no public name for what the CPU can; where a version lacks these, fp32 is right, only slower
     tells = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return "bf16" if device.type == "cpu" and any(tell is not None and tell() for tell in tells) else "fp32"
@@ -58,6 +60,30 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     """Passes inside compute in "bf16" or "fp16"; with "fp32" or "no" as they are."""
     kind = PRECISIONS.get(precision, torch.float32)
     return nullcontext() if kind == torch.float32 else torch.autocast(device.type, kind)
+
+
+@contextmanager
+def cast_weights(module: nn.Module, precision: str) -> Iterator[None]:
+    """Weights that autocast would cast anew in each pass are kept cast inside, and afterwards as they were."""
+    kind, before = PRECISIONS[precision], dict[nn.Parameter, Tensor]()
+    for part in module.modules() if kind != torch.float32 else ():
+        if type(part) in (nn.Linear, nn.Conv2d):  # heirs may compute with their weights before they are cast
+            before |= {parameter: parameter.data for parameter in part.parameters(recurse=False)}
+    try:
+        for parameter, data in before.items():
+            parameter.data = data.to(kind)
+        yield
+    finally:
+        for parameter, data in before.items():
+            parameter.data = data
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU's allocator, had no room: a smaller batch may fit."""
+    full = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in full)
+    )
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from prockd.prototypes.discovery import (
     balanced,
     cluster,
     discover,
-    sample_patches,
+    draw_patches,
+    read_patches,
     start_from_pca,
     train_bank,
 )
@@ -135,8 +136,9 @@ def test_bars_beside_a_padded_picture_are_never_sampled(tmp_path):
     np.testing.assert_allclose(padded.pictured, np.tile([0, 0.25, 1, 0.75], (3, 1)))
     features = extract(teacher, padded, views=("plain",), root=tmp_path, progress=False)
     h, w = features.grid
-    sample = sample_patches(features, 10_000, 0)
-    assert sample.patches.shape[1] == len(sample.owners) == len(sample.active) == 3 * h * w // 2
+    drawn = draw_patches(features, 10_000, 0)
+    assert len(drawn) == len(drawn.active) == 3 * h * w // 2
+    assert torch.cat(list(read_patches(features, drawn)), 1).shape == (1, len(drawn), features.width)
     with pytest.raises(ValueError, match=f"is too many: there are {3 * h * w // 2} patches of 3 images"):
         discover(features, 3 * h * w // 2 + 1, progress=False)
 

@@ -60,6 +60,17 @@ def clear(
     typer.echo(f"removed {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
 
 
+@app.command(epilog="`prockd cache verify --kind features`")
+def verify(kind: Kind = None, older_than: OlderThan = "0m") -> None:
+    """Compare every byte with its checksum; damaged entries are removed, and built again when they are needed."""
+    from prockd.cache import is_whole
+    from prockd.kept import chosen, entries, seconds
+
+    found = chosen(entries(), kind or (), seconds(older_than))
+    damaged = [entry for entry in found if not is_whole(entry.path)]
+    typer.echo(f"{len(found)} entries, {sum(e.bytes for e in found) / 1e6:,.1f} MB: {len(damaged)} damaged and removed")
+
+
 @app.command(epilog="`prockd cache move /data/prockd`, then `export PROCKD_CACHE=/data/prockd`")
 def move(
     folder: Annotated[Path, Argument(help="A folder, which may be on another disk.")],

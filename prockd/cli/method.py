@@ -23,6 +23,7 @@ from prockd.cli.options import (
     read_settings,
     taught,
 )
+from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import set_values
 from prockd.untrusted import read_json
 from prockd.writing import refuse_existing
@@ -30,8 +31,18 @@ from prockd.writing import refuse_existing
 app = typer.Typer()
 
 
-@app.command(epilog="`prockd extract --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`")
+@app.command(
+    epilog="`prockd extract --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`\n\n"
+    "`prockd extract --data photos --store embedded --bank bank.safetensors --shard 3/16`  (one job of 16)\n\n"
+    "`torchrun --standalone --nproc_per_node 2 -m prockd extract --data photos`\n\n"
+    "The same command again goes on where it was stopped."
+)
 def extract(
+    store: Annotated[
+        str, Option(help="compact: to find prototypes in. embedded (with --bank) or maps: what students learn from.")
+    ] = "compact",
+    bank: Annotated[Path | None, Option(help="Prototypes of prockd discover, in whose space patches are kept.")] = None,
+    shard: Annotated[str | None, Option(help="Which share of the work, from 1/16 to 16/16; else all of it.")] = None,
     data: Data = None,
     task: TaskKind = None,
     teacher: TeacherName = None,
@@ -43,15 +54,42 @@ def extract(
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pass the images that prototypes are found on through the teacher; discover and distill then read the cache."""
-    from prockd.runs.world import open_world
+    """Pass images through the teacher, in shards that jobs may share; discover and distill then read the cache."""
+    import torch
 
+    from prockd.prototypes.bank import PrototypeBank
+    from prockd.runs.world import open_world
+    from prockd.teachers.stored import MissingShardsError, Share
+    from prockd.training.processes import connect
+
+    if store not in (stores := ("compact", "embedded", "maps")):
+        raise ConfigError(f"store = {store}: choose one of {', '.join(stores)}")
+    if (store == "embedded") != (bank is not None):
+        raise ConfigError("store = embedded needs the prototypes, --bank FILE, and no other store reads them")
+    share = Share.parse(shard) if shard else Share.of_process()
+    space = None if bank is None else PrototypeBank.load(bank)
     own = read_settings(
         config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights,
         random_teacher=random_teacher,
     )  # fmt: skip
-    world = open_world(taught(own), cpu=cpu, progress=not quiet)
-    typer.echo(repr(world.source))
+    processes = connect(cpu=cpu)
+    world = open_world(taught(own), cpu=cpu, share=share, progress=not quiet and processes.is_main)
+
+    def made(name: str) -> str:
+        try:
+            if space is not None:
+                return repr(world.embedded(name, space))
+            return repr(world.source if store == "compact" else world.features(name))
+        except MissingShardsError as missing:
+            return str(missing)
+
+    for name in ("source",) if store == "compact" else ("train", "unlabelled"):
+        with processes.main_first():
+            world.images(name)
+        told = made(name)
+        processes.average([torch.zeros(1, device=processes.device)])  # all have done their share
+        if processes.is_main:
+            typer.echo(made(name) if processes.count > 1 else told)
 
 
 @app.command(
@@ -116,7 +154,9 @@ def distill(
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
-    mixed_precision: Annotated[str | None, Option(help="no (if not given), bf16 or fp16.")] = None,
+    mixed_precision: Annotated[
+        str | None, Option(help="no, bf16 or fp16; if not given bf16 on chips with units.")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in the run's folder.")] = False,
     overwrite: Overwrite = False,
     checkpoint_every: Annotated[int, Option(min=1, help="Steps between checkpoints.")] = 100,
@@ -193,6 +233,8 @@ def compare(
         rows = read_lines(folder / "runs.jsonl")
     else:
         rows = run_contest(plan, folder, jobs=jobs, cpu=cpu, progress=not quiet)
+    there = [row["arm"] for row in rows if row["kind"] != "reference"]  # with --only, what was done before is told too
+    plan = read_plan(config, [*(set_ or ()), *changes], only=list(dict.fromkeys([*plan.arms, *there])))
     contest = Contest(plan.arms, rows, plan.budget)
     write_contest(contest, folder, title=f"prockd compare: {config.stem}", settings=plan)
     told = ["arm", "seeds", "z", "z⁺", "z − labels alone", "z − ours z", "best − ours z⁺", "lr", "weight"]

@@ -81,14 +81,14 @@ class PackedImages:
         each = (b"".join(np.ascontiguousarray(column[m]).tobytes() for column in there) for m in range(len(self)))
         return tuple(hashlib.blake2b(content, digest_size=10).hexdigest() for content in each)
 
-    def in_picture(self, grid: tuple[int, int]) -> Bool[np.ndarray, "M N"]:
-        """Whether the centre of each patch lies in the picture, and not in a bar beside it."""
-        pictured, (h, w) = self.pictured, grid
+    def in_picture(self, grid: tuple[int, int], rows: np.ndarray | slice = slice(None)) -> Bool[np.ndarray, "m N"]:
+        """Whether the centre of each patch, of all images or some, lies in the picture, and not in a bar beside it."""
+        pictured, (h, w) = self.pictured[rows], grid
         inside = []
         for low, high, count in ((1, 3, h), (0, 2, w)):
             centre = (np.arange(count) + 0.5) / count
             inside.append((centre >= pictured[:, low, None]) & (centre <= pictured[:, high, None]))  # (M, count)
-        return (inside[0][:, :, None] & inside[1][:, None, :]).reshape(len(self), -1)
+        return (inside[0][:, :, None] & inside[1][:, None, :]).reshape(len(pictured), -1)
 
     def __len__(self) -> int:
         return len(self.pixels)

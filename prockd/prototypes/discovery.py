@@ -1,20 +1,32 @@
 """How prototypes are found (METHOD part 1): what local things does the teacher know?"""
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from prockd.devices import default_device
 from prockd.prototypes.bank import PrototypeBank, check_finite
-from prockd.prototypes.saliency import activity, patch_saliency
+from prockd.prototypes.kmeans import BLOCK, k_means
+from prockd.prototypes.saliency import activity, learn_saliency
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
+
+LEAST_IMAGES, PATCHES_OF_IMAGE = 2048, 32
+"""Images that patches are drawn from, where there are so many, or more for more patches than so many of each."""
+
+LEARNED_FROM = 60_000
+"""Patches that the space and saliency are learned from."""
+
+DECODED = 48
+"""Patches of an image that a training step decodes."""
 
 
 def discover(
@@ -53,58 +65,102 @@ def discover(
     config = config or DiscoverConfig()
     if num_prototypes is not None:
         config = replace(config, num_prototypes=num_prototypes)
-    sample = sample_patches(features, config.max_patches, config.seed)
-    patches, owners = sample.patches, sample.owners
-    if config.num_prototypes > len(owners):
-        reason = f"max_patches={config.max_patches} leaves" if len(owners) == config.max_patches else "there are"
-        patch_count = f"{len(owners)} patches of {len(features)} images"
-        raise ValueError(f"num_prototypes={config.num_prototypes} is too many: {reason} {patch_count}")
+    K, began = config.num_prototypes, time.perf_counter()
+    drawn = draw_patches(features, config.max_patches, config.seed)
+    if len(drawn) < K:
+        reason = f"max_patches={config.max_patches} leaves" if len(drawn) == config.max_patches else "there are"
+        patch_count = f"{len(drawn)} patches of {len(features)} images"
+        raise ValueError(f"num_prototypes={K} is too many: {reason} {patch_count}")
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would move the generators of GPUs too
-        K, E, rectify = config.num_prototypes, config.embed_dim, config.init == "uniform"
-        bank = PrototypeBank(K, features.width, E, teacher=features.teacher, rectify=rectify)
-        weights = patch_saliency(patches[0], sample.active) ** 2 if config.salient else torch.ones(len(owners))
+        bank = PrototypeBank(
+            K, features.width, config.embed_dim, teacher=features.teacher, rectify=config.init == "uniform"
+        )
+        unit, weights = start_space(bank, features, drawn, config)
         if config.init == "kmeans":
-            start_from_pca(bank, patches[0], weights)
-        with torch.no_grad():
-            unit = F.normalize(bank.embed(patches.transpose(1, 2)[..., None]), dim=-1)  # (V, P, E)
-        if config.init == "kmeans":
+            owners = torch.from_numpy(drawn.owners)
             cluster(bank, unit, weights, owners, sharpness=config.sharpness, seed=config.seed)
         if config.steps:
             train_bank(bank, features, unit, weights, config, progress=progress, stop=stop)
+    if progress:
+        spent = time.perf_counter() - began
+        told = f"{len(drawn):,} patches of {len(drawn.images):,} images, {len(drawn) / spent:,.0f} patches/s"
+        tqdm.write(f"prototypes: {K} in {spent:.0f} s from {told}", file=sys.stderr)
     return bank.eval()
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Random patches of some images, none of them in the bars beside a picture."""
+class Drawn:
+    """Random patches of some images, none of them in the bars beside a picture; ordered by image."""
 
-    patches: Float[Tensor, "V P D"]  # fused, in every view
-    owners: Int[Tensor, " P"]  # the image of each
+    images: Int[np.ndarray, " m"]  # numbers of the images
+    owners: Int[np.ndarray, " P"]  # which of them each patch is of
+    patches: Int[np.ndarray, " P"]  # number of the patch in its image
     active: Float[Tensor, " P"]  # see prockd.prototypes.saliency.activity
 
+    def __len__(self) -> int:
+        return len(self.owners)
 
-def sample_patches(features: PatchFeatures, count: int, seed: int) -> Sample:
-    """A random sample of fused patches; of 64 images at a time the features lie in memory."""
-    rng = np.random.default_rng(seed)
-    M, N = len(features), features.grid[0] * features.grid[1]
-    inside = features.images.in_picture(features.grid)  # (M, N)
+    def __getitem__(self, rows: slice | np.ndarray) -> "Drawn":
+        return Drawn(self.images, self.owners[rows], self.patches[rows], self.active[torch.as_tensor(rows)])
+
+
+def draw_patches(features: PatchFeatures, count: int, seed: int) -> Drawn:
+    """Draw patches, of as many images as give enough different ones: of a million images most stay unread."""
+    rng, N = np.random.default_rng(seed), features.grid[0] * features.grid[1]
+    m = min(len(features), max(LEAST_IMAGES, count // PATCHES_OF_IMAGE))
+    images = np.arange(m) if m == len(features) else np.sort(rng.permutation(len(features))[:m])
+    inside = features.images.in_picture(features.grid, images)  # (m, N)
     pictured = np.flatnonzero(inside)
     sampled = pictured[np.sort(rng.choice(len(pictured), min(count, len(pictured)), replace=False))]
-    patches, lengths = [], []
-    for start in range(0, M, 64):
-        indices = np.arange(start, min(start + 64, M))
-        chosen = sampled[(sampled >= start * N) & (sampled < (indices[-1] + 1) * N)] - start * N
-        views = []
-        for view in features.views:
-            fused = features.fused(indices, view)
-            check_finite(fused, features, indices)
-            fused = fused.flip(3) if view == "mirrored" else fused  # the mirrored view, laid back over the image
-            views.append(fused.flatten(2).transpose(1, 2).flatten(0, 1)[chosen])
-        patches.append(torch.stack(views))
-        lengths.append(features.lengths(indices))
-    active = activity(torch.cat(lengths), torch.from_numpy(inside).view(M, *features.grid))
-    return Sample(torch.cat(patches, 1), torch.from_numpy(sampled // N), active.flatten()[torch.from_numpy(sampled)])
+    lengths = torch.cat([features.lengths(images[start : start + 64]) for start in range(0, m, 64)])
+    active = activity(lengths, torch.from_numpy(inside).view(m, *features.grid)).flatten()
+    return Drawn(images, sampled // N, sampled % N, active[torch.from_numpy(sampled)])
+
+
+def read_patches(features: PatchFeatures, drawn: Drawn) -> Iterator[Float[Tensor, "V p D"]]:
+    """Fused patches in every view, in the order in which they were drawn; of 64 images at a time they lie in memory."""
+    width = features.grid[1]
+    for start in range(0, len(drawn.images), 64):
+        low, high = np.searchsorted(drawn.owners, [start, start + 64])
+        if low == high:
+            continue
+        own, patches = np.unique(drawn.owners[low:high], return_inverse=True), drawn.patches[low:high]
+        indices, views = drawn.images[own[0]], []
+        for view in features.views:  # the mirrored view is laid back over the image
+            at = patches + width - 1 - 2 * (patches % width) if view == "mirrored" else patches
+            found = features.patches(indices, own[1], at, view)
+            check_finite(found[..., None, None], features, indices[own[1]])
+            views.append(found)
+        yield torch.stack(views)
+
+
+@torch.no_grad()
+def start_space(
+    bank: PrototypeBank, features: PatchFeatures, drawn: Drawn, config: DiscoverConfig
+) -> tuple[Float[Tensor, "V P E"], Float[Tensor, " P"]]:
+    """W_c from a PCA; then unit u of all patches in every view, and their weights.
+
+    Space and saliency are learned of ``LEARNED_FROM`` patches, evenly drawn; where there are more, those are read
+    again, some images at a time, and only u is kept, in half precision.
+    """
+    many = len(drawn) > LEARNED_FROM
+    some = drawn[np.linspace(0, len(drawn) - 1, LEARNED_FROM).astype(np.int64)] if many else drawn
+    patches = torch.cat(list(read_patches(features, some)), 1)
+    judge = learn_saliency(patches[0], some.active) if config.salient else None
+
+    def weigh(plain: Float[Tensor, "p D"], active: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        return torch.ones(len(plain)) if judge is None else judge(plain, active) ** 2
+
+    if config.init == "kmeans":
+        start_from_pca(bank, patches[0], weigh(patches[0], some.active))
+    unit = torch.empty(len(features.views), len(drawn), bank.embed_dim, dtype=torch.half if many else torch.float32)
+    weights, start = torch.empty(len(drawn)), 0
+    for chunk in read_patches(features, drawn) if many else [patches]:
+        rows = slice(start, start := start + chunk.shape[1])
+        unit[:, rows] = F.normalize(bank.embed(chunk.transpose(1, 2)[..., None]), dim=-1).to(unit.dtype)
+        weights[rows] = weigh(chunk[0], drawn.active[rows])
+    return unit, weights
 
 
 @torch.no_grad()
@@ -140,45 +196,70 @@ def cluster(
     apart, which a student wants to learn.
     """
     share = (weights / weights.sum())[:, None]
-    mean = (unit[0] * share).sum(0)
-    shrink = nuisance_shrinker(unit, share, owners)
-    shrunk = (unit[0] - mean) @ shrink
+    mean, shrink = nuisance_shrinker(unit, share, owners)
+    points = torch.empty(unit.shape[1:], dtype=unit.dtype)
+    for rows in in_blocks(len(points)):
+        points[rows] = ((unit[0, rows].float() - mean) @ shrink).to(unit.dtype)
     # One size for all teachers, so that a sharpness means the same everywhere: x has a mean square of 1.
-    size = shrunk.square().sum(1).mean().sqrt().clamp_min(1e-6)
-    kmeans = KMeans(bank.num_prototypes, n_init=1, max_iter=100, random_state=seed)
-    kmeans.fit((shrunk / size).numpy(), sample_weight=weights.numpy())
-    centres = torch.from_numpy(kmeans.cluster_centers_).float()
+    squares = torch.stack([points[rows].float().square().sum() for rows in in_blocks(len(points))]).sum()
+    size = (squares / len(points)).sqrt().clamp_min(1e-6)
+    device = default_device()
+    found, labels = k_means(points.div_(size).to(device), weights.to(device), bank.num_prototypes, seed=seed)
+    centres = found.cpu()
     # -s |x - c|^2 = 2 s c x - s |c|^2 and a term that is the same for all k; x = (u - mean) S / size puts S, which is
     # symmetric, and the mean into w and b, so that the assigner reads u/|u| as it is.
     weight = 2 * sharpness * centres @ shrink / size
     bank.assigner.weight.copy_(weight)
     bank.assigner.bias.copy_(-sharpness * centres.square().sum(1) - weight @ mean)
-    members = F.one_hot(torch.from_numpy(kmeans.labels_).long(), bank.num_prototypes) * share  # (P, K)
-    bank.prototypes.copy_(F.normalize(members, p=1, dim=0).T @ unit[0])  # the mean of the patches of each
+    members = F.one_hot(labels.cpu(), bank.num_prototypes)
+    bank.prototypes.copy_(middles(unit[0], weights, lambda rows: members[rows]))
+
+
+def in_blocks(count: int) -> Iterator[slice]:
+    """Rows, some at a time."""
+    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
+
+
+def middles(
+    unit: Float[Tensor, "P E"], weights: Float[Tensor, " P"], members: Callable[[slice], Tensor]
+) -> Float[Tensor, "K E"]:
+    """The weighted means of what belongs to each prototype; ``members`` tells (p, K) how much rows do."""
+    sums: Tensor | float = 0.0
+    for rows in in_blocks(len(unit)):
+        u = unit[rows].float()
+        u = torch.cat([u, torch.ones_like(u[:, :1])], 1)
+        sums = sums + (members(rows) * weights[rows, None]).T @ u
+    assert isinstance(sums, Tensor)
+    return sums[:, :-1] / sums[:, -1:].clamp_min(1e-12)
 
 
 def nuisance_shrinker(
     unit: Float[Tensor, "V P E"], share: Float[Tensor, "P 1"], owners: Int[Tensor, " P"]
-) -> Float[Tensor, "E E"]:
-    """S: shrinks directions in which views of a patch differ (side, colour) and whole images (species, style, light).
+) -> tuple[Float[Tensor, " E"], Float[Tensor, "E E"]]:
+    """The mean, and S, which shrinks directions in which views of a patch differ (side, colour) and whole images.
 
     Within-class covariance normalisation, with the patch and the image as its own class: S = (C + r I)^-1/2, C the
     covariance of those differences, and r 0.3 of its mean variance. S is symmetric.
     """
-    E = unit.shape[2]
-    nuisance = torch.zeros(E, E)
-    for view in unit[1:]:
-        nuisance += (unit[0] - view).T @ ((unit[0] - view) * share)
-    mean = (unit[0] * share).sum(0)
+    V, P, E = unit.shape
+    mean, nuisance = torch.zeros(E), torch.zeros(E, E)
+    for rows in in_blocks(P):
+        first, part = unit[0, rows].float(), share[rows]
+        mean += (first * part).sum(0)
+        for v in range(1, V):
+            apart = first - unit[v, rows].float()
+            nuisance += apart.T @ (apart * part)
     sums = torch.zeros(int(owners.max()) + 1, E + 1)  # of each image's patches; the last column sums their weights
-    sums.index_add_(0, owners, torch.cat([(unit[0] - mean) * share, share], 1))
+    for rows in in_blocks(P):
+        part = share[rows]
+        sums.index_add_(0, owners[rows], torch.cat([(unit[0, rows].float() - mean) * part, part], 1))
     sums = sums[sums[:, -1] > 0]  # images of which no patch was sampled have no mean
     means = sums[:, :-1] / sums[:, -1:]
     nuisance += means.T @ means / len(means)
     values, basis = torch.linalg.eigh(nuisance)
     # r keeps directions that never differ, where C is 0, from being blown up without bound.
     shrink: Tensor = basis * (values.clamp_min(0) + 0.3 * values.mean().clamp_min(1e-12)).rsqrt() @ basis.T
-    return shrink
+    return mean, shrink
 
 
 def train_bank(
@@ -206,14 +287,15 @@ def train_bank(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps)
     rng = np.random.default_rng(config.seed)
     V, P, _ = unit.shape
+    N, own_weights = features.grid[0] * features.grid[1], weights.to(device)
     with torch.no_grad():  # prototypes stay as large as they are: common parts larger than rare ones
-        sizes = (bank.assign(unit[:1])[0] * weights.to(device)[:, None]).sum(0)
+        sizes = torch.stack([own_weights[rows] @ bank.assign(unit[:1, rows])[0] for rows in in_blocks(P)]).sum(0)
     for _ in tqdm(range(config.steps), desc="prototypes", unit="step", disable=not progress):
         if stop is not None and stop():
             break
         rows = torch.multinomial(weights, min(2048, P), replacement=True)
         first, second = rng.permutation(V)[:2] if V > 1 else (0, 0)
-        a, b = bank.assigner(unit[first, rows]), bank.assigner(unit[second, rows])
+        a, b = (bank.assigner(unit[view, rows].float()) for view in (first, second))
         loss = (
             -0.5
             * (balanced(b, sizes=sizes) * a.log_softmax(-1) + balanced(a, sizes=sizes) * b.log_softmax(-1))
@@ -221,16 +303,18 @@ def train_bank(
             .mean()
         )
         indices = np.sort(rng.choice(len(features), min(config.batch_size, len(features)), replace=False))
-        fused = features.fused(indices).to(device)
-        g: Tensor = bank(bank.embed(fused).detach())
-        loss = loss + 1 - F.cosine_similarity(decoder(g), fused.flatten(2).transpose(1, 2), dim=-1).mean()
+        u = bank.read(features, indices).detach()
+        some = rng.choice(N, min(DECODED, N), replace=False)  # of each image; all of them would teach it no more
+        owners = np.repeat(np.arange(len(indices)), len(some))
+        told = features.patches(indices, owners, np.tile(some, len(indices))).to(device)
+        g: Tensor = bank(u, torch.from_numpy(some).to(device))
+        loss = loss + 1 - F.cosine_similarity(decoder(g).flatten(0, 1), told, dim=-1).mean()
         loss.backward(inputs=learned)  # prototypes take part too, but no optimiser reads their gradient
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
     with torch.no_grad():
-        members = bank.assign(unit[:1])[0] * weights.to(device)[:, None]
-        bank.prototypes.copy_(F.normalize(members, p=1, dim=0).T @ unit[0])
+        bank.prototypes.copy_(middles(unit[0], own_weights, lambda rows: bank.assign(unit[:1, rows])[0]))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Teacher features taken to the space of the prototypes once, and kept there."""
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,8 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, fuse_layers, pool_layers
 from prockd.teachers.passes import Passes
+from prockd.teachers.stored import Column, Share, stored
 from prockd.teachers.teacher import Teacher
-
-Embedded = tuple[slice, int, Float[Tensor, "B E h w"], Float[Tensor, "B D"] | None]
-"""Rows, number of the view, U, and in the plain view the mean of each layer."""
 
 
 @torch.no_grad()
@@ -30,8 +28,9 @@ def embed_features(
     *,
     views: Sequence[str] = ("plain", "mirrored"),
     precision: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
+    share: Share | None = None,
     root: Path | None = None,
     progress: bool = True,
 ) -> EmbeddedFeatures:
@@ -56,59 +55,63 @@ def embed_features(
         precision: what the teacher computes in, as of :func:`prockd.extract`, like the rest.
         batch_size: images in a teacher pass.
         device: where the teacher runs.
+        share: of the shards that this process makes, for a teacher.
         root: cache folder.
         progress: show a progress bar.
 
     Raises:
         ValueError: another teacher than the bank's, or a teacher without images.
-        CacheError: the disk is full.
+        CacheError: there is no room on the disk, or shards of other shares are not there yet.
         DatasetError: an image cannot be read.
     """
-    source: PatchFeatures | Passes
-    key: dict[str, object]
     if isinstance(features, PatchFeatures):
-        source, key = features, {"features": features.fingerprint}
-        teacher, grid, D = features.teacher, features.grid, features.width
-    elif dataset is None:
+        return _embedded(bank, features, batch_size or 16, root)
+    if dataset is None:
         raise ValueError("a teacher alone has no patches: pass its images, embed_features(bank, teacher, images)")
-    else:
-        source = Passes(
-            features, dataset, views=views, precision=precision, batch_size=batch_size, device=device, root=root,
-            progress=progress,
-        )  # fmt: skip
-        key, teacher, grid, D = source.key, features.fingerprint, features.grid, sum(features.widths)
-    bank.check_teacher(teacher, D)
+    teacher, E = features, bank.embed_dim
+    bank.check_teacher(teacher.fingerprint, D := sum(teacher.widths))
+    passes = Passes(
+        teacher, dataset, views=views, precision=precision, batch_size=batch_size, device=device, root=root,
+        progress=progress,
+    )  # fmt: skip
+    there = copy.deepcopy(bank).to(passes.device)
+    columns = {"u": Column((E, *teacher.grid), np.float16), "means": Column((D,), np.float32, in_views=False)}
+
+    def u_of(maps: list[Tensor]) -> Float[Tensor, "B E h w"]:
+        return embedded_maps(there, fuse_layers([m.float() for m in maps], teacher.grid))
+
+    def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
+        rows = {"u": u_of(maps).half()}
+        return rows if v else rows | {"means": pool_layers([m.float() for m in maps])}
+
+    def strongest(maps: list[Tensor]) -> Tensor:
+        return there.assign(u_of(maps).flatten(2).mT).argmax(-1)
+
+    key = {"version": 1, "space": bank.space, **passes.key}
+    arrays = stored("embedded", passes, columns, keep, key=key, strongest=strongest, share=share, root=root)
+    rows, fingerprint = np.arange(len(passes.images)), teacher.fingerprint
+    return EmbeddedFeatures(arrays["u"], rows, passes.images, fingerprint, bank.space, passes.views, arrays["means"])
+
+
+def _embedded(bank: PrototypeBank, features: PatchFeatures, batch_size: int, root: Path | None) -> EmbeddedFeatures:
+    """The same of stored features."""
+    bank.check_teacher(features.teacher, features.width)
+    M, V = len(features), len(features.views)
 
     def build(writer: ArrayWriter) -> Mapping[str, object]:
-        M, V = len(source.images), len(source.views)
-        u = writer.create("u", (M, V, bank.embed_dim, *grid), np.float16)
-        means = writer.create("means", (M, D), np.float32)
-        with closing(embedded(bank, source, batch_size)) as batches:
-            for rows, v, maps, mean in batches:
-                u[rows, v] = maps.half().cpu().numpy()
-                if mean is not None:
-                    means[rows] = mean.cpu().numpy()
-        if isinstance(source, PatchFeatures):
-            means[:] = source.pooled()
+        u = writer.create("u", (M, V, bank.embed_dim, *features.grid), np.float16)
+        for start in range(0, M, batch_size):
+            rows = np.arange(start, min(start + batch_size, M))
+            for v, view in enumerate(features.views):
+                u[rows, v] = embedded_maps(bank, features.fused(rows, view)).half().cpu().numpy()
+        writer.create("means", (M, features.width), np.float32)[:] = features.pooled()
         return {}
 
-    arrays, _ = cached_arrays("embedded", {"version": 1, "space": bank.space, **key}, build, root=root)
-    rows = np.arange(len(source.images))
-    return EmbeddedFeatures(arrays["u"], rows, source.images, teacher, bank.space, source.views, arrays["means"])
-
-
-def embedded(bank: PrototypeBank, source: PatchFeatures | Passes, batch_size: int) -> Generator[Embedded, None, None]:
-    """U of all images, some in a view at a time."""
-    if isinstance(source, Passes):
-        with closing(iter(source)) as seen:
-            for rows, v, maps in seen:
-                mean = pool_layers(maps) if v == 0 else None
-                yield rows, v, embedded_maps(bank, fuse_layers(maps, source.teacher.grid)), mean
-        return
-    for start in range(0, len(source), batch_size):
-        rows = slice(start, min(start + batch_size, len(source)))
-        for v, view in enumerate(source.views):
-            yield rows, v, embedded_maps(bank, source.fused(np.arange(rows.start, rows.stop), view)), None
+    key = {"version": 1, "space": bank.space, "features": features.fingerprint}
+    arrays, _ = cached_arrays("embedded", key, build, root=root)
+    return EmbeddedFeatures(
+        arrays["u"], np.arange(M), features.images, features.teacher, bank.space, features.views, arrays["means"]
+    )
 
 
 def embedded_maps(bank: PrototypeBank, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B E h w"]:

@@ -1,5 +1,7 @@
 """Which patches look like the subject of a picture, and which like its border (METHOD part 1)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,14 +55,20 @@ def activity(lengths: Float[Tensor, "B L h w"], inside: Bool[Tensor, "B h w"] | 
 
 
 def patch_saliency(patches: Float[Tensor, "P D"], active: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """How much each patch looks like what is active, rather than like what is not, 0..1.
+    """How much each patch looks like what is active, rather than like what is not, 0..1; see :func:`learn_saliency`."""
+    return learn_saliency(patches, active)(patches, active)
+
+
+def learn_saliency(patches: Float[Tensor, "P D"], active: Float[Tensor, " P"]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Learn from some patches what salient ones look like; what is returned judges these and others, 0..1.
 
     Activity judges a patch by one number; a logistic regression learns from the most and the least active patches to
     tell them apart by all of their features, and then, once more, from its own surest answers (self-training). On
     Farmyard it knows animals better than activity (area under the curve .936, activity .913, border prior of Wei et
     al., ECCV 2012, .890), above all heads and horns. Where all patches are equally active they stay so.
     """
-    scaled, scores = StandardScaler().fit_transform(patches.numpy()), active.numpy()
+    scaler = StandardScaler().fit(patches.numpy())
+    scaled, scores, regression = scaler.transform(patches.numpy()), active.numpy(), None
     for _ in range(ROUNDS):
         low, high = np.quantile(scores, SURE)
         sure = np.flatnonzero((scores < low) | (scores > high))
@@ -68,4 +76,10 @@ def patch_saliency(patches: Float[Tensor, "P D"], active: Float[Tensor, " P"]) -
             break
         regression = LogisticRegression(C=0.01, max_iter=200).fit(scaled[sure], scores[sure] > high)
         scores = regression.predict_proba(scaled)[:, 1]
-    return torch.from_numpy(scores).float()
+
+    def judge(others: Float[Tensor, "Q D"], their_activity: Float[Tensor, " Q"]) -> Float[Tensor, " Q"]:
+        if regression is None:
+            return their_activity
+        return torch.from_numpy(regression.predict_proba(scaler.transform(others.numpy()))[:, 1]).float()
+
+    return judge

@@ -16,7 +16,7 @@ from prockd.cache import digest
 from prockd.evaluation.scores import Scores
 from prockd.locks import claim, release
 from prockd.prototypes.bank import PrototypeBank
-from prockd.prototypes.discovery import discover, sample_patches
+from prockd.prototypes.discovery import discover, draw_patches, read_patches
 from prockd.prototypes.part_maps import PartMaps
 from prockd.runs.arms import ARMS, OURS, Arm
 from prockd.runs.folder import git_commit
@@ -122,7 +122,8 @@ def replace_prototypes(bank: PrototypeBank, source: Any, kind: str, config: Any)
     """
     generator = torch.Generator().manual_seed(config.seed)
     if kind == "random patches":
-        patches = sample_patches(source, 10 * bank.num_prototypes, config.seed).patches[0]
+        drawn = draw_patches(source, 10 * bank.num_prototypes, config.seed)
+        patches = torch.cat([views[0] for views in read_patches(source, drawn)])
         rows = torch.randperm(len(patches), generator=generator)[: bank.num_prototypes]
         centres = bank.embed(patches[rows].T[None, ..., None])[0]
     else:

@@ -15,9 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from prockd.devices import PRECISIONS
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import differences, read_config, write_config
+from prockd.untrusted import read_json, shown
 from prockd.writing import write_json
 
 WRITTEN = (
@@ -62,17 +64,40 @@ def check_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, o
         raise RunFolderError(f"{folder} was begun with other settings ({'; '.join(changed)}): {remedy}")
 
 
-def start_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Write settings, seed and versions of a new run, or see that the one that is there may be resumed with these."""
+def start_run(
+    folder: Path,
+    config: ExperimentConfig,
+    *,
+    precision: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write settings, seed, precision and versions of a new run, or see that one may be resumed with these."""
     check_run(folder, config, resume=resume, overwrite=overwrite)
     if resume and not overwrite and is_run(folder) and (folder / "config.toml").is_file():
         return
     for name in reversed(WRITTEN):  # what says that a run is here goes last and comes first, in case of a kill
         if name != "config.toml":
             (folder / name).unlink(missing_ok=True)
-    write_json(folder / "versions.json", {"seed": config.distill.seed, **versions()})
+    write_json(folder / "versions.json", {"seed": config.distill.seed, "precision": precision, **versions()})
     if not holds(folder, config):
         write_config(config, folder / "config.toml")
+
+
+def begun_precision(folder: Path) -> str | None:
+    """What the teacher of a run computes in, which another machine would choose otherwise; None where nothing is told.
+
+    Raises:
+        RunFolderError: it is told, and is no precision.
+    """
+    path = folder / "versions.json"
+    if not path.is_file():
+        return None
+    told = read_json(path)
+    named = told.get("precision", "auto") if isinstance(told, dict) else told
+    if named not in ("auto", *PRECISIONS):
+        raise RunFolderError(f"{path} names no precision: {shown(named)}; start again with --overwrite")
+    return None if named == "auto" else str(named)
 
 
 def is_run(folder: Path) -> bool:

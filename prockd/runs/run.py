@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from prockd.datasets import DatasetError, PackedImages, checked, classes_of, pack
+from prockd.devices import device_for, fastest_precision
 from prockd.evaluation.scores import Scores, evaluate
 from prockd.locks import locked
 from prockd.prototypes.bank import PrototypeBank
-from prockd.runs.folder import check_run, kept, run_config, start_run, student_file
+from prockd.runs.folder import begun_precision, check_run, kept, run_config, start_run, student_file
 from prockd.runs.known import KnownImages
 from prockd.runs.recipes import alone_beside
 from prockd.runs.sets import opened, to_score_on
@@ -100,6 +101,9 @@ def begin(
         check_run(folder, config, resume=resume, overwrite=overwrite)
     known = KnownImages.read(folder) if resume and not overwrite else None
     world = open_world(config if known is None else known.placed(config), cpu=cpu, progress=progress)
+    if world.precision == "auto" and world.teacher is not None:
+        begun = None if is_main and (overwrite or not resume) else begun_precision(folder)
+        world.precision = begun or fastest_precision(device_for(world.teacher, "cpu" if cpu else None))
     if not is_main or (resume and not overwrite and own.is_file()):
         given = own
     prototypes = None if world.teacher is None or given is None else find_prototypes(world, given)
@@ -107,7 +111,7 @@ def begin(
         now = KnownImages.of(world)
         if known is not None:
             known.check(now, folder)
-        start_run(folder, config, resume=resume, overwrite=overwrite)
+        start_run(folder, config, precision=world.precision, resume=resume, overwrite=overwrite)
         now.write(folder)
     if world.teacher is not None:
         prototypes = prototypes or find_prototypes(world, progress=progress)

@@ -26,6 +26,7 @@ from prockd.teachers.compact import extract_compact
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract, extract_pooled
 from prockd.teachers.presets import TEACHER_PRESETS
+from prockd.teachers.stored import Share
 from prockd.teachers.teacher import Teacher, is_file
 from prockd.teachers.weights import check_name, read_metadata
 from prockd.training.inputs import reads_maps
@@ -58,6 +59,7 @@ class World:
         teacher: None for labels alone.
         task: what the student learns; None for the task of the settings.
         cpu: stay on the CPU even where there is a GPU.
+        share: of the extraction that this process does, see :class:`prockd.teachers.stored.Share`.
         progress: show progress bars.
     """
 
@@ -69,9 +71,11 @@ class World:
         teacher: Teacher | None = None,
         task: Task | None = None,
         cpu: bool = False,
+        share: Share | None = None,
         progress: bool = True,
     ) -> None:
         self.config, self.sets, self.teacher, self.cpu, self.progress = config, dict(sets), teacher, cpu, progress
+        self.share, self.precision = share, config.teacher.precision
         self._task = task
         self._images: dict[str, PackedImages] = {}
         self._given = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
@@ -159,7 +163,7 @@ class World:
         if name in self._given:
             return self._given[name].select(some)
         teacher, images = self._passing(name)
-        return extract(teacher, images.select(some), views=("plain",), **self._how | {"progress": False})
+        return extract(teacher, images.select(some), views=("plain",), **self._how | {"share": None, "progress": False})
 
     def _passing(self, name: str) -> tuple[Teacher, PackedImages]:
         if self.teacher is None:
@@ -169,7 +173,8 @@ class World:
     @property
     def _how(self) -> dict[str, Any]:
         device = "cpu" if self.cpu else None
-        return {"precision": self.config.teacher.precision, "device": device, "progress": self.progress}
+        how = {"precision": self.precision, "share": self.share, "progress": self.progress}
+        return {"device": device, **how}
 
     def teacher_input(self, name: str, config: DistillConfig, bank: PrototypeBank | None) -> Any:
         """What :func:`prockd.distill` reads of a set: features, or with no store the teacher and the images."""
@@ -224,6 +229,7 @@ class World:
         sets["train"] = self._given["train"].select(rows) if "train" in self._given else kept
         config = replace(self.config, data=self.config.data.replace(per_class=0))
         fewer = World(config, sets, teacher=self.teacher, task=self.task, cpu=self.cpu, progress=self.progress)
+        fewer.precision = self.precision
         for name, maps in self._features.items():
             fewer._features[name] = maps.select(rows) if name == "train" else maps
         if self._serving("source") == fewer._serving("source") == "source":
@@ -270,6 +276,7 @@ def open_world(
     task: str = "classification",
     teacher: Teacher | None = None,
     cpu: bool = False,
+    share: Share | None = None,
     progress: bool = True,
     **data: Any,
 ) -> World:
@@ -280,6 +287,7 @@ def open_world(
         task: its kind, where there is no ``config``.
         teacher: one that is made already, in place of the settings' own.
         cpu: stay on the CPU even where there is a GPU.
+        share: of the extraction that this process does.
         progress: show progress bars.
         data: knobs of :class:`prockd.settings.DataConfig` to change, such as ``per_class=30`` or ``path="photos"``.
 
@@ -300,7 +308,7 @@ def open_world(
     else:
         sets = own_sets(config, progress=progress)
         config = config if "unlabelled" in sets else fallback(config)
-    return World(config, sets, teacher=teacher, cpu=cpu, progress=progress)
+    return World(config, sets, teacher=teacher, cpu=cpu, share=share, progress=progress)
 
 
 def packed_px(config: ExperimentConfig, teacher: Teacher | None) -> int:

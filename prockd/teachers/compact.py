@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 from prockd._types import ImageDataset
 from prockd.cache import ArrayWriter, cached_arrays
 from prockd.datasets import PackedImages
-from prockd.teachers.features import PatchFeatures, check_finite, fuse_layers, log_lengths, pool_layers
+from prockd.teachers.features import PatchFeatures, finite_rows, fuse_layers, log_lengths, pool_layers
 from prockd.teachers.passes import Passes, number_of
+from prockd.teachers.rows import Rows
+from prockd.teachers.stored import Column, Share, stored
 from prockd.teachers.teacher import Teacher
 
 RANK = 256
@@ -31,10 +34,10 @@ class CompactFeatures(PatchFeatures):
     Farmyard's teacher at 160 px: 102 KB an image and view in place of 486 KB.
     """
 
-    codes: np.ndarray  # (M, V, R, h, w) int8
+    codes: Rows  # (M, V, R, h, w) int8
     directions: Float[np.ndarray, "R D"]  # orthonormal rows, times the step of their code
-    means: Float[np.ndarray, "M D"]  # of each layer over its patches, plain view
-    logs: np.ndarray  # (M, L, h, w) float16: log length of each layer's patches, plain view
+    means: Rows  # (M, D) of each layer over its patches, plain view
+    logs: Rows  # (M, L, h, w) float16: log length of each layer's patches, plain view
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -58,6 +61,21 @@ class CompactFeatures(PatchFeatures):
         codes = torch.from_numpy(np.array(self.codes[indices, v])).float()
         return torch.einsum("brhw,rd->bdhw", codes, torch.from_numpy(self.directions))
 
+    def projected(
+        self, indices: Sequence[int] | np.ndarray, weight: Float[Tensor, "E D"], view: str | np.ndarray = "plain"
+    ) -> Float[Tensor, "B E h w"]:
+        """As :meth:`PatchFeatures.projected`, from the codes themselves, without a fused patch."""
+        v = number_of(view, self.views) if isinstance(view, str) else view
+        codes = torch.from_numpy(np.array(self.codes[indices, v])).to(weight)
+        return torch.einsum("brhw,er->behw", codes, weight @ torch.from_numpy(self.directions).to(weight).T)
+
+    def patches(
+        self, indices: Sequence[int] | np.ndarray, owners: np.ndarray, patches: np.ndarray, view: str = "plain"
+    ) -> Float[Tensor, "P D"]:
+        """Single fused patches, as :meth:`PatchFeatures.patches`."""
+        codes = self.codes[indices, number_of(view, self.views)].reshape(len(indices), self.codes.shape[2], -1)
+        return torch.from_numpy(codes[owners, :, patches]).float() @ torch.from_numpy(self.directions)
+
     def lengths(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "B L h w"]:
         """Logarithm of the length of each layer's patches, plain view, from the maps themselves."""
         return torch.from_numpy(np.array(self.logs[indices])).float()
@@ -69,10 +87,10 @@ class CompactFeatures(PatchFeatures):
     def select(self, indices: Sequence[int] | np.ndarray) -> "CompactFeatures":
         """The same features for some of the images only."""
         rows = np.asarray(indices)
-        kept = {"codes": self.codes[rows], "means": self.means[rows], "logs": self.logs[rows]}
+        kept: dict[str, Any] = {"codes": self.codes[rows], "means": self.means[rows], "logs": self.logs[rows]}
         return replace(self, images=self.images.select(rows), **kept)
 
-    def arrays(self) -> tuple[np.ndarray, ...]:
+    def arrays(self) -> tuple[Rows, ...]:
         """All that the features are made of."""
         return self.codes, self.directions, self.logs
 
@@ -92,8 +110,9 @@ def extract_compact(
     image_px: int | None = None,
     views: Sequence[str] = ("plain", "mirrored", "recoloured"),
     precision: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
+    share: Share | None = None,
     root: Path | None = None,
     progress: bool = True,
 ) -> CompactFeatures:
@@ -117,54 +136,62 @@ def extract_compact(
         precision: what the teacher computes in.
         batch_size: images in a teacher pass.
         device: where the teacher runs.
+        share: of the shards that this process makes.
         root: cache folder.
         progress: show a progress bar.
 
     Raises:
         ValueError: a view, a precision or a rank that there is not, or features that are not finite (names the image).
-        CacheError: the disk is full.
+        CacheError: there is no room on the disk, or shards of other shares are not there yet.
         DatasetError: an image cannot be read.
     """
     if rank < 1:
         raise ValueError(f"rank={rank}: keep at least one direction")
     how = {"views": views, "precision": precision, "batch_size": batch_size, "device": device}
     passes = Passes(teacher, dataset, image_px=image_px, root=root, progress=progress, **how)  # type: ignore[arg-type]
-    D, rank = sum(teacher.widths), min(rank, sum(teacher.widths))
+    D, rank, L = sum(teacher.widths), min(rank, sum(teacher.widths)), len(teacher.layers)
+    key = passes.key | {"version": 3, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
 
-    def build(writer: ArrayWriter) -> Mapping[str, object]:
-        count = (len(passes.images), len(passes.views))
-        some = np.sort(np.random.default_rng(0).permutation(count[0])[:SAMPLE])
+    def directions(writer: ArrayWriter) -> Mapping[str, object]:
+        some = np.sort(np.random.default_rng(0).permutation(len(passes.images))[:SAMPLE])
         basis, step = strongest(Passes(teacher, passes.images.select(some), progress=False, **how), rank)  # type: ignore[arg-type]
         writer.create("directions", (rank, D), np.float32)[:] = (basis * step).T.numpy()
-        codes = writer.create("codes", (*count, rank, *teacher.grid), np.int8)
-        means = writer.create("means", (count[0], D), np.float32)
-        logs = writer.create("logs", (count[0], len(teacher.layers), *teacher.grid), np.float16)
-        with closing(iter(passes)) as seen:
-            for rows, v, maps in seen:
-                fused = fuse_layers(maps, teacher.grid)
-                check_finite(fused, passes, np.arange(rows.start, rows.stop))
-                along = torch.einsum("bdhw,dr->brhw", fused, (basis / step).to(fused.device))
-                codes[rows, v] = along.round().clamp(-127, 127).char().cpu().numpy()
-                if v == 0:
-                    means[rows] = pool_layers(maps).cpu().numpy()
-                    logs[rows] = log_lengths(maps, teacher.grid).half().cpu().numpy()
         return {}
 
-    key = passes.key | {"version": 2, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
-    arrays, _ = cached_arrays("compact", key, build, root=root)
-    stored = {name: np.array(arrays[name]) if name == "directions" else arrays[name] for name in arrays}
-    return CompactFeatures((), passes.images, teacher.fingerprint, teacher.layers, passes.views, **stored)
+    found, _ = cached_arrays("directions", key, directions, root=root)
+    along = torch.from_numpy(np.array(found["directions"]))  # orthogonal rows, as long as the steps of their codes
+    coder = (along / along.square().sum(1, keepdim=True)).to(passes.device)
+    columns = {
+        "codes": Column((rank, *teacher.grid), np.int8), "means": Column((D,), np.float32, in_views=False),
+        "logs": Column((L, *teacher.grid), np.float16, in_views=False),
+    }  # fmt: skip
+
+    def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
+        maps = [m.float() for m in maps]
+        fused = fuse_layers(maps, teacher.grid)
+        codes = torch.einsum("bdhw,rd->brhw", fused, coder).round().clamp(-127, 127).char()
+        rows = {"codes": codes, "finite": finite_rows(fused)}
+        return rows if v else rows | {"means": pool_layers(maps), "logs": log_lengths(maps, teacher.grid).half()}
+
+    arrays = stored("compact", passes, columns, keep, key=key, share=share, root=root)
+    return CompactFeatures(
+        (), passes.images, teacher.fingerprint, teacher.layers, passes.views, directions=along.numpy(), **arrays
+    )
 
 
 def strongest(passes: Passes, rank: int) -> tuple[Float[Tensor, "D R"], Float[Tensor, " R"]]:
     """The directions of greatest second moment of fused patches, as columns, and the step of an 8-bit code in each."""
-    D = sum(passes.teacher.widths)
-    moment, patches = torch.zeros(D, D, dtype=torch.float64), 0
-    with closing(iter(passes)) as seen:
-        for _, _, maps in seen:
-            x = fuse_layers(maps, passes.teacher.grid).flatten(2).transpose(1, 2).flatten(0, 1)  # (P, D)
-            moment += (x.T @ x).double().cpu()
-            patches += len(x)
-    values, basis = torch.linalg.eigh(moment / patches)
+    D, N = sum(passes.teacher.widths), passes.teacher.grid[0] * passes.teacher.grid[1]
+
+    def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
+        x = fuse_layers([m.float() for m in maps], passes.teacher.grid).flatten(2).transpose(1, 2).flatten(0, 1)
+        return {"moment": x.T @ x}  # of patches (P, D)
+
+    moment = np.zeros((D, D))
+    with closing(passes.keep(keep)) as seen:
+        for kept in seen:
+            moment += kept["moment"]
+    patches = len(passes.images) * len(passes.views) * N
+    values, basis = torch.linalg.eigh(torch.from_numpy(moment) / patches)
     step = SPREAD / 127 * values.flip(0)[:rank].clamp_min(1e-12).sqrt()
     return basis.flip(1)[:, :rank].float(), step.float()

@@ -11,6 +11,7 @@ from torch import Tensor
 from prockd.datasets import PackedImages
 from prockd.datasets.packed import row_numbers
 from prockd.teachers.passes import number_of
+from prockd.teachers.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +30,13 @@ class EmbeddedFeatures:
         means: (M', D) each of the teacher's layers averaged over the patches of the plain view, all layers joined.
     """
 
-    maps: np.ndarray
+    maps: Rows
     rows: Int64[np.ndarray, " M"]
     images: PackedImages
     teacher: str
     space: str
     views: tuple[str, ...]
-    means: Float[np.ndarray, "L D"]
+    means: Rows
 
     def __len__(self) -> int:
         return len(self.images)

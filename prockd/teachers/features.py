@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prockd._types import ImageDataset
-from prockd.cache import ArrayWriter, cached_arrays, digest
+from prockd.cache import digest
 from prockd.datasets import PackedImages
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.passes import Passes, number_of
+from prockd.teachers.rows import Rows
+from prockd.teachers.stored import Column, Share, not_finite, stored
 from prockd.teachers.teacher import Teacher, finest
 
 
@@ -29,7 +30,7 @@ class PatchFeatures:
         ValueError: another number of views than the maps have.
     """
 
-    maps: tuple[np.ndarray, ...]  # one (M, V, D_l, h_l, w_l) float16 array a layer; V in the order of views
+    maps: tuple[Rows, ...]  # one (M, V, D_l, h_l, w_l) float16 array a layer; V in the order of views
     images: PackedImages  # the images themselves, at one size
     teacher: str  # fingerprint of the teacher
     layers: tuple[int, ...]  # the teacher's layer indices
@@ -78,6 +79,18 @@ class PatchFeatures:
         """
         return fuse_layers(self.layer_maps(indices, view), self.grid)
 
+    def projected(
+        self, indices: Sequence[int] | np.ndarray, weight: Float[Tensor, "E D"], view: str | np.ndarray = "plain"
+    ) -> Float[Tensor, "B E h w"]:
+        """A linear map of the fused patches of some images, where its weight lies; errors of :meth:`layer_maps`."""
+        return torch.einsum("bdhw,ed->behw", self.fused(indices, view).to(weight), weight)
+
+    def patches(
+        self, indices: Sequence[int] | np.ndarray, owners: np.ndarray, patches: np.ndarray, view: str = "plain"
+    ) -> Float[Tensor, "P D"]:
+        """Single fused patches: number ``patches[p]`` of image ``indices[owners[p]]``; errors of :meth:`layer_maps`."""
+        return self.fused(indices, view).flatten(2)[torch.from_numpy(owners), :, torch.from_numpy(patches)]
+
     def lengths(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "B L h w"]:
         """Logarithm of the length of each layer's patches, plain view, on the finest grid; see :func:`log_lengths`."""
         return log_lengths(self.layer_maps(indices), self.grid)
@@ -87,7 +100,7 @@ class PatchFeatures:
         chunks = (np.arange(start, min(start + 128, len(self))) for start in range(0, len(self), 128))
         return torch.cat([pool_layers(self.layer_maps(chunk)) for chunk in chunks]).numpy()
 
-    def arrays(self) -> tuple[np.ndarray, ...]:
+    def arrays(self) -> tuple[Rows, ...]:
         """All that the features are made of."""
         return self.maps
 
@@ -132,16 +145,18 @@ def pool_layers(maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:
     return torch.cat([m.mean((2, 3)) for m in maps], 1)
 
 
+def finite_rows(fused: Float[Tensor, "B D h w"]) -> Bool[Tensor, " B"]:
+    """Of which images all values are finite, in a third of the time of looking at each value."""
+    return fused.flatten(1).sum(1, dtype=torch.float32).isfinite()
+
+
 def check_finite(
-    fused: Float[Tensor, "B D h w"], features: "PatchFeatures | EmbeddedFeatures | Passes", indices: np.ndarray
+    fused: Float[Tensor, "B D h w"], features: "PatchFeatures | EmbeddedFeatures", indices: np.ndarray
 ) -> None:
     """Refuse features that are not finite with a ValueError that names the first image."""
-    finite = fused.flatten(1).sum(1, dtype=torch.float32).isfinite()  # a third of the time of looking at each value
+    finite = finite_rows(fused)
     if not finite.all():
-        image = features.images.ids[int(indices[int(finite.int().argmin())])]
-        raise ValueError(
-            f"features of image {image!r} are not finite: look at it, or choose layers whose values fit in float16"
-        )
+        raise not_finite(features.images.ids[int(indices[int(finite.int().argmin())])])
 
 
 def extract(
@@ -151,8 +166,9 @@ def extract(
     image_px: int | None = None,
     views: Sequence[str] = ("plain", "mirrored"),
     precision: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
+    share: Share | None = None,
     root: Path | None = None,
     progress: bool = True,
 ) -> PatchFeatures:
@@ -174,52 +190,52 @@ def extract(
         views: names out of ``VIEWS``; "plain" is always there. Random flips in training need "mirrored", and
             :func:`prockd.discover` learns from all three.
         precision: what the teacher computes in: "fp32", "bf16" or "fp16"; features are stored as float16 in any case.
-            "auto" is "bf16" on a CPU that has instructions for it, about twice as fast (benchmarks/speed.py), else
+            "auto" is "bf16" on a GPU or CPU that has units for it, about twice as fast (benchmarks/speed.py), else
             "fp32". With "bf16" the patches of Farmyard's teacher have a cosine of 0.99999 with those of "fp32", 0.9997
             at worst (benchmarks/crops.py).
-        batch_size: images in a teacher pass.
+        batch_size: images in a teacher pass, halved where they do not fit; None is what suits the device.
+        share: of the shards that this process makes, see :class:`prockd.teachers.stored.Share`; None for all.
         device: where the teacher runs; None is where it is, or from the CPU the GPU if there is one.
         root: cache folder; the default is ``$PROCKD_CACHE`` or ``~/.cache/prockd``.
         progress: show a progress bar.
 
     Raises:
         ValueError: a view or a precision that there is not.
-        CacheError: the disk is full.
+        CacheError: there is no room on the disk, or shards of other shares are not there yet.
         DatasetError: an image cannot be read.
     """
     passes = Passes(
         teacher, dataset, image_px=image_px, views=views, precision=precision, batch_size=batch_size, device=device,
         root=root, progress=progress,
     )  # fmt: skip
+    columns = {
+        f"layer{i}": Column((D, *grid), np.float16)
+        for i, (D, grid) in enumerate(zip(teacher.widths, teacher.grids, strict=True))
+    }
 
-    def build(writer: ArrayWriter) -> Mapping[str, object]:
-        count, grids = (len(passes.images), len(passes.views)), zip(teacher.widths, teacher.grids, strict=True)
-        arrays = [writer.create(f"layer{i}", (*count, D, *grid), np.float16) for i, (D, grid) in enumerate(grids)]
-        with closing(iter(passes)) as seen:
-            for rows, v, maps in seen:
-                for array, layer in zip(arrays, maps, strict=True):
-                    array[rows, v] = layer.half().cpu().numpy()
-        return {}
+    def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
+        return {name: layer.half() for name, layer in zip(columns, maps, strict=True)}
 
-    arrays, _ = cached_arrays("features", passes.key, build, root=root)
-    maps = tuple(arrays[f"layer{i}"] for i in range(len(teacher.layers)))
-    return PatchFeatures(maps, passes.images, teacher.fingerprint, teacher.layers, passes.views)
+    arrays = stored("features", passes, columns, keep, key=passes.key, share=share, root=root)
+    return PatchFeatures(tuple(arrays.values()), passes.images, teacher.fingerprint, teacher.layers, passes.views)
 
 
 def extract_pooled(
-    teacher: Teacher, dataset: ImageDataset | PackedImages, *, root: Path | None = None, **how: Any
+    teacher: Teacher,
+    dataset: ImageDataset | PackedImages,
+    *,
+    share: Share | None = None,
+    root: Path | None = None,
+    **how: Any,
 ) -> Float[np.ndarray, "M D"]:
     """Run the teacher once and keep each layer's mean over the patches of an image: what a linear probe reads.
 
     ``how`` takes ``precision``, ``batch_size``, ``device`` and ``progress`` of :func:`extract`; its errors are those.
     """
     passes = Passes(teacher, dataset, root=root, **how)
+    columns = {"means": Column((sum(teacher.widths),), np.float32, in_views=False)}
 
-    def build(writer: ArrayWriter) -> Mapping[str, object]:
-        means = writer.create("means", (len(passes.images), sum(teacher.widths)), np.float32)
-        with closing(iter(passes)) as seen:
-            for rows, _, maps in seen:
-                means[rows] = pool_layers(maps).cpu().numpy()
-        return {}
+    def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
+        return {"means": pool_layers([m.float() for m in maps])}
 
-    return np.array(cached_arrays("pooled", passes.key, build, root=root)[0]["means"])
+    return np.array(stored("pooled", passes, columns, keep, key=passes.key, share=share, root=root)["means"])

@@ -104,7 +104,10 @@ class Teacher(nn.Module):
         self.image_px = int(image_px or config["input_size"][-1])
         self.layers = choose_layers(self.backbone, layers if layers is not None else defaults.get("layers"))
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)
+        # most convolutions are faster with the channels last; the one of a transformer is not
+        convolutional = sum(isinstance(part, nn.Conv2d) for part in self.backbone.modules()) > 4
+        self.layout = torch.channels_last if convolutional else torch.contiguous_format
+        self.to(memory_format=self.layout)
         self.eval()
         with at_size(architecture, self.image_px):
             check_edge(self, self.backbone, self.image_px)
@@ -127,7 +130,7 @@ class Teacher(nn.Module):
         Returns:
             One (B, D_l, h_l, w_l) map a layer, first layers first.
         """
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        images = (images - self.mean).div_(self.std).contiguous(memory_format=self.layout)
         maps: list[Tensor] = self.backbone.forward_intermediates(
             images, indices=list(self.layers), output_fmt="NCHW", intermediates_only=True
         )

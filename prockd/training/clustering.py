@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from prockd.datasets import PackedImages
@@ -23,6 +22,7 @@ from prockd.datasets.transforms import Crops, cut_maps, random_crops, whole_imag
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import balanced, start_from_pca
 from prockd.prototypes.embedding import embedded_maps
+from prockd.prototypes.kmeans import k_means
 from prockd.prototypes.saliency import activity
 from prockd.settings.method import ClusterConfig
 from prockd.tasks.heads import PooledLinear
@@ -98,9 +98,11 @@ class PairSource(Source):
         regions = torch.cat([first.regions, torch.where(enlarged, inner, second.regions)])
         return Crops(regions, torch.cat([first.mirrored, second.mirrored]))
 
-    def batch(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Batch:
+    def batch(
+        self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Batch:
         """The crops; all of them have targets, where they lie."""
-        return replace(super().batch(rows, crops, student, device), labelled=len(rows))
+        return replace(super().batch(rows, crops, student, device, dtype), labelled=len(rows))
 
     def targets(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Pairs:
         """Where the crops lie, and what their images belong to."""
@@ -365,10 +367,9 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
         )
     if fuse:
         start_from_pca(bank, sample, near)
-    unit = F.normalize(bank.fuse(sample), dim=1)
-    kmeans = KMeans(config.num_prototypes, n_init=1, max_iter=30, random_state=config.seed)
-    kmeans.fit(unit.numpy(), sample_weight=near.numpy())
-    bank.prototypes.copy_(F.normalize(torch.from_numpy(kmeans.cluster_centers_).float(), dim=1))
+    unit = F.normalize(bank.fuse(sample.to(device)), dim=1)
+    centres, _ = k_means(unit, near.to(device), config.num_prototypes, seed=config.seed, max_rounds=30)
+    bank.prototypes.copy_(F.normalize(centres, dim=1))
 
 
 def evenly(groups: Int64[np.ndarray, " M"], count: int, rng: np.random.Generator) -> Int64[np.ndarray, " m"]:
