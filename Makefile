@@ -16,7 +16,7 @@ LAB_FLAGS += --allow-root
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test quick lint format floors compare notebooks pages slides kit shots clean
+.PHONY: help lab demo test quick lint format floors compare notebooks pages slides kit shots docs clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -96,5 +96,9 @@ kit: $(STAMP)  ## a folder for a room without a network, then tried without one:
 shots: $(STAMP)-test  ## every state of the widgets as pictures in runs/shots, light and dark, three widths: to look at
 	$(BIN)/python tests/browser/shots.py
 
+docs: $(STAMP)-docs  ## the pages, offline, as docs/_build/html/index.html; a warning or a dead link is an error
+	$(BIN)/python docs/stage.py docs/_build/source
+	$(BIN)/python -m sphinx -W --keep-going -c docs docs/_build/source docs/_build/html
+
 clean:  ## remove what was built or run here, .venv included
-	rm -rf $(VENV) $(VENV)-floors build dist runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-floors build dist docs/_build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -21,6 +21,7 @@ _READS_HEIC = find_spec("pillow_heif") is not None
 if _READS_HEIC:
     IMAGE_FORMATS["HEIF"] = HEIC_SUFFIXES
 IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
+"""Of the pictures that are read."""
 # How the files begin that are often found under the suffix of a picture.
 _OTHER_KINDS = {b"GIF8": "GIF", b"ftyphei": "HEIC", b"ftypmif": "HEIC", b"ftypavif": "AVIF", b"%PDF": "PDF",
                 b"%!PS": "PostScript", b"<svg": "SVG", b"<html": "HTML", b"8BPS": "Photoshop"}  # fmt: skip
