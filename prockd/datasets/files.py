@@ -206,8 +206,13 @@ def file_below(root: Path, name: str) -> Path:
     return next((path for spelling in spellings if is_file(path := root / spelling)), root / name)
 
 
+def normal(text: str) -> str:
+    """A name in the spelling that most systems use: macOS has ü as two characters."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _stem(path: Path, root: Path) -> str:
-    return unicodedata.normalize("NFC", path.relative_to(root).with_suffix("").as_posix())
+    return normal(path.relative_to(root).with_suffix("").as_posix())
 
 
 def _date(path: Path) -> tuple[int, int] | None:

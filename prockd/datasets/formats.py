@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Unpack, cast
 
@@ -20,6 +21,7 @@ from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
 from prockd.datasets.coco_points import CocoPoints, is_coco_points
+from prockd.datasets.cvat import CvatFile, is_cvat
 from prockd.datasets.deeplabcut import DeepLabCut, has_deeplabcut, is_deeplabcut
 from prockd.datasets.files import (
     UNLABELLED_SPLIT,
@@ -33,12 +35,13 @@ from prockd.datasets.files import (
 from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
 from prockd.datasets.keypoints import is_keypoints
 from prockd.datasets.left_out import passed_pictures
-from prockd.datasets.masks import MaskFolder, mask_splits
+from prockd.datasets.masks import DIFFER, MaskFolder, differing_colours, mask_splits
 from prockd.datasets.poses import PointTable, has_point_tables
 from prockd.datasets.problems import DatasetError, Problem, grouped
 from prockd.datasets.read import IMAGE_SUFFIXES, is_hidden, pictures
 from prockd.datasets.table import ImageTable, lists_the_folder, table_splits
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
+from prockd.datasets.yolo import YoloFolder, yolo_splits
 from prockd.untrusted import reading
 
 TASKS = ("classification", "segmentation", "detection", "keypoints")
@@ -108,7 +111,10 @@ FORMATS = (
     Format("arrays", "classification",
            "data.npz: images (M,H,W,3), labels, class_names; or train_images, train_labels, test_...",
            open_npz, splits=npz_splits, suffix=".npz"),
+    Format("CVAT", "detection", "annotations.xml of \"CVAT for images\", beside images", CvatFile, is_cvat, suffix=".xml"),
     Format("PASCAL VOC", "detection", "images/a.jpg with annotations/a.xml", VocFolder, is_voc),
+    Format("YOLO", "detection", "images/a.jpg, labels/a.txt, data.yaml; train/images, train/labels", YoloFolder,
+           splits=yolo_splits),
     Format("images and masks", "segmentation",
            "images/a.jpg, masks/a.png; video/frames, video/masks; train, trainannot", MaskFolder, splits=mask_splits),
     Format("key points", "keypoints", "parts.csv: frame,joint_id,part,x_px,y_px,visible", PointTable, is_keypoints,
@@ -178,11 +184,18 @@ def open_format(
         with reading(names, "a list of classes", DatasetError, "save it as UTF-8, one name a line"):
             classes = [line.strip() for line in names.read_text("utf-8-sig").splitlines() if line.strip()]
     splits: dict[str, ImageDataset] = {}
+    asked = classes
     for split, opener in openers.items():
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first
             named = splits[split].classes  # masks are read for them, and may be doubtful
             classes, options["from_train"] = classes_of(splits[split]) if named else None, True
+    masks = {split: one.masks for split, one in splits.items() if isinstance(one, MaskFolder)}
+    own = any(one.colours for one in splits.values() if isinstance(one, MaskFolder))
+    if len(masks) > 1 and not own and (colours := differing_colours(list(chain(*masks.values())))):
+        if asked is not None:
+            raise DatasetError(f"{path}: {DIFFER}")
+        return open_format(path, task, dict(enumerate(colours)), **options)
     if path.is_dir() and (more := next(filter(is_unlabelled, sorted(path.glob("*/"))), None)):
         splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, **_of_pictures(options))
     return format, splits

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from prockd._types import UNLABELLED
-from prockd.datasets.files import SPLITS, WHOLE, FileDataset, FormatOptions, file_below
+from prockd.datasets.files import SPLITS, WHOLE, FileDataset, FormatOptions, file_below, normal
 from prockd.datasets.folder import class_folders
 from prockd.datasets.problems import DatasetError, Problem
 from prockd.datasets.read import pictures
@@ -56,7 +56,7 @@ class ImageTable(FileDataset):
         if split is not None:
             rows = [row for row in rows if split_of(row[1]) in (split, "" if split == "train" else split)]
         labels_of_rows = [_classes_in(cells, flags) for _, cells in rows]
-        names = tuple(flags or sorted({name for row in labels_of_rows for name in row}) if classes is None else classes)
+        names = tuple(flags or sorted({name for row in labels_of_rows for name in row}) if classes is None else map(normal, classes))
         flaws, good, first_line = [], [], dict[str, int]()
         for (line, cells), labels in zip(rows, labels_of_rows, strict=True):
             name, unknown, flaw = cells[where], [label for label in labels if label not in names], ""
@@ -98,7 +98,7 @@ def _classes_in(cells: dict[str, str], flags: Sequence[str]) -> list[str]:
     if flags:
         return [name for name in flags if cells[name] == "1"]
     names = [cells["label"]] if "label" in cells else _BETWEEN.split(cells.get("labels", ""))
-    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    return list(dict.fromkeys(normal(name.strip()) for name in names if name.strip()))
 
 
 def _flags(columns: Sequence[str]) -> list[str]:
