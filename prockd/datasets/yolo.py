@@ -40,7 +40,7 @@ class YoloFolder(BoxDataset):
         paths, listed = pictures(root / images), _class_list(root, root / labels)
         files = [(root / labels / path.relative_to(root / images)).with_suffix(".txt") for path in paths]
         there = _texts(root / labels)
-        refuse_outside(root, there)
+        refuse_outside(root, sorted(there))
         named, has_points = _listed_classes(listed) if listed else (None, False)
         names = list(classes or ()) if named is None else named
         annotations = [_read(file, names, has_points) if file in there else Annotation(file) for file in files]
