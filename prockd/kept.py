@@ -67,7 +67,7 @@ def remove(some: Iterable[Entry]) -> None:
         except FileNotFoundError:  # another process was first
             continue
         except OSError as error:
-            raise CacheError(f"{entry.path} cannot be removed ({error.strerror}): may you write there?") from error
+            raise CacheError(f"{entry.path} cannot be removed ({error.strerror or error}): may you write there?") from error
 
 
 def move(some: Iterable[Entry], folder: Path) -> int:

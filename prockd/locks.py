@@ -28,7 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         LockedError: another process works there.
     """
-    folder, was_there = folder.resolve(), folder.exists()
+    folder = folder.resolve()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with _guard:
         if not _held.get(folder):
             _take(folder)
@@ -40,9 +41,9 @@ def locked(folder: Path) -> Iterator[None]:
             _held[folder] -= 1
             if not _held[folder]:
                 release(folder, _LOCK)
-                if not was_there:
-                    with suppress(OSError):  # something was written
-                        folder.rmdir()
+                with suppress(OSError):  # something was written
+                    for place in made:
+                        place.rmdir()
 
 
 def _take(folder: Path) -> None:

@@ -120,8 +120,7 @@ class Trainer:
         self.learner.train()
         alone = locked(self.folder) if self.folder and self.processes.is_main else nullcontext()
         try:
-            # Ctrl-C waits for the end of a step; of several processes each would end at another one
-            with alone, held_back(self.folder is not None and self.processes.count == 1) as waiting:
+            with alone, held_back(self.folder is not None) as waiting:
                 self.steps(history, callbacks, waiting, log_every, checkpoint_every, progress)
         except KeyboardInterrupt as stop:
             if self.folder and self.kept_step:
@@ -140,7 +139,7 @@ class Trainer:
         total, first, spent = config.steps, history.step, history.seconds_per_step * history.step
         desc = "student" if isinstance(self.learner, Distiller) else "teacher"
         bar = tqdm(range(first, total), initial=first, total=total, desc=desc, unit="step", disable=not progress)
-        kept_at, late = began, False
+        kept_at, late, stop = began, False, False
         for step in bar:
             values = self.step(step)
             history.step = step + 1
@@ -153,16 +152,19 @@ class Trainer:
                 bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "task") if key in row})
                 history.stopped = processes.once(lambda: any([bool(call(step, row)) for call in callbacks]))  # noqa: B023
                 late = processes.once(lambda: time.perf_counter() - kept_at > CHECKPOINT_EVERY_S)  # noqa: B023
-            due = self.folder and (late or waiting or history.step % checkpoint_every == 0)
+            stop = processes.any(bool(waiting))  # all after the same step
+            due = self.folder and (late or stop or history.step % checkpoint_every == 0)
             if last or history.stopped or due:
                 # each process counted its own images in its batch norms
                 processes.average([b for name, b in self.learner.named_buffers() if "running_" in name])
                 if self.folder and processes.is_main:
                     self.keep(self.folder, history)
                 kept_at, late = time.perf_counter(), False
-            if history.stopped or waiting:
+            if history.stopped or stop:
                 break
         bar.close()
+        if stop and not waiting:
+            raise KeyboardInterrupt
 
     def keep(self, folder: Path, history: History) -> None:
         """Write a checkpoint; where there is no room the one before stays, and training goes on with a warning."""
