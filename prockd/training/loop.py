@@ -18,7 +18,7 @@ from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import Scores, evaluate
-from prockd.interrupts import Waiting, held_back
+from prockd.interrupts import held_back
 from prockd.locks import locked
 from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import ClusterConfig, DistillConfig
@@ -130,7 +130,7 @@ class Trainer:
         return history
 
     def steps(
-        self, history: History, callbacks: Sequence[Callback], waiting: Waiting, log_every: int, checkpoint_every: int,
+        self, history: History, callbacks: Sequence[Callback], waiting: list[int], log_every: int, checkpoint_every: int,
         progress: bool,
     ) -> None:  # fmt: skip
         """Those that are not done yet, or as many as there are until a callback or a signal ends the run."""
