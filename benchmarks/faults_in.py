@@ -108,6 +108,35 @@ def make_voc(root: Path) -> Path:
     return root / "annotations" / "0.xml"
 
 
+def make_texts(root: Path, name: str) -> Path:
+    for m in range(3):
+        picture(root / "images" / f"{m}.png", m)
+        (root / "labels").mkdir(exist_ok=True)
+        (root / "labels" / f"{m}.txt").write_text("1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.5 0.1 0.5 0.9\n")
+    (root / "data.yaml").write_text("names: [cow, hen]\nnc: 2\n")
+    return root / name
+
+
+def make_cvat(root: Path) -> Path:
+    photographs(root / "images")
+    shape = '<box label="cow" xtl="1" ytl="2" xbr="9" ybr="11"></box><polygon label="cow" points="1,2;9,2;9,11"></polygon>'
+    images = "".join(f'<image id="{m}" name="{m}.png" width="32" height="24">{shape}</image>' for m in range(3))
+    label = "<meta><task><labels><label><name>cow</name></label></labels></task></meta>"
+    (root / "annotations.xml").write_text(f"<annotations>{label}{images}</annotations>")
+    return root / "annotations.xml"
+
+
+def make_coloured(root: Path, name: str) -> Path:
+    colours = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]], np.uint8)
+    for m in range(3):
+        picture(root / "images" / f"{m}.png", m)
+        (root / "masks").mkdir(exist_ok=True)
+        values = np.random.default_rng(m).integers(0, 3, (24, 32))
+        Image.fromarray(colours[values]).save(root / "masks" / f"{m}.png")
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nground:0,0,0::\ncow:200,0,0::\nsky:0,200,0::\n")
+    return root / name
+
+
 def make_table(root: Path, name: str, text: str) -> Path:
     photographs(root)
     (root / name).write_text(text)
@@ -283,6 +312,11 @@ READERS = {
     "COCO": data_reader(make_coco, "detection", whole=False),
     "COCO key points": data_reader(lambda root: make_coco(root, points=True), "keypoints", whole=False),
     "VOC": data_reader(make_voc, "detection"),
+    "CVAT": data_reader(make_cvat, "detection", whole=False),
+    "YOLO label": data_reader(lambda root: make_texts(root, "labels/0.txt"), "detection"),
+    "YOLO data.yaml": data_reader(lambda root: make_texts(root, "data.yaml"), "detection"),
+    "labelmap.txt": data_reader(lambda root: make_coloured(root, "labelmap.txt"), "segmentation"),
+    "mask of labelmap": data_reader(lambda root: make_coloured(root, "masks/0.png"), "segmentation"),
     "image list": table_reader("labels.csv", LABELS),
     "tags": table_reader("labels.csv", TAGS),
     "key points": table_reader("parts.csv", POINTS, "keypoints"),

@@ -73,10 +73,7 @@ class ArrayWriter:
                 try:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
                 except OSError as error:
-                    if error.errno not in (
-                        errno.EINVAL,
-                        errno.EOPNOTSUPP,
-                    ):  # else the file system takes room as the array is filled
+                    if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that take room later
                         raise
         self._arrays[name] = array
         return array
@@ -181,17 +178,14 @@ def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any]) -> None:
 
 def _block_sums(path: Path) -> list[int]:
     """CRC-32 of each block of a file; zlib lets go of the interpreter, so that threads share the work."""
-    starts = range(0, path.stat().st_size, _BLOCK_BYTES)
 
     def of_block(start: int) -> int:
         with path.open("rb") as file:
             file.seek(start)
             return zlib.crc32(file.read(_BLOCK_BYTES))
 
-    if len(starts) == 1:
-        return [of_block(0)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(of_block, starts))
+        return list(threads.map(of_block, range(0, path.stat().st_size, _BLOCK_BYTES)))
 
 
 def _describe(path: Path, array: ArrayMap) -> dict[str, object]:
@@ -209,33 +203,28 @@ def _remove(entry: Path) -> None:
 
 
 def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
+    """Build an entry in a folder beside its place, and move it there."""
     with ExitStack() as ended:
         try:
-            entry.parent.mkdir(parents=True, exist_ok=True)
             folder = ended.enter_context(unfinished(entry))
             folder.mkdir()
         except OSError as error:
             reason = f"{error.strerror or error}): set PROCKD_CACHE to a folder that you may write to"
             raise CacheError(f"no cache can be kept in {entry.parent} ({reason}") from error
         try:
-            _fill(folder, entry, key, build)
+            _remove_unfinished(entry.parent)
+            writer = ArrayWriter(folder)
+            writer.finish(key, build(writer))
+            try:
+                folder.rename(entry)
+            except OSError:
+                if not entry.exists():  # else another process was first, with the same arrays
+                    raise
+            sync(entry.parent)
         except OSError as error:
             if error.errno in FULL:
                 raise _no_room(entry.parent, shutil.disk_usage(folder).free) from error
             raise
-
-
-def _fill(folder: Path, entry: Path, key: Mapping[str, object], build: Build) -> None:
-    """Build an entry in a folder beside its place, and move it there."""
-    _remove_unfinished(entry.parent)
-    writer = ArrayWriter(folder)
-    writer.finish(key, build(writer))
-    try:
-        folder.rename(entry)
-    except OSError:
-        if not entry.exists():  # else another process was first, with the same arrays
-            raise
-    sync(entry.parent)
 
 
 @contextmanager

@@ -112,9 +112,7 @@ def number(low: int | float = -math.inf, high: int | float = math.inf) -> Rule:
     """A finite number in a range, both ends included."""
     ends = f" from {low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
     # a whole number may be longer than any float
-    return Rule(
-        f"a finite number{ends}", lambda v: type(v) in (int, float) and low <= v <= high and abs(v) < 1e300
-    )
+    return Rule(f"a finite number{ends}", lambda v: type(v) in (int, float) and low <= v <= high and abs(v) < 1e300)
 
 
 def text(most: int = 1000, least: int = 0) -> Rule:

@@ -57,7 +57,9 @@ class BoxDataset(FileDataset):
         self.annotations = tuple(annotations)
         self.facts = f", {sum(len(a.boxes) for a in annotations)} boxes"
         names = sorted({box.name for a in annotations for box in a.boxes}) if classes is None else map(normal, classes)
-        super().__init__(root, paths, tuple(names), annotations=list(dict.fromkeys(a.file for a in annotations)), **options)
+        super().__init__(
+            root, paths, tuple(names), annotations=list(dict.fromkeys(a.file for a in annotations)), **options
+        )
 
     def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
         annotation, name = self.annotations[index], self.ids[index]

@@ -90,7 +90,7 @@ class UnlabelledFolder(FileDataset):
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
-    """The sub-folders by name, sorted, one spelling of ü as the other; links back to the folder or above are left out."""
+    """Sub-folders by name, sorted, ü in one spelling; links back to the folder or above it are left out."""
     real, found = Path(os.path.realpath(root)), dict[str, list[Path]]()
     for folder in sub_folders(root):
         if not real.is_relative_to(os.path.realpath(folder)):

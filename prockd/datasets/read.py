@@ -88,8 +88,10 @@ def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
         if alpha is not None and is_flat(levels) and not is_flat(alpha):
             levels = alpha[..., None]
         if not (levels == levels[..., :1]).all():
-            raise DatasetError(f"{path} holds colours, not class numbers: store it as a palette or grey image, or "
-                "name the colours in labelmap.txt beside the masks' folder, name:red,green,blue")
+            raise DatasetError(
+                f"{path} holds colours, not class numbers: store it as a palette or grey image, or "
+                "name the colours in labelmap.txt beside the masks' folder, name:red,green,blue"
+            )
         levels = levels[..., 0]
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > MAX_MASK_VALUE:

@@ -56,7 +56,11 @@ class ImageTable(FileDataset):
         if split is not None:
             rows = [row for row in rows if split_of(row[1]) in (split, "" if split == "train" else split)]
         labels_of_rows = [_classes_in(cells, flags) for _, cells in rows]
-        names = tuple(flags or sorted({name for row in labels_of_rows for name in row}) if classes is None else map(normal, classes))
+        names = tuple(
+            flags or sorted({name for row in labels_of_rows for name in row})
+            if classes is None
+            else map(normal, classes)
+        )
         flaws, good, first_line = [], [], dict[str, int]()
         for (line, cells), labels in zip(rows, labels_of_rows, strict=True):
             name, unknown, flaw = cells[where], [label for label in labels if label not in names], ""
