@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ import psutil
 import torch
 from faults_in import DAMAGES, READERS, damage_of, damaged, read_damaged
 from faults_out import COMMANDS, FORK, WRITERS, in_child, kill_command, kill_writer, make_place, on_disk
+from tqdm import tqdm
 
 from prockd.writing import append_line, read_lines, write_file
 
@@ -228,6 +230,9 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="only write the page, of the lines that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    # tqdm's own lock is shared by forked processes: one that is killed while it holds it stops the others for ever,
+    # wherever a bar is closed, in the collector of garbage too
+    tqdm.set_lock(threading.RLock())
     name = f"{args.seed}{'-quick' * args.quick}"
     lines = Path("runs/faults").resolve() / f"{name}.jsonl"
     jobs, rows = all_jobs(args.quick, args.only), read_lines(lines)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from PIL import Image
+from prockd_widgets.settings import Settings, preset_configs
+from prockd_widgets.tries import read_try
 
 import prockd as pk
 from prockd.cache import cached_arrays
@@ -34,9 +35,6 @@ from prockd.teachers.teacher import Teacher
 from prockd.teachers.weights import create_backbone
 from prockd.training.adaptation import write_teacher
 from prockd.training.checkpoint import load_checkpoint, save_checkpoint
-from prockd.writing import read_lines
-from prockd_widgets.settings import Settings, preset_configs
-from prockd_widgets.tries import read_try
 
 TINY: dict[str, Any] = {"channels": (8, 16, 24, 32), "stem_width": 8}
 ENTRY = {"faults": 1}

@@ -86,7 +86,7 @@ def write_json(path: str | Path, content: Any, *, overwrite: bool = True) -> Pat
 
 
 def append_line(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Add one line of JSON, on the disk when this returns, or a WriteError; half a line of a killed process is ended."""
+    """Add a line of JSON, on the disk when this returns, or a WriteError; half a line of a killed process is ended."""
     path = Path(path)
     line, room = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"), None
     try:

@@ -302,7 +302,9 @@ def test_masks_in_colours_are_read_by_the_list_beside_them(tmp_path, name, text)
     assert dataset.classes == ("ground", "cow", "sky")
     assert np.array_equal(dataset[0].mask, VALUES)
     put(tmp_path / "SegmentationClass" / "b.png", COLOURS[VALUES] + np.uint8(1))
-    with pytest.raises(DatasetError, match=r"b\.png.* holds the colour #010101, and the classes are the colours #000000"):
+    with pytest.raises(
+        DatasetError, match=r"b\.png.* holds the colour #010101, and the classes are the colours #000000"
+    ):
         open_data(tmp_path, progress=False)[1]
 
 

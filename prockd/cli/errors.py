@@ -49,19 +49,17 @@ class OneLineErrors(TyperGroup):
                 typer.secho(f"prockd: {told}", fg="yellow", err=True)
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
-            # prockd has RuntimeErrors of its own, others are faults. Told by the module's name, since importing those
-            # classes would load PyTorch for ``prockd distill --help``.
+            # prockd's own RuntimeErrors are told by the module's name: importing them would load PyTorch for --help
             fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
             if debug or fault:
                 raise
-            remedy = f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}" if has_notes(error) else ""
+            remedy = (
+                f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}"
+                if hasattr(error, "__notes__")
+                else ""
+            )
             typer.secho(f"prockd: {error}{remedy}", fg="red", err=True)
             raise typer.Exit(2) from error
-
-
-def has_notes(stop: BaseException) -> bool:
-    """Whether a run has noted what it keeps."""
-    return bool(getattr(stop, "__notes__", ()))
 
 
 def told_of(stop: BaseException) -> str:
@@ -72,7 +70,7 @@ def told_of(stop: BaseException) -> str:
 
 def again(words: list[str], stop: BaseException) -> str:
     """The command that goes on: a run that was begun is resumed."""
-    if words[:1] == ["distill"] and has_notes(stop):
+    if words[:1] == ["distill"] and hasattr(stop, "__notes__"):
         words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
     count = os.environ.get("WORLD_SIZE", "1")
     start = ["prockd"] if count == "1" else ["torchrun", "--standalone", "--nproc_per_node", count, "-m", "prockd"]

@@ -73,11 +73,8 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
     ``class_names`` or ``classes`` (C,) names the classes; without it they are named by their number. Arrays of a split
     have its name in front: ``train_images``, ``train_labels``.
 
-    Returns:
-        Data sets by the name of their split; one without splits is named ``all``.
-
-    Raises:
-        DatasetError: the file cannot be read, holds pickled objects, or lacks the arrays.
+    The answer is by the name of the split, ``all`` for one without; DatasetError where the file cannot be read, holds
+    pickled objects, or lacks the arrays.
     """
     advice = "save it again with numpy.savez, without objects"
     with reading(path, "an NPZ file of images and labels", DatasetError, advice):

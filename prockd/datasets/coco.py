@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -38,20 +38,13 @@ class CocoFile(BoxDataset):
         self, path: Path | str, *, images: Path | str | None = None, classes: Sequence[str] | None = None,
         **options: Unpack[FormatOptions],
     ) -> None:  # fmt: skip
-        self.path, flaws = Path(path), list[Problem]()
-
-        def add_flaw(entry: str, text: str) -> None:
-            flaws.append(Problem(str(self.path), entry, text))
-
-        content = load_coco(self.path)
-        categories = by_id("category", content["categories"], "name", add_flaw)
-        pictures = by_id("image", content["images"], "file_name", add_flaw)
+        self.path, coco = Path(path), Coco(Path(path), images)
+        root, categories, pictures, add_flaw = coco.root, coco.categories, coco.pictures, coco.add_flaw
         names = [str(picture["file_name"]) for picture in pictures.values()]
         for name, count in ((name, count) for name, count in Counter(names).items() if count > 1):
             add_flaw("", f"{name} is listed {count} times, so its boxes are divided")
         of_image = {id: Annotation(self.path, size=_size(picture)) for id, picture in pictures.items()}
-        for number, entry in enumerate(content["annotations"], 1):
-            where = f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
+        for where, entry in coco.entries():
             missing = _missing(entry, ("image_id", "category_id", "bbox"))
             if "image_id" in missing:
                 add_flaw(where, "lacks image_id")
@@ -63,15 +56,32 @@ class CocoFile(BoxDataset):
                     annotation.boxes.append(box)
                 else:
                     annotation.add_problem(where, f"{box} ({picture['file_name']})")
-        root = pictures_root(self.path, names) if images is None else Path(images)
         # Ids are numbers as a rule and may be text, which has no order with numbers.
         order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
-        paths, class_names = (
-            [file_below(root, name) for name in names],
-            class_names if classes is None else list(classes),
-        )
-        super().__init__(root, paths, list(of_image.values()), class_names, flaws=flaws, **options)
+        paths, class_names = [file_below(root, n) for n in names], class_names if classes is None else list(classes)
+        super().__init__(root, paths, list(of_image.values()), class_names, flaws=coco.flaws, **options)
+
+
+class Coco:
+    """The lists of a COCO file by id, its flaws so far, and the folder of its pictures."""
+
+    def __init__(self, path: Path, images: Path | str | None) -> None:
+        self.path, self.flaws = path, list[Problem]()
+        self.content = load_coco(path)
+        self.categories = by_id("category", self.content["categories"], "name", self.add_flaw)
+        self.pictures = by_id("image", self.content["images"], "file_name", self.add_flaw)
+        names = [str(picture["file_name"]) for picture in self.pictures.values()]
+        self.root = pictures_root(path, names) if images is None else Path(images)
+
+    def add_flaw(self, entry: str, text: str) -> None:
+        """Note an entry that belongs to no image."""
+        self.flaws.append(Problem(str(self.path), entry, text))
+
+    def entries(self) -> Iterator[tuple[str, Any]]:
+        """The annotations, and what messages call each."""
+        for number, entry in enumerate(self.content["annotations"], 1):
+            yield f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}", entry
 
 
 def is_coco(path: Path) -> bool:

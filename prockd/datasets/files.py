@@ -75,11 +75,8 @@ class FileDataset:
         refuse_outside(root, self.paths)
         if not self.paths:
             raise DatasetError(f"{root} holds no images that can be used{f': {flaws[0]}' if flaws else ''}")
-        self.annotation_files, self._white, self._exif = (
-            tuple(annotations),
-            options.get("white", 0),
-            options.get("exif", True),
-        )
+        self.annotation_files = tuple(annotations)
+        self._white, self._exif = options.get("white", 0), options.get("exif", True)
         ids = ((p.relative_to(root) if p.is_relative_to(root) else p).as_posix() for p in self.paths)
         self.ids = tuple(map(printable, ids))
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)

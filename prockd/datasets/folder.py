@@ -71,12 +71,7 @@ class UnlabelledFolder(FileDataset):
     ...     UnlabelledFolder(photos).ids, UnlabelledFolder(photos)[0].label
     (('june/farm/a.png',), -1)
 
-    Args:
-        root: the folder.
-        options: ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
-
-    Raises:
-        DatasetError: the folder is missing or holds no picture.
+    DatasetError where the folder is missing or holds no picture.
     """
 
     def __init__(self, root: Path | str, **options: Unpack[FormatOptions]) -> None:

@@ -111,7 +111,7 @@ FORMATS = (
     Format("arrays", "classification",
            "data.npz: images (M,H,W,3), labels, class_names; or train_images, train_labels, test_...",
            open_npz, splits=npz_splits, suffix=".npz"),
-    Format("CVAT", "detection", "annotations.xml of \"CVAT for images\", beside images", CvatFile, is_cvat, suffix=".xml"),
+    Format("CVAT", "detection", "annotations.xml of CVAT for images, beside images", CvatFile, is_cvat, suffix=".xml"),
     Format("PASCAL VOC", "detection", "images/a.jpg with annotations/a.xml", VocFolder, is_voc),
     Format("YOLO", "detection", "images/a.jpg, labels/a.txt, data.yaml; train/images, train/labels", YoloFolder,
            splits=yolo_splits),
@@ -155,8 +155,8 @@ def open_splits(
     where the name ``ignore`` marks a value that is not scored). All splits have the classes of ``train``.
 
     Args:
-        path: the folder, or a CSV, JSON or NPZ file.
-        task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
+        path: the folder, or one file of a format.
+        task: one of :data:`TASKS`; None for the first format that fits.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
         options: ``group``, ``on_bad`` and more, see :class:`~prockd.datasets.files.FormatOptions`.
 
@@ -183,8 +183,7 @@ def open_format(
     if classes is None and names.is_file():
         with reading(names, "a list of classes", DatasetError, "save it as UTF-8, one name a line"):
             classes = [line.strip() for line in names.read_text("utf-8-sig").splitlines() if line.strip()]
-    splits: dict[str, ImageDataset] = {}
-    asked = classes
+    splits, asked = dict[str, ImageDataset](), classes
     for split, opener in openers.items():
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first

@@ -181,7 +181,7 @@ def _listed_colours(root: Path) -> dict[str, str]:
     with reading(path or root, "a list of colours", DatasetError, "write name:red,green,blue in each line"):
         for line in path.read_text("utf-8-sig").splitlines() if path else ():
             numbers = re.search(r"(\d{1,3})[,\s]+(\d{1,3})[,\s]+(\d{1,3})(?!\d)", line)
-            name = re.sub(r"[\d,:\s]+$", "", line.partition(":")[0]) if ":" in line else re.sub(r"[\d,\s]+", " ", line)
+            name = line.partition(":")[0] if ":" in line else re.sub(r"[\d,\s]+", " ", line)
             if numbers and name.strip() and not line.startswith("#"):
                 red, green, blue = (min(255, int(text)) for text in numbers.groups())
                 found.setdefault(f"#{red:02x}{green:02x}{blue:02x}", name.strip())
@@ -221,9 +221,8 @@ class MaskFolder(MaskDataset):
         classes: class names by the value that stands for them: a list (value 0 first) or ``{0: "sky", 255: "plane"}``.
             Values of one name are one class, and the name ``"ignore"`` marks pixels that are not scored; 255 is ignored
             where it has no name. Names may say their values, ``["0-127:sky", "128-255:plane"]``.
-            A ``labelmap.txt`` (CVAT: ``name:255,0,0``), ``label_colors.txt`` or ``class_dict.csv`` names colours, of
-            masks that are pictures in colours. None finds the values by reading all masks once, when the classes are first asked for;
-            masks of 0 and 1 or of 0 and 255 are then "background" and "object", others are named by their number.
+            ``labelmap.txt`` (CVAT: ``name:255,0,0``), ``label_colors.txt`` or ``class_dict.csv`` names colours.
+            None finds the values by reading all masks once, when the classes are first asked for; masks of 0 and 1 or of 0 and 255 are then "background" and "object", others are named by their number.
         options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:

@@ -23,10 +23,9 @@ class YoloFolder(BoxDataset):
     taken. ``data.yaml``, ``obj.names`` or ``classes.txt``, in the folder or above it, names the classes.
 
     Args:
-        root: the folder that holds both.
-        images, labels: where they lie below it.
+        root: the folder that holds ``images`` and ``labels``.
         classes: class names in label order; None for those of that file, or else the numbers.
-        options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
+        options: see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
         DatasetError: there are no pictures, the list of classes is none, or (with ``"refuse"``) a file has no picture.
@@ -56,30 +55,26 @@ def yolo_splits(path: Path) -> dict[str, Any]:
     there = {split: both for split, both in ways.items() if _has_labels(path / both[1])}
     if not there and (path / "images").is_dir() and _has_labels(path / "labels"):
         there = {WHOLE: ("images", "labels")}
-    beside = (name for name in _BESIDE if _class_list(path, path / name) and _has_labels(path / name))
-    there = there or {WHOLE: (name, name) for name in beside if pictures(path / name, "*")}
+    for name in (name for name in _BESIDE if not there and _class_list(path, path / name)):
+        there = {WHOLE: (name, name)} if _has_labels(path / name) and pictures(path / name, "*") else {}
     return {split: partial(YoloFolder, path, images=i, labels=t) for split, (i, t) in there.items()}
 
 
-def _texts(folder: Path) -> set[Path]:
-    return {p for p in folder.rglob("*.txt") if p.name not in (*_LISTS, "labelmap.txt") and not _is_text(p)}
-
-
-def _is_text(path: Path) -> bool:
-    """Whether a file beside the labels says something in words, as README.roboflow.txt and train.txt do."""
+def _first_words(path: Path) -> list[str]:
     with path.open("rb") as file:
-        begins = file.read(64).split(b"\n")[0].split()
-    return bool(begins) and math.isnan(number_or_nan(begins[0].decode(errors="replace")))
+        return file.readline(4096).decode(errors="replace").split()
+
+
+def _texts(folder: Path) -> set[Path]:
+    """The texts that do not begin with a word, as README.roboflow.txt and train.txt do."""
+    named = (p for p in folder.rglob("*.txt") if p.name not in (*_LISTS, "labelmap.txt"))
+    return {p for p in named if not (words := _first_words(p)) or math.isfinite(number_or_nan(words[0]))}
 
 
 def _has_labels(folder: Path) -> bool:
     """Whether one of the first texts of a folder has a line of at least five numbers."""
-    for path in sorted(folder.rglob("*.txt"))[:20] if folder.is_dir() else ():
-        with path.open("rb") as file:
-            words = file.readline(4096).decode(errors="replace").split()
-        if len(words) >= 5 and words[0].isdecimal() and not any(math.isnan(number_or_nan(word)) for word in words):
-            return True
-    return False
+    lines = map(_first_words, sorted(folder.rglob("*.txt"))[:20] if folder.is_dir() else ())
+    return any(len(w) >= 5 and w[0].isdecimal() and all(map(math.isfinite, map(number_or_nan, w))) for w in lines)
 
 
 def _class_list(root: Path, labels: Path) -> Path | None:

@@ -108,7 +108,7 @@ class KnownImages:
         return told
 
     def to_score(self, world: World) -> PackedImages:
-        """The test images of the run, by id of all that are there now; RunFolderError where any, or a class, changed."""
+        """The test images of the run, by id; RunFolderError where one of them, or the classes, are others now."""
         wanted, images = self.sets["test"], world.images("test")
         if images.classes == self.classes and dict(zip(images.ids, images.hashes, strict=True)) == wanted:
             return images
@@ -120,8 +120,8 @@ class KnownImages:
         found = join([part for part in parts if part is not None] or [images.select([])])
         now = dict(zip(found.ids, found.hashes, strict=True))
         if lost := [id for id in wanted if now.get(id) != wanted[id]]:
-            told = f"are gone or have changed ({listed(lost, 3)}): put them back, or score on what is there now with --data"
-            raise RunFolderError(f"{where}: {len(lost)} of the run's {len(wanted)} test images {told}")
+            told = f"{len(lost)} of the run's {len(wanted)} test images are gone or have changed ({listed(lost, 3)})"
+            raise RunFolderError(f"{where}: {told}: put them back, or score on what is there now with --data")
         told = f"holds other images than when the run began: scored on the run's own {len(wanted)} test images"
         warnings.warn(f"{where} {told}", stacklevel=2)
         row_of = {id: row for row, id in enumerate(found.ids)}

@@ -130,8 +130,8 @@ class Trainer:
         return history
 
     def steps(
-        self, history: History, callbacks: Sequence[Callback], waiting: list[int], log_every: int, checkpoint_every: int,
-        progress: bool,
+        self, history: History, callbacks: Sequence[Callback], waiting: list[int], log_every: int,
+        checkpoint_every: int, progress: bool,
     ) -> None:  # fmt: skip
         """Those that are not done yet, or as many as there are until a callback or a signal ends the run."""
         config, processes, began = self.config, self.processes, time.perf_counter()

@@ -95,7 +95,10 @@ TEXTS = {
     "parts.csv": (POINTS, PointTable),
     "keypoints.csv": (POINTS, read_keypoints),
     "CollectedData_me.csv": (DLC, DeepLabCut),
-    "labels/a.txt": ("0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.9\n", lambda path: YoloFolder(path.parent.parent, images=".")),
+    "labels/a.txt": (
+        "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.9\n",
+        lambda path: YoloFolder(path.parent.parent, images="."),
+    ),
     "data.yaml": ("names: [cat, dog]\nnc: 2\n", lambda path: YoloFolder(path.parent, images=".")),
     "annotations.xml": (CVAT, CvatFile),
     "a.xml": (VOC, lambda path: VocFolder(path.parent, on_bad="skip")),
