@@ -117,7 +117,9 @@ def make_texts(root: Path, name: str) -> Path:
 
 def make_cvat(root: Path) -> Path:
     photographs(root / "images")
-    shape = '<box label="cow" xtl="1" ytl="2" xbr="9" ybr="11"></box><polygon label="cow" points="1,2;9,2;9,11"></polygon>'
+    shape = (
+        '<box label="cow" xtl="1" ytl="2" xbr="9" ybr="11"></box><polygon label="cow" points="1,2;9,2;9,11"></polygon>'
+    )
     images = "".join(f'<image id="{m}" name="{m}.png" width="32" height="24">{shape}</image>' for m in range(3))
     label = "<meta><task><labels><label><name>cow</name></label></labels></task></meta>"
     (root / "annotations.xml").write_text(f"<annotations>{label}{images}</annotations>")
@@ -131,7 +133,9 @@ def make_coloured(root: Path, name: str) -> Path:
         (root / "masks").mkdir(exist_ok=True)
         values = np.random.default_rng(m).integers(0, 3, (24, 32))
         Image.fromarray(colours[values]).save(root / "masks" / f"{m}.png")
-    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nground:0,0,0::\ncow:200,0,0::\nsky:0,200,0::\n")
+    (root / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nground:0,0,0::\ncow:200,0,0::\nsky:0,200,0::\n"
+    )
     return root / name
 
 

@@ -38,10 +38,10 @@ class CocoPoints(PoseDataset):
         for where, entry in coco.entries():
             if not isinstance(entry, dict) or not entry.get("keypoints") or is_crowd(entry):
                 continue
-            if not isinstance(entry.get("image_id"), int | str) or entry["image_id"] not in poses:
+            if (id := str(entry.get("image_id"))) not in poses:
                 coco.add_flaw(where, f"no image has the id {entry.get('image_id')}")
                 continue
-            pose, joints = poses[entry["image_id"]], _joints(where, entry, categories)
+            pose, joints = poses[id], _joints(where, entry, categories)
             if isinstance(joints, str):
                 pose.problems.append(Problem(str(path), where, joints))
             elif joints:
@@ -61,8 +61,7 @@ def is_coco_points(path: Path) -> bool:
 
 def _joints(where: str, entry: Mapping[str, Any], categories: Mapping[Any, Mapping[str, Any]]) -> list[Joint] | str:
     """The annotated joints of one animal, or what is wrong with them in words."""
-    id, values = entry.get("category_id"), entry["keypoints"]
-    category = categories.get(id) if isinstance(id, int | str) else None
+    category, values = categories.get(str(entry.get("category_id"))), entry["keypoints"]
     if category is None:
         return f"no category has the id {entry.get('category_id')}"
     names = category.get("keypoints")

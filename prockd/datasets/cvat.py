@@ -8,8 +8,7 @@ from typing import Unpack
 from xml.etree import ElementTree
 
 from prockd.datasets.boxes import Annotation, Box, BoxDataset
-from prockd.datasets.coco import pictures_root
-from prockd.datasets.files import FormatOptions, file_below
+from prockd.datasets.files import FormatOptions, file_below, pictures_root
 from prockd.datasets.problems import DatasetError, Problem, counted, number_or_nan
 
 _SIDES = ("xtl", "ytl", "xbr", "ybr")

@@ -34,7 +34,7 @@ from prockd.datasets.files import (
 )
 from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
 from prockd.datasets.keypoints import is_keypoints
-from prockd.datasets.left_out import passed_pictures
+from prockd.datasets.left_out import passed_pictures, unread_list
 from prockd.datasets.masks import DIFFER, MaskFolder, differing_colours, mask_splits
 from prockd.datasets.poses import PointTable, has_point_tables
 from prockd.datasets.problems import DatasetError, Problem, grouped
@@ -67,7 +67,7 @@ class Format:
             return self._at(path) if self.suffix and path.suffix.lower() == self.suffix else {}
         if not self.suffix:
             below = by_split(sub_folders(path), whole_name=True)
-            divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
+            divided = {s: places[WHOLE] for s, f in below.items() if WHOLE in (places := self._at(_inner(f)))}
             return divided if "train" in divided else self._at(path)
         at = self._files_in(path, path / "annotations", path / "annots")
         divided = {s: at[file][WHOLE] for s, file in by_split(list(at)).items() if WHOLE in at[file]}
@@ -210,7 +210,11 @@ def passed_over(path: Path, splits: Mapping[str, ImageDataset]) -> Iterator[Prob
     if datasets[0].task == "keypoints":  # pictures without points are further images of the same animal
         used |= {os.path.normpath(p) for p in pictures(path)}
     yield from passed_pictures(path, used)
+    loose = datasets[0].task == "classification" and not datasets[0].classes  # else labels were found
     for file in sorted(p for p in path.glob("*.*") if os.path.normpath(p) not in used and not is_hidden(p.name)):
+        if loose and (told := unread_list(file)):
+            yield Problem(str(file), "", f"is not read: {told}", note=True)
+            continue
         with suppress(DatasetError):
             if like := next((f for f in FORMATS if f.suffix and f.task != "keypoints" and f.openers(file)), None):
                 yield Problem(str(file), "", f"looks like {like.name} and is not read: name it to use it", note=True)
@@ -233,6 +237,12 @@ def open_unlabelled(path: Path | str, **options: Unpack[FormatOptions]) -> Image
         if not fitting or fitting[0].open is ImageFolder:  # folders are no classes here
             return UnlabelledFolder(path, **options)
     return next(iter(open_splits(path, **options).values()))
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or what it holds under its own name alone, as some archives do: test_set/test_set."""
+    there = [p for p in folder.iterdir() if not is_hidden(p.name)]
+    return there[0] if [p.name for p in there] == [folder.name] and there[0].is_dir() else folder
 
 
 def _own_folder(path: Path) -> Path | None:

@@ -21,9 +21,10 @@ from prockd.untrusted import reading
 
 IGNORED_CLASS = "ignore"  # marks a value of a mask as belonging to no class: such pixels become IGNORE
 _MAX_CLASSES = 255
-_IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
+_IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image", "Images", "leftImg8bit")
 _MASKS = ("masks", "mask", "labels", "label", "annotations", "Annotations", "SegmentationClass", "annot", "annots",
-          "segmentation", "segmentations", "gt", "ground_truth")  # fmt: skip
+          "segmentation", "segmentations", "gt", "ground_truth", "Masks", "Labels", "gtFine")  # fmt: skip
+_NO_MASKS = ("_gtFine_color", "_gtFine_instanceIds")  # what Cityscapes has beside them
 _COLOUR_LISTS = ("labelmap.txt", "label_colors.txt", "class_dict.csv")
 DIFFER = (
     f"palettes of its masks list the same colours in another order, so that a value says nothing of a class: name the "
@@ -222,7 +223,8 @@ class MaskFolder(MaskDataset):
             Values of one name are one class, and the name ``"ignore"`` marks pixels that are not scored; 255 is ignored
             where it has no name. Names may say their values, ``["0-127:sky", "128-255:plane"]``.
             ``labelmap.txt`` (CVAT: ``name:255,0,0``), ``label_colors.txt`` or ``class_dict.csv`` names colours.
-            None finds the values by reading all masks once, when the classes are first asked for; masks of 0 and 1 or of 0 and 255 are then "background" and "object", others are named by their number.
+            None finds the values by reading all masks once, when the classes are first asked for; masks of 0 and 1
+            or of 0 and 255 are then "background" and "object", others are named by their number.
         options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
@@ -238,7 +240,8 @@ class MaskFolder(MaskDataset):
             raise DatasetError(f"{root} has no folders {images} and {masks}, and no sub-folder has both")
         for name in places:
             folder, others = root / name / images, root / name / masks
-            pairs, unpaired = pair_by_stem(pictures(folder), folder, pictures(others), others, "mask")
+            mask_files = [p for p in pictures(others) if not p.stem.endswith(_NO_MASKS)]
+            pairs, unpaired = pair_by_stem(pictures(folder), folder, mask_files, others, "mask")
             flaws += unpaired
             for image, mask in pairs:
                 if mask.suffix.lower() in (".jpg", ".jpeg"):

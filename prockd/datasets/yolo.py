@@ -50,11 +50,12 @@ class YoloFolder(BoxDataset):
 
 def yolo_splits(path: Path) -> dict[str, Any]:
     """What opens each split of a folder in YOLO's form: ``images/train`` and ``labels/train``, or undivided."""
-    inside = by_split(sub_folders(path / "images"), whole_name=True) if (path / "images").is_dir() else {}
-    ways = {split: (f"images/{p.name}", f"labels/{p.name}") for split, p in inside.items()}
+    images, labels = ("images", "labels") if (path / "images").is_dir() else ("Images", "Labels")
+    inside = by_split(sub_folders(path / images), whole_name=True) if (path / images).is_dir() else {}
+    ways = {split: (f"{images}/{p.name}", f"{labels}/{p.name}") for split, p in inside.items()}
     there = {split: both for split, both in ways.items() if _has_labels(path / both[1])}
-    if not there and (path / "images").is_dir() and _has_labels(path / "labels"):
-        there = {WHOLE: ("images", "labels")}
+    if not there and (path / images).is_dir() and _has_labels(path / labels):
+        there = {WHOLE: (images, labels)}
     for name in (name for name in _BESIDE if not there and _class_list(path, path / name)):
         there = {WHOLE: (name, name)} if _has_labels(path / name) and pictures(path / name, "*") else {}
     return {split: partial(YoloFolder, path, images=i, labels=t) for split, (i, t) in there.items()}
