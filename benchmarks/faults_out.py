@@ -92,7 +92,7 @@ COMMANDS = {
     "distill": Command("distill -c settings.toml --run-dir run --checkpoint-every 2", "run/**/*.safetensors"),
     "compare": Command("compare -c contest.toml --run-dir contest", "contest/runs.jsonl"),
     "discover": Command("discover -c settings.toml --out found.safetensors", "found.safetensors"),
-    "extract": Command("extract -c settings.toml", "cache/features/*/*.npy"),
+    "extract": Command("extract -c settings.toml", "cache/compact/*/*.npy"),
     "train-teacher": Command(
         "train-teacher --images 100 --species-steps 3 --steps 3 --batch-size 4 --out teacher.safetensors "
         "--run-dir teacher -s image_px=64 -s crop_px=64 -s num_prototypes=8", "teacher.safetensors",
