@@ -3,6 +3,7 @@
     python benchmarks/readings.py                      # 5 and 30 labels, 3 students each; about an hour of one core
     python benchmarks/readings.py --labels 5 --seeds 1
     python benchmarks/readings.py --page               # only results/readings.md, from what is there
+    python benchmarks/readings.py --quick              # one student of 5 labels, a fresh seed, one line of JSON
 
 Students are trained by the recipe; every reading is fitted to them in the same closed form, with the same labels and
 the same soft targets, and told on validation images: the test split is not touched. One line a student in
@@ -11,6 +12,7 @@ results/readings.jsonl.
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -129,7 +131,12 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--form", choices=("framed", "varied"), default="framed")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one student, on images of a seed that nobody chose")
     args = parser.parse_args()
+    if args.quick:
+        began, fresh = time.perf_counter(), time.time_ns() // 10**6 % 10**6
+        print(json.dumps(measure(args.labels[0], fresh, args.form) | {"seconds": round(time.perf_counter() - began)}))
+        raise SystemExit
     rows = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.is_file() else []
     for seed in range(0 if args.page else args.seeds):
         for labels in args.labels:

@@ -1,11 +1,17 @@
 """Ratios, each measured in one run: a distillation step over a plain step, extract() over the bare timm forward.
 
     python benchmarks/speed.py [teacher.safetensors]     # writes results/speed.md
+    python benchmarks/speed.py --quick                   # at most five minutes; the last line is one JSON object
 
-Times are CPU time of one thread, so that other work on the machine does not count.
+Times are CPU time of one thread, so that other work on the machine does not count; of two processes it is the wall's.
 """
 
+import json
+import os
+import resource
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,10 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from steps import Setting, bare, ours, trainer
 
 import prockd as pk
 from prockd.datasets.transforms import to_unit
+from prockd.devices import autocast, fastest_precision
 from prockd.runs import open_world, train_student
 from prockd.runs.recipes import recipe_of
 
@@ -98,8 +107,121 @@ def extraction(count: int = 192, rounds: int = 3) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
+def quick() -> dict[str, float]:
+    """Main figures of a fresh small measurement."""
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    chosen = fastest_precision(device)
+    size = Setting(images=192, precision="no" if chosen == "fp32" else chosen)
+    works = {"bare": bare(size)} | {k: ours(k, size) for k in ("labels alone", "transfer", "soft targets", "attention")}
+    step = rounds_of({name: partial(work, 2) for name, work in works.items()}, 9)
+    told = {f"step_{name}": of(step[kind], step["bare"]) for name, kind in (
+        ("labels_alone", "labels alone"), ("transfer", "transfer"), ("augmented", "attention"))}  # fmt: skip
+    told["ours_of_labels_alone"] = of(step["soft targets"], step["labels alone"])
+    teacher, count = farmyard_teacher(), 64
+    images = pk.pack(pk.Farmyard("target", "val", count, image_px=teacher.image_px), teacher.image_px, progress=False)
+    batch = to_unit(torch.from_numpy(images.pixels[:16].copy()))
+
+    def passes(precision: str) -> None:
+        with torch.no_grad(), autocast(device, precision):
+            for _ in range(count // len(batch)):
+                teacher.backbone.forward_intermediates(batch, indices=list(teacher.layers), intermediates_only=True)
+
+    def kept() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            pk.extract(teacher, images, views=("plain",), precision=chosen, root=Path(folder), progress=False)
+
+    seen = rounds_of({"fp32": partial(passes, "fp32"), "bare": partial(passes, chosen), "kept": kept}, 3)
+    told |= {"extract_of_bare": of(seen["bare"], seen["kept"]), "bf16_of_fp32": of(seen["bare"], seen["fp32"])}
+    told["kmeans_of_faiss"] = kmeans_of_faiss()
+    told["two_ranks"] = seconds_of_ranks(1) / seconds_of_ranks(2)
+    begun = {"help": ["-m", "prockd", "--help"], "torch": ["-c", "import torch"]}
+    own = rounds_of({name: partial(started, words) for name, words in begun.items()}, 3, children=True)
+    return told | {"help_of_torch": of(own["help"], own["torch"])}
+
+
+def rounds_of(works: dict[str, Callable[[], object]], rounds: int, *, children: bool = False) -> dict[str, list[float]]:
+    """CPU seconds of each work, a number a round; they take turns after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            began = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
+            work()
+            ended = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
+            if turn:
+                times[name].append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
+    return times
+
+
+def of(first: list[float], second: list[float]) -> float:
+    """The median of ratios of rounds side by side."""
+    return statistics.median(a / b for a, b in zip(first, second, strict=True))
+
+
+def started(words: list[str]) -> None:
+    """A new Python that does something."""
+    subprocess.run([sys.executable, "-W", "ignore", *words], check=True, capture_output=True)
+
+
+def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96) -> float:
+    """CPU time of discovery's clustering over that of faiss, which stops at the first inertia that is no worse."""
+    try:
+        import faiss
+    except ImportError:
+        return float("nan")  # pip install faiss-cpu, for this line alone
+    from prockd.prototypes.kmeans import k_means
+
+    rng = np.random.default_rng(0)
+    middles = rng.standard_normal((3 * clusters, width), np.float32)
+    sample = middles[rng.integers(len(middles), size=patches)] + rng.standard_normal((patches, width), np.float32)
+    points, found = torch.from_numpy(sample), list[torch.Tensor]()
+    mine = cpu_seconds(lambda: found.append(k_means(points, torch.ones(patches), clusters, seed=0)[0]))
+    inertia = float(torch.cdist(points, found[0]).min(1).values.square().sum())
+    faiss.omp_set_num_threads(1)
+    for rounds in (5, 10, 20, 40):
+        theirs = faiss.Kmeans(width, clusters, niter=rounds, seed=0, max_points_per_centroid=patches)
+        spent = cpu_seconds(partial(theirs.train, sample))
+        if theirs.index.search(sample, 1)[0].sum() <= inertia * 1.001:
+            break
+    return mine / spent
+
+
+def seconds_of_ranks(count: int, steps: int = 8) -> float:
+    """Wall time of a step of a whole batch that so many processes of one thread share."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    words = [sys.executable, "-W", "ignore", __file__, "--rank", str(steps)]
+    ranks = [
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {k: str(v) for k, v in (names | {"RANK": rank, "LOCAL_RANK": rank}).items()},
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    return max(float(process.communicate()[0].split()[-1]) for process in ranks)
+
+
+def one_rank(steps: int) -> None:
+    """What each process of :func:`seconds_of_ranks` does."""
+    torch.set_num_threads(1)
+    own = trainer("labels alone", Setting(images=192))
+    for step in range(2):
+        own.step(step)
+    began = time.perf_counter()
+    for step in range(2, 2 + steps):
+        own.step(step)
+    print((time.perf_counter() - began) / steps)
+
+
 def main() -> None:
     """Measure, print and write the page."""
+    if "--rank" in sys.argv:
+        return one_rank(int(sys.argv[-1]))
+    if "--quick" in sys.argv:
+        sys.argv = sys.argv[:1]
+        return print(json.dumps({name: round(value, 3) for name, value in quick().items()}))
     torch.set_num_threads(1)
     steps = steps_of()
     plain = steps["labels alone"]

@@ -1,6 +1,7 @@
 """Which families of timm can be a student: each trains a few steps, and is saved, loaded and asked again.
 
     python benchmarks/sweep.py                            # what results/sweep.jsonl lacks, then the counts
+    python benchmarks/sweep.py --quick                    # six families anew, one line of JSON: two minutes
     python benchmarks/sweep.py --models repvgg_a0 test_vit     # these alone, printed
 
 A family is a module of timm; its smallest member below 40 M parameters stands for it. Each runs in a process of its
@@ -25,6 +26,7 @@ import prockd as pk
 RESULTS = Path(__file__).parent / "results" / "sweep.jsonl"
 LARGEST = 40e6
 TIMEOUT_S = 600
+QUICK = ("resnet", "vision_transformer", "mobilenetv3", "convnext", "swin_transformer", "efficientnet")
 
 
 def smallest_member(family: str) -> tuple[str, int] | None:
@@ -97,6 +99,7 @@ def in_own_process(name: str, steps: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=[], help="these alone, in this process")
+    parser.add_argument("--quick", action="store_true", help="six families, nothing written")
     parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -104,6 +107,12 @@ def main() -> None:
         warnings.simplefilter("ignore")
         for name in options.models:
             print(json.dumps(measure(name, options.steps)), flush=True)
+        return
+    if options.quick:
+        began, members = time.perf_counter(), {family: smallest_member(family) for family in QUICK}
+        tried = {family: in_own_process(one[0], options.steps) for family, one in members.items() if one}
+        failed = {family: row["error"] for family, row in tried.items() if not row["ok"]}
+        print(json.dumps({"tried": len(tried), "failed": failed, "seconds": round(time.perf_counter() - began)}))
         return
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     for family in sorted({timm.models.model_entrypoint(name).__module__.split(".")[-1] for name in timm.list_models()}):

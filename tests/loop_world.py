@@ -24,8 +24,9 @@ TINY = {"channels": (8, 16, 24, 32), "stem_width": 8}
 """As in conftest.py."""
 TASK = Classification(2, ("upright", "level"))
 PLAIN = DistillConfig(
-    steps=6, batch_size=4, unlabelled_batch=0, lr=4e-3, assignment_weight=0.0, feature_weight=0.0, soft_weight=0.0
-)
+    steps=6, batch_size=4, unlabelled_batch=0, lr=4e-3, assignment_weight=0.0, feature_weight=0.0, soft_weight=0.0,
+    mixed_precision="no",
+)  # fmt: skip
 BASE = PLAIN.replace(assignment_weight=10.0, feature_weight=30.0)
 EVERYTHING = BASE.replace(
     teacher_branch_weight=0.5, consistency_weight=1.0, hint_weight=1.0, soft_weight=1.0, unlabelled_batch=3

@@ -9,6 +9,7 @@ from fake_device import AWAY, fake_device
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prockd.prototypes import bank as bank_module
 from prockd.prototypes.bank import PrototypeBank, bank_health, nearest_patches
 from prockd.teachers.features import PatchFeatures
 
@@ -147,12 +148,26 @@ def test_the_factorised_projection_is_much_smaller_than_the_full_one():
 
 
 def test_assignments_cover_every_patch_of_every_image_in_order(features, bank):
-    a = bank.assignments(features, chunk=5)
+    a = bank.assignments(features)
     assert a.shape == (12, 64, 6)
     torch.testing.assert_close(a.sum(-1), torch.ones(12, 64), atol=5e-3, rtol=0)
     with torch.no_grad():
         direct = bank.assign(bank.embed(features.fused([7])))
     torch.testing.assert_close(a[7], direct[0], atol=2e-3, rtol=0)
+
+
+def test_the_strongest_prototypes_are_those_of_the_assignments_however_many_images_are_read_at_once(
+    features, bank, monkeypatch
+):
+    whole = bank.assignments(features)
+    monkeypatch.setattr(bank_module, "CHUNK_BYTES", 1)  # an image at a time
+    assert torch.equal(bank.assignments(features), whole)
+    shares, numbers = bank.strongest(features, 2)
+    best = whole.topk(2)
+    assert shares.shape == numbers.shape == (*whole.shape[:2], 2)
+    torch.testing.assert_close(shares.float(), best.values, atol=1e-3, rtol=0)
+    torch.testing.assert_close(whole.gather(-1, numbers.long()), best.values, atol=1e-3, rtol=0)
+    assert shares.element_size() + numbers.element_size() == 4
 
 
 def test_assignments_of_the_mirror_image_are_those_of_the_second_view(features, bank):
@@ -164,7 +179,7 @@ def test_assignments_of_the_mirror_image_are_those_of_the_second_view(features, 
 
 def test_assignments_of_features_that_are_not_finite_are_refused_with_the_image(features, bank):
     with pytest.raises(ValueError, match=f"image '{features.images.ids[11]}' are not finite"):
-        bank.assignments(with_nan(features, 11), chunk=5)
+        bank.assignments(with_nan(features, 11))
 
 
 def test_features_of_another_teacher_are_refused(features, bank):

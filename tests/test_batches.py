@@ -12,6 +12,7 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.teachers.features import PatchFeatures, fuse_layers
+from prockd.training import batches
 from prockd.training.batches import Source, shuffled
 
 TASK = Classification(2, ("upright", "level"))
@@ -130,3 +131,39 @@ def test_every_image_comes_once_an_epoch(total, batch):
 def test_the_order_depends_on_the_seed():
     orders = [[shuffled(10, 4, seed, step).tolist() for step in range(20)] for seed in (3, 3, 4)]
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_the_order_of_an_epoch_is_drawn_once_and_that_of_two_epochs_is_kept():
+    first = shuffled(100_000, 48, 7, 3)
+    kept = batches.permutation(100_000, 7, 0)
+    assert batches.permutation(100_000, 7, 0) is kept
+    assert np.array_equal(kept[144:192], first)
+    for epoch in range(5):
+        batches.permutation(100_000, 7, epoch)
+    assert sum(order.nbytes for order in batches._orders(100_000, 7).values()) <= 8 * 100_000
+    assert np.array_equal(shuffled(100_000, 48, 7, 3), first)
+
+
+def test_images_and_maps_that_stay_on_the_device_make_the_same_batches(features, bank, monkeypatch):
+    student, cpu = made(bank), torch.device("cpu")
+    sources = [Source(features.images, features, bank, task=TASK) for _ in range(2)]
+    monkeypatch.setattr(batches, "has_room", lambda *_: True)
+    sources[1].settle(cpu, at_once=5)
+    assert set(sources[1].resident) == {"pixels", "maps"}
+    crops = sources[0].crops(np.arange(12), torch.Generator().manual_seed(0))
+    assert crops.mirrored.any()
+    read, kept = (source.batch(np.arange(12), crops, student, cpu) for source in sources)
+    torch.testing.assert_close(kept.images, read.images)
+    torch.testing.assert_close(kept.teacher, read.teacher)
+
+
+def test_crops_in_half_precision_are_those_of_single_precision_but_for_a_level_of_255(smooth):
+    features, student = pooled_pixels(smooth), made(image_px=64)
+    source = Source(smooth, features, min_crop=0.2)
+    crops = source.crops(np.arange(8), torch.Generator().manual_seed(0))
+    whole, half = (source.batch(np.arange(8), crops, student, torch.device("cpu"), kind)
+                   for kind in (torch.float32, torch.bfloat16))  # fmt: skip
+    assert half.images.dtype == half.teacher.dtype == torch.bfloat16
+    assert (half.images - whole.images).abs().max() < 2 / 255
+    assert (half.images - whole.images).abs().mean() < 0.5 / 255
+    assert F.cosine_similarity(half.teacher.float(), whole.teacher, dim=1).min() > 0.9999

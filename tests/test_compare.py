@@ -494,6 +494,14 @@ def test_the_command_writes_table_and_results_and_reports_again_without_training
     assert results["sentences"][0] in told.output
 
 
+def test_arms_that_were_run_before_stay_in_the_report_of_a_command_for_some(finished, tmp_path):
+    plan, folder, _ = finished
+    path = config_file(tmp_path, *plan.arms, seeds=2, more=MINE)
+    told = CliRunner().invoke(app, ["compare", "-c", str(path), "--run-dir", str(folder), "--only", "hint", "-q"])
+    assert told.exit_code == 0, told.output
+    assert set(json.loads((folder / "results.json").read_text())["runs"]) == set(plan.arms)
+
+
 def test_a_quick_contest_ends_with_one_line_of_json(tmp_path):
     path = config_file(tmp_path, ALONE, OURS, seeds=5)
     plan = read_plan(path, quick_changes(read_plan(path)))

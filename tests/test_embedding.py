@@ -116,7 +116,7 @@ def test_stored_features_that_differ_in_one_value_are_not_taken_for_each_other(f
 def test_assignments_are_the_same_from_either(features, bank, tmp_path):
     for view in features.views:
         embedded = embed(bank, features, root=tmp_path)
-        a, b = (bank.assignments(f, view=view, chunk=5) for f in (features, embedded))
+        a, b = (bank.assignments(f, view=view) for f in (features, embedded))
         torch.testing.assert_close(a, b, atol=2e-2, rtol=0)
 
 
@@ -125,7 +125,7 @@ def test_patches_that_are_not_finite_are_told_by_their_image(features, bank, tmp
     maps[0][11, 0, 0, 0, 0] = np.nan
     embedded = embed(bank, replace(features, maps=tuple(maps)), root=tmp_path)
     with pytest.raises(ValueError, match=f"image '{features.images.ids[11]}' are not finite"):
-        bank.assignments(embedded, chunk=5)
+        bank.assignments(embedded)
 
 
 def test_a_bank_that_lies_in_half_precision_stays_so(features, bank, tmp_path):

@@ -47,7 +47,7 @@ from prockd.students.student import Student
 from prockd.tasks import Segmentation
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
-from prockd.training import losses
+from prockd.training import loop, losses
 from prockd.training.batches import Batch, Source, shuffled
 from prockd.training.distiller import Distiller
 from prockd.training.loop import NonFiniteLossError, learning_rate, make_distiller
@@ -197,14 +197,14 @@ def test_the_teacher_branch_reads_the_modules_output_or_the_patches_as_the_stude
 
 def test_a_disabled_prototype_is_left_out_of_the_transfer(features, bank):
     student = made(bank).eval()
-    distiller, seen = make_distiller(student, BASE), batch_of(features, student, BASE, bank)
     bank.enabled[1] = False
+    distiller, seen = make_distiller(student, BASE), batch_of(features, student, BASE, bank)
     before = terms_of(distiller, *seen)["assignment"]
     with torch.no_grad():
         bank.prototypes[1] = 5 * bank.prototypes[0] + 1
     assert torch.equal(terms_of(distiller, *seen)["assignment"], before)
     bank.enabled[1] = True
-    assert not torch.equal(terms_of(distiller, *seen)["assignment"], before)
+    assert not torch.equal(terms_of(make_distiller(student, BASE), *seen)["assignment"], before)
 
 
 # Who gets a gradient
@@ -816,6 +816,16 @@ def test_long_gradients_are_cut_and_with_0_they_are_left(packed):
         run(student, packed, PLAIN.replace(steps=1, clip_grad_norm=most), callbacks=(measure,))
     assert lengths[0.01] == pytest.approx(0.01, rel=1e-3)
     assert lengths[0.0] == lengths[1e6] > 0.1
+
+
+def test_precision_is_that_of_the_chip_where_nobody_says_and_the_history_tells_it(packed, tmp_path, monkeypatch):
+    for fastest, told in (("bf16", "bf16"), ("fp32", "no")):
+        monkeypatch.setattr(loop, "fastest_precision", lambda device, fastest=fastest: fastest)
+        history = run(made(), packed, PLAIN.replace(steps=1, mixed_precision="auto"), run_dir=tmp_path / told)
+        assert history.precision == told
+        assert ("in bf16" in repr(history)) is (told == "bf16")
+        kept = torch.load(tmp_path / told / "checkpoint.pt", weights_only=True)
+        assert kept["config"]["mixed_precision"] == told
 
 
 def test_runs_of_different_precision_follow_one_another_in_one_process(features, fresh_bank):

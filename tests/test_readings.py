@@ -16,10 +16,10 @@ from prockd.settings.method import FeatureAugmentationConfig
 from prockd.tasks import Classification, Detection, Segmentation
 from prockd.teachers.features import PatchFeatures
 from prockd.training import readings
-from prockd.training.batches import Source
+from prockd.training.batches import Source, patches_of
 from prockd.training.loop import make_distiller, read_teacher
 from prockd.training.processes import connect
-from prockd.training.readings import fit_part_maps, fit_reading, patches_of, pooled, targets_of, teacher_probe, whole
+from prockd.training.readings import fit_part_maps, fit_reading, pooled, targets_of, teacher_probe, whole
 
 SOFT = PLAIN.replace(soft_weight=3.0, unlabelled_batch=3)
 CLOSED = FeatureAugmentationConfig()

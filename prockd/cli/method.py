@@ -101,7 +101,9 @@ def distill(
     config: Config = None,
     preset: Preset = "best",
     set_: Set = None,
-    mixed_precision: Annotated[str | None, Option(help="no (if not given), bf16 or fp16.")] = None,
+    mixed_precision: Annotated[
+        str | None, Option(help="no, bf16 or fp16; if not given bf16 on chips with units.")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in the run's folder.")] = False,
     overwrite: Overwrite = False,
     checkpoint_every: Annotated[int, Option(min=1, help="Steps between checkpoints.")] = 100,
@@ -178,6 +180,8 @@ def compare(
         rows = read_lines(folder / "runs.jsonl")
     else:
         rows = run_contest(plan, folder, jobs=jobs, cpu=cpu, progress=not quiet)
+    there = [row["arm"] for row in rows if row["kind"] != "reference"]  # with --only, what was done before is told too
+    plan = read_plan(config, [*(set_ or ()), *changes], only=list(dict.fromkeys([*plan.arms, *there])))
     contest = Contest(plan.arms, rows, plan.budget)
     write_contest(contest, folder, title=f"prockd compare: {config.stem}", settings=plan)
     told = ["arm", "seeds", "z", "z⁺", "z − labels alone", "z − ours z", "best − ours z⁺", "lr", "weight"]

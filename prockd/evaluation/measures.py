@@ -205,7 +205,7 @@ class _Measuring:
     def other_seeds(self, again: Sequence[PrototypeBank]) -> None:
         """The same discovery with other seeds; of shuffled prototypes what matching alone brings."""
         features = self.measured["prototypes"].features
-        seconds = [bank.assignments(features).argmax(-1).cpu().numpy() for bank in again]
+        seconds = [bank.strongest(features)[1][..., 0].long().numpy() for bank in again]
         for name in ("prototypes", SHUFFLED) if seconds else ():
             shares = [matched_share(self.hard[name], second, self.front) for second in seconds]
             self.keep(name, {"reseeded": float(np.mean(shares))})

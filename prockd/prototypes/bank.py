@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float16, Int16
 from torch import Tensor, nn
 
 from prockd.cache import digest
@@ -28,6 +29,10 @@ BANK_OPTIONS = {
     "teacher": text(200), "rectify": FLAG, "rank": whole(1, 4096),
 }  # fmt: skip
 """What a file may say of a bank."""
+
+
+CHUNK_BYTES = 2**25
+"""Of patches and assignments that are in memory at once where many images are assigned."""
 
 
 class PrototypeBank(nn.Module):
@@ -134,16 +139,41 @@ class PrototypeBank(nn.Module):
         )
 
     @torch.no_grad()
-    def assignments(
-        self, features: PatchFeatures | EmbeddedFeatures, *, view: str = "plain", chunk: int = 64
-    ) -> Float[Tensor, "M N K"]:
-        """Soft assignment of every patch, in half precision, on the CPU; ValueError for another teacher's, or NaN."""
+    def assignments(self, features: PatchFeatures | EmbeddedFeatures, *, view: str = "plain") -> Float[Tensor, "M N K"]:
+        """Soft assignment of every patch, to half precision, on the CPU: 4 N K bytes an image.
+
+        :meth:`strongest` keeps less of many images. ValueError for another teacher's features, or NaN.
+        """
+        whole = torch.empty(len(features), math.prod(features.grid), self.num_prototypes)
+        for rows, a in self._assigned(features, view):
+            whole[rows] = a.half().float().cpu()
+        return whole
+
+    @torch.no_grad()
+    def strongest(
+        self, features: PatchFeatures | EmbeddedFeatures, count: int = 1, *, view: str = "plain"
+    ) -> tuple[Float16[Tensor, "M N k"], Int16[Tensor, "M N k"]]:
+        """How much every patch belongs to the prototypes that it belongs to most, and their numbers, best first.
+
+        On the CPU, 4 N bytes an image for each that is asked for; errors are those of :meth:`assignments`.
+        """
+        shape = len(features), math.prod(features.grid), min(count, self.num_prototypes)
+        shares, numbers = torch.empty(shape, dtype=torch.float16), torch.empty(shape, dtype=torch.int16)
+        for rows, a in self._assigned(features, view):
+            best = a.topk(shape[2])
+            shares[rows], numbers[rows] = best.values.half().cpu(), best.indices.short().cpu()
+        return shares, numbers
+
+    def _assigned(
+        self, features: PatchFeatures | EmbeddedFeatures, view: str
+    ) -> Iterator[tuple[slice, Float[Tensor, "B N K"]]]:
+        """Assignments of some images after the other, as many at once as CHUNK_BYTES hold."""
         self.check(features)
-        parts = []
-        for start in range(0, len(features), chunk):
-            indices = np.arange(start, min(start + chunk, len(features)))
-            parts.append(self.assign(self.read(features, indices, view)).half().cpu())
-        return torch.cat(parts).float()
+        each = 4 * math.prod(features.grid) * (self.num_prototypes + features.width)
+        at_once = max(1, CHUNK_BYTES // each)
+        for start in range(0, len(features), at_once):
+            rows = slice(start, min(start + at_once, len(features)))
+            yield rows, self.assign(self.read(features, np.arange(rows.start, rows.stop), view))
 
     def read(
         self, features: PatchFeatures | EmbeddedFeatures, indices: Sequence[int] | np.ndarray, view: str = "plain"

@@ -89,7 +89,7 @@ class PartMaps(nn.Module):
     @property
     def is_ready(self) -> bool:
         """Whether z+ can be read: in closed form it is fitted to a finished student, and no training step reads it."""
-        return not self.num_outputs or (bool(self.fitted) and not self.training)
+        return not self.num_outputs or (not self.training and bool(self.fitted))
 
     def settle(self) -> None:
         """Make ``fitted`` a plain number, which a traced graph does not ask for; it is in no file any more."""

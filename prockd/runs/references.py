@@ -12,10 +12,10 @@ from prockd.runs.students import make_student
 from prockd.runs.world import World
 from prockd.settings.method import DistillConfig
 from prockd.tasks import KeyPoints
-from prockd.training.batches import Source
+from prockd.training.batches import Source, patches_of
 from prockd.training.loop import read_teacher
 from prockd.training.processes import connect
-from prockd.training.readings import patches_of, teacher_probe, whole
+from prockd.training.readings import teacher_probe, whole
 
 FLOOR, CEILING = "floor", "ceiling"
 
@@ -60,13 +60,14 @@ def head_score(world: World, bank: PrototypeBank, config: DistillConfig, on: str
     how: dict[str, Any] = {"bank": bank, "task": task, "min_crop": config.min_crop}
     train = Source(world.images("train"), world.embedded("train", bank), flip=config.flip, **how)
     shown = Source(world.images(on), world.embedded(on, bank), flip=False, **how)
-    with on_device(processes.device, student), torch.enable_grad():
-        reading = read_teacher(student, train, config.replace(soft_weight=1.0, soft_steps=config.steps), processes)
-    assert reading is not None
-    reading.eval()
-    parts: list[Any] = [
-        task.decode(reading(patches_of(batch)), shown.images.image_px)
-        for batch in whole(shown, np.arange(len(shown.images)), student, mirrored=False)
-    ]
+    with on_device(processes.device, student):
+        with torch.enable_grad():
+            reading = read_teacher(student, train, config.replace(soft_weight=1.0, soft_steps=config.steps), processes)
+        assert reading is not None
+        reading.eval()
+        parts: list[Any] = [
+            task.decode(reading(patches_of(batch)), shown.images.image_px)
+            for batch in whole(shown, np.arange(len(shown.images)), student, mirrored=False)
+        ]
     joined = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [one for part in parts for one in part]
     return task.score(joined, shown.images).value

@@ -101,7 +101,14 @@ class DistillConfig(Knobs):
     )
     clip_grad_norm: float = knob(5.0, 0, 1e6, "Longer gradients are cut to this length; 0 leaves them.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of the data order, the crops and the flips.")
-    mixed_precision: str = choice("no", ("no", "bf16", "fp16"), "Half precision in the student's passes.")
+    mixed_precision: str = choice(
+        "auto",
+        ("auto", "no", "bf16", "fp16"),
+        "Half precision in the student's passes; auto: bf16 on chips with units.",
+    )
+    compile: str = choice(
+        "no", ("no", "default", "reduce-overhead"), "torch.compile of the student's backbone, by its modes."
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops
 from prockd.tasks.heads import PooledLinear
-from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, kl, recall_of_counts, write_table
+from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, class_weights, kl, recall_of_counts, write_table
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Classification(Task):
 
     def loss(self, prediction: Float[Tensor, "B C"], targets: Tensor, smoothing: float = 0.0) -> Float[Tensor, ""]:
         """Mean cross-entropy; with tags the binary one, summed over classes."""
-        weights = prediction.new_tensor(self.class_weights) if self.class_weights else None
+        weights = class_weights(self.class_weights, prediction)
         if not self.multi_label:
             return F.cross_entropy(prediction, targets, weight=weights, label_smoothing=smoothing)
         soft = targets * (1 - smoothing) + smoothing / 2

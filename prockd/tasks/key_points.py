@@ -91,14 +91,16 @@ class KeyPoints(Task):
 
         Both as in integral regression with heat-maps (Sun et al., ECCV 2018).
         """
-        seen = targets[..., 2] > 0
-        if not seen.any():
-            return prediction.sum() * 0
-        logits, xy = prediction[seen], targets[..., :2][seen]  # (n, h, w), (n, 2)
+        logits, xy = prediction.flatten(0, 1), targets[..., :2].flatten(0, 1)  # (n, h, w), (n, 2)
         wanted = gaussians(xy, (logits.shape[1], logits.shape[2]), self.spread).flatten(1)
         wanted = wanted * (1 - smoothing) + smoothing / wanted.shape[1]
-        away = F.smooth_l1_loss(mean_place(logits.flatten(1).softmax(1).view_as(logits)), xy, beta=self.spread)
-        return F.cross_entropy(logits.flatten(1), wanted) + self.place_weight * away
+        places = mean_place(logits.flatten(1).softmax(1).view_as(logits))
+        away = F.smooth_l1_loss(places, xy, beta=self.spread, reduction="none").mean(1)
+        each = F.cross_entropy(logits.flatten(1), wanted, reduction="none") + self.place_weight * away
+        # all are computed and only visible ones count: to pick these is to wait for the device
+        counted = targets[..., 2].flatten() > 0
+        mean: Tensor = each.where(counted, 0).sum() / counted.sum().clamp_min(1)
+        return mean
 
     def consistency(
         self, prediction: Float[Tensor, "B J h w"], augmented: Float[Tensor, "B J h w"]

@@ -15,7 +15,7 @@ from prockd._types import IGNORE
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_masks
 from prockd.tasks.heads import ConvHead
-from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, kl
+from prockd.tasks.task import Answer, Marks, Score, Task, class_counts, class_weights, kl
 from prockd.writing import write_file
 
 
@@ -59,10 +59,13 @@ class Segmentation(Task):
         self, prediction: Float[Tensor, "B C S S"], targets: Int[Tensor, "B S S"], smoothing: float = 0.0
     ) -> Float[Tensor, ""]:
         """Cross-entropy of each pixel that has a class + Dice over the classes of the batch."""
-        if not (targets != IGNORE).any():
-            return prediction.sum() * 0
-        weights = prediction.new_tensor(self.class_weights) if self.class_weights else None
-        loss = F.cross_entropy(prediction, targets, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing)
+        # a mean of its own: to ask first whether any pixel counts is to wait for the device
+        weights, counted = class_weights(self.class_weights, prediction), targets != IGNORE
+        loss = F.cross_entropy(
+            prediction, targets, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum"
+        )
+        each = counted if weights is None else weights[targets.where(counted, 0)] * counted
+        loss = loss / each.sum().clamp_min(1e-6)
         return loss + self.dice_weight * dice_loss(prediction, targets) if self.dice_weight else loss
 
     def consistency(
@@ -153,7 +156,7 @@ def dice_loss(prediction: Float[Tensor, "B C S S"], targets: Int[Tensor, "B S S"
     truth = F.one_hot(targets.where(counted, 0), C).movedim(-1, 1) * counted[:, None]
     both, total = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
     occurs = truth.sum((0, 2, 3)) > 0
-    return (1 - (2 * both + 1) / (total + 1))[occurs].mean()
+    return ((1 - (2 * both + 1) / (total + 1)) * occurs).sum() / occurs.sum().clamp_min(1)
 
 
 def mask_of(answer: Answer) -> UInt8[np.ndarray, "H W"]:

@@ -286,6 +286,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     return write_file(path, text.getvalue())
 
 
+def class_weights(weights: Sequence[float], prediction: Float[Tensor, "B C *S"]) -> Float[Tensor, " C"] | None:
+    """The weights of the classes where the prediction lies, which is not waited for; None where there are none."""
+    return torch.tensor(weights).to(prediction.device, prediction.dtype, non_blocking=True) if weights else None
+
+
 def kl(prediction: Float[Tensor, "B C *S"], augmented: Float[Tensor, "B C *S"]) -> Float[Tensor, ""]:
     """KL(augmented || plain) of class scores, a mean over images and pixels."""
     plain, plus = prediction.log_softmax(1), augmented.log_softmax(1)

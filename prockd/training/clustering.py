@@ -98,9 +98,11 @@ class PairSource(Source):
         regions = torch.cat([first.regions, torch.where(enlarged, inner, second.regions)])
         return Crops(regions, torch.cat([first.mirrored, second.mirrored]))
 
-    def batch(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Batch:
+    def batch(
+        self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Batch:
         """The crops; all of them have targets, where they lie."""
-        return replace(super().batch(rows, crops, student, device), labelled=len(rows))
+        return replace(super().batch(rows, crops, student, device, dtype), labelled=len(rows))
 
     def targets(self, rows: np.ndarray, crops: Crops, student: Reader, device: torch.device) -> Pairs:
         """Where the crops lie, and what their images belong to."""
@@ -365,7 +367,7 @@ def start_clusters(learner: PatchClusters, source: PairSource, *, fuse: bool = T
         )
     if fuse:
         start_from_pca(bank, sample, near)
-    unit = F.normalize(bank.fuse(sample), dim=1)
+    unit = F.normalize(bank.fuse(sample.to(device)), dim=1).cpu()
     kmeans = KMeans(config.num_prototypes, n_init=1, max_iter=30, random_state=config.seed)
     kmeans.fit(unit.numpy(), sample_weight=near.numpy())
     bank.prototypes.copy_(F.normalize(torch.from_numpy(kmeans.cluster_centers_).float(), dim=1))

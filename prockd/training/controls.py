@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prockd.datasets import PackedImages
+from prockd.devices import device_for, on_device
 from prockd.evaluation.scores import outputs
 from prockd.prototypes.part_maps import TEMPERATURE, belonging, part_descriptor
 from prockd.students.student import Student
-from prockd.training.batches import Source
+from prockd.training.batches import Source, patches_of
 from prockd.training.inputs import StoredFeatures
 from prockd.training.readings import (
     MOST_UNLABELLED,
     fit_reading,
     is_tags,
-    patches_of,
     targets_of,
     to_probabilities,
     whole,
@@ -60,17 +60,19 @@ def control_readings(
     task, bank = student.task, student.bank
     if bank is None or not task.pooled:
         raise ValueError(f"{student!r} has no reading in closed form: pass a bank, and a task of one answer an image")
-    labelled = Source(features.images, features, bank, task=task, flip=flip)
-    reading = fit_reading(student, labelled)
-    views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]
-    targets, others, soft = targets_of(task, labelled.images), None, None
-    drawn = views[0][1]
-    if unlabelled is not None:
-        more = Source(unlabelled.images, unlabelled, bank, flip=flip)
-        rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
-        others, drawn = _patches(student, more, rows)
-        soft = torch.cat([to_probabilities(task, reading(part)) for part in torch.split(drawn, 64)])
-    unseen = _seen(student, test)
+    with on_device(device := device_for(student), student):  # the fits, in 64 bits, are the CPU's on any machine
+        labelled = Source(features.images, features, bank, task=task, flip=flip)
+        reading = fit_reading(student, labelled)
+        views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]
+        others, soft, drawn = None, None, views[0][1]
+        if unlabelled is not None:
+            more = Source(unlabelled.images, unlabelled, bank, flip=flip)
+            rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
+            others, drawn = _patches(student, more, rows)
+            told = [to_probabilities(task, reading(part.to(device))) for part in torch.split(drawn, 64)]
+            soft = torch.cat(told).cpu()
+        unseen = torch.cat([output.features.cpu() for output in outputs(student, test)])
+    targets = targets_of(task, labelled.images)
     scores = {}
     for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
 
@@ -131,15 +133,10 @@ def _patches(
     rows = np.arange(len(source.images)) if rows is None else rows
     try:
         pairs = [
-            (student(batch.images, 0).features, patches_of(batch))
+            (student(batch.images, 0).features.cpu(), patches_of(batch).cpu())
             for batch in whole(source, rows, student, mirrored=mirrored)
         ]
     finally:
         student.train(was_training)
     own, teacher = (torch.cat(column) for column in zip(*pairs, strict=True))
     return own, teacher
-
-
-def _seen(student: Student, images: PackedImages) -> Float[Tensor, "M N E"]:
-    """The student's patches of images as they are scored."""
-    return torch.cat([output.features for output in outputs(student, images)])

@@ -1,6 +1,7 @@
 """Student, projector and bank as one module, and the terms of the loss on what it gives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from prockd.datasets.transforms import recolour
 from prockd.students.student import Student
 from prockd.training import losses
-from prockd.training.batches import Batch
+from prockd.training.batches import Batch, patches_of
 from prockd.training.gradient_share import GradientShare
 from prockd.training.rivals import Rival
 
@@ -37,6 +38,8 @@ class Distiller(nn.Module):
         recoloured: share of the images that the student sees in other colours.
         reading: of the teacher's patches, whose predictions are soft targets; None for none.
     """
+
+    enabled: Tensor
 
     def __init__(
         self,
@@ -65,6 +68,8 @@ class Distiller(nn.Module):
         self.share = GradientShare(gradient_share) if gradient_share else None
         if student.bank is not None:
             student.bank.requires_grad_(train_bank)
+            # numbers, since to read switches of a GPU is to wait for it
+            self.register_buffer("enabled", torch.nonzero(student.bank.enabled).flatten(), persistent=False)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the terms compare: predictions of the labelled images by their term, and maps of all images.
@@ -73,15 +78,16 @@ class Distiller(nn.Module):
         "features" f and "u" (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
         """
         student, bank, labelled = self.student, self.student.bank, batch.labelled
-        output = student(recolour_some(batch.images, self.recoloured), labelled)
-        predictions = {"task": output.logits, "augmented": output.augmented_logits} if labelled else {}
+        output = student(recolour_some(batch.images, self.recoloured), 0)
+        # split, whose gradients are joined in one copy: slices would each make a whole map of zeros
+        own, *more = output.features.split((labelled, len(output.features) - labelled))
+        predictions = {"task": student.head(own), "augmented": student.read_augmented(own)} if labelled else {}
         maps = {"features": output.features}
         if batch.teacher is not None and self.rival is not None:
-            maps["teacher"] = batch.teacher.flatten(2).transpose(1, 2).contiguous()
+            maps["teacher"] = patches_of(batch)
         if batch.teacher is not None and bank is not None:
             embeds = self.train_bank or self.rival is not None  # else the patches are in its space already
-            u = bank.embed(batch.teacher) if embeds else batch.teacher.flatten(2).transpose(1, 2)  # (B, N, E)
-            u = u.contiguous()  # in the student's order of memory, or backward through its maps is slow
+            u = bank.embed(batch.teacher) if embeds else patches_of(batch)  # (B, N, E)
             maps["u"] = u
             if self.weights["teacher_branch"] and labelled:
                 g = bank(u[:labelled]) if self.teacher_reads == "module" else u[:labelled]
@@ -93,7 +99,7 @@ class Distiller(nn.Module):
                     parts |= {"more_soft": reading(u[labelled:])} if labelled < len(u) else {}
                 predictions |= parts
                 if labelled < len(u):
-                    predictions["more_task"] = student.head(output.features[labelled:])
+                    predictions["more_task"] = student.head(more[0])
         if batch.last is not None and self.projector is not None:
             maps |= {"last": self.projector(output.last), "teacher_last": batch.last}
         return {name: value for name, value in predictions.items() if value is not None}, maps
@@ -108,11 +114,10 @@ class Distiller(nn.Module):
             pairs = [(predictions[more + "task"], predictions[more + "soft"]) for more in ("", "more_")
                      if more + "soft" in predictions]  # fmt: skip
             if pairs:
-                shares = torch.tensor([float(len(z)) for z, _ in pairs])
-                each = torch.stack([task.consistency(z, z_t) for z, z_t in pairs])
-                terms["soft"] = (each * (shares / shares.sum()).to(each)).sum()
+                total = sum(len(z) for z, _ in pairs)
+                terms["soft"] = torch.stack([len(z) / total * task.consistency(z, z_t) for z, z_t in pairs]).sum()
         if "u" in maps and bank is not None:
-            compared = maps["features"], maps["u"], bank.prototypes[bank.enabled], self.temperature
+            compared = maps["features"], maps["u"], bank.prototypes[self.enabled], self.temperature
             terms |= {name: getattr(losses, name)(*compared) for name in wanted if name not in OTHER_TERMS}
         if "hint" in wanted and "last" in maps:
             terms["hint"] = losses.hint(maps["last"], maps["teacher_last"])
@@ -149,6 +154,18 @@ def recolour_some(images: Float[Tensor, "B 3 H W"], share: float) -> Float[Tenso
     """Random images of the batch in other colours; drawn from torch's own generator, which the step has seeded."""
     if not share:
         return images
-    selected = torch.rand(len(images)).to(images.device) < share
+    selected = torch.rand(len(images)).to(images.device, non_blocking=True) < share
     seeds = torch.randint(2**31, (len(images),)).tolist()
     return torch.where(selected[:, None, None, None], recolour(images, seeds), images)
+
+
+@contextmanager
+def compiled(student: Student, how: str) -> Iterator[None]:
+    """Inside, a student's backbone runs as ``torch.compile`` made it; "no" leaves it."""
+    if how != "no":
+        student._maps = torch.compile(student._maps, mode=how)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if how != "no":
+            del student._maps  # the method is there again

@@ -3,11 +3,12 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from tqdm.auto import tqdm
 
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
-from prockd.devices import autocast, map_tensors, on_device, random_state_kept, seed_global
-from prockd.evaluation.scores import Scores, evaluate
+from prockd.devices import autocast, fastest_precision, map_tensors, on_device, random_state_kept, seed_global
+from prockd.evaluation.scores import evaluate
 from prockd.interrupts import held_back
 from prockd.locks import locked
 from prockd.prototypes.part_maps import PartMaps
@@ -25,10 +26,15 @@ from prockd.settings.method import ClusterConfig, DistillConfig
 from prockd.students.student import Student
 from prockd.teachers.features import PatchFeatures
 from prockd.teachers.teacher import Teacher
-from prockd.training.batches import Source
-from prockd.training.checkpoint import Rows, load_checkpoint, save_checkpoint
+from prockd.training.batches import Batch, Source
+from prockd.training.checkpoint import load_checkpoint, save_checkpoint
 from prockd.training.clustering import PatchClusters
-from prockd.training.distiller import Distiller
+from prockd.training.distiller import Distiller, compiled
+from prockd.training.feeding import fed
+from prockd.training.history import Callback as Callback
+from prockd.training.history import History as History
+from prockd.training.history import NonFiniteLossError as NonFiniteLossError
+from prockd.training.history import learning_rate as learning_rate
 from prockd.training.inputs import StoredFeatures, check_inputs, embeds_each_step, open_inputs, term_weights
 from prockd.training.processes import Processes, connect
 from prockd.training.readings import HeadLearner, fit_part_maps, fit_reading
@@ -38,37 +44,18 @@ from prockd.writing import WriteError
 CHECKPOINT_EVERY_S = 120
 """Seconds after which a checkpoint is due, however few steps were done."""
 
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the message names the step, the terms and the images of the batch."""
-
-
-@dataclass
-class History:
-    """What happened in training."""
-
-    rows: Rows = field(default_factory=list)  # one a logged step: step, lr, seconds since the start, loss and its terms
-    scores: Scores | None = None  # of the last step on the validation images
-    step: int = 0  # optimiser steps done
-    stopped: bool = False  # a callback ended the run early
-
-    def curve(self, term: str) -> tuple[list[float], list[float]]:
-        """Steps and values of one column, such as ``"task"`` or ``"assignment"``."""
-        rows = [row for row in self.rows if term in row]
-        return [row["step"] for row in rows], [row[term] for row in rows]
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Mean wall time of all logged steps, also of those before a stop; 0 without any."""
-        return self.rows[-1]["seconds"] / (self.rows[-1]["step"] + 1) if self.rows else 0.0
-
-    def __repr__(self) -> str:
-        end = ", stopped early" if self.stopped else ""
-        return f"History({self.step} steps, {self.seconds_per_step * 1e3:.0f} ms each{end}; {self.scores})"
+MOST_UNREAD = 100
+"""Steps of a GPU whose losses are looked at together, at most: each look waits for it."""
 
 
-Callback = Callable[[int, dict[str, float]], bool | None]
-"""Called with the step and the latest row; returning True stops the run and keeps the result so far."""
+@dataclass(frozen=True)
+class Feed:
+    """What one step reads."""
+
+    batch: Batch
+    targets: Any  # of the labelled images of the whole batch; None in label-free steps
+    sizes: tuple[int, ...]  # images in the whole batch, labelled and others
+    draw: int  # seed of what the step draws
 
 
 class Trainer:
@@ -103,25 +90,31 @@ class Trainer:
             groups.setdefault((parameter in quick, parameter.ndim > 1), []).append(parameter)
         self.rates = [learner.quick_rate if is_quick else 1.0 for is_quick, _ in groups]
         self.optimiser = torch.optim.AdamW(
-            [{"params": p, "weight_decay": config.weight_decay * is_matrix} for (_, is_matrix), p in groups.items()]
+            [{"params": p, "weight_decay": config.weight_decay * is_matrix} for (_, is_matrix), p in groups.items()],
+            fused=processes.device.type in ("cpu", "cuda"),
         )
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.mixed_precision == "fp16")
         self.parts = {"model": learner, "optimiser": self.optimiser, "scaler": self.scaler}
         self.kept_step = 0  # of the last checkpoint
+        self.unread: list[tuple[int, dict[str, Tensor], Tensor]] = []  # steps whose loss and gradient nobody looked at
 
     def run(
         self, callbacks: Sequence[Callback], *, resume: bool, log_every: int, checkpoint_every: int, progress: bool
     ) -> History:
         """All steps, or those after the last checkpoint."""
-        history = History()
+        history = History(precision=self.config.mixed_precision)
         if self.folder and resume:
             history.rows, history.step = load_checkpoint(self.folder, self.parts, asdict(self.config))
         self.kept_step = history.step
         self.learner.train()
         alone = locked(self.folder) if self.folder and self.processes.is_main else nullcontext()
         try:
-            with alone, held_back(self.folder is not None) as waiting:
-                self.steps(history, callbacks, waiting, log_every, checkpoint_every, progress)
+            with (
+                alone,
+                held_back(self.folder is not None) as waiting,
+                closing(fed(self.feed, range(history.step, self.config.steps), self.processes.device)) as feeds,
+            ):
+                self.steps(feeds, history, callbacks, waiting, log_every, checkpoint_every, progress)
         except KeyboardInterrupt as stop:
             if self.folder and self.kept_step:
                 stop.add_note(f"{self.folder} keeps the checkpoint of step {self.kept_step} of {self.config.steps}")
@@ -130,8 +123,8 @@ class Trainer:
         return history
 
     def steps(
-        self, history: History, callbacks: Sequence[Callback], waiting: list[int], log_every: int,
-        checkpoint_every: int, progress: bool,
+        self, feeds: Iterator[Feed], history: History, callbacks: Sequence[Callback], waiting: list[int],
+        log_every: int, checkpoint_every: int, progress: bool,
     ) -> None:  # fmt: skip
         """Those that are not done yet, or as many as there are until a callback or a signal ends the run."""
         config, processes, began = self.config, self.processes, time.perf_counter()
@@ -141,10 +134,11 @@ class Trainer:
         bar = tqdm(range(first, total), initial=first, total=total, desc=desc, unit="step", disable=not progress)
         kept_at, late, stop = began, False, False
         for step in bar:
-            values = self.step(step)
+            values = self.step(step, next(feeds))
             history.step = step + 1
             last = history.step == total
             if step % log_every == 0 or last:
+                self.look()
                 seconds = spent + time.perf_counter() - began
                 row = {"step": float(step), "lr": learning_rate(step, config), "seconds": seconds}
                 row |= {name: float(value) for name, value in values.items()}
@@ -155,6 +149,7 @@ class Trainer:
             stop = processes.any(bool(waiting))  # all after the same step
             due = self.folder and (late or stop or history.step % checkpoint_every == 0)
             if last or history.stopped or due:
+                self.look()
                 # each process counted its own images in its batch norms
                 processes.average([b for name, b in self.learner.named_buffers() if "running_" in name])
                 if self.folder and processes.is_main:
@@ -174,86 +169,103 @@ class Trainer:
         except WriteError as error:
             warnings.warn(f"no checkpoint of step {history.step} ({error}); training goes on", stacklevel=3)
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Learn from one batch; returns the loss and its terms.
+    def step(self, step: int, feed: Feed | None = None) -> dict[str, Tensor]:
+        """Learn from one batch; returns the loss and its terms. A GPU is not waited for: :meth:`look` does that.
 
         Raises:
             NonFiniteLossError: loss or gradient are not finite; with fp16 the scaler skips such a gradient.
         """
-        rate, longest = learning_rate(step, self.config), self.config.clip_grad_norm
+        longest, on_gpu = self.config.clip_grad_norm, self.processes.device.type == "cuda"
         for group, factor in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        rows, terms = self.terms(step)
+            group["lr"] = learning_rate(step, self.config) * factor
+        terms = self.terms(step, self.feed(step) if feed is None else feed)
         loss = self.learner.total(terms)
         chosen = self.learner.chosen_weights(terms) if isinstance(self.learner, Distiller) else {}
         values = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
-        values |= {f"{name}_weight": weight for name, weight in chosen.items()}
-        problem = "" if loss.isfinite() else f"the loss is {float(values['loss'])}"
-        if not problem:
-            self.optimiser.zero_grad()
+        self.optimiser.zero_grad()
+        if on_gpu or loss.isfinite():
             torch.autograd.backward(self.scaler.scale(loss))
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            self.processes.average(gradients)
-            self.scaler.unscale_(self.optimiser)
-            norm = torch.nn.utils.get_total_norm(gradients)
-            for own in self.cut_apart if longest else ():
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.processes.average(gradients)
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        sound = values["loss"] if self.scaler.is_enabled() else values["loss"] + norm
+        self.unread.append((step, values, sound))
+        if not on_gpu or len(self.unread) >= MOST_UNREAD:
+            self.look()
+        for own in self.cut_apart if longest else ():
+            if own and not self.cut_apart[1]:
+                torch.nn.utils.clip_grads_with_norm_(own, longest, norm)
+            elif own:
                 torch.nn.utils.clip_grad_norm_(own, longest)
-            if not self.scaler.is_enabled() and not norm.isfinite():
-                problem = f"the loss is {float(values['loss']):.3g} and its gradient {float(norm)}"
-        if problem:
-            each = ", ".join(f"{name} {float(values[name]):.3g}" for name in terms)
-            kept = f" The last good checkpoint is in {self.folder}." if self.folder else ""
-            raise NonFiniteLossError(
-                f"{problem} at step {step} ({each}); lower lr (now {rate:.2g}) or look at the images of this batch: "
-                f"{', '.join(self.labelled.images.ids[row] for row in rows)}.{kept}"
-            )
+        if on_gpu and not self.scaler.is_enabled():  # a step that is not finite changes nothing, as with a scaler
+            self.optimiser.found_inf = (~sound.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return values
+        return values | {f"{name}_weight": weight for name, weight in chosen.items()}
 
-    def terms(self, step: int) -> tuple[np.ndarray, dict[str, Tensor]]:
-        """The labelled rows of a step, and the terms of the loss of its whole batch, of which each has seen a share."""
+    def look(self) -> None:
+        """Read whether loss and gradient of all steps since the last look were finite."""
+        unread, self.unread = self.unread, []
+        finite = torch.stack([sound for _, _, sound in unread]).isfinite().tolist() if unread else []
+        for (step, values, sound), is_finite in zip(unread, finite, strict=True):
+            if not is_finite:
+                of_loss, config = float(values["loss"]), self.config
+                problem = f"the loss is {of_loss}"
+                if math.isfinite(of_loss):
+                    problem = f"the loss is {of_loss:.3g} and its gradient {float(sound) - of_loss}"
+                each = ", ".join(f"{name} {float(value):.3g}" for name, value in values.items() if name != "loss")
+                kept = f" The last good checkpoint is in {self.folder}." if self.folder else ""
+                ids = (
+                    self.labelled.images.ids[row] for row in self.labelled.rows(config.batch_size, config.seed, step)
+                )
+                raise NonFiniteLossError(
+                    f"{problem} at step {step} ({each}); lower lr (now {learning_rate(step, config):.2g}) or look at "
+                    f"the images of this batch: {', '.join(ids)}.{kept}"
+                )
+
+    def feed(self, step: int) -> Feed:
+        """What a step reads: this process's share of its images, and the targets of all."""
         config, processes, student = self.config, self.processes, self.learner.student
-        device = processes.device
+        device, dtype = processes.device, torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = self.labelled.rows(config.batch_size, config.seed, step)
         crops = self.labelled.crops(rows, generator)
         cut, sizes = np.tile(rows, len(crops) // len(rows)), [len(crops)]  # a source may cut an image more than once
         share = processes.share(len(crops))
-        batch = self.labelled.batch(cut[share], crops[share], student, device)
+        batch = self.labelled.batch(cut[share], crops[share], student, device, dtype)
         if self.more is not None:
             others = self.more.rows(self.more_batch, config.seed + 1, step)
             more_crops, share = self.more.crops(others, generator), processes.share(len(others))
-            batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device))
+            batch = batch.joined(self.more.batch(others[share], more_crops[share], student, device, dtype))
             sizes.append(len(others))
         if step < self.label_free_steps:
             batch = replace(batch, labelled=0)
         # what the model draws (dropout, drop path) depends on the step alone, so a resumed run draws the same
         draw = int(torch.randint(2**62, (), generator=generator))
-        seed_global(draw + processes.rank, device)
-        with autocast(device, config.mixed_precision):
+        targets = self.labelled.targets(cut, crops, student, device) if batch.labelled else None
+        return Feed(batch, targets, tuple(sizes), draw)
+
+    def terms(self, step: int, feed: Feed) -> dict[str, Tensor]:
+        """The terms of the loss of a step's whole batch, of which each process has seen a share."""
+        processes, device, batch = self.processes, self.processes.device, feed.batch
+        seed_global(feed.draw + processes.rank, device)
+        with autocast(device, self.config.mixed_precision):
             predictions, maps = self.learner(batch)
         patches = maps.get("features")
         predictions = {
-            name: map_tensors(lambda t: processes.gather(t.float(), sizes[-1 if name[:5] == "more_" else 0]), value)  # noqa: B023
+            name: map_tensors(lambda t: processes.gather(t.float(), feed.sizes[-(name[:5] == "more_")]), value)  # noqa: B023
             for name, value in predictions.items()
         }
-        maps = map_tensors(lambda t: processes.gather(t.float(), *sizes), maps)
-        seed_global(draw, device)  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
-        targets = self.labelled.targets(cut, crops, student, device) if batch.labelled else None
-        terms = self.learner.terms(predictions, maps, targets)
+        maps = map_tensors(lambda t: processes.gather(t.float(), *feed.sizes), maps)
+        seed_global(
+            feed.draw, device
+        )  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
+        terms = self.learner.terms(predictions, maps, feed.targets)
         if isinstance(self.learner, Distiller) and self.learner.share is not None and patches is not None:
             scaled = {name: self.scaler.scale(term) for name, term in terms.items()}  # small gradients of fp16 are 0
             self.learner.measure(scaled, patches, processes.average)
-        return rows, terms
-
-
-def learning_rate(step: int, config: DistillConfig | ClusterConfig) -> float:
-    """Linear warm-up, then half a cosine down to 0."""
-    warm = max(1, round(config.warmup * config.steps))
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
+        return terms
 
 
 def make_distiller(
@@ -325,7 +337,7 @@ def distill(
             .9, .5 and .3 (benchmarks/crops.py). With ``config.store="none"`` the teacher itself sees every crop, in
             every step (slow, exact). None to learn from labels alone.
         unlabelled: features of more images, used for transfer only; with a teacher also the images themselves.
-        config: every knob.
+        config: every knob; which precision "auto" came to is in the history.
         val: images scored once, after the last step.
         run_dir: where config, metrics and checkpoints are written.
         resume: go on from the last checkpoint in ``run_dir``; ends in the same weights as an uninterrupted run.
@@ -342,6 +354,9 @@ def distill(
     """
     config, folder = config or DistillConfig(), None if run_dir is None else Path(run_dir)
     processes = connect(cpu=cpu)
+    if config.mixed_precision == "auto":
+        fastest = fastest_precision(processes.device)
+        config = config.replace(mixed_precision="no" if fastest == "fp32" else fastest)
     device, progress = processes.device, progress and processes.is_main
     with processes.main_first():
         labelled, more = open_inputs(dataset, features, unlabelled, config, student, device=device, progress=progress)
@@ -358,6 +373,9 @@ def distill(
             with processes.main_first():  # it keeps what the bank makes of features for the others
                 sources = source(*labelled, task=student.task), None if more is None else source(*more)
             reading = read_teacher(student, sources[0], config, processes)
+            for one in sources:
+                if one is not None:
+                    one.settle(device)
             seed_global(config.seed, device)
             distiller = make_distiller(student, config, widths, reading).to(device)
             if distiller.rival is not None:
@@ -366,9 +384,10 @@ def distill(
                 distiller, sources[0], config, processes, folder, more=sources[1], more_batch=config.unlabelled_batch,
                 label_free_steps=config.label_free_steps,
             )  # fmt: skip
-            history = trainer.run(
-                callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress
-            )
+            with compiled(student, config.compile):
+                history = trainer.run(
+                    callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress
+                )
             if isinstance(student.feature_augmentation, PartMaps) and student.feature_augmentation.num_outputs:
                 fit_part_maps(student, *sources, reading, seed=config.seed)
             if val is not None:

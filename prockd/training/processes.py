@@ -68,7 +68,7 @@ class Processes:
         """Whether it holds in one of the processes."""
         if self.count == 1:
             return mine
-        dist.all_reduce(flag := torch.tensor(int(mine), device=self.device), dist.ReduceOp.MAX)
+        dist.all_reduce(flag := torch.tensor(int(mine)), dist.ReduceOp.MAX)  # on the CPU: no wait for a GPU
         return bool(flag)
 
     @contextmanager

@@ -22,7 +22,7 @@ from prockd.students.student import Student
 from prockd.tasks import Classification
 from prockd.tasks.task import Task
 from prockd.teachers.embedded import EmbeddedFeatures
-from prockd.training.batches import Batch, Reader, Source
+from prockd.training.batches import Batch, Reader, Source, patches_of
 from prockd.training.ridge import Ridge, fit_ridge
 
 MOST_UNLABELLED = 1000
@@ -90,8 +90,7 @@ class HeadLearner(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The prediction from the teacher's patches."""
-        assert batch.teacher is not None
-        return {"task": self.head(batch.teacher.flatten(2).transpose(1, 2).contiguous())}, {}
+        return {"task": self.head(patches_of(batch))}, {}
 
     def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Any) -> dict[str, Tensor]:
         """The task loss."""
@@ -196,12 +195,6 @@ def fit_part_maps(
     ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
     maps.set_reading(ridge.weight, ridge.bias)
     return ridge
-
-
-def patches_of(batch: Batch) -> Float[Tensor, "B N E"]:
-    """The teacher's patches in the student's order of memory, or backward through its maps is slow."""
-    assert batch.teacher is not None
-    return batch.teacher.flatten(2).transpose(1, 2).contiguous()
 
 
 def is_tags(task: Task) -> bool:

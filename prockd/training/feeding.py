@@ -1,0 +1,75 @@
+"""What coming steps read, made ready by a thread while the device still works on the steps before."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prockd.devices import map_tensors
+
+T = TypeVar("T")
+
+AHEAD = 2
+"""Steps that are ready before they are asked for."""
+
+RESIDENT_SHARE = 0.25
+"""Of the free memory of a GPU: what takes no more stays there, and a step uploads the numbers of its images alone."""
+
+
+def fed(make: Callable[[int], T], steps: Iterable[int], device: torch.device) -> Generator[T, None, None]:
+    """What ``make`` gives for one step after the other; of a GPU by a thread, some steps ahead, on a stream of its own.
+
+    An error of ``make`` is raised where its step is asked for. A CPU has nothing to hide the work behind.
+    """
+    if device.type != "cuda":
+        yield from map(make, steps)
+        return
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+
+    def made(step: int) -> tuple[T, torch.cuda.Event]:
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            return make(step), stream.record_event()
+
+    threads, waiting = ThreadPoolExecutor(1, "feeder"), deque[Future[tuple[T, torch.cuda.Event]]]()
+    try:
+        for step in steps:
+            waiting.append(threads.submit(made, step))
+            if len(waiting) > AHEAD:
+                yield _handed_over(waiting.popleft(), device)
+        while waiting:
+            yield _handed_over(waiting.popleft(), device)
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _handed_over(future: "Future[tuple[T, torch.cuda.Event]]", device: torch.device) -> T:
+    """What the thread made, for the stream that learns: it waits for it, this program does not."""
+    value, ready = future.result()
+    stream = torch.cuda.current_stream(device)
+    stream.wait_event(ready)
+
+    def used_here(tensor: Tensor) -> Tensor:
+        if tensor.is_cuda:
+            tensor.record_stream(stream)  # or its memory would be given away before it is read
+        return tensor
+
+    map_tensors(used_here, value)
+    return value
+
+
+def take(array: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of an array that may lie on the disk, copied once; for a GPU into pinned memory, and from there unwaited."""
+    kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    found = torch.empty((len(rows), *array.shape[1:]), dtype=kind, pin_memory=device.type == "cuda")
+    np.take(array, rows, 0, found.numpy(), mode="clip")  # any other mode takes a copy first
+    return found.to(device, non_blocking=True)
+
+
+def has_room(num_bytes: int, device: torch.device) -> bool:
+    """Whether so much may stay on a device for a whole run."""
+    return device.type == "cuda" and num_bytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
