@@ -298,6 +298,10 @@ def table_reader(name: str, text: str, task: str | None = None) -> Reader:
     return data_reader(lambda root: make_table(root, name, text), task, whole=False)
 
 
+def student_reader(kind: str) -> Reader:
+    return Reader(lambda root: tiny_student(kind).save(root / "student.safetensors"), read_student)
+
+
 LABELS = "path,label,group\n0.png,a,x\n1.png,b,y\n2.png,a,x\n"
 TAGS = "path,labels\n0.png,a|b\n1.png,\n2.png,a\n"
 POINTS = "frame,joint_id,part,x_px,y_px,visible\n0.png,1,eye,3,4,1\n1.png,1,eye,5,6,0\n2.png,1,eye,7,8,1\n"
@@ -329,11 +333,13 @@ READERS = {
     "settings": Reader(lambda root: (write_config(ExperimentConfig(), root / "config.toml"), root / "config.toml")[1],
                        read_config),
     "contest": Reader(lambda root: make_contest(root).with_name("contest.toml"), read_plan),
-    "contest: settings.json": Reader(make_contest, lambda path: begin(read_plan(path.with_name("contest.toml")), path.parent)),
+    "contest: settings.json": Reader(
+        make_contest, lambda path: begin(read_plan(path.with_name("contest.toml")), path.parent)
+    ),
     "run: images.json": Reader(make_known, read_known),
-    "student": Reader(lambda root: tiny_student().save(root / "student.safetensors"), read_student),
-    "student of masks": Reader(lambda root: tiny_student("segmentation").save(root / "student.safetensors"), read_student),
-    "student of key points": Reader(lambda root: tiny_student("keypoints").save(root / "student.safetensors"), read_student),
+    "student": student_reader("classification"),
+    "student of masks": student_reader("segmentation"),
+    "student of key points": student_reader("keypoints"),
     "bank": Reader(lambda root: (tiny_bank().save(root / "bank.safetensors"), root / "bank.safetensors")[1], read_bank),
     "teacher": Reader(make_teacher, read_teacher),
     "weights of a teacher": Reader(make_weights, lambda path: read_teacher(path, image_px=32, **TINY)),

@@ -98,8 +98,8 @@ COMMANDS = {
         "--run-dir teacher -s image_px=64 -s crop_px=64 -s num_prototypes=8", "teacher.safetensors",
     ),
     "adapt-teacher": Command(
-        "adapt-teacher --data photos --teacher tiny.safetensors --steps 3 --out adapted.safetensors -s num_prototypes=8 "
-        "-s batch_size=4 -s image_px=32 -s crop_px=32", "adapted*.safetensors",
+        "adapt-teacher --data photos --teacher tiny.safetensors --steps 3 --out adapted.safetensors "
+        "-s num_prototypes=8 -s batch_size=4 -s image_px=32 -s crop_px=32", "adapted*.safetensors",
     ),
     "evaluate": Command("evaluate done --json", "stdout", reads_only=True),
     "predict": Command("predict done photos --out told", "told/*.csv"),
