@@ -293,7 +293,7 @@ FOUND = {
     "names without a suffix, as Kaggle lists them": (listed("id,breed", "a,x", "b,y", root="labels/"), "x y"),
     "a column called class": (listed("image_id,class", "a.jpg,x", "b.jpg,y"), "x y"),
     "tabs": (listed("path\tlabel", "a.jpg\tx", "b.jpg\ty"), "x y"),
-    "ids written as text": (coco(image_id="7"), "x"),
+    "ids written as text": (coco(image_id="7", bbox=[1, 1, 4, 4]), "x"),
     "an empty box beside a polygon": (coco(bbox=[], segmentation=[[1, 1, 6, 1, 6, 5]]), "x"),
     "no box beside a polygon": (coco(segmentation=[[1, 1, 6, 1, 6, 5]]), "x"),
     "sets in words": ({f"{s}_set/{c}/{s}{c}.jpg": "" for s in ("training", "test") for c in "xy"}, "x y"),

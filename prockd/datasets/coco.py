@@ -147,7 +147,7 @@ def _box(where: str, entry: dict[str, Any], missing: list[str], categories: dict
     return Box(where, str(categories[str(entry["category_id"])]["name"]), (x, y, x + width, y + height), text)
 
 
-def _around(polygons: Any) -> list[float]:
+def _around(polygons: Any) -> list[int | float]:
     """x, y, width, height around polygons; empty where they are none."""
     lists = polygons if isinstance(polygons, list) else []
     values = [v for one in lists if isinstance(one, list) and len(one) % 2 == 0 for v in one]

@@ -50,7 +50,7 @@ class ImageTable(FileDataset):
         columns, rows = read_table(self.path)
         where = next((name for name in _PATHS if name in columns), "")
         if not where:
-            raise DatasetError(f"{path}, line 1: no column {' or '.join(_PATHS)}; it has {', '.join(columns)}")
+            raise DatasetError(f"{path}, line 1: no column {' or '.join(_PATHS[:4])}; it has {', '.join(columns)}")
         flags = _flags(columns)
         self._several = "label" not in columns and bool(flags or "labels" in columns)
         self._doubts = _doubts(rows)
