@@ -61,7 +61,7 @@ def versions_of(photos: Path) -> dict[str, Callable[[Path, int], object]]:
         ),
         "text": lambda folder, n: write_file(folder / "notes.txt", f"{n}\n" * 200_000),
         "JSON lines": lambda folder, n: append_line(folder / "lines.jsonl", {"n": "x" * 3000}),
-        "export": lambda folder, n: export_student(numbered(n), folder / "export", overwrite=True),
+        "exported student": lambda folder, n: export_student(numbered(n), folder / "export", overwrite=True),
         "predictions": predicted,
         "cache": lambda folder, n: cached_arrays("images", {"n": n}, filled, root=folder / "cache"),
     }
@@ -73,7 +73,17 @@ def filled(writer: Any) -> dict[str, object]:
     return {"of": 7}
 
 
-WRITERS = ("student", "bank", "settings", "checkpoint", "text", "JSON lines", "export", "predictions", "cache")
+WRITERS = (
+    "student",
+    "bank",
+    "settings",
+    "checkpoint",
+    "text",
+    "JSON lines",
+    "exported student",
+    "predictions",
+    "cache",
+)
 
 
 # The command line
@@ -255,7 +265,7 @@ def check_whole(folder: Path) -> list[str]:
         inside = path.relative_to(folder)
         if any(part.startswith((".prockd-", ".lock")) or ".tmp-" in part for part in inside.parts):
             continue
-        if check := Student.load if path.name == "student.safetensors" and "export" not in str(inside) else (
+        if check := Student.load if path.name == "student.safetensors" and "exported" not in str(inside) and "export" not in inside.parts else (
             checks.get(path.name) or kinds.get(path.suffix)
         ):  # fmt: skip
             try:
