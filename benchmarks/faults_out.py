@@ -265,7 +265,7 @@ def check_whole(folder: Path) -> list[str]:
         inside = path.relative_to(folder)
         if any(part.startswith((".prockd-", ".lock")) or ".tmp-" in part for part in inside.parts):
             continue
-        if check := Student.load if path.name == "student.safetensors" and "exported" not in str(inside) and "export" not in inside.parts else (
+        if check := Student.load if path.name == "student.safetensors" and "export" not in str(inside) else (
             checks.get(path.name) or kinds.get(path.suffix)
         ):  # fmt: skip
             try:
