@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
+from prockd.locks import claim, is_alive, release
 from prockd.writing import FULL, sync
 
 ArrayMap = np.memmap[Any, np.dtype[Any]]
@@ -73,10 +73,7 @@ class ArrayWriter:
                 try:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
                 except OSError as error:
-                    if error.errno not in (
-                        errno.EINVAL,
-                        errno.EOPNOTSUPP,
-                    ):  # else the file system takes room as the array is filled
+                    if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that take room later
                         raise
         self._arrays[name] = array
         return array
@@ -219,10 +216,8 @@ def _block_sums(path: Path, only: int | None = None) -> list[int]:
             file.seek(start)
             return zlib.crc32(file.read(_BLOCK_BYTES))
 
-    if len(starts) == 1:
-        return [of_block(0)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(of_block, starts))
+        return list(threads.map(of_block, range(0, path.stat().st_size, _BLOCK_BYTES)))
 
 
 def _describe(path: Path, array: ArrayMap) -> dict[str, object]:
@@ -240,70 +235,48 @@ def _remove(entry: Path) -> None:
 
 
 def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
+    """Build an entry in a folder beside its place, and move it there."""
     with ExitStack() as ended:
         try:
-            entry.parent.mkdir(parents=True, exist_ok=True)
             folder = ended.enter_context(unfinished(entry))
             folder.mkdir()
         except OSError as error:
-            reason = f"{error.strerror}): set PROCKD_CACHE to a folder that you may write to"
+            reason = f"{error.strerror or error}): set PROCKD_CACHE to a folder that you may write to"
             raise CacheError(f"no cache can be kept in {entry.parent} ({reason}") from error
         try:
-            _fill(folder, entry, key, build)
+            _remove_unfinished(entry.parent)
+            writer = ArrayWriter(folder)
+            writer.finish(key, build(writer))
+            try:
+                folder.rename(entry)
+            except OSError:
+                if not entry.exists():  # else another process was first, with the same arrays
+                    raise
+            sync(entry.parent)
         except OSError as error:
             if error.errno in FULL:
                 raise _no_room(entry.parent, shutil.disk_usage(folder).free) from error
             raise
 
 
-def _fill(folder: Path, entry: Path, key: Mapping[str, object], build: Build) -> None:
-    """Build an entry in a folder beside its place, and move it there."""
-    _remove_unfinished(entry.parent)
-    writer = ArrayWriter(folder)
-    writer.finish(key, build(writer))
-    try:
-        folder.rename(entry)
-    except OSError:
-        if not entry.exists():  # else another process was first, with the same arrays
-            raise
-    sync(entry.parent)
-
-
 @contextmanager
 def unfinished(entry: Path) -> Iterator[Path]:
     """A place beside an entry to make it in, or to take it apart: gone at the end, or after a kill by a later build."""
     folder = entry.with_name(f"{entry.name}.tmp-{secrets.token_hex(8)}")
-    with _locked(folder):  # before it is there, so that nobody takes what is alive for litter
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of an unfinished folder, which ends with its process; False where another one holds it."""
-    path = folder.with_name(f"{folder.name}.lock")
-    lock = FileLock(path)
+    claim(entry.parent, folder.name)  # before it is there, so that nobody takes what is alive for litter
     try:
-        lock.acquire(timeout=0)
-    except (Timeout, NotImplementedError):  # or where the file system has no locks, so that nothing is swept up
-        yield False
-        return
-    try:
-        yield True
+        yield folder
     finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+        release(entry.parent, folder.name)
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Remove what killed runs left: their locks are free. How old it is says nothing, a build may take days."""
-    for path in parent.glob("*.tmp-*.lock"):
-        folder = path.with_suffix("")
-        with _locked(folder) as is_left:
-            if is_left:
-                shutil.rmtree(folder, ignore_errors=True)
+    """Remove what killed runs left. How old it is says nothing, a build may take days."""
+    for left in parent.glob("*.tmp-*.0"):
+        if not is_alive(left):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink(missing_ok=True)
 
 
 def _no_room(folder: Path, free: int, needed: str = "") -> CacheError:

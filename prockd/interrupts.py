@@ -2,9 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -15,55 +14,41 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM)."""
 
 
-class Waiting:
-    """Signals that came and wait for a good moment."""
-
-    def __init__(self) -> None:
-        self._came: list[tuple[Callable[[int, FrameType | None], Any], int]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._came)
-
-    def add(self, handler: Callable[[int, FrameType | None], Any], number: int, frame: FrameType | None) -> None:
-        """Note one; the second does not wait."""
-        if self._came:
-            handler(number, frame)
-        self._came.append((handler, number))
-
-    def deliver(self) -> None:
-        """Now is the moment: raises what the signal would have raised."""
-        for handler, number in self._came[:1]:
-            handler(number, None)
-
-
 @contextmanager
-def held_back(wanted: bool = True) -> Iterator[Waiting]:
-    """Let signals wait, where Python would raise them in the middle of a step; one that waits is raised at the end.
+def held_back(wanted: bool = True) -> Iterator[list[int]]:
+    """Let signals wait in the list that this gives, where Python would raise them in the middle of a step.
 
-    Only in the main thread, which alone gets signals, and only those that somebody handles: else SIGTERM ends it.
+    The first is raised at the end, a second at once. Only in the main thread, which alone gets signals, and only those
+    that somebody handles: else SIGTERM ends it.
     """
-    waiting, before = Waiting(), {}
+    waiting, before = list[int](), dict[int, Any]()
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        if waiting:
+            before[number](number, frame)
+        waiting.append(number)
+
     if wanted and threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            if callable(handler := signal.getsignal(number)):
-                before[number] = handler
-                signal.signal(number, partial(waiting.add, handler))
+        before = {n: handler for n in _SIGNALS if callable(handler := signal.getsignal(n))}
+        for number in before:
+            signal.signal(number, wait)
     try:
         yield waiting
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    waiting.deliver()
+    if waiting:
+        before[waiting[0]](waiting[0], None)
 
 
 @contextmanager
-def terminable(wanted: bool = True) -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM raise :class:`Terminated`, so that what is open is closed and what is kept is told."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)

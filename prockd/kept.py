@@ -15,19 +15,12 @@ _UNITS = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the cache.
+    """One entry of the cache."""
 
-    Attributes:
-        path: its folder.
-        kind: what it holds, such as "images" or "features".
-        bytes: its size.
-        age_s: seconds since it was built.
-    """
-
-    path: Path
-    kind: str
+    path: Path  # its folder
+    kind: str  # what it holds, such as "images" or "features"
     bytes: int
-    age_s: float
+    age_s: float  # seconds since it was built
 
 
 def entries(root: Path | None = None) -> list[Entry]:
@@ -41,25 +34,16 @@ def entries(root: Path | None = None) -> list[Entry]:
 
 
 def chosen(found: Iterable[Entry], kinds: Iterable[str] = (), older_than_s: float = 0) -> list[Entry]:
-    """The entries of these kinds, of all where none is named, that were built at least so long ago.
-
-    Raises:
-        ValueError: a kind that is not there; the message lists those that are.
-    """
+    """The entries of these kinds, of all where none is named, of such an age; ValueError for a kind that none is of."""
     found, kinds = list(found), set(kinds)
     if unknown := sorted(kinds - (there := {entry.kind for entry in found})):
-        raise ValueError(
-            f"the cache keeps nothing of kind {', '.join(unknown)}: it has {', '.join(sorted(there)) or 'nothing'}"
-        )
+        has = ", ".join(sorted(there)) or "nothing"
+        raise ValueError(f"the cache keeps nothing of kind {', '.join(unknown)}: it has {has}")
     return [entry for entry in found if entry.age_s >= older_than_s and (not kinds or entry.kind in kinds)]
 
 
 def remove(some: Iterable[Entry]) -> None:
-    """Remove entries; one that is removed half is never read, and a later run removes the rest.
-
-    Raises:
-        CacheError: one cannot be removed.
-    """
+    """Remove entries, or CacheError; one that is removed half is never read, and a later run removes the rest."""
     for entry in some:
         try:
             with unfinished(entry.path) as place:
@@ -67,33 +51,27 @@ def remove(some: Iterable[Entry]) -> None:
         except FileNotFoundError:  # another process was first
             continue
         except OSError as error:
-            raise CacheError(f"{entry.path} cannot be removed ({error.strerror}): may you write there?") from error
+            raise CacheError(
+                f"{entry.path} cannot be removed ({error.strerror or error}): may you write there?"
+            ) from error
 
 
 def move(some: Iterable[Entry], folder: Path) -> int:
-    """Move entries to another folder, which may be on another disk, one after the other and each whole.
-
-    Returns:
-        How many are there now.
-
-    Raises:
-        CacheError: there is no room, or the folder cannot be written; what was not moved stays where it is.
-    """
+    """Move entries to another folder, on any disk, each whole; returns how many, or CacheError: the others stay."""
     count = 0
     for entry in some:
         place = folder / entry.kind / entry.path.name
         try:
             if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
                 with unfinished(place) as copy:
                     shutil.copytree(entry.path, copy)
                     copy.rename(place)
         except (OSError, shutil.Error) as error:
             reason = getattr(error, "strerror", None) or error
-            raise CacheError(
-                f"{entry.path} cannot be moved to {folder} ({reason}; {entry.bytes / 1e6:.3g} MB): it is still there, "
-                f"as are the others that were not moved yet"
-            ) from error
+            why = (
+                f"({reason}; {entry.bytes / 1e6:.3g} MB): it is still there, as are the others that were not moved yet"
+            )
+            raise CacheError(f"{entry.path} cannot be moved to {folder} {why}") from error
         remove([entry])
         count += 1
     return count

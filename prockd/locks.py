@@ -1,6 +1,5 @@
 """Work that several processes share through folders: who does what, and who keeps others out of a folder."""
 
-import json
 import re
 import threading
 import warnings
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prockd.untrusted import read_json
-from prockd.writing import is_running, this_process, write_file
+from prockd.writing import is_running, this_process, write_json
 
 _LOCK = ".lock"
 _held: dict[Path, int] = {}  # by this process: what it does in a folder may be done in steps that lock it each
@@ -28,7 +27,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         LockedError: another process works there.
     """
-    folder, was_there = folder.resolve(), folder.exists()
+    folder = folder.resolve()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with _guard:
         if not _held.get(folder):
             _take(folder)
@@ -40,25 +40,21 @@ def locked(folder: Path) -> Iterator[None]:
             _held[folder] -= 1
             if not _held[folder]:
                 release(folder, _LOCK)
-                if not was_there:
-                    with suppress(OSError):  # something was written
-                        folder.rmdir()
+                with suppress(OSError):  # something was written
+                    for place in made:
+                        place.rmdir()
 
 
 def _take(folder: Path) -> None:
     before = latest(folder, _LOCK)
-    if claim(folder, _LOCK):
-        if before is not None:
-            dead = owner_of(before) or {}
-            warnings.warn(
-                f"{folder}: process {dead.get('pid')}, which worked there, has died; its lock is taken", stacklevel=4
-            )
-        return
-    owner = owner_of(path := latest(folder, _LOCK) or folder / _LOCK)
-    who = "another process" if owner is None else f"process {owner['pid']} on {owner['host']}"
-    raise LockedError(
-        f"{folder}: {who} works there: wait for it or choose another folder; if it is gone, remove {path}"
-    )
+    if not claim(folder, _LOCK):
+        owner = owner_of(path := latest(folder, _LOCK) or folder / _LOCK)
+        who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+        told = f"{who} works there: wait for it or choose another folder; if it is gone, remove {path}"
+        raise LockedError(f"{folder}: {told}")
+    if before is not None:
+        dead = (owner_of(before) or {}).get("pid")
+        warnings.warn(f"{folder}: process {dead}, which worked there, has died; its lock is taken", stacklevel=4)
 
 
 def claim(folder: Path, name: str) -> bool:
@@ -69,14 +65,12 @@ def claim(folder: Path, name: str) -> bool:
     counts as alive: remove the folder of claims if it is not.
     """
     last = latest(folder, name)
-    if last is not None and is_alive(last):
-        return False
-    number = 0 if last is None else int(last.suffix[1:]) + 1
-    try:
-        write_file(folder / f"{_stem(name)}.{number}", json.dumps(this_process()), overwrite=False)
-    except FileExistsError:
-        return False
-    return True
+    if last is None or not is_alive(last):
+        number = 0 if last is None else int(last.suffix[1:]) + 1
+        with suppress(FileExistsError):
+            write_json(folder / f"{_stem(name)}.{number}", this_process(), overwrite=False)
+            return True
+    return False
 
 
 def release(folder: Path, name: str) -> None:

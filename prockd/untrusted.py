@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 MAX_DEPTH = 64
 """Tables and lists within each other; a file that somebody wrote stays far below."""
+_DEEP = f"more than {MAX_DEPTH} tables or lists within each other"
 
 
 class RefusedError(ValueError):
@@ -22,16 +23,9 @@ class RefusedError(ValueError):
 
 @contextmanager
 def reading(path: Path | str, what: str, error: type[Exception], advice: str = "") -> Iterator[None]:
-    """Whatever the bytes of a file lead to, in whatever words, becomes one error with one sentence that names the file.
+    """Whatever the bytes of a file lead to becomes one ``error`` in one sentence: file, what it should be, advice.
 
-    Args:
-        path: the file.
-        what: what it should be, with its article: "a student".
-        error: the kind of error; one that is raised inside passes as it is.
-        advice: what to do, the end of the sentence.
-
-    Raises:
-        Exception: of the kind that was asked for.
+    One of that kind that is raised inside, and names the file, passes as it is.
 
     >>> with reading("notes.json", "a try", ValueError):
     ...     {}["step"]
@@ -62,18 +56,24 @@ def reason(cause: Exception) -> str:
     return text if isinstance(cause, RefusedError) else f"{type(cause).__name__}: {text}".removesuffix(": ")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds; a text that is none, or nests without end, raises an error that is no surprise.
-
-    Raises:
-        ValueError: it is no JSON (``json.JSONDecodeError``), or deeper than 64 tables and lists.
-    """
+def parse_json(text: str | bytes, loads: Callable[[Any], Any] = json.loads) -> Any:
+    """What a JSON text holds; ValueError where it is none, or deeper than 64 tables and lists."""
     try:
-        value = json.loads(text)
+        value = loads(text)
+        level = [value]
+        for _ in range(MAX_DEPTH):
+            level = [inner for each in level for inner in _inside(each)]
+            if not level:
+                return value
     except RecursionError as error:
-        raise RefusedError(f"more than {MAX_DEPTH} lists within each other") from error
-    refuse_depth(value)
-    return value
+        raise RefusedError(_DEEP) from error
+    raise RefusedError(_DEEP)
+
+
+def _inside(value: Any) -> list[Any]:
+    """The tables and lists that lie in one."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [each for each in values if isinstance(each, dict | list)]
 
 
 def read_json(path: Path) -> Any:
@@ -83,23 +83,7 @@ def read_json(path: Path) -> Any:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text; ValueError where it is none (``tomllib.TOMLDecodeError``) or too deep."""
-    try:
-        value = tomllib.loads(text)
-    except RecursionError as error:
-        raise RefusedError(f"more than {MAX_DEPTH} tables within each other") from error
-    refuse_depth(value)
-    return value
-
-
-def refuse_depth(value: Any) -> None:
-    """Refuse tables and lists that lie deeper within each other than anybody writes them."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
-        level = [each for values in inner for each in values if isinstance(each, dict | list)]
-        if not level:
-            return
-    raise RefusedError(f"more than {MAX_DEPTH} tables or lists within each other")
+    return cast(dict[str, Any], parse_json(text, tomllib.loads))
 
 
 @dataclass(frozen=True)
@@ -121,22 +105,14 @@ ANYTHING = Rule("anything", lambda value: True)
 
 def whole(low: int, high: int) -> Rule:
     """A whole number in a range, both ends included."""
-    return Rule(
-        f"a whole number from {low} to {high}",
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
-    )
+    return Rule(f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
 
 
 def number(low: int | float = -math.inf, high: int | float = math.inf) -> Rule:
     """A finite number in a range, both ends included."""
     ends = f" from {low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
-
-    def holds(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return low <= value <= high and abs(value) < 1e300  # a whole number may be longer than any float
-
-    return Rule(f"a finite number{ends}", holds)
+    # a whole number may be longer than any float
+    return Rule(f"a finite number{ends}", lambda v: type(v) in (int, float) and low <= v <= high and abs(v) < 1e300)
 
 
 def text(most: int = 1000, least: int = 0) -> Rule:
@@ -152,24 +128,14 @@ def one_of(words: Iterable[str]) -> Rule:
 
 def list_of(rule: Rule, most: int, least: int = 0) -> Rule:
     """A list of values that all follow a rule."""
-
-    def holds(value: Any) -> bool:
-        return isinstance(value, list) and least <= len(value) <= most and all(map(rule.holds, value))
-
-    return Rule(f"a list of {least} to {most}, each {rule.words}", holds)
+    return Rule(
+        f"a list of {least} to {most}, each {rule.words}",
+        lambda v: isinstance(v, list) and least <= len(v) <= most and all(map(rule.holds, v)),
+    )
 
 
 def fields(table: Any, rules: Mapping[str, Rule], *, optional: Iterable[str] = (), where: str = "") -> dict[str, Any]:
-    """A table that has exactly these fields, each following its rule.
-
-    Args:
-        table: what a file holds.
-        rules: the rule of each field.
-        optional: those that may be missing.
-        where: of the table in its file, for messages.
-
-    Raises:
-        RefusedError: it is no table, lacks a field, has one of no such name, or a value against its rule.
+    """A table that has exactly these fields, but for ``optional`` ones, each following its rule, or a RefusedError.
 
     >>> fields({"steps": -1}, {"steps": whole(0, 100)})
     Traceback (most recent call last):

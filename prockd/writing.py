@@ -39,13 +39,7 @@ class WriteError(OSError):
 def write_file(path: str | Path, content: Content, *, overwrite: bool = True) -> Path:
     """Write a file whole or not at all, on the disk when this returns; a link stays and what it points to is written.
 
-    Args:
-        path: its folder is made when missing.
-        content: bytes, text, or what writes a path, such as ``lambda path: figure.savefig(path)``.
-        overwrite: replace a file that is there, which keeps its permissions.
-
-    Returns:
-        The path.
+    Folders are made; ``overwrite`` replaces a file that is there, which keeps its permissions.
 
     Raises:
         FileExistsError: it is there and ``overwrite`` is False; of two processes that write it at once, one gets this.
@@ -68,7 +62,7 @@ def write_file(path: str | Path, content: Content, *, overwrite: bool = True) ->
         unfinished, mode = _begin(real)
         if isinstance(data, bytes):
             if len(data) > room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise _full()
             unfinished.write_bytes(data)
         else:
             data(unfinished)
@@ -92,11 +86,7 @@ def write_json(path: str | Path, content: Any, *, overwrite: bool = True) -> Pat
 
 
 def append_line(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Add one line of JSON, on the disk when this returns; one that a killed process left half written is ended.
-
-    Raises:
-        WriteError: the disk is full, or nothing can be written there; the lines before are whole.
-    """
+    """Add a line of JSON, on the disk when this returns, or a WriteError; half a line of a killed process is ended."""
     path = Path(path)
     line, room = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"), None
     try:
@@ -108,7 +98,7 @@ def append_line(path: str | Path, row: Mapping[str, Any]) -> None:
                 file.seek(end - 1)
                 line = line if file.read(1) == b"\n" else b"\n" + line
             if file.write(line) < len(line):  # what is there of it is half a line, which the next one ends
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise _full()
             os.fsync(file.fileno())
     except OSError as error:
         raise refusal(path, error, len(line), room) from error
@@ -177,9 +167,7 @@ def _finish(unfinished: Path, real: Path, mode: int, overwrite: bool) -> None:
     else:
         try:
             os.link(unfinished, real)  # fails where somebody was quicker
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
+        except OSError:  # or on a file system without hard links
             if os.path.lexists(real):
                 raise FileExistsError from None
             unfinished.rename(real)
@@ -200,8 +188,7 @@ def sync(path: Path) -> None:
 
 def unfinished_name() -> str:
     """A name that nothing reads, for a file or folder that is being made; :func:`sweep` removes it after a kill."""
-    owner = this_process()
-    return f".prockd-{_host()}-{owner['pid']}-{int(owner['began'])}-{secrets.token_hex(4)}"
+    return f".prockd-{_host()}-{os.getpid()}-{int(this_process()['began'])}-{secrets.token_hex(4)}"
 
 
 def _host() -> str:
@@ -233,7 +220,7 @@ def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
         try:  # ask the disk itself
             with unfinished.open("ab", buffering=0) as file:
                 if file.write(bytes(1 << 20)) < 1 << 20:
-                    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    return _full()
                 os.fsync(file.fileno())
         except OSError as cause:
             return cause
@@ -242,27 +229,24 @@ def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
 
 def refusal(path: Path, cause: OSError, need: int | None = None, room: int | None = None) -> WriteError:
     """The sentence for an error of the disk; need and room are in bytes, None where nobody knows them."""
-    reason = (cause.strerror or str(cause)).lower()
+    told = f"{path} cannot be written: {(cause.strerror or str(cause)).lower()}"
     if cause.errno not in FULL:
-        return WriteError(f"{path} cannot be written: {reason}. Choose another place, or mend this one")
+        return WriteError(f"{told}. Choose another place, or mend this one")
     needed = "more" if need is None else _size(need)
     there = "" if room is None else f", {_size(room)} were free"
-    return WriteError(
-        f"{path} cannot be written: {reason} ({needed} needed{there}). Make room, or choose another place"
-    )
+    return WriteError(f"{told} ({needed} needed{there}). Make room, or choose another place")
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _size(count: int) -> str:
     """A number of bytes as people say it."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"
+    power = min(3, max(0, len(str(count)) - 1) // 3)
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
 
 
 def _there(path: Path) -> FileExistsError:
-    return FileExistsError(
-        f"{path} is there already: choose another name, or overwrite it (overwrite=True, --overwrite)"
-    )
+    told = "choose another name, or overwrite it (overwrite=True, --overwrite)"
+    return FileExistsError(f"{path} is there already: {told}")

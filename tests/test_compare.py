@@ -118,7 +118,9 @@ def test_soft_targets_without_a_teacher_are_refused():
 
 
 def test_an_unknown_arm_is_answered_with_those_there_are(tmp_path):
-    with pytest.raises(ConfigError, match=r"no arm 'our'\. Did you mean 'ours'\? There are labels alone, .*, ours"):
+    with pytest.raises(
+        ConfigError, match=r"\.toml: there is no arm 'our'\. Did you mean 'ours'\? There are labels alone, .*, ours"
+    ):
         read_plan(config_file(tmp_path, "our"))
 
 

@@ -172,3 +172,13 @@ def test_photographs_of_a_kind_that_is_not_read_are_counted_when_opened(folder):
         (folder / "cats" / name).write_bytes(b"8BPS")
     with pytest.warns(UserWarning, match=r"a\.psd: is left out: \.psd is not one of .*, and so are 1 more file"):
         open_data(folder)
+
+
+def test_a_class_folder_in_the_spelling_of_macos_is_the_same_class(tmp_path):
+    for seed, name in enumerate(("train/k\u00fche", "train/hens", "test/ku\u0308he", "test/hens")):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (12, 10), (seed, 0, 0)).save(tmp_path / name / "a.png")
+    splits = open_splits(tmp_path)
+    assert splits["test"].classes == splits["train"].classes == ("hens", "k\u00fche")
+    assert splits["test"].labels.tolist() == [0, 1]
+    assert ImageFolder(tmp_path / "test", classes=["k\u00fche"]).ids == ("ku\u0308he/a.png",)

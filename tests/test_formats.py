@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from pets import folder as folder
 from pets import mask, put, said, xml
+from PIL import Image
 
 import prockd.datasets
 from prockd.datasets import (
@@ -273,3 +275,69 @@ def test_the_folder_that_an_archive_has_for_itself_is_entered(tmp_path):
     put(tmp_path / "__MACOSX" / "pets" / "._a.png")
     dataset = open_data(tmp_path)
     assert (dataset.classes, len(dataset)) == (("cat", "dog"), 2)
+
+
+def listed(*lines: str, root: str = "") -> dict[str, str]:
+    return {"labels.csv": "\n".join(lines), f"{root}a.jpg": "", f"{root}b.jpg": ""}
+
+
+def coco(**entry: object) -> dict[str, str]:
+    box = {"id": 1, "image_id": 7, "category_id": 1, **entry}
+    content = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [box]}
+    content |= {"categories": [{"id": 1, "name": "x"}]}
+    return {"boxes.json": json.dumps(content), "a.jpg": ""}
+
+
+FOUND = {
+    "a table beside the folder of its pictures": (listed("file,label", "a.jpg,x", "b.jpg,y", root="images/"), "x y"),
+    "names without a suffix, as Kaggle lists them": (listed("id,breed", "a,x", "b,y", root="labels/"), "x y"),
+    "a column called class": (listed("image_id,class", "a.jpg,x", "b.jpg,y"), "x y"),
+    "tabs": (listed("path\tlabel", "a.jpg\tx", "b.jpg\ty"), "x y"),
+    "ids written as text": (coco(image_id="7", bbox=[1, 1, 4, 4]), "x"),
+    "an empty box beside a polygon": (coco(bbox=[], segmentation=[[1, 1, 6, 1, 6, 5]]), "x"),
+    "no box beside a polygon": (coco(segmentation=[[1, 1, 6, 1, 6, 5]]), "x"),
+    "sets in words": ({f"{s}_set/{c}/{s}{c}.jpg": "" for s in ("training", "test") for c in "xy"}, "x y"),
+    "a folder in a folder of its name": (
+        {f"seg_{s}/seg_{s}/{c}/{s}{c}.jpg": "" for s in ("train", "test") for c in "xy"}, "x y"
+    ),
+    "folders of YOLO in capitals": (
+        {"Images/a.jpg": "", "Labels/a.txt": "0 .5 .5 .2 .2\n", "data.yaml": "names: [x]"}, "x"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_labels_are_found_as_people_leave_them(tmp_path, name):
+    files, classes = FOUND[name]
+    for seed, (path, text) in enumerate(files.items()):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text) if text else put(tmp_path / path, seed)
+    report = check_data(tmp_path, progress=False)
+    assert report.problems == ()
+    assert list(report.shown[next(iter(report.shown))])[:-1] == classes.split()
+
+
+@pytest.mark.parametrize("ending", ["_mask.png", ".jpg.png", "_labelIds.png", "-seg.png"])
+def test_a_mask_is_found_by_the_name_that_programs_give_it(tmp_path, ending):
+    for name in "ab":
+        put(tmp_path / "images" / f"{name}.jpg", ord(name))
+        mask = np.array([[0, 1]], np.uint8).repeat(20, 0).repeat(10, 1)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        with Image.open(tmp_path / "images" / f"{name}.jpg") as image:
+            Image.fromarray(np.resize(mask, (image.height, image.width))).save(tmp_path / "masks" / f"{name}{ending}")
+    assert check_data(tmp_path, progress=False).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [("a.json", '{"shapes": [], "imagePath": "a.jpg"}', "LabelMe's file of a picture: export them all as COCO"),
+     ("via.json", '{"a.jpg12": {"regions": []}}', "VIA's: export it as COCO"),
+     ("boxes.csv", "filename,class,xmin,ymin,xmax,ymax\na.jpg,x,1,1,5,5\n", "export them as COCO, VOC or YOLO"),
+     ("labels.csv", "a.jpg,x\n", "whose first line has the columns path,label"),
+     ("train.parquet", "PAR1", "export what a .parquet file holds as one of the layouts")],
+)  # fmt: skip
+def test_a_list_that_is_not_read_is_said_with_what_to_export_instead(tmp_path, name, text, told):
+    put(tmp_path / "a.jpg")
+    (tmp_path / name).write_text(text)
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        open_splits(tmp_path)

@@ -8,12 +8,13 @@ from prockd.writing import is_running, this_process
 
 
 def test_a_folder_is_locked_while_it_is_worked_in_and_may_be_locked_again_by_the_same_process(tmp_path):
-    with locked(tmp_path / "run"):
-        assert owner_of(tmp_path / "run" / ".lock.0") == this_process()
-        with locked(tmp_path / "run"):
+    folder = tmp_path / "runs" / "run"
+    with locked(folder):
+        assert owner_of(folder / ".lock.0") == this_process()
+        with locked(folder):
             pass
-        assert (tmp_path / "run" / ".lock.0").is_file()
-    assert not (tmp_path / "run").exists(), "an empty folder that the lock made goes with it"
+        assert (folder / ".lock.0").is_file()
+    assert not folder.parent.exists(), "empty folders that the lock made go with it"
 
 
 def test_a_folder_that_holds_something_stays(tmp_path):

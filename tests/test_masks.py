@@ -13,6 +13,7 @@ from prockd.datasets import (
     check_data,
     groups_of,
     open_data,
+    open_splits,
     pack,
     read_mask,
     subset,
@@ -281,3 +282,53 @@ def test_a_davis_download_is_images_and_masks_with_a_group_a_video(tmp_path):
         palette(put(tmp_path / "Annotations" / "480p" / video / "00000.png"), VALUES % 2)
     dataset = open_data(tmp_path)
     assert (dataset.classes, groups_of(dataset)) == (("background", "object"), ("480p/bear", "480p/camel"))
+
+
+COLOURS = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("labelmap.txt", "# label:color_rgb:parts:actions\nground:0,0,0::\ncow:200,0,0::\nsky:0,200,0::\n"),
+     ("label_colors.txt", "0 0 0\tground\n200 0 0\tcow\n0 200 0\tsky\n"),
+     ("class_dict.csv", "name,r,g,b\nground,0,0,0\ncow,200,0,0\nsky,0,200,0\n")],
+)  # fmt: skip
+def test_masks_in_colours_are_read_by_the_list_beside_them(tmp_path, name, text):
+    for number, image in enumerate(("a", "b")):
+        put(tmp_path / "JPEGImages" / f"{image}.jpg", np.full((12, 10, 3), 90 + number, np.uint8))
+        put(tmp_path / "SegmentationClass" / f"{image}.png", COLOURS[VALUES])
+    (tmp_path / name).write_text(text)
+    dataset = open_data(tmp_path, progress=False)
+    assert dataset.classes == ("ground", "cow", "sky")
+    assert np.array_equal(dataset[0].mask, VALUES)
+    put(tmp_path / "SegmentationClass" / "b.png", COLOURS[VALUES] + np.uint8(1))
+    with pytest.raises(
+        DatasetError, match=r"b\.png.* holds the colour #010101, and the classes are the colours #000000"
+    ):
+        open_data(tmp_path, progress=False)[1]
+
+
+def test_masks_in_colours_without_a_list_say_where_to_name_them(tmp_path):
+    put(tmp_path / "images" / "a.jpg")
+    put(tmp_path / "masks" / "a.png", COLOURS[VALUES])
+    with pytest.raises(DatasetError, match=r"holds colours, not class numbers: .*name the colours in labelmap\.txt"):
+        open_data(tmp_path, classes=["a", "b", "c"], progress=False)[0]
+
+
+def test_palettes_in_another_order_in_another_split_are_one_set_of_classes(tmp_path):
+    order = {"train": [0, 1, 2], "test": [2, 1, 0]}
+    for number, (split, numbers) in enumerate(order.items()):
+        put(tmp_path / split / "images" / "a.png", np.full((12, 10, 3), 90 + number, np.uint8))
+        mask = Image.fromarray(np.array(numbers, np.uint8)[VALUES])
+        mask.putpalette(COLOURS[np.argsort(numbers)].ravel().tolist())
+        (tmp_path / split / "masks").mkdir()
+        mask.save(tmp_path / split / "masks" / "a.png")
+    splits = open_splits(tmp_path)
+    assert splits["train"].classes == ("#000000", "#00c800", "#c80000") == splits["test"].classes
+    assert np.array_equal(splits["train"][0].mask, splits["test"][0].mask)
+    with pytest.raises(DatasetError, match=r"so that a value says nothing of a class: name the colours in labelmap"):
+        open_splits(tmp_path, classes=["ground", "cow", "sky"])
+    (tmp_path / "labelmap.txt").write_text("ground:0,0,0::\ncow:200,0,0::\nsky:0,200,0::\n")
+    splits = open_splits(tmp_path)
+    assert splits["test"].classes == ("ground", "cow", "sky")
+    assert np.array_equal(splits["test"][0].mask, VALUES)

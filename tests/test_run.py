@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -591,6 +593,26 @@ def test_two_processes_started_by_torchrun_write_one_run(folders, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "results.json").read_text())["steps"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs a group of processes")
+def test_ctrl_c_under_torchrun_is_one_line_with_what_is_kept_and_the_command_to_go_on(folders, tmp_path):
+    sets = [word for change in (*SMALL, "distill.steps=100000") for word in ("--set", change)]
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m prockd distill --checkpoint-every 1"
+    words = ["--data", folders["classification"], "--run-dir", str(tmp_path / "r"), "--cpu", "-q", *sets]
+    command = [sys.executable, *launch.split(), *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        began = time.monotonic()
+        while not (tmp_path / "r" / "checkpoint.pt").exists() and time.monotonic() - began < 400:
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        told = [line for line in process.communicate()[1].splitlines() if line.startswith("prockd: ")]
+    assert len([line for line in told if "stopped" in line]) == 1, told
+    assert "keeps the checkpoint of step" in told[-1]
+    assert "torchrun --standalone --nproc_per_node 2 -m prockd distill" in told[-1]
+    assert told[-1].endswith("--resume")
+    assert not list((tmp_path / "r").glob(".lock*"))
 
 
 def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():

@@ -35,8 +35,7 @@ class OneLineErrors(TyperGroup):
                 {f"TQDM_{name}INTERVAL": os.environ.get(f"TQDM_{name}INTERVAL", "60") for name in ("MIN", "MAX")}
             )
         try:
-            # of several processes that wait for one another each ends by itself
-            with terminable(int(os.environ.get("WORLD_SIZE", 1)) == 1), warnings.catch_warnings():
+            with terminable(), warnings.catch_warnings():
                 if not debug:
                     warnings.showwarning = show_warning
                     # they are what a command has to say: PYTHONWARNINGS=ignore is meant for others
@@ -45,23 +44,22 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt as stop:
             if debug:
                 raise
-            told = f"stopped: {told_of(stop)}; go on with: {again(ctx.meta['words'], stop)}"
-            typer.secho(f"prockd: {told}", fg="yellow", err=True)
+            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+                told = f"stopped: {told_of(stop)}; go on with: {again(ctx.meta['words'], stop)}"
+                typer.secho(f"prockd: {told}", fg="yellow", err=True)
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
-            # prockd has RuntimeErrors of its own, others are faults. Told by the module's name, since importing those
-            # classes would load PyTorch for ``prockd distill --help``.
+            # prockd's own RuntimeErrors are told by the module's name: importing them would load PyTorch for --help
             fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
             if debug or fault:
                 raise
-            remedy = f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}" if has_notes(error) else ""
+            remedy = (
+                f"; {told_of(error)}; go on with: {again(ctx.meta['words'], error)}"
+                if hasattr(error, "__notes__")
+                else ""
+            )
             typer.secho(f"prockd: {error}{remedy}", fg="red", err=True)
             raise typer.Exit(2) from error
-
-
-def has_notes(stop: BaseException) -> bool:
-    """Whether a run has noted what it keeps."""
-    return bool(getattr(stop, "__notes__", ()))
 
 
 def told_of(stop: BaseException) -> str:
@@ -72,9 +70,11 @@ def told_of(stop: BaseException) -> str:
 
 def again(words: list[str], stop: BaseException) -> str:
     """The command that goes on: a run that was begun is resumed."""
-    if words[:1] == ["distill"] and has_notes(stop):
+    if words[:1] == ["distill"] and hasattr(stop, "__notes__"):
         words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
-    return shlex.join(["prockd", *words])
+    count = os.environ.get("WORLD_SIZE", "1")
+    start = ["prockd"] if count == "1" else ["torchrun", "--standalone", "--nproc_per_node", count, "-m", "prockd"]
+    return shlex.join([*start, *words])
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -53,9 +53,8 @@ def check_data(
 @app.command(epilog="`prockd unpack photos.zip photos`")
 def unpack(
     archive: Annotated[Path, Argument(help="A ZIP or TAR file.")],
-    folder: Annotated[Path, Argument(help="A new folder for its content.")],
-    quiet: Quiet = False,
-) -> None:
+    folder: Annotated[Path, Argument(help="A new folder for its content.")], quiet: Quiet = False,
+) -> None:  # fmt: skip
     """Unpack an archive that somebody else made: all of it, or nothing when a member would climb out of the folder."""
     from prockd.datasets import unpack as unpack_archive
 

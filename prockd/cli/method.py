@@ -98,19 +98,11 @@ def extract(
 )
 def discover(
     out: Annotated[Path, Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
-    num_prototypes: Annotated[int | None, Option(help="How many; 96 if not given.")] = None,
-    data: Data = None,
-    task: TaskKind = None,
-    teacher: TeacherName = None,
-    teacher_weights: TeacherWeights = None,
-    random_teacher: RandomTeacher = None,
-    config: Config = None,
-    preset: Preset = "best",
-    set_: Set = None,
-    cpu: Cpu = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
+    num_prototypes: Annotated[int | None, Option(help="How many; 96 if not given.")] = None, data: Data = None,
+    task: TaskKind = None, teacher: TeacherName = None, teacher_weights: TeacherWeights = None,
+    random_teacher: RandomTeacher = None, config: Config = None, preset: Preset = "best", set_: Set = None,
+    cpu: Cpu = False, overwrite: Overwrite = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
     """Find prototypes in a teacher's features, without labels; write them and a gallery of their patches."""
     from prockd.runs.html import save_png
     from prockd.runs.report import prototype_section
@@ -250,9 +242,8 @@ def compare(
 def demo(
     run_dir: Annotated[Path, Option(help="Where the report and the numbers go.")] = Path("runs/demo"),
     seeds: Annotated[int, Option(min=1, help="Students of each kind; more make the intervals narrower.")] = 2,
-    overwrite: Overwrite = False,
-    cpu: Cpu = False,
-) -> None:
+    overwrite: Overwrite = False, cpu: Cpu = False,
+) -> None:  # fmt: skip
     """Run the whole pipeline on Farmyard: teacher, prototypes, students, a table and one HTML report."""
     from prockd.runs.demo import run_demo
 

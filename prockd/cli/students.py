@@ -18,10 +18,8 @@ def evaluate(
     run_dir: RunDir,
     data: Annotated[str | None, Option(help="Other images to score on, in place of the run's own.")] = None,
     classes: Annotated[bool, Option("--classes", help="A row for each class too.")] = False,
-    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
-    cpu: Cpu = False,
-    quiet: Quiet = False,
-) -> None:
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False, cpu: Cpu = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
     """Score a run's student, plain and augmented, on its test images or on others."""
     from prockd.evaluation.tables import format_table
     from prockd.runs.report import class_rows, student_rows
@@ -79,7 +77,7 @@ def export(
     out: Annotated[Path | None, Option(help="Folder to write; RUN/export/FORMAT if not given.")] = None,
     augmented: Annotated[bool, Option("--augmented", help="Write z⁺ too, which reads prototypes.")] = False,
     overwrite: Overwrite = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write the plain student so that it runs without prockd, with an example that loads it."""
     from prockd.runs.folder import run_config, student_file
     from prockd.students.export import export_student

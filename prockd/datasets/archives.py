@@ -42,11 +42,8 @@ def unpack(archive: Path | str, folder: Path | str, *, progress: bool = True) ->
 
     Args:
         archive: .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
-        folder: where its content goes; it must not exist, or be empty.
+        folder: where its content goes; it must not exist, or be empty. It is returned.
         progress: show a progress bar.
-
-    Returns:
-        The folder.
 
     Raises:
         DatasetError: the archive is missing, broken or refused, or the folder is not empty.
@@ -132,8 +129,9 @@ class _Members:
         if len(self.names) > _MAX_MEMBERS:
             raise DatasetError(f"{self.archive} has more than {_MAX_MEMBERS} members")
         if self.size > self.allowed:
-            bomb = f"{_MAX_RATIO} times the size of the archive: it looks like a bomb"
-            raise DatasetError(f"{label} takes it beyond {bomb}")
+            raise DatasetError(
+                f"{label} takes it beyond {_MAX_RATIO} times the size of the archive: it looks like a bomb"
+            )
         if self.size > self.room:
             raise DatasetError(f"{label} takes it beyond the {self.room} bytes that are free")
         return "/".join(parts)

@@ -73,25 +73,22 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
     ``class_names`` or ``classes`` (C,) names the classes; without it they are named by their number. Arrays of a split
     have its name in front: ``train_images``, ``train_labels``.
 
-    Returns:
-        Data sets by the name of their split; one without splits is named ``all``.
-
-    Raises:
-        DatasetError: the file cannot be read, holds pickled objects, or lacks the arrays.
+    The answer is by the name of the split, ``all`` for one without; DatasetError where the file cannot be read, holds
+    pickled objects, or lacks the arrays.
     """
     advice = "save it again with numpy.savez, without objects"
     with reading(path, "an NPZ file of images and labels", DatasetError, advice):
         _check_headers(Path(path))
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    names, splits = arrays.get("class_names", arrays.get("classes")), {}
-    for split, prefix in (*((split, f"{split}_") for split in SPLITS), (WHOLE, "")):
-        images, labels = arrays.get(f"{prefix}images"), arrays.get(f"{prefix}labels")
-        if images is not None and labels is not None:
-            try:
-                splits[split] = Arrays(images, _numbers(labels), _class_names(names, labels))
-            except DatasetError as error:
-                raise DatasetError(f"{path}, {split}: {error}") from error
+        names, splits = arrays.get("class_names", arrays.get("classes")), {}
+        for split, prefix in (*((split, f"{split}_") for split in SPLITS), (WHOLE, "")):
+            images, labels = arrays.get(f"{prefix}images"), arrays.get(f"{prefix}labels")
+            if images is not None and labels is not None:
+                try:
+                    splits[split] = Arrays(images, _numbers(labels), _class_names(names, labels))
+                except DatasetError as error:
+                    raise DatasetError(f"{path}, {split}: {error}") from error
     if not splits:
         has = ", ".join(arrays)
         raise DatasetError(f"{path} has no images and labels, or train_images and train_labels; it has {has}")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from prockd.datasets.files import FileDataset, FormatOptions, pair_by_stem, refuse_outside
+from prockd.datasets.files import FileDataset, FormatOptions, normal, pair_by_stem, refuse_outside
 from prockd.datasets.problems import DatasetError, Problem, box_flaw, number_or_nan
 from prockd.datasets.read import pictures
 
@@ -26,6 +26,9 @@ class Box:
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
     text: str  # the box as the file writes it, for messages
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", normal(self.name))
+
 
 @dataclass
 class Annotation:
@@ -35,6 +38,7 @@ class Annotation:
     boxes: list[Box] = field(default_factory=list)
     size: tuple[int, int] | None = None  # height and width of the image that the boxes are for
     problems: list[Problem] = field(default_factory=list)  # what could not be read
+    is_relative: bool = False  # corners are shares of the picture
 
     def add_problem(self, entry: str, text: str) -> None:
         """Note what is wrong with an entry of the file."""
@@ -52,8 +56,10 @@ class BoxDataset(FileDataset):
     ) -> None:  # fmt: skip
         self.annotations = tuple(annotations)
         self.facts = f", {sum(len(a.boxes) for a in annotations)} boxes"
-        names = sorted({box.name for a in annotations for box in a.boxes}) if classes is None else classes
-        super().__init__(root, paths, names, annotations=list(dict.fromkeys(a.file for a in annotations)), **options)
+        names = sorted({box.name for a in annotations for box in a.boxes}) if classes is None else map(normal, classes)
+        super().__init__(
+            root, paths, tuple(names), annotations=list(dict.fromkeys(a.file for a in annotations)), **options
+        )
 
     def _annotation(self, index: int, size: tuple[int, ...] | None) -> tuple[Mapping[str, Any], list[Problem]]:
         annotation, name = self.annotations[index], self.ids[index]
@@ -62,18 +68,20 @@ class BoxDataset(FileDataset):
             (H, W), (h, w) = size, annotation.size or size
             text = f"its boxes are for an image of {w} x {h} px, and {name} has {W} x {H} px"
             problems.append(Problem(file, "", text))
+        H, W = size or (1, 1)
+        scale = np.array([W, H] * 2 if annotation.is_relative else 1)
         for box in annotation.boxes:
             unknown = f"class {box.name!r} is not one of {', '.join(self.classes) or 'the classes'}"
-            flaws = (unknown if box.name not in self.classes else "", box_flaw(box.corners, size, box.text))
+            corners = (np.array(box.corners) * scale).tolist()
+            flaws = (unknown if box.name not in self.classes else "", box_flaw(corners, size, box.text))
             problems += [Problem(file, box.entry, f"{flaw} ({name})") for flaw in flaws if flaw]
         if problems or size is None:
             return {}, problems
         if not annotation.boxes:
             problems.append(Problem(str(self.paths[index]), "", "no objects", note=True))
-        H, W = size
-        corners = np.array([box.corners for box in annotation.boxes], np.float32).reshape(-1, 4)
+        corners = np.array([box.corners for box in annotation.boxes], np.float32).reshape(-1, 4) * scale
         labels = np.array([self.classes.index(box.name) for box in annotation.boxes], np.int64)
-        return {"boxes": corners.clip(0, np.array([W, H, W, H], np.float32)), "box_labels": labels}, problems
+        return {"boxes": corners.clip(0, [W, H, W, H]).astype(np.float32), "box_labels": labels}, problems
 
 
 class VocFolder(BoxDataset):

@@ -28,25 +28,17 @@ _NEEDED = {"classification": "a class", "segmentation": "a mask", "detection": "
 
 @dataclass(frozen=True, eq=False)
 class DataCheck:
-    """What is wrong with a data set; prints as a table.
+    """What is wrong with a data set; prints as a table."""
 
-    Attributes:
-        name: what was checked.
-        layout: what it was taken for, in words.
-        counts: images by split.
-        problems: all of them, in the order of the data.
-        bad: by the fingerprint of each split, the numbers of the samples that cannot be used.
-        twins: the same for good samples whose file is that of an earlier one of the same split.
-        shown: how much there is of each class: ``"images"`` of it, ``"boxes"``, ``"joints"``, or ``"pixels"``, of which
-            some may be ``ignored``.
-    """
-
-    name: str
-    layout: str
-    counts: Mapping[str, int]
-    problems: tuple[Problem, ...]
+    name: str  # what was checked
+    layout: str  # what it was taken for, in words
+    counts: Mapping[str, int]  # images by split
+    problems: tuple[Problem, ...]  # all of them, in the order of the data
+    # by the fingerprint of each split, the numbers of the samples that cannot be used
     bad: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    # the same for good samples whose file is that of an earlier one of the same split
     twins: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    # how much there is of each class: "images" of it, "boxes", "joints", or "pixels", of which some may be "ignored"
     shown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property

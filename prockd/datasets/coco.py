@@ -1,15 +1,15 @@
 """Boxes in one COCO JSON file."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from prockd.datasets.boxes import Annotation, Box, BoxDataset
-from prockd.datasets.files import FormatOptions, file_below
+from prockd.datasets.files import FormatOptions, file_below, pictures_root
 from prockd.datasets.problems import DatasetError, Problem, as_float
-from prockd.datasets.read import is_file
 from prockd.untrusted import read_json
 
 _LISTS = ("images", "annotations", "categories")
@@ -38,53 +38,55 @@ class CocoFile(BoxDataset):
         self, path: Path | str, *, images: Path | str | None = None, classes: Sequence[str] | None = None,
         **options: Unpack[FormatOptions],
     ) -> None:  # fmt: skip
-        self.path, flaws = Path(path), list[Problem]()
-
-        def add_flaw(entry: str, text: str) -> None:
-            flaws.append(Problem(str(self.path), entry, text))
-
-        content = load_coco(self.path)
-        categories = by_id("category", content["categories"], "name", add_flaw)
-        pictures = by_id("image", content["images"], "file_name", add_flaw)
+        self.path, coco = Path(path), Coco(Path(path), images)
+        root, categories, pictures, add_flaw = coco.root, coco.categories, coco.pictures, coco.add_flaw
         names = [str(picture["file_name"]) for picture in pictures.values()]
         for name, count in ((name, count) for name, count in Counter(names).items() if count > 1):
             add_flaw("", f"{name} is listed {count} times, so its boxes are divided")
         of_image = {id: Annotation(self.path, size=_size(picture)) for id, picture in pictures.items()}
-        for number, entry in enumerate(content["annotations"], 1):
-            where = f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
+        for where, entry in coco.entries():
             missing = _missing(entry, ("image_id", "category_id", "bbox"))
             if "image_id" in missing:
                 add_flaw(where, "lacks image_id")
-            elif entry["image_id"] not in pictures:
+            elif (id := str(entry["image_id"])) not in pictures:
                 add_flaw(where, f"no image has the id {entry['image_id']}")
             elif not is_crowd(entry):
-                picture, annotation = pictures[entry["image_id"]], of_image[entry["image_id"]]
+                picture, annotation = pictures[id], of_image[id]
                 if isinstance(box := _box(where, entry, missing, categories), Box):
                     annotation.boxes.append(box)
                 else:
                     annotation.add_problem(where, f"{box} ({picture['file_name']})")
-        root = pictures_root(self.path, names) if images is None else Path(images)
-        # Ids are numbers as a rule and may be text, which has no order with numbers.
-        order = sorted(categories, key=lambda id: (not isinstance(id, int), id if isinstance(id, int) else 0, str(id)))
+        order = sorted(categories, key=lambda id: (not isinstance(categories[id]["id"], int), _number(id), id))
         class_names = list(dict.fromkeys(str(categories[id]["name"]) for id in order))
-        paths, class_names = (
-            [file_below(root, name) for name in names],
-            class_names if classes is None else list(classes),
-        )
-        super().__init__(root, paths, list(of_image.values()), class_names, flaws=flaws, **options)
+        paths, class_names = [file_below(root, n) for n in names], class_names if classes is None else list(classes)
+        super().__init__(root, paths, list(of_image.values()), class_names, flaws=coco.flaws, **options)
+
+
+class Coco:
+    """The lists of a COCO file by id, its flaws so far, and the folder of its pictures."""
+
+    def __init__(self, path: Path, images: Path | str | None) -> None:
+        self.path, self.flaws = path, list[Problem]()
+        self.content = load_coco(path)
+        self.categories = by_id("category", self.content["categories"], "name", self.add_flaw)
+        self.pictures = by_id("image", self.content["images"], "file_name", self.add_flaw)
+        names = [str(picture["file_name"]) for picture in self.pictures.values()]
+        self.root = pictures_root(path, names) if images is None else Path(images)
+
+    def add_flaw(self, entry: str, text: str) -> None:
+        """Note an entry that belongs to no image."""
+        self.flaws.append(Problem(str(self.path), entry, text))
+
+    def entries(self) -> Iterator[tuple[str, Any]]:
+        """The annotations, and what messages call each."""
+        for number, entry in enumerate(self.content["annotations"], 1):
+            yield f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}", entry
 
 
 def is_coco(path: Path) -> bool:
     """Whether a JSON file has the words of COCO; one that is broken shall be opened, and its error read."""
     content = path.read_bytes()
     return all(f'"{name}"'.encode() in content for name in _LISTS)
-
-
-def pictures_root(path: Path, names: Sequence[str]) -> Path:
-    """The first of the usual folders that holds most of the first images; the folder of the file if none does."""
-    ending, here, up = path.stem.rpartition("_")[2], path.parent, path.parent.parent
-    places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
-    return max(places, key=lambda place: sum(is_file(file_below(place, name)) for name in names[:20]))
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
@@ -104,17 +106,21 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
 
 def by_id(
     kind: str, entries: Iterable[Any], name_key: str, add_flaw: Callable[[str, str], None]
-) -> dict[Any, dict[str, Any]]:
-    """Entries of a list by their id; those without one, or with one that is taken, are flaws."""
-    found: dict[Any, dict[str, Any]] = {}
+) -> dict[str, dict[str, Any]]:
+    """Entries of a list by their id as text, for some programs write "7" here and 7 there; those without are flaws."""
+    found: dict[str, dict[str, Any]] = {}
     for number, entry in enumerate(entries, 1):
         if missing := _missing(entry, ("id", name_key)):
             add_flaw(f"{kind} {number}", f"lacks {', '.join(missing)}")
-        elif entry["id"] in found:
-            add_flaw(f"{kind} {number}", f"id {entry['id']} is taken by {found[entry['id']][name_key]!r}")
+        elif (id := str(entry["id"])) in found:
+            add_flaw(f"{kind} {number}", f"id {id} is taken by {found[id][name_key]!r}")
         else:
-            found[entry["id"]] = entry
+            found[id] = entry
     return found
+
+
+def _number(id: str) -> int:
+    return int(id) if re.fullmatch(r"-?[0-9]{1,30}", id) else 0
 
 
 def is_crowd(entry: dict[str, Any]) -> bool:
@@ -128,17 +134,27 @@ def _missing(entry: Any, keys: tuple[str, ...]) -> list[str]:
     return [key for key in keys if key not in values or (key != "bbox" and not isinstance(values[key], int | str))]
 
 
-def _box(where: str, entry: dict[str, Any], missing: list[str], categories: dict[Any, dict[str, Any]]) -> Box | str:
-    if missing:
+def _box(where: str, entry: dict[str, Any], missing: list[str], categories: dict[str, dict[str, Any]]) -> Box | str:
+    bbox = entry.get("bbox") or _around(entry.get("segmentation"))
+    if missing := [name for name in missing if name != "bbox" or not bbox]:
         return f"lacks {', '.join(missing)}"
-    if entry["category_id"] not in categories:
+    if str(entry["category_id"]) not in categories:
         return f"no category has the id {entry['category_id']}"
-    bbox = entry["bbox"]
     if not (isinstance(bbox, list) and len(bbox) == 4 and all(type(v) in (int, float) for v in bbox)):
         return f"bbox {bbox} is not x, y, width, height"
     x, y, width, height = map(as_float, bbox)
     text = f"bbox {', '.join(f'{as_float(v):g}' for v in bbox)} (x, y, width, height)"
-    return Box(where, str(categories[entry["category_id"]]["name"]), (x, y, x + width, y + height), text)
+    return Box(where, str(categories[str(entry["category_id"])]["name"]), (x, y, x + width, y + height), text)
+
+
+def _around(polygons: Any) -> list[int | float]:
+    """x, y, width, height around polygons; empty where they are none."""
+    lists = polygons if isinstance(polygons, list) else []
+    values = [v for one in lists if isinstance(one, list) and len(one) % 2 == 0 for v in one]
+    if len(values) < 6 or any(type(value) not in (int, float) for value in values):
+        return []
+    x, y = values[::2], values[1::2]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def _size(picture: dict[str, Any]) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from prockd.datasets.coco import by_id, is_coco, is_crowd, load_coco, pictures_root
+from prockd.datasets.coco import Coco, is_coco, is_crowd
 from prockd.datasets.files import FormatOptions, file_below
 from prockd.datasets.keypoints import MAX_PX
 from prockd.datasets.poses import Joint, Pose, PoseDataset
@@ -32,25 +32,16 @@ class CocoPoints(PoseDataset):
         self, path: Path | str, *, images: Path | str | None = None, classes: Sequence[str] | None = None,
         **options: Unpack[FormatOptions],
     ) -> None:  # fmt: skip
-        path, flaws = Path(path), list[Problem]()
-
-        def add_flaw(entry: str, text: str) -> None:
-            flaws.append(Problem(str(path), entry, text))
-
-        content = load_coco(path)
-        categories = by_id("category", content["categories"], "name", add_flaw)
-        pictures = by_id("image", content["images"], "file_name", add_flaw)
-        names = [str(picture["file_name"]) for picture in pictures.values()]
-        root = pictures_root(path, names) if images is None else Path(images)
-        poses = {id: Pose(path, file_below(root, str(picture["file_name"]))) for id, picture in pictures.items()}
-        for number, entry in enumerate(content["annotations"], 1):
-            where = f"annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
+        path, coco = Path(path), Coco(Path(path), images)
+        root, flaws, categories = coco.root, coco.flaws, coco.categories
+        poses = {id: Pose(path, file_below(root, str(one["file_name"]))) for id, one in coco.pictures.items()}
+        for where, entry in coco.entries():
             if not isinstance(entry, dict) or not entry.get("keypoints") or is_crowd(entry):
                 continue
-            if not isinstance(entry.get("image_id"), int | str) or entry["image_id"] not in poses:
-                add_flaw(where, f"no image has the id {entry.get('image_id')}")
+            if (id := str(entry.get("image_id"))) not in poses:
+                coco.add_flaw(where, f"no image has the id {entry.get('image_id')}")
                 continue
-            pose, joints = poses[entry["image_id"]], _joints(where, entry, categories)
+            pose, joints = poses[id], _joints(where, entry, categories)
             if isinstance(joints, str):
                 pose.problems.append(Problem(str(path), where, joints))
             elif joints:
@@ -70,8 +61,7 @@ def is_coco_points(path: Path) -> bool:
 
 def _joints(where: str, entry: Mapping[str, Any], categories: Mapping[Any, Mapping[str, Any]]) -> list[Joint] | str:
     """The annotated joints of one animal, or what is wrong with them in words."""
-    id, values = entry.get("category_id"), entry["keypoints"]
-    category = categories.get(id) if isinstance(id, int | str) else None
+    category, values = categories.get(str(entry.get("category_id"))), entry["keypoints"]
     if category is None:
         return f"no category has the id {entry.get('category_id')}"
     names = category.get("keypoints")

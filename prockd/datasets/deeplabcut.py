@@ -70,9 +70,8 @@ def _read(table: Path, flaws: list[Problem]) -> tuple[list[Pose], list[str]]:
     coords, parts = head["coords"], head["bodyparts"]
     columns = [k for k, axis in enumerate(coords) if axis == "x" and coords[k + 1 : k + 2] == ["y"]]
     if not columns or len(parts) < len(coords):
-        raise DatasetError(
-            f"{table} has no columns x, y of a body part: its rows of coords and bodyparts must name them"
-        )
+        told = "no columns x, y of a body part: its rows of coords and bodyparts must name them"
+        raise DatasetError(f"{table} has {told}")
     poses = []
     for line, row in enumerate(rows[count:], count + 1):
         names = [cell for cell in row[: columns[0]] if cell]

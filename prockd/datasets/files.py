@@ -16,6 +16,7 @@ from prockd.datasets.read import darkness, is_file, is_hidden, read_image, turn_
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names that folders and files of a split go by."""
+_ANY_SET = {"set", "seg", "img", "imgs", "image", "images", "data"}  # words beside them: "seg_train", "test_set"
 UNLABELLED_SPLIT = "unlabelled"
 """The name of a folder, beside those of the classes or splits, whose pictures have no label."""
 WHOLE = "all"  # name of the only split of a data set that is not divided
@@ -75,11 +76,8 @@ class FileDataset:
         refuse_outside(root, self.paths)
         if not self.paths:
             raise DatasetError(f"{root} holds no images that can be used{f': {flaws[0]}' if flaws else ''}")
-        self.annotation_files, self._white, self._exif = (
-            tuple(annotations),
-            options.get("white", 0),
-            options.get("exif", True),
-        )
+        self.annotation_files = tuple(annotations)
+        self._white, self._exif = options.get("white", 0), options.get("exif", True)
         ids = ((p.relative_to(root) if p.is_relative_to(root) else p).as_posix() for p in self.paths)
         self.ids = tuple(map(printable, ids))
         self.labels = np.array([UNLABELLED] * len(self.paths) if labels is None else labels, np.int64)
@@ -167,8 +165,8 @@ def by_split(paths: Sequence[Path], *, whole_name: bool = False) -> dict[str, Pa
     splits: dict[str, Path] = {}  # with whole_name, a name says nothing else: a class may be called "test tube"
     for split, names in SPLITS.items():
         for path in paths:
-            words = [word for word in re.split(r"[^a-z]+", path.name.lower()) if word]
-            if set(words) & set(names) and (len(words) == 1 or not whole_name):
+            words = {word for word in re.split(r"[^a-z]+", path.name.lower()) if word}
+            if words & set(names) and (len(words - _ANY_SET) == 1 or not whole_name):
                 splits.setdefault(split, path)
     return splits
 
@@ -177,23 +175,33 @@ def pair_by_stem(
     images: Sequence[Path], images_root: Path, others: Sequence[Path], others_root: Path, kind: str
 ) -> tuple[list[tuple[Path, Path]], list[Problem]]:
     """Each image with the file of the same path and stem, but for an ending as ``_mask``, and what is left over."""
-    by_stem, pairs, flaws = dict[str, Path](), [], []
+    by_stem, by_key, used, pairs, flaws = dict[str, Path](), dict[str, Path](), set[Path](), [], []
     for other in others:
-        stem = re.sub(r"[_-](mask|seg|label|gt)$", "", _stem(other, others_root))
+        stem = _stem(other, others_root)
         if by_stem.setdefault(stem, other) != other:
             flaws.append(Problem(str(other), "", f"a second {kind} of that name, beside {by_stem[stem].name}"))
-    alone = dict(by_stem)
+        elif by_key.setdefault(_plain(stem), other) != other and _plain(stem) in by_stem:
+            flaws.append(Problem(str(other), "", f"a second {kind} of that name, beside {by_key[_plain(stem)].name}"))
     for image in images:
         stem = _stem(image, images_root)
-        key = stem if stem in by_stem else re.sub(r"[_-](img|image|rgb)$", "", stem)
-        if key in by_stem:
-            pairs.append((image, by_stem[key]))
-            alone.pop(key, None)
+        if found := by_stem.get(stem) or by_key.get(_plain(stem)):
+            pairs.append((image, found))
+            used.add(found)
         else:
             flaws.append(Problem(str(image), "", f"no {kind}: looked for {Path(others_root, stem)}.*"))
-    for stem, path in alone.items():
-        flaws.append(Problem(str(path), "", f"{kind} without an image: looked for {Path(images_root, stem)}.*"))
+    told = {str(flaw.file) for flaw in flaws}
+    for path in (path for path in others if path not in used and str(path) not in told):
+        looked = Path(images_root, _stem(path, others_root))
+        flaws.append(Problem(str(path), "", f"{kind} without an image: looked for {looked}.*"))
     return pairs, flaws
+
+
+def _plain(stem: str) -> str:
+    """A stem without what says that it is a mask or an image: ``a_mask``, ``img_a``, ``a.jpg``, ``a_labelIds``."""
+    folder, slash, name = stem.rpartition("/")
+    name = re.sub(r"\.(jpe?g|png|tiff?|bmp)$", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"([_-](masks?|seg|labels?|gt|gtFine|labelIds|segmentation|img|image|rgb|leftImg8bit))+$", "", name)
+    return folder + slash + re.sub(r"^(mask|label|seg|img|image)[_-]", "", name)
 
 
 def file_below(root: Path, name: str) -> Path:
@@ -202,12 +210,25 @@ def file_below(root: Path, name: str) -> Path:
     Windows has ``images\0.jpg``; and ü is one character or, as macOS has it, two.
     """
     plain = name.replace("\\", "/").removeprefix("./")
-    spellings = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    spellings = [name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]
+    spellings += [plain + suffix for suffix in (".jpg", ".png", ".jpeg", ".tif")] if "." not in plain[-6:] else []
     return next((path for spelling in spellings if is_file(path := root / spelling)), root / name)
 
 
+def pictures_root(path: Path, names: Sequence[str]) -> Path:
+    """The first of the usual folders that holds most of the first images of a list; that of the list if none does."""
+    ending, here, up = path.stem.rpartition("_")[2], path.parent, path.parent.parent
+    places = [here, here / "images", up / "images", up / ending, up / "images" / ending, here / ending]
+    return max(places, key=lambda place: sum(is_file(file_below(place, name)) for name in names[:20]))
+
+
+def normal(text: str) -> str:
+    """A name in the spelling that most systems use: macOS has ü as two characters."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _stem(path: Path, root: Path) -> str:
-    return unicodedata.normalize("NFC", path.relative_to(root).with_suffix("").as_posix())
+    return normal(path.relative_to(root).with_suffix("").as_posix())
 
 
 def _date(path: Path) -> tuple[int, int] | None:

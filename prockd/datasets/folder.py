@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from prockd._types import UNLABELLED
-from prockd.datasets.files import FileDataset, FormatOptions, by_split, sub_folders
+from prockd.datasets.files import FileDataset, FormatOptions, by_split, normal, sub_folders
 from prockd.datasets.problems import DatasetError, Problem
 from prockd.datasets.read import IMAGE_SUFFIXES, pictures
 
@@ -42,14 +42,16 @@ class ImageFolder(FileDataset):
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder")
         folders, loose = class_folders(root), pictures(root, "*")
-        names = folders if classes is None else list(classes)
+        names = list(folders) if classes is None else list(classes)
         files, flaws = [(path, UNLABELLED) for path in loose], list[Problem]()
         if folders:
-            files = [(path, label) for label, name in enumerate(names) for path in pictures(root / name)]
+            places = [folders.get(normal(name), [root / name]) for name in names]
+            files = [(p, label) for label, place in enumerate(places) for one in place for p in pictures(one)]
             empty = [names[label] for label in sorted(set(range(len(names))) - {label for _, label in files})]
             text = dict.fromkeys(empty, "holds no images: remove it, or list the other classes in classes.txt")
             if options.get("from_train"):
-                beyond = {name: len(pictures(root / name)) for name in folders if name not in names}
+                known = set(map(normal, names))
+                beyond = {n: sum(len(pictures(one)) for one in place) for n, place in folders.items() if n not in known}
                 text = {n: f"train has no class of that name: its {m} images are left out" for n, m in beyond.items()}
             flaws = [Problem(str(root), f"class folder {name}", flaw) for name, flaw in text.items()]
         if not files and not flaws:
@@ -69,12 +71,7 @@ class UnlabelledFolder(FileDataset):
     ...     UnlabelledFolder(photos).ids, UnlabelledFolder(photos)[0].label
     (('june/farm/a.png',), -1)
 
-    Args:
-        root: the folder.
-        options: ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
-
-    Raises:
-        DatasetError: the folder is missing or holds no picture.
+    DatasetError where the folder is missing or holds no picture.
     """
 
     def __init__(self, root: Path | str, **options: Unpack[FormatOptions]) -> None:
@@ -87,15 +84,18 @@ class UnlabelledFolder(FileDataset):
         super().__init__(root, paths, (), **options)
 
 
-def class_folders(root: Path) -> list[str]:
-    """Names of the sub-folders, sorted; hidden ones and links that lead back to the folder or above it are left out."""
-    real = Path(os.path.realpath(root))
-    return [p.name for p in sub_folders(root) if not real.is_relative_to(os.path.realpath(p))]
+def class_folders(root: Path) -> dict[str, list[Path]]:
+    """Sub-folders by name, sorted, ü in one spelling; links back to the folder or above it are left out."""
+    real, found = Path(os.path.realpath(root)), dict[str, list[Path]]()
+    for folder in sub_folders(root):
+        if not real.is_relative_to(os.path.realpath(folder)):
+            found.setdefault(normal(folder.name), []).append(folder)
+    return found
 
 
 def has_class_folders(path: Path) -> bool:
     """Whether a folder is divided into classes, and not into splits of loose pictures."""
-    folders = [path / name for name in class_folders(path)]
+    folders = [folder for some in class_folders(path).values() for folder in some]
     splits = by_split(folders, whole_name=True)
     if "train" in splits and pictures(splits["train"], "*"):  # else "train" may be a class beside others
         return any(pictures(folder, "*") for folder in folders if folder not in splits.values())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Unpack, cast
 
@@ -20,6 +21,7 @@ from prockd.datasets.arrays import npz_splits, open_npz
 from prockd.datasets.boxes import VocFolder, is_voc
 from prockd.datasets.coco import CocoFile, is_coco
 from prockd.datasets.coco_points import CocoPoints, is_coco_points
+from prockd.datasets.cvat import CvatFile, is_cvat
 from prockd.datasets.deeplabcut import DeepLabCut, has_deeplabcut, is_deeplabcut
 from prockd.datasets.files import (
     UNLABELLED_SPLIT,
@@ -32,13 +34,14 @@ from prockd.datasets.files import (
 )
 from prockd.datasets.folder import ImageFolder, UnlabelledFolder, has_class_folders
 from prockd.datasets.keypoints import is_keypoints
-from prockd.datasets.left_out import passed_pictures
-from prockd.datasets.masks import MaskFolder, mask_splits
+from prockd.datasets.left_out import passed_pictures, unread_list
+from prockd.datasets.masks import DIFFER, MaskFolder, differing_colours, mask_splits
 from prockd.datasets.poses import PointTable, has_point_tables
 from prockd.datasets.problems import DatasetError, Problem, grouped
 from prockd.datasets.read import IMAGE_SUFFIXES, is_hidden, pictures
 from prockd.datasets.table import ImageTable, lists_the_folder, table_splits
 from prockd.datasets.torchvision_sets import Opener, cifar, oxford_pet, pascal_voc
+from prockd.datasets.yolo import YoloFolder, yolo_splits
 from prockd.untrusted import reading
 
 TASKS = ("classification", "segmentation", "detection", "keypoints")
@@ -64,7 +67,7 @@ class Format:
             return self._at(path) if self.suffix and path.suffix.lower() == self.suffix else {}
         if not self.suffix:
             below = by_split(sub_folders(path), whole_name=True)
-            divided = {s: places[WHOLE] for s, folder in below.items() if WHOLE in (places := self._at(folder))}
+            divided = {s: places[WHOLE] for s, f in below.items() if WHOLE in (places := self._at(_inner(f)))}
             return divided if "train" in divided else self._at(path)
         at = self._files_in(path, path / "annotations", path / "annots")
         divided = {s: at[file][WHOLE] for s, file in by_split(list(at)).items() if WHOLE in at[file]}
@@ -108,7 +111,10 @@ FORMATS = (
     Format("arrays", "classification",
            "data.npz: images (M,H,W,3), labels, class_names; or train_images, train_labels, test_...",
            open_npz, splits=npz_splits, suffix=".npz"),
+    Format("CVAT", "detection", "annotations.xml of CVAT for images, beside images", CvatFile, is_cvat, suffix=".xml"),
     Format("PASCAL VOC", "detection", "images/a.jpg with annotations/a.xml", VocFolder, is_voc),
+    Format("YOLO", "detection", "images/a.jpg, labels/a.txt, data.yaml; train/images, train/labels", YoloFolder,
+           splits=yolo_splits),
     Format("images and masks", "segmentation",
            "images/a.jpg, masks/a.png; video/frames, video/masks; train, trainannot", MaskFolder, splits=mask_splits),
     Format("key points", "keypoints", "parts.csv: frame,joint_id,part,x_px,y_px,visible", PointTable, is_keypoints,
@@ -149,8 +155,8 @@ def open_splits(
     where the name ``ignore`` marks a value that is not scored). All splits have the classes of ``train``.
 
     Args:
-        path: the folder, or a CSV, JSON or NPZ file.
-        task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
+        path: the folder, or one file of a format.
+        task: one of :data:`TASKS`; None for the first format that fits.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
         options: ``group``, ``on_bad`` and more, see :class:`~prockd.datasets.files.FormatOptions`.
 
@@ -177,12 +183,18 @@ def open_format(
     if classes is None and names.is_file():
         with reading(names, "a list of classes", DatasetError, "save it as UTF-8, one name a line"):
             classes = [line.strip() for line in names.read_text("utf-8-sig").splitlines() if line.strip()]
-    splits: dict[str, ImageDataset] = {}
+    splits, asked = dict[str, ImageDataset](), classes
     for split, opener in openers.items():
         splits[split] = opener(classes=classes, **options)
         if classes is None:  # the other splits have those of the first
             named = splits[split].classes  # masks are read for them, and may be doubtful
             classes, options["from_train"] = classes_of(splits[split]) if named else None, True
+    masks = {split: one.masks for split, one in splits.items() if isinstance(one, MaskFolder)}
+    own = any(one.colours for one in splits.values() if isinstance(one, MaskFolder))
+    if len(masks) > 1 and not own and (colours := differing_colours(list(chain(*masks.values())))):
+        if asked is not None:
+            raise DatasetError(f"{path}: {DIFFER}")
+        return open_format(path, task, dict(enumerate(colours)), **options)
     if path.is_dir() and (more := next(filter(is_unlabelled, sorted(path.glob("*/"))), None)):
         splits[UNLABELLED_SPLIT] = UnlabelledFolder(more, **_of_pictures(options))
     return format, splits
@@ -198,7 +210,11 @@ def passed_over(path: Path, splits: Mapping[str, ImageDataset]) -> Iterator[Prob
     if datasets[0].task == "keypoints":  # pictures without points are further images of the same animal
         used |= {os.path.normpath(p) for p in pictures(path)}
     yield from passed_pictures(path, used)
+    loose = datasets[0].task == "classification" and not datasets[0].classes  # else labels were found
     for file in sorted(p for p in path.glob("*.*") if os.path.normpath(p) not in used and not is_hidden(p.name)):
+        if loose and (told := unread_list(file)):
+            yield Problem(str(file), "", f"is not read: {told}", note=True)
+            continue
         with suppress(DatasetError):
             if like := next((f for f in FORMATS if f.suffix and f.task != "keypoints" and f.openers(file)), None):
                 yield Problem(str(file), "", f"looks like {like.name} and is not read: name it to use it", note=True)
@@ -221,6 +237,12 @@ def open_unlabelled(path: Path | str, **options: Unpack[FormatOptions]) -> Image
         if not fitting or fitting[0].open is ImageFolder:  # folders are no classes here
             return UnlabelledFolder(path, **options)
     return next(iter(open_splits(path, **options).values()))
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or what it holds under its own name alone, as some archives do: test_set/test_set."""
+    there = [p for p in folder.iterdir() if not is_hidden(p.name)]
+    return there[0] if [p.name for p in there] == [folder.name] and there[0].is_dir() else folder
 
 
 def _own_folder(path: Path) -> Path | None:

@@ -22,19 +22,12 @@ _COLUMNS = ("frame", "part", "x_px", "y_px")
 
 @dataclass(frozen=True, eq=False)
 class ImagePoints:
-    """The key points of one image.
+    """The key points of one image."""
 
-    Attributes:
-        xy: (n, 2) x to the right and y down, in pixels of the image file.
-        part: (n,) index into the part names.
-        visible: (n,) False where the point is hidden behind something.
-        joint: (n,) number of the joint, equal for the same joint in all images; -1 where it is not known.
-    """
-
-    xy: Float32[np.ndarray, "n 2"]
-    part: Int64[np.ndarray, " n"]
-    visible: Bool[np.ndarray, " n"]
-    joint: Int64[np.ndarray, " n"]
+    xy: Float32[np.ndarray, "n 2"]  # x to the right and y down, in pixels of the image file
+    part: Int64[np.ndarray, " n"]  # index into the part names
+    visible: Bool[np.ndarray, " n"]  # False where the point is hidden behind something
+    joint: Int64[np.ndarray, " n"]  # equal for the same joint in all images; -1 where it is not known
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -42,15 +35,10 @@ class ImagePoints:
 
 @dataclass(frozen=True, eq=False)
 class PointAnnotations:
-    """Key points of many images: ``annotations.images["00000.jpg"].xy``.
+    """Key points of many images: ``annotations.images["00000.jpg"].xy``."""
 
-    Attributes:
-        parts: part names; a point's ``part`` is an index into them.
-        images: the points of each image, by its file name as the CSV file writes it, in the order of the file.
-    """
-
-    parts: tuple[str, ...]
-    images: Mapping[str, ImagePoints]
+    parts: tuple[str, ...]  # names, of which a point's ``part`` is the index
+    images: Mapping[str, ImagePoints]  # by the file name as the CSV file writes it, in the order of the file
 
     def __len__(self) -> int:
         return len(self.images)

@@ -34,6 +34,25 @@ def passed_pictures(root: Path, used: Collection[str]) -> Iterator[Problem]:
         yield Problem(str(paths[0]), "", text + more, note=True)
 
 
+_EXPORTS = {
+    '"imagePath"': "LabelMe's file of a picture: export them all as COCO", '"regions"': "VIA's: export it as COCO",
+    '"annotations"': "no COCO file that can be read", "xmin": "boxes in a table: export them as COCO, VOC or YOLO",
+}  # fmt: skip
+
+
+def unread_list(file: Path) -> str:
+    """What a file of labels is, and what to export instead, that lies beside pictures without any; empty for others."""
+    suffix = file.suffix.lower()
+    if suffix in (".tfrecord", ".parquet", ".h5", ".hdf5", ".mat", ".xlsx", ".lmdb"):
+        return f"export what a {suffix} file holds as one of the layouts that prockd check-data lists"
+    if suffix not in (".csv", ".tsv", ".json"):
+        return ""
+    with file.open("rb") as opened:
+        begins = opened.read(20_000).decode(errors="replace")
+    table = "" if suffix == ".json" else "an image list is a .csv in UTF-8 whose first line has the columns path,label"
+    return next((told for word, told in _EXPORTS.items() if word in begins), table)
+
+
 def odd_links(root: Path) -> Iterator[Problem]:
     """Links below a folder that lead nowhere (an error), or back to it (a note)."""
     for folder, names, files in os.walk(root):

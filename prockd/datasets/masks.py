@@ -16,13 +16,20 @@ from tqdm.auto import tqdm
 from prockd._types import IGNORE
 from prockd.datasets.files import WHOLE, FileDataset, FormatOptions, by_split, pair_by_stem, refuse_outside, sub_folders
 from prockd.datasets.problems import DatasetError, Problem, listed, values_of
-from prockd.datasets.read import MAX_MASK_VALUE, is_in_alpha, pictures, read_mask, read_palette
+from prockd.datasets.read import MAX_MASK_VALUE, is_in_alpha, pictures, read_colours, read_mask, read_palette
+from prockd.untrusted import reading
 
 IGNORED_CLASS = "ignore"  # marks a value of a mask as belonging to no class: such pixels become IGNORE
 _MAX_CLASSES = 255
-_IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image")
+_IMAGES = ("images", "frames", "imgs", "img", "JPEGImages", "image", "Images", "leftImg8bit")
 _MASKS = ("masks", "mask", "labels", "label", "annotations", "Annotations", "SegmentationClass", "annot", "annots",
-          "segmentation", "segmentations", "gt", "ground_truth")  # fmt: skip
+          "segmentation", "segmentations", "gt", "ground_truth", "Masks", "Labels", "gtFine")  # fmt: skip
+_NO_MASKS = ("_gtFine_color", "_gtFine_instanceIds")  # what Cityscapes has beside them
+_COLOUR_LISTS = ("labelmap.txt", "label_colors.txt", "class_dict.csv")
+DIFFER = (
+    f"palettes of its masks list the same colours in another order, so that a value says nothing of a class: name the "
+    f"colours in {_COLOUR_LISTS[0]} (name:red,green,blue), in place of values"
+)
 _BESIDE = ("labels", "masks", "_labels", "_mask", "_masks", "_annot", "annot")  # of several, the last
 
 
@@ -37,8 +44,13 @@ class MaskDataset(FileDataset):
     ) -> None:  # fmt: skip
         self.masks = tuple(masks)
         refuse_outside(root, self.masks)
+        listed_colours = _listed_colours(root)
+        if classes is None and listed_colours:
+            classes = dict(enumerate(dict.fromkeys(listed_colours.values())))
         self._declared = None if classes is None else _by_value(classes)
-        key = self._declared and list(self._declared.items())
+        value_of = {name: value for value, name in (self._declared or {}).items()}
+        self._listed = {colour: value_of[name] for colour, name in listed_colours.items() if name in value_of}
+        key = self._declared and [list(self._declared.items()), *self._listed.items()]
         super().__init__(root, paths, (), annotations=self.masks, key=key, **options)
 
     @cached_property
@@ -79,39 +91,31 @@ class MaskDataset(FileDataset):
 
         The colours are the classes then, numbered in their own order, black first: another split has the same ones.
         """
-        palettes: dict[tuple[str, ...], list[Path]] = {}
-        for path in self.masks:
-            with suppress(DatasetError):
-                palettes.setdefault(tuple(read_palette(path) or ()), []).append(path)
-        if len(palettes) < 2:
-            return {}
-        numbers: dict[str, set[int]] = {}  # of each colour that is seen
-        for palette, paths in palettes.items():
-            for path in paths:
-                with suppress(DatasetError):
-                    for value in values_of(read_mask(path)) if palette else ():
-                        numbers.setdefault(palette[value], set()).add(value)
-        names = [name for name in (self._declared or {}).values() if name.startswith("#")]
-        differ = max(map(len, numbers.values()), default=0) > 1
-        return {colour: n for n, colour in enumerate(names or sorted(numbers))} if differ or names else {}
+        if self._listed:
+            return self._listed
+        found, declared = differing_colours(self.masks), list((self._declared or {}).values())
+        names = [name for name in declared if name.startswith("#")]
+        if found and declared and not names:
+            raise DatasetError(f"{self.root}: {DIFFER}")
+        return {colour: n for n, colour in enumerate(names or found)}
 
     def _levels(self, path: Path) -> np.ndarray:
         """The numbers of a mask (H, W); those of its colours where palettes differ."""
-        levels = read_mask(path)
-        if not self.colours or not (palette := read_palette(path)):
-            return levels
-        lookup = np.zeros(len(palette), np.uint16)
-        for value in values_of(levels):
-            if palette[value] not in self.colours:
-                known = listed(self.colours, 12)
-                raise DatasetError(f"{path} holds the colour {palette[value]}, and the classes are the colours {known}")
-            lookup[value] = self.colours[palette[value]]
-        return np.asarray(lookup[levels])
+        if not self.colours or not (self._listed or read_palette(path)):
+            return read_mask(path)
+        codes, lookup = read_colours(path), {int(colour[1:], 16): value for colour, value in self.colours.items()}
+        there, places = np.unique(codes, return_inverse=True)
+        if unknown := [f"#{code:06x}" for code in there.tolist() if code not in lookup]:
+            if read_palette(path) is None and all(code % 0x010101 == 0 for code in there.tolist()):
+                return read_mask(path)  # grey: numbers, whatever colours are listed
+            known = listed(self.colours, 12)
+            raise DatasetError(f"{path} holds the colour {unknown[0]}, and the classes are the colours {known}")
+        return np.array([lookup[code] for code in there.tolist()], np.uint16)[places.reshape(codes.shape)]
 
     def notes(self) -> list[Problem]:
         """How values were read that could be read otherwise."""
         folder, texts = os.path.commonpath(self.masks), list[str]()
-        if self.colours:
+        if self.colours and not self._listed:
             pairs = ", ".join(f"{number} {colour}" for colour, number in self.colours.items())
             texts.append(f"its palettes list the same colours in another order: the colours are the classes ({pairs})")
         if alpha := sum(map(is_in_alpha, self.masks)):
@@ -156,6 +160,35 @@ class MaskDataset(FileDataset):
         return {"mask": lookup[levels]}, problems
 
 
+def differing_colours(masks: Sequence[Path]) -> list[str]:
+    """The colours (``#ff8800``) that masks show, black first, where a colour has another number in some; else none."""
+    palettes: dict[tuple[str, ...], list[Path]] = {}
+    for path in masks:
+        with suppress(DatasetError):
+            palettes.setdefault(tuple(read_palette(path) or ()), []).append(path)
+    numbers: dict[str, set[int]] = {}  # of each colour that is seen
+    for palette, paths in palettes.items() if len(palettes) > 1 else ():
+        for path in paths if palette else ():
+            with suppress(DatasetError, IndexError):
+                for value in values_of(read_mask(path)):
+                    numbers.setdefault(palette[value], set()).add(value)
+    return sorted(numbers) if max(map(len, numbers.values()), default=0) > 1 else []
+
+
+def _listed_colours(root: Path) -> dict[str, str]:
+    """Class name by colour (``#ff8800``), where a file beside the masks lists them as CVAT or CamVid do."""
+    path = next((p for f in (root, root.parent) for name in _COLOUR_LISTS if (p := f / name).is_file()), None)
+    found: dict[str, str] = {}
+    with reading(path or root, "a list of colours", DatasetError, "write name:red,green,blue in each line"):
+        for line in path.read_text("utf-8-sig").splitlines() if path else ():
+            numbers = re.search(r"(\d{1,3})[,\s]+(\d{1,3})[,\s]+(\d{1,3})(?!\d)", line)
+            name = line.partition(":")[0] if ":" in line else re.sub(r"[\d,\s]+", " ", line)
+            if numbers and name.strip() and not line.startswith("#"):
+                red, green, blue = (min(255, int(text)) for text in numbers.groups())
+                found.setdefault(f"#{red:02x}{green:02x}{blue:02x}", name.strip())
+    return found
+
+
 def _evenly_spaced(values: Collection[int]) -> bool:
     """Whether values look like classes spread over the grey levels (0, 127, 255), of which 255 is one as the others."""
     levels, steps = np.array(sorted(values)), np.linspace(0, IGNORE, len(values))
@@ -189,8 +222,9 @@ class MaskFolder(MaskDataset):
         classes: class names by the value that stands for them: a list (value 0 first) or ``{0: "sky", 255: "plane"}``.
             Values of one name are one class, and the name ``"ignore"`` marks pixels that are not scored; 255 is ignored
             where it has no name. Names may say their values, ``["0-127:sky", "128-255:plane"]``.
-            None finds the values by reading all masks once, when the classes are first asked for;
-            masks of 0 and 1 or of 0 and 255 are then "background" and "object", others are named by their number.
+            ``labelmap.txt`` (CVAT: ``name:255,0,0``), ``label_colors.txt`` or ``class_dict.csv`` names colours.
+            None finds the values by reading all masks once, when the classes are first asked for; masks of 0 and 1
+            or of 0 and 255 are then "background" and "object", others are named by their number.
         options: ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FormatOptions`.
 
     Raises:
@@ -206,7 +240,8 @@ class MaskFolder(MaskDataset):
             raise DatasetError(f"{root} has no folders {images} and {masks}, and no sub-folder has both")
         for name in places:
             folder, others = root / name / images, root / name / masks
-            pairs, unpaired = pair_by_stem(pictures(folder), folder, pictures(others), others, "mask")
+            mask_files = [p for p in pictures(others) if not p.stem.endswith(_NO_MASKS)]
+            pairs, unpaired = pair_by_stem(pictures(folder), folder, mask_files, others, "mask")
             flaws += unpaired
             for image, mask in pairs:
                 if mask.suffix.lower() in (".jpg", ".jpeg"):

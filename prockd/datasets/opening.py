@@ -29,15 +29,15 @@ def open_data(
         Arrays(2 images of 24 x 32 px, 2 classes: 0, 1)
 
     Args:
-        path: the folder, or a CSV, JSON or NPZ file.
+        path: the folder, or one file of a format.
         task: "classification", "segmentation", "detection" or "keypoints"; None for the first format that fits.
         split: "train", "val" or "test" of a divided data set; None for one that is not divided.
         classes: class names, as the format takes them; None for ``classes.txt``, or else for what the files hold.
-        group: regular expression that finds the group (video, patient, farm) of an image in its id.
+        group: see :class:`~prockd.datasets.files.FormatOptions`, also for ``white`` and ``exif``.
         on_bad: ``"refuse"``: entries that belong to no image raise now, bad samples when they are read. ``"skip"``: all
             samples are read and checked now, and a warning names the bad ones, which are left out.
-        white: level of white in pictures of 16 or 32 bits (4095 of a camera of 12); 0 for the range of their mode.
-        exif: turn pictures as their EXIF says; False where boxes, masks or points fit them as stored.
+        white: level of white; 0 for the range of the picture's mode.
+        exif: turn pictures as their EXIF says.
         progress: show a progress bar while they are checked.
 
     Raises:
@@ -52,11 +52,7 @@ def open_data(
 
 
 def skip_bad(dataset: ImageDataset, check: DataCheck) -> ImageDataset:
-    """Leave out the samples that a check calls bad, with a warning that names them and the entries left out before.
-
-    Raises:
-        DatasetError: the check is of other data, or no sample is left.
-    """
+    """Leave out what a check calls bad, with a warning; DatasetError where it is of other data, or none is left."""
     if dataset.fingerprint not in check.bad:
         raise DatasetError(f"the check is not of this data: run check_data again on {dataset!r}")
     bad = check.bad[dataset.fingerprint]
@@ -78,7 +74,7 @@ def checked(
 
     Args:
         splits: data sets by name; the classes of the others must be among those that ``train`` shows.
-        task: "classification", "segmentation", "detection" or "keypoints"; None for what the data are for.
+        task: one of four; None for what the data are for.
         on_bad: ``"refuse"`` raises when there is an error, ``"skip"`` leaves bad samples out, with a warning.
         once: leave out files that are there twice too, with a warning: a copy must not be learned and scored on.
         progress: show a progress bar.

@@ -15,9 +15,7 @@ from prockd.datasets.problems import DatasetError, class_list
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """All images of a data set at one size: itself a data set, and a tensor to train on.
-
-    What is not known of the images is None.
+    """All images of a data set at one size: itself a data set, and a tensor to train on; what is not known is None.
 
     Attributes:
         pixels: (M, 3, S, S) RGB, 0..255, read from the disk as it is used.
@@ -100,11 +98,7 @@ class PackedImages:
         return Sample(self.pixels[index].transpose(1, 2, 0), int(self.labels[index]), self.ids[index], **annotations)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "PackedImages":
-        """Return some of the images, by number or by a boolean mask; a run of neighbours stays on the disk.
-
-        Raises:
-            IndexError: an index is outside the data set.
-        """
+        """Some of the images, by number (IndexError outside) or boolean mask; a run of neighbours stays on the disk."""
         numbers = row_numbers(indices, len(self))
         if np.array_equal(numbers, np.arange(len(self))):
             return self
@@ -118,11 +112,7 @@ class PackedImages:
         return replace(self, fingerprint=digest([self.fingerprint, numbers.tolist()]), **selected)
 
     def per_class(self, count: int, seed: int = 0) -> "PackedImages":
-        """Return this many images of each class, drawn at random; fewer are always among more of the same seed.
-
-        Raises:
-            DatasetError: a class has fewer images.
-        """
+        """So many images of each class at random, or a DatasetError; fewer are always among more of the same seed."""
         rng = np.random.default_rng(seed)
         drawn = []
         for label, name in enumerate(self.classes):

@@ -41,14 +41,7 @@ class PoseDataset(FileDataset):
 
     Joints that are not among ``classes`` are left out, so that a test set may have more of them than the training set.
 
-    Args:
-        root: folder that ids are relative to.
-        poses: one a picture.
-        joints: names of the joints in order, which are the classes.
-        options: ``flaws``, ``group`` and ``on_bad``, see :class:`~prockd.datasets.files.FileDataset`.
-
-    Raises:
-        DatasetError: there are no pictures, or (with ``"refuse"``) there are flaws.
+    The joints in order are the classes; a DatasetError where there are no pictures or (with ``"refuse"``) are flaws.
     """
 
     task = "keypoints"
@@ -129,13 +122,8 @@ class PointTable(PoseDataset):
                     flaws.append(missing_picture(table, entry, frame))
                     continue
                 pose = Pose(table, picture, group=table.parent.name)
-                for (x, y), part, joint, seen in zip(
-                    points.xy.tolist(),
-                    points.part.tolist(),
-                    points.joint.tolist(),
-                    points.visible.tolist(),
-                    strict=True,
-                ):
+                columns = (column.tolist() for column in (points.xy, points.part, points.joint, points.visible))
+                for (x, y), part, joint, seen in zip(*columns, strict=True):
                     name = annotations.parts[part] + (f" {joint}" if joint >= 0 else "")
                     names.add((joint, name))
                     pose.joints.append(Joint(entry, name, x, y, seen))

@@ -25,19 +25,12 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in a data set.
+    """One thing that is wrong in a data set."""
 
-    Attributes:
-        file: the file it is in, as the user would look for it.
-        entry: where in the file (``line 3``, ``object 2``, ``annotation 17``); empty for all of it.
-        text: what is wrong, and what to do where that is not plain.
-        note: True where training can go on as it is.
-    """
-
-    file: str
-    entry: str
-    text: str
-    note: bool = False
+    file: str  # as the user would look for it
+    entry: str  # where in the file (line 3, object 2, annotation 17); empty for all of it
+    text: str  # what is wrong, and what to do where that is not plain
+    note: bool = False  # training can go on as it is
 
     def __post_init__(self) -> None:
         for name in ("file", "entry", "text"):

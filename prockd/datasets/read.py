@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Int64, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
 from prockd.datasets.problems import DatasetError
@@ -89,12 +89,22 @@ def read_mask(path: Path | str) -> UInt16[np.ndarray, "H W"]:
         if alpha is not None and is_flat(levels) and not is_flat(alpha):
             levels = alpha[..., None]
         if not (levels == levels[..., :1]).all():
-            raise DatasetError(f"{path} holds colours, not class numbers: store it as a palette or grey image")
+            raise DatasetError(
+                f"{path} holds colours, not class numbers: store it as a palette or grey image, or "
+                "name the colours in labelmap.txt beside the masks' folder, name:red,green,blue"
+            )
         levels = levels[..., 0]
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > MAX_MASK_VALUE:
         raise DatasetError(f"{path} holds {low}..{high}, and class numbers go from 0 to {MAX_MASK_VALUE}")
     return levels.astype(np.uint16)
+
+
+def read_colours(path: Path | str) -> Int64[np.ndarray, "H W"]:
+    """The colours of a picture as whole numbers, 0xff8800 for ``#ff8800``; of a palette those that it lists."""
+    with _opened(path) as file:
+        rgb = np.asarray(file.convert("RGB"), np.int64)
+    return np.asarray(rgb @ np.array([1 << 16, 1 << 8, 1]), np.int64)
 
 
 def is_flat(pixels: np.ndarray) -> bool:

@@ -57,11 +57,7 @@ def id_of(dataset: ImageDataset, index: int) -> str:
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int] | np.ndarray) -> ImageDataset:
-    """Return some samples of a data set, by number or by a boolean mask; packed images stay packed.
-
-    Raises:
-        IndexError: an index is outside the data set.
-    """
+    """Some samples of a data set, by number (IndexError outside) or by a boolean mask; packed images stay packed."""
     if isinstance(dataset, PackedImages):
         return dataset.select(indices)
     return _Subset(dataset, row_numbers(indices, len(dataset)).tolist())

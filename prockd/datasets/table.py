@@ -11,12 +11,13 @@ from typing import Any, Unpack
 import numpy as np
 
 from prockd._types import UNLABELLED
-from prockd.datasets.files import SPLITS, WHOLE, FileDataset, FormatOptions, file_below
+from prockd.datasets.files import SPLITS, WHOLE, FileDataset, FormatOptions, file_below, normal, pictures_root
 from prockd.datasets.folder import class_folders
 from prockd.datasets.problems import DatasetError, Problem
 from prockd.datasets.read import pictures
 
-_PATHS = ("path", "file", "filename", "image")
+_PATHS = ("path", "file", "filename", "image", "image_path", "file_name", "image_name", "image_id", "img", "id")
+_LABELS = ("class", "class_name", "category", "target", "breed", "species")  # for "label", where there is none
 _BETWEEN = re.compile(r"[|;,]")
 
 
@@ -49,14 +50,18 @@ class ImageTable(FileDataset):
         columns, rows = read_table(self.path)
         where = next((name for name in _PATHS if name in columns), "")
         if not where:
-            raise DatasetError(f"{path}, line 1: no column {' or '.join(_PATHS)}; it has {', '.join(columns)}")
+            raise DatasetError(f"{path}, line 1: no column {' or '.join(_PATHS[:4])}; it has {', '.join(columns)}")
         flags = _flags(columns)
         self._several = "label" not in columns and bool(flags or "labels" in columns)
         self._doubts = _doubts(rows)
         if split is not None:
             rows = [row for row in rows if split_of(row[1]) in (split, "" if split == "train" else split)]
         labels_of_rows = [_classes_in(cells, flags) for _, cells in rows]
-        names = tuple(flags or sorted({name for row in labels_of_rows for name in row}) if classes is None else classes)
+        names = tuple(
+            flags or sorted({name for row in labels_of_rows for name in row})
+            if classes is None
+            else map(normal, classes)
+        )
         flaws, good, first_line = [], [], dict[str, int]()
         for (line, cells), labels in zip(rows, labels_of_rows, strict=True):
             name, unknown, flaw = cells[where], [label for label in labels if label not in names], ""
@@ -80,8 +85,9 @@ class ImageTable(FileDataset):
         single = None if self._several else [names.index(labels[0]) if labels else UNLABELLED for _, labels in good]
         self.facts = ", several an image" if self._several else ""
         self.tags = np.array([[name in labels for name in names] for _, labels in good], np.uint8)  # (M, C)
+        root = pictures_root(self.path, [cells[where] for cells, _ in good])
         super().__init__(
-            self.path.parent, [file_below(self.path.parent, cells[where]) for cells, _ in good], names, labels=single,
+            root, [file_below(root, cells[where]) for cells, _ in good], names, labels=single,
             groups=[cells["group"] for cells, _ in good] if "group" in columns else None, annotations=[self.path],
             key=self.tags.tolist() if self._several else None, flaws=flaws, **options,
         )  # fmt: skip
@@ -98,7 +104,7 @@ def _classes_in(cells: dict[str, str], flags: Sequence[str]) -> list[str]:
     if flags:
         return [name for name in flags if cells[name] == "1"]
     names = [cells["label"]] if "label" in cells else _BETWEEN.split(cells.get("labels", ""))
-    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    return list(dict.fromkeys(normal(name.strip()) for name in names if name.strip()))
 
 
 def _flags(columns: Sequence[str]) -> list[str]:
@@ -127,7 +133,7 @@ def is_image_table(path: Path) -> bool:
     """Whether a CSV file has a column of image paths, and beside it none but those of an image list."""
     columns, rows = read_table(path)
     odd = [flag for flag in _flags(columns) if not any(cells[flag] in ("0", "1") for _, cells in rows)]
-    return bool(set(columns) & set(_PATHS)) and not (odd and rows)
+    return bool(set(columns) & set(_PATHS)) and not (odd and rows) and not {"xmin", "xmax"} & set(columns)
 
 
 def table_splits(path: Path) -> dict[str, partial[ImageTable]]:
@@ -158,10 +164,13 @@ def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], lis
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not text in UTF-8 ({error}): save it as CSV UTF-8") from error
     header = text.partition("\n")[0]
-    comma = ";" if header.count(";") > header.count(",") else ","
+    comma = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, restval="")
     try:
-        reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        if not {"label", "labels", "xmin"} & set(columns) and (named := [n for n in _LABELS if n in columns]):
+            columns[columns.index(named[0])] = "label"
+        reader.fieldnames = columns
         rows = [(reader.line_num, {name: row[name].strip() for name in columns}) for row in reader]
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error

@@ -36,7 +36,6 @@ def oxford_pet(
 
     Raises:
         DatasetError: it is not there and cannot be downloaded; the message says where its files belong.
-        ValueError: an unknown split or task.
     """
     _one_of("task", task, ("classification", "segmentation"))
     files = "oxford-iiit-pet/images/*.jpg and oxford-iiit-pet/annotations/{trainval.txt, test.txt, trimaps/*.png}"
@@ -63,14 +62,11 @@ def pascal_voc(
         download: get up to 2 GB where they are missing.
 
     Raises:
-        DatasetError: it is not there and cannot be downloaded; the message says where its files belong.
-        ValueError: an unknown split, task or year.
+        DatasetError: as of :func:`oxford_pet`.
     """
     _one_of("task", task, ("detection", "segmentation"))
     kind = theirs.VOCDetection if task == "detection" else theirs.VOCSegmentation
-    files = (
-        f"VOCdevkit/VOC{year}/" + "{JPEGImages, Annotations, SegmentationClass, ImageSets/Main, ImageSets/Segmentation}"
-    )
+    files = f"VOCdevkit/VOC{year}/" + "{JPEGImages, Annotations, SegmentationClass, ImageSets/Main and /Segmentation}"
     source = _opened(kind, f"PASCAL VOC {year}", root, files, year=year, image_set=split, download=download)
     images, targets = ([Path(path) for path in paths] for paths in (source.images, source.targets))
     if task == "detection":
@@ -88,8 +84,7 @@ def cifar(root: Path | str, split: str = "train", *, num_classes: int = 10, down
         download: get 170 MB where they are missing.
 
     Raises:
-        DatasetError: it is not there, damaged, or cannot be downloaded; the message says where its files belong.
-        ValueError: an unknown split or number of classes.
+        DatasetError: as of :func:`oxford_pet`.
     """
     _one_of("split", split, ("train", "test"))
     _one_of("num_classes", num_classes, CIFAR_FOLDERS)

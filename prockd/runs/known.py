@@ -38,9 +38,7 @@ class KnownImages:
         """Those of a world; they are packed where they are not yet."""
         data = world.config.data
         given = {name: str(getattr(data, name)) for name in _FOLDERS}
-        folders = {
-            name: (path, str(Path(path).resolve())) for name, path in given.items() if path not in ("", FARMYARD)
-        }
+        folders = {n: (path, str(Path(path).resolve())) for n, path in given.items() if path not in ("", FARMYARD)}
         names = ["train", "test"]
         if world.is_taught:
             used = {"unlabelled": world.config.distill.unlabelled_batch, "source": True}
@@ -110,32 +108,22 @@ class KnownImages:
         return told
 
     def to_score(self, world: World) -> PackedImages:
-        """The test images of the run, picked by id from all that are there now.
-
-        Raises:
-            RunFolderError: one of them is gone or has changed, or the classes have.
-        """
+        """The test images of the run, by id; RunFolderError where one of them, or the classes, are others now."""
         wanted, images = self.sets["test"], world.images("test")
         if images.classes == self.classes and dict(zip(images.ids, images.hashes, strict=True)) == wanted:
             return images
         where = world.config.data.path
         if images.classes != self.classes:
-            raise RunFolderError(
-                f"{where} has other classes than when the run began: {listed(images.classes, 3)}, "
-                f"were {listed(self.classes, 3)}"
-            )
+            both = f"{listed(images.classes, 3)}, were {listed(self.classes, 3)}"
+            raise RunFolderError(f"{where} has other classes than when the run began: {both}")
         parts = [of_ids(world.whole(name), wanted) for name in world.sets]
         found = join([part for part in parts if part is not None] or [images.select([])])
         now = dict(zip(found.ids, found.hashes, strict=True))
         if lost := [id for id in wanted if now.get(id) != wanted[id]]:
-            raise RunFolderError(
-                f"{where}: {len(lost)} of the run's {len(wanted)} test images are gone or have changed "
-                f"({listed(lost, 3)}): put them back, or score on what is there now with --data"
-            )
-        warnings.warn(
-            f"{where} holds other images than when the run began: scored on the run's own {len(wanted)} test images",
-            stacklevel=2,
-        )
+            told = f"{len(lost)} of the run's {len(wanted)} test images are gone or have changed ({listed(lost, 3)})"
+            raise RunFolderError(f"{where}: {told}: put them back, or score on what is there now with --data")
+        told = f"holds other images than when the run began: scored on the run's own {len(wanted)} test images"
+        warnings.warn(f"{where} {told}", stacklevel=2)
         row_of = {id: row for row, id in enumerate(found.ids)}
         return found.select([row_of[id] for id in wanted])
 
@@ -143,10 +131,8 @@ class KnownImages:
         """Warn where some of the images to score on are those that the student learned from."""
         learned = set(self.sets["train"].values())
         if known := [id for id, hash in zip(images.ids, images.hashes, strict=True) if hash in learned]:
-            warnings.warn(
-                f"{where}: the student learned from {len(known)} of these {len(images)} images ({listed(known, 3)}), "
-                "which flatters its score", stacklevel=2,
-            )  # fmt: skip
+            told = f"{len(known)} of these {len(images)} images ({listed(known, 3)}), which flatters its score"
+            warnings.warn(f"{where}: the student learned from {told}", stacklevel=2)
 
 
 def of_ids(images: PackedImages, ids: Iterable[str]) -> PackedImages | None:

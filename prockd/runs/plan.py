@@ -202,10 +202,13 @@ def read_plan(path: str | Path, changes: Sequence[str] = (), *, only: Sequence[s
     config = apply(task_settings(asked.task.kind, teacher=asked.teacher.name))
     if unknown := [name for name, table in own.items() if not isinstance(table, Mapping)]:
         raise ConfigError(f"{path}: arms.{unknown[0]} is an arm: write [arms.{unknown[0]}] above its settings")
-    compare = set_knobs(CompareConfig().replace(**as_tuples(contest)), mine)
-    if only:
-        compare = compare.replace(arms=tuple(only))
-    return Plan(config, compare, chosen_arms(compare.arms, own, config))
+    try:
+        compare = set_knobs(CompareConfig().replace(**as_tuples(contest)), mine)
+        if only:
+            compare = compare.replace(arms=tuple(only))
+        return Plan(config, compare, chosen_arms(compare.arms, own, config))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def quick_changes(plan: Plan) -> list[str]:

@@ -100,6 +100,11 @@ def begin(
     if is_main:
         check_run(folder, config, resume=resume, overwrite=overwrite)
     known = KnownImages.read(folder) if resume and not overwrite else None
+    if known is not None and config.teacher.pretrained:  # a run keeps no copy: it may be gigabytes
+        where = "asked for at the hub again, or taken from its cache; --teacher-weights FILE asks nobody"
+        warnings.warn(
+            f"{folder}: teacher.pretrained = true, so weights of {config.teacher.name} are {where}", stacklevel=3
+        )
     world = open_world(config if known is None else known.placed(config), cpu=cpu, progress=progress)
     if world.precision == "auto" and world.teacher is not None:
         begun = None if is_main and (overwrite or not resume) else begun_precision(folder)

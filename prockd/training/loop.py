@@ -19,7 +19,7 @@ from prockd._types import ImageDataset
 from prockd.datasets import PackedImages
 from prockd.devices import autocast, fastest_precision, map_tensors, on_device, random_state_kept, seed_global
 from prockd.evaluation.scores import evaluate
-from prockd.interrupts import Waiting, held_back
+from prockd.interrupts import held_back
 from prockd.locks import locked
 from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import ClusterConfig, DistillConfig
@@ -109,10 +109,9 @@ class Trainer:
         self.learner.train()
         alone = locked(self.folder) if self.folder and self.processes.is_main else nullcontext()
         try:
-            # Ctrl-C waits for the end of a step; of several processes each would end at another one
             with (
                 alone,
-                held_back(self.folder is not None and self.processes.count == 1) as waiting,
+                held_back(self.folder is not None) as waiting,
                 closing(fed(self.feed, range(history.step, self.config.steps), self.processes.device)) as feeds,
             ):
                 self.steps(feeds, history, callbacks, waiting, log_every, checkpoint_every, progress)
@@ -124,8 +123,8 @@ class Trainer:
         return history
 
     def steps(
-        self, feeds: Iterator[Feed], history: History, callbacks: Sequence[Callback], waiting: Waiting, log_every: int,
-        checkpoint_every: int, progress: bool,
+        self, feeds: Iterator[Feed], history: History, callbacks: Sequence[Callback], waiting: list[int],
+        log_every: int, checkpoint_every: int, progress: bool,
     ) -> None:  # fmt: skip
         """Those that are not done yet, or as many as there are until a callback or a signal ends the run."""
         config, processes, began = self.config, self.processes, time.perf_counter()
@@ -133,7 +132,7 @@ class Trainer:
         total, first, spent = config.steps, history.step, history.seconds_per_step * history.step
         desc = "student" if isinstance(self.learner, Distiller) else "teacher"
         bar = tqdm(range(first, total), initial=first, total=total, desc=desc, unit="step", disable=not progress)
-        kept_at, late = began, False
+        kept_at, late, stop = began, False, False
         for step in bar:
             values = self.step(step, next(feeds))
             history.step = step + 1
@@ -147,7 +146,8 @@ class Trainer:
                 bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "task") if key in row})
                 history.stopped = processes.once(lambda: any([bool(call(step, row)) for call in callbacks]))  # noqa: B023
                 late = processes.once(lambda: time.perf_counter() - kept_at > CHECKPOINT_EVERY_S)  # noqa: B023
-            due = self.folder and (late or waiting or history.step % checkpoint_every == 0)
+            stop = processes.any(bool(waiting))  # all after the same step
+            due = self.folder and (late or stop or history.step % checkpoint_every == 0)
             if last or history.stopped or due:
                 self.look()
                 # each process counted its own images in its batch norms
@@ -155,9 +155,11 @@ class Trainer:
                 if self.folder and processes.is_main:
                     self.keep(self.folder, history)
                 kept_at, late = time.perf_counter(), False
-            if history.stopped or waiting:
+            if history.stopped or stop:
                 break
         bar.close()
+        if stop and not waiting:
+            raise KeyboardInterrupt
 
     def keep(self, folder: Path, history: History) -> None:
         """Write a checkpoint; where there is no room the one before stays, and training goes on with a warning."""

@@ -64,6 +64,13 @@ class Processes:
         result: T = answer[0]
         return result
 
+    def any(self, mine: bool) -> bool:
+        """Whether it holds in one of the processes."""
+        if self.count == 1:
+            return mine
+        dist.all_reduce(flag := torch.tensor(int(mine)), dist.ReduceOp.MAX)  # on the CPU: no wait for a GPU
+        return bool(flag)
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process goes through first, so that the others find its files."""

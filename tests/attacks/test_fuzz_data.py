@@ -18,6 +18,7 @@ from prockd.datasets.arrays import open_npz
 from prockd.datasets.boxes import VocFolder
 from prockd.datasets.coco import CocoFile
 from prockd.datasets.coco_points import CocoPoints
+from prockd.datasets.cvat import CvatFile
 from prockd.datasets.deeplabcut import DeepLabCut
 from prockd.datasets.keypoints import read_keypoints
 from prockd.datasets.masks import MaskFolder
@@ -25,6 +26,7 @@ from prockd.datasets.poses import PointTable
 from prockd.datasets.problems import sample_problems
 from prockd.datasets.read import read_image, read_mask
 from prockd.datasets.table import ImageTable
+from prockd.datasets.yolo import YoloFolder
 from prockd.untrusted import RefusedError, parse_json
 from prockd.writing import append_line, read_lines
 
@@ -46,6 +48,10 @@ COCO = {
 }
 VOC = """<annotation><size><width>24</width><height>16</height></size>
 <object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>11</ymax></bndbox></object></annotation>
+"""
+CVAT = """<annotations><meta><task><labels><label><name>cat</name></label></labels></task></meta>
+<image name="a.png" width="24" height="16"><box label="cat" xtl="1" ytl="2" xbr="9" ybr="11"></box>
+<polygon label="cat" points="1,2;9,2;9,11"></polygon></image></annotations>
 """
 TABLE = "path,label,group\na.png,cat,farm\nb.png,dog,farm\n"
 TAGS = "path,cat,dog\na.png,1,0\nb.png,1,1\n"
@@ -89,6 +95,12 @@ TEXTS = {
     "parts.csv": (POINTS, PointTable),
     "keypoints.csv": (POINTS, read_keypoints),
     "CollectedData_me.csv": (DLC, DeepLabCut),
+    "labels/a.txt": (
+        "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.9\n",
+        lambda path: YoloFolder(path.parent.parent, images="."),
+    ),
+    "data.yaml": ("names: [cat, dog]\nnc: 2\n", lambda path: YoloFolder(path.parent, images=".")),
+    "annotations.xml": (CVAT, CvatFile),
     "a.xml": (VOC, lambda path: VocFolder(path.parent, on_bad="skip")),
 }
 
@@ -106,6 +118,7 @@ def test_lists_whose_bytes_change_are_refused_by_name_or_read_right(root, name):
     @example(changes=[("change", 0.8, b"1e999,")])
     @example(changes=[("cut", 0.94, b"x")])  # found: a line of DeepLabCut that ends early
     def tried(changes: list[tuple[str, float, bytes]]) -> None:
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(mutated(text.encode(), changes))
         assert faults(root / name, open) == []
 
