@@ -79,7 +79,7 @@ def test_every_name_of_the_stub_is_there_and_the_same_as_where_it_is_defined():
         prockd.nothing_of_the_kind  # noqa: B018
 
 
-NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn"}
+NAMES = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "umap": "umap-learn"}
 """What is imported by another name than that which pip knows."""
 
 

@@ -147,7 +147,7 @@ def test_nothing_on_the_way_from_images_to_scores_keeps_a_raw_map(fresh, tmp_pat
     train_student(fresh, bank, None, config)
     bank.assignments(fresh.embedded("test", bank))
     assert 0 <= fresh.probe() <= 1
-    assert kept(tmp_path) == {"images": 4, "compact": 1, "embedded": 3}  # "val" was not asked for
+    assert kept(tmp_path) == {"images": 4, "compact": 1, "directions": 1, "embedded": 3}  # "val" was not asked for
 
 
 def test_raw_maps_are_kept_of_what_needs_them_alone(fresh, tmp_path):

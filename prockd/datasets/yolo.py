@@ -88,7 +88,7 @@ def _listed_classes(path: Path) -> tuple[list[str], bool]:
         text = path.read_text("utf-8-sig")
         if path.suffix not in (".yaml", ".yml"):
             return [line.strip() for line in text.splitlines() if line.strip()], False
-        import yaml  # type: ignore[import-untyped]  # timm brings it
+        import yaml  # type: ignore[import-untyped]
 
         told = yaml.safe_load(text)
         names = told.get("names") if isinstance(told, dict) else None

@@ -16,7 +16,7 @@ from prockd.prototypes.bank import PrototypeBank
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, fuse_layers, pool_layers
 from prockd.teachers.passes import Passes
-from prockd.teachers.stored import Column, Share, stored
+from prockd.teachers.stored import Column, Share, keep_shards
 from prockd.teachers.teacher import Teacher
 
 
@@ -88,7 +88,7 @@ def embed_features(
         return there.assign(u_of(maps).flatten(2).mT).argmax(-1)
 
     key = {"version": 1, "space": bank.space, **passes.key}
-    arrays = stored("embedded", passes, columns, keep, key=key, strongest=strongest, share=share, root=root)
+    arrays = keep_shards("embedded", passes, columns, keep, key=key, strongest=strongest, share=share, root=root)
     rows, fingerprint = np.arange(len(passes.images)), teacher.fingerprint
     return EmbeddedFeatures(arrays["u"], rows, passes.images, fingerprint, bank.space, passes.views, arrays["means"])
 

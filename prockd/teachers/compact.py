@@ -17,7 +17,7 @@ from prockd.datasets import PackedImages
 from prockd.teachers.features import PatchFeatures, finite_rows, fuse_layers, log_lengths, pool_layers
 from prockd.teachers.passes import Passes, number_of
 from prockd.teachers.rows import Rows
-from prockd.teachers.stored import Column, Share, stored
+from prockd.teachers.stored import Column, Share, keep_shards
 from prockd.teachers.teacher import Teacher
 
 RANK = 256
@@ -173,7 +173,7 @@ def extract_compact(
         rows = {"codes": codes, "finite": finite_rows(fused)}
         return rows if v else rows | {"means": pool_layers(maps), "logs": log_lengths(maps, teacher.grid).half()}
 
-    arrays = stored("compact", passes, columns, keep, key=key, share=share, root=root)
+    arrays = keep_shards("compact", passes, columns, keep, key=key, share=share, root=root)
     return CompactFeatures(
         (), passes.images, teacher.fingerprint, teacher.layers, passes.views, directions=along.numpy(), **arrays
     )

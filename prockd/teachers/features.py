@@ -18,7 +18,7 @@ from prockd.datasets import PackedImages
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.passes import Passes, number_of
 from prockd.teachers.rows import Rows
-from prockd.teachers.stored import Column, Share, not_finite, stored
+from prockd.teachers.stored import Column, Share, keep_shards, not_finite
 from prockd.teachers.teacher import Teacher, finest
 
 
@@ -216,7 +216,7 @@ def extract(
     def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
         return {name: layer.half() for name, layer in zip(columns, maps, strict=True)}
 
-    arrays = stored("features", passes, columns, keep, key=passes.key, share=share, root=root)
+    arrays = keep_shards("features", passes, columns, keep, key=passes.key, share=share, root=root)
     return PatchFeatures(tuple(arrays.values()), passes.images, teacher.fingerprint, teacher.layers, passes.views)
 
 
@@ -238,4 +238,4 @@ def extract_pooled(
     def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
         return {"means": pool_layers([m.float() for m in maps])}
 
-    return np.array(stored("pooled", passes, columns, keep, key=passes.key, share=share, root=root)["means"])
+    return np.array(keep_shards("pooled", passes, columns, keep, key=passes.key, share=share, root=root)["means"])

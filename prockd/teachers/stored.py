@@ -111,7 +111,7 @@ class MissingShardsError(CacheError):
     """Other processes have not made their shards yet."""
 
 
-def stored(
+def keep_shards(
     kind: str,
     passes: Passes,
     columns: Mapping[str, Column],
