@@ -91,9 +91,10 @@ def directive(name: str, value: object) -> str:
         if isinstance(value, type) and issubclass(value, BaseException):
             kind = "exception"
         return f".. auto{kind}:: {name}\n"
-    text = "\n   ".join(attribute_text(*name.rsplit(".", 1)))
+    module, short = name.rsplit(".", 1)
+    text = "\n   ".join(attribute_text(module, short))
     shown = f"\n   :value: {value!r}" if isinstance(value, int | str | tuple) and len(repr(value)) < 80 else ""
-    return f".. py:data:: {name}{shown}\n\n   {text}\n"
+    return f".. py:data:: {short}\n   :module: {module}{shown}\n\n   {text}\n"
 
 
 def api_pages() -> Iterator[tuple[str, str]]:
