@@ -261,7 +261,7 @@ def test_a_run_stopped_while_labels_alone_learn_goes_on_there_and_ends_alike(fol
     assert (tmp_path / "two" / "student.safetensors").is_file(), "what was trained is there already"
     assert len(finished) == 1, "a stopped run has no results yet"
     done, inner = [], Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda self, step: done.append(step) or inner(self, step))
+    monkeypatch.setattr(Trainer, "step", lambda self, step, feed=None: done.append(step) or inner(self, step, feed))
     resumed = run_experiment(config, tmp_path / "two", resume=True, cpu=True, progress=False)
     assert done == list(range(11, 21)), "no step is taken twice, of neither student"
     assert resumed.alone.scores.plain == whole.alone.scores.plain
