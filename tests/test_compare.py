@@ -20,7 +20,7 @@ from prockd.evaluation.scores import predict
 from prockd.locks import claim, is_alive, release
 from prockd.runs.arm_students import replace_prototypes
 from prockd.runs.arms import ALONE, ARMS, GROUPS, OURS, Arm, chosen_arms, teacher_terms
-from prockd.runs.compare import run_contest
+from prockd.runs.compare import begin, run_contest
 from prockd.runs.contest import Contest, Difference
 from prockd.runs.contestants import Worlds
 from prockd.runs.folder import RunFolderError
@@ -315,6 +315,17 @@ def test_a_claim_of_a_dead_process_is_taken_over_once(tmp_path):
     assert not claim(tmp_path, "a run")
     release(tmp_path, "a run")
     assert claim(tmp_path, "a run")
+
+
+def test_a_folder_begun_elsewhere_names_its_images_by_a_variable(finished, tmp_path, monkeypatch):
+    plan, folder, _ = finished
+    kept = json.loads((folder / "settings.json").read_text())
+    kept["settings"]["data.path"] = "$PROCKD_TEST_WORLD"
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
+    with pytest.raises(RunFolderError, match=r"data\.path was \$PROCKD_TEST_WORLD, is farmyard"):
+        begin(plan, tmp_path)
+    monkeypatch.setenv("PROCKD_TEST_WORLD", plan.config.data.path)
+    begin(plan, tmp_path)
 
 
 def test_other_settings_in_the_same_folder_are_refused_by_name(finished, tmp_path):

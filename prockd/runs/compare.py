@@ -40,7 +40,7 @@ def begin(plan: Plan, folder: Path) -> None:
     if path.is_file():
         with reading(path, "the settings of a contest", RunFolderError, "choose another --run-dir"):
             known = fields(read_json(path), {"settings": TABLE, "versions": TABLE})
-            known = known["settings"]
+            known = {k: os.path.expandvars(v) if isinstance(v, str) else v for k, v in known["settings"].items()}
     changed_names = [name for name, value in facts.items() if known.get(name, value) != value]
     if differ := [f"{name} was {known[name]}, is {facts[name]}" for name in changed_names]:
         raise RunFolderError(
