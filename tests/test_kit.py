@@ -1,3 +1,4 @@
+import ast
 import hashlib
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import prockd as pk
 from prockd.cli import app
 from prockd.cli import kit as module
 
@@ -72,8 +74,14 @@ def test_launchers_are_scripts_that_a_shell_reads(kit: Path, name: str) -> None:
     assert "--no-index" in text or "PROCKD_CACHE" in text
 
 
-def test_what_fills_the_cache_is_python() -> None:
-    compile(module.FILL, "fill", "exec")
+def test_what_fills_the_cache_calls_names_that_prockd_has() -> None:
+    called = {
+        n.attr
+        for n in ast.walk(ast.parse(module.FILL))
+        if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "pk"
+    }
+    assert called
+    assert {name for name in called if not hasattr(pk, name)} == set()
 
 
 @pytest.mark.parametrize(
