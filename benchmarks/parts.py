@@ -10,7 +10,6 @@ other settings (``--set num_prototypes=128``) the lines go to ``--out``, and no 
 
 import argparse
 import ast
-import copy
 import functools
 import json
 import os
@@ -31,6 +30,7 @@ from prockd.evaluation.probe import linear_probe
 from prockd.evaluation.tables import format_table
 from prockd.farmyard import PARTS, Farmyard
 from prockd.farmyard.body import KEYPOINTS
+from prockd.runs.arm_students import randomised
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import extract_pooled
 
@@ -150,17 +150,6 @@ def number(value: float) -> float | None:
 def teacher_of(weights: str | None, image_px: int | None) -> pk.Teacher:
     """The teacher that ships, or another one's weights."""
     return pk.Teacher("farmyard", image_px=image_px, weights=weights)
-
-
-def randomised(teacher: pk.Teacher) -> pk.Teacher:
-    """The same network with random weights, always the same."""
-    teacher = copy.deepcopy(teacher)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        for module in teacher.backbone.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    return teacher.requires_grad_(False)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

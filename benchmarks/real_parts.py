@@ -12,7 +12,6 @@ Half an hour on one core, most of it for adapting. No setting was chosen on thes
 """
 
 import argparse
-import copy
 import functools
 import io
 import itertools
@@ -47,6 +46,7 @@ from prockd.evaluation.points import (
     point_patches,
 )
 from prockd.evaluation.tables import format_table
+from prockd.runs.arm_students import randomised
 
 RESULTS = Path(__file__).parent / "results"
 POINTED, OTHER = ("cows", "horsejump-high"), ("goat",)
@@ -133,17 +133,6 @@ def annotations(root: Path) -> PointAnnotations:
         known = read_keypoints(root / "animals" / video / "parts.csv", parts=PARTS)
         found |= {f"{video}/{frame}": points for frame, points in known.images.items()}
     return PointAnnotations(PARTS, found)
-
-
-def randomised(teacher: pk.Teacher) -> pk.Teacher:
-    """The same network with random weights, always the same."""
-    teacher = copy.deepcopy(teacher)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        for module in teacher.backbone.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    return teacher.requires_grad_(False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,7 +74,8 @@ def arm_world(world: World, arm: Arm | str) -> World:
 
 
 def randomised(teacher: Teacher) -> Teacher:
-    """The same network with random weights, always the same."""
+    """A copy of the network with random weights, always the same."""
+    teacher = copy.deepcopy(teacher)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         for module in teacher.backbone.modules():

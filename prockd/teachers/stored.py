@@ -178,8 +178,8 @@ def check_room(size: int, images: int, kind: str, root: Path | None) -> None:
     if size > (free := shutil.disk_usage(at).free):
         raise CacheError(
             f"disk full: {kind} of {images:,} images need {size / 1e9:,.3g} GB ({size / images / 1e3:,.0f} kB each), "
-            f"and {free / 1e9:,.3g} GB are free in {folder}: keep less (store='embedded', or 'none', where the teacher "
-            "sees every step), fewer views or layers, or set PROCKD_CACHE to a folder on a larger disk"
+            f"and {free / 1e9:,.3g} GB are free in {folder}: keep less (`prockd extract --store embedded`, or "
+            "distill.store = none, where the teacher sees every step), or set PROCKD_CACHE to a folder on a larger disk"
         )
 
 
