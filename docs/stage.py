@@ -211,11 +211,12 @@ def contests() -> str:
         ceilings = [row["z"] for row in told["table"] if row["group"] == "ceiling"]
         ours, alone = arms["ours"], arms["labels alone"]
         cost, cost_alone = ({row["arm"]: row for row in told["costs"]}[name] for name in ("ours", "labels alone"))
+        alike = cost["on"] == cost_alone["on"]  # or times are of two machines
         rows.append({
             "contest": f"`{name}`", "labels alone": f"{alone['z']:.3f}", "z": f"**{ours['z']:.3f}**",
             "z⁺": f"**{ours['z⁺']:.3f}**", "z − labels alone": ours["z − labels alone"], "z⁺ − z": ours["z⁺ − z"],
             "read of the teacher itself": ", ".join(f"{value:.3f}" for value in ceilings),
-            "a step costs": f"× {cost['CPU ms a step'] / cost_alone['CPU ms a step']:.2f}",
+            "a step costs": f"× {cost['CPU ms a step'] / cost_alone['CPU ms a step']:.2f}" if alike else "–",
             "z⁺ costs an image": f"× {cost['ms an image, z⁺'] / cost['ms an image']:.2f}",
         })  # fmt: skip
     return table(rows)

@@ -159,7 +159,8 @@ class Contest:
             return float(np.median(values)) if values else None
 
         return {
-            "arm": arm, "images seen": first["steps"] * first["images_a_step"], "steps": first["steps"],
+            "arm": arm, "on": "/".join(sorted({run.get("device", "CPU") for run in runs})),
+            "images seen": first["steps"] * first["images_a_step"], "steps": first["steps"],
             "CPU ms a step": middle("cpu_ms_a_step"), "CPU s a run": middle("cpu_seconds"),
             "teacher passes": first["teacher_passes"], "cache MB": first["cache_bytes"] / 1e6,
             "parameters": first["parameters"], "z⁺ adds": first["extra_parameters"] or None,

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from prockd.cache import digest
+from prockd.devices import default_device
 from prockd.evaluation.scores import Scores
 from prockd.locks import claim, release
 from prockd.prototypes.bank import PrototypeBank
@@ -132,7 +134,7 @@ def trained(plan: Plan, job: Job, worlds: Worlds) -> dict[str, Any]:
     row["readings"] = readings_of(world, student, config, on) if job.kind == "told" else {}
     row |= {"steps": config.distill.steps, "images_a_step": config.distill.batch_size + config.distill.unlabelled_batch}
     row |= image_facts(world, on, config, arm) | cost_facts(world, student, config, taught)
-    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": seconds}
+    row |= {"cpu_ms_a_step": clock.milliseconds, "cpu_seconds": seconds, "device": device_name(worlds.cpu)}
     row["final"] = {k: v for k, v in history.rows[-1].items() if k not in ("step", "seconds", "lr")}
     return row | {"git": this_commit()}
 
@@ -160,6 +162,12 @@ def readings_of(world: World, student: Student, config: ExperimentConfig, on: st
 def this_commit() -> str | None:
     """The commit that this process runs."""
     return git_commit(Path(__file__).parent)
+
+
+def device_name(cpu: bool) -> str:
+    """What a run is computed on: times of two kinds are not to be compared."""
+    device = default_device(cpu=cpu)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 class Clock:
