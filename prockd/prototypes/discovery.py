@@ -211,8 +211,8 @@ def cluster(
     weight = 2 * sharpness * centres @ shrink / size
     bank.assigner.weight.copy_(weight)
     bank.assigner.bias.copy_(-sharpness * centres.square().sum(1) - weight @ mean)
-    members = F.one_hot(labels.cpu(), bank.num_prototypes)
-    bank.prototypes.copy_(middles(unit[0], weights, lambda rows: members[rows]))
+    labels = labels.cpu()
+    bank.prototypes.copy_(middles(unit[0], weights, lambda rows: F.one_hot(labels[rows], bank.num_prototypes)))
 
 
 def in_blocks(count: int) -> Iterator[slice]:

@@ -258,9 +258,8 @@ class Trainer:
             for name, value in predictions.items()
         }
         maps = map_tensors(lambda t: processes.gather(t.float(), *feed.sizes), maps)
-        seed_global(
-            feed.draw, device
-        )  # and what a loss draws (Faster R-CNN samples boxes) is the same in every process
+        # what a loss draws (Faster R-CNN samples boxes) is the same in every process too
+        seed_global(feed.draw, device)
         terms = self.learner.terms(predictions, maps, feed.targets)
         if isinstance(self.learner, Distiller) and self.learner.share is not None and patches is not None:
             scaled = {name: self.scaler.scale(term) for name, term in terms.items()}  # small gradients of fp16 are 0
