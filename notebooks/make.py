@@ -78,7 +78,7 @@ def run(page: NotebookNode, folder: Path) -> tuple[float, float]:
     page.cells.append(nbformat.v4.new_code_cell(USED, id="used"))
     start = time.monotonic()
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(page, timeout=900, kernel_name="python3", resources=resources, store_widget_state=False).execute()
+    NotebookClient(page, timeout=3600, kernel_name="python3", resources=resources, store_widget_state=False).execute()
     seconds = time.monotonic() - start
     peak, busy = map(float, page.cells.pop().outputs[0].text.split())
     print(f"{seconds:.0f} s by the clock, {busy:.0f} s of processors", flush=True)
