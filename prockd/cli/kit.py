@@ -36,7 +36,7 @@ pk.embed_features(bank, world.teacher, animals, views=("plain",))
 """
 README = """prockd {version}: the course, for a room without a network
 ===========================================================
-Needs: Python {python} (64 bit), 8 GB of disk, 4 GB of memory. Nothing is fetched.
+Needs: Python {python} (64 bit), 12 GB of disk, 4 GB of memory. Nothing is fetched.
 
 1. Copy this folder from the stick to the disk.
 2. Windows: double-click install.bat, then start.bat.
