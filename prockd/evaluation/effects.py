@@ -224,26 +224,18 @@ def bootstrap(task: Task, counts: Float[np.ndarray, "G M C 3"], resamples: int, 
     return whole[0], whole[1:] - whole[0], low, high
 
 
-def chosen(decoded: Decoded, rows: np.ndarray) -> Decoded:
-    """Some decoded predictions, or truths, in the form that all have."""
-    part = [decoded[m] for m in rows]
-    return np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part
-
-
 def jackknife(task: Task, decoded: Sequence[Decoded], images: PackedImages, folds: int = 10) -> Measured:
     """Score without one fold of the images after the other: what varies between these scores gives the interval."""
-
-    def scored(predictions: Decoded, rows: np.ndarray) -> np.ndarray:
-        score = task.score(chosen(predictions, rows), images.select(rows))
-        return np.array([score.value, *score.per_class])
-
     every, units = np.arange(len(images)), np.arange(len(images))
     if images.groups is not None and len(set(images.groups)) > 1:  # near copies lie in one fold
         units = np.unique(np.array(images.groups, dtype=str), return_inverse=True)[1]
     folds = min(folds, int(units.max()) + 1)
     kept = [every[units % folds != fold] for fold in range(folds)]
-    whole = np.array([scored(predictions, every) for predictions in decoded])
-    parts = np.array([[scored(predictions, rows) for rows in kept] for predictions in decoded])  # (1 + R, folds, 1 + C)
+    found = []
+    for predictions in decoded:
+        scored = task.scorer(predictions, images)
+        found.append([[score.value, *score.per_class] for score in map(scored, (every, *kept))])
+    whole, parts = np.array(found)[:, 0], np.array(found)[:, 1:]  # (1 + R, 1 + C), (1 + R, folds, 1 + C)
     # the scores of folds share nine tenths of their images, so they vary (folds - 1) times too little
     half = t.ppf(0.975, folds - 1) * np.sqrt((folds - 1) * (parts[1:] - parts[0]).var(1))
     change = whole[1:] - whole[0]

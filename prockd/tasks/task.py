@@ -3,7 +3,7 @@
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
@@ -255,6 +255,16 @@ class Task(ABC):
             total += 0 if counts is None else counts.sum(0)
         whole, *each = self.score_counts(total)
         return Score(float(np.nan_to_num(whole)), np.array(each))
+
+    def scorer(self, decoded: Decoded, images: PackedImages) -> Callable[[np.ndarray], Score]:
+        """What scores some of these images, by their numbers, again and again."""
+
+        def scored(rows: np.ndarray) -> Score:
+            part = [decoded[m] for m in rows]
+            listed = not isinstance(part[0], np.ndarray | np.generic)
+            return self.score(part if listed else np.array(part), images.select(rows))
+
+        return scored
 
     def marks(self, decoded: Any) -> Marks:
         """One decoded prediction, or one truth, as a figure shows it."""
