@@ -183,7 +183,7 @@ def test_the_score_is_coco_map_and_that_of_each_class(images):
 def test_boxes_are_matched_once_and_any_of_the_images_score_as_torchmetrics_has_it(images, monkeypatch):
     rng, truth = np.random.default_rng(0), TASK.truth(images)
     found = [
-        replace(b, boxes=b.boxes + rng.normal(0, 2, b.boxes.shape).astype(np.float32), scores=rng.random(len(b), np.float32))
+        Boxes(b.boxes + rng.normal(0, 2, b.boxes.shape).astype(np.float32), b.labels, rng.random(len(b), np.float32))
         for b in truth
     ]
     chosen = (np.arange(len(images)), np.array([1, 4, 5, 9]), np.array([2]))
