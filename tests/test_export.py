@@ -280,6 +280,7 @@ def test_an_onnx_graph_gives_z_and_z_plus_of_any_number_of_images(kind, graphs, 
     student, folder = augmented(kind), graphs / f"z_plus_{kind}"
     facts = json.loads((folder / "student.json").read_text())
     assert max(facts["largest_difference_from_pytorch"].values()) < 1e-4
+    assert 0 < facts["milliseconds_of_one_image"]["onnx"] < 3 * facts["milliseconds_of_one_image"]["pytorch"]
     session = onnxruntime.InferenceSession(folder / "student.onnx", providers=["CPUExecutionProvider"])
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
