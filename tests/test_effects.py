@@ -346,7 +346,7 @@ def test_removing_a_prototype_of_part_maps_takes_its_share_away_and_each_is_read
 
 
 def only_features(forward):
-    return lambda self, pixels, predicted=None: forward(self, pixels, 0)
+    return lambda self, pixels, predicted=None, **_: forward(self, pixels, 0)
 
 
 def test_part_maps_that_are_not_fitted_yet_have_no_effects(images):

@@ -143,7 +143,7 @@ def prototype_effects(
     # closed at once also after an error: until then the student is in eval mode and may be on another device
     with (
         ExitStack() as kept,
-        closing(outputs(student, images, batch_size=batch_size, device=device)) as passes,
+        closing(outputs(student, images, batch_size=batch_size, device=device, augmented=False)) as passes,
         tqdm(total=len(images), desc="effects", unit="image", disable=not progress) as bar,
     ):
         kept.callback(own.enabled.copy_, own.enabled.clone())  # the same prototypes are enabled afterwards
