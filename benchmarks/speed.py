@@ -135,7 +135,8 @@ def quick() -> dict[str, float | None]:
     seen = rounds_of(passed, 5, seconds=40)
     told |= {"extract_of_bare": of(seen["bare"], seen["kept"]), "bf16_of_fp32": of(seen["bare"], seen["fp32"])}
     told["kmeans_of_faiss"] = kmeans_of_faiss()
-    told["two_ranks"] = seconds_of_ranks(1) / seconds_of_ranks(2)
+    (wall, cpu), (wall_of_two, cpu_of_two) = seconds_of_ranks(1), seconds_of_ranks(2)
+    told |= {"two_ranks": wall / wall_of_two, "two_ranks_cpu": cpu / cpu_of_two}
     begun = {"help": ["-m", "prockd", "--help"], "torch": ["-c", "import torch"]}
     own = rounds_of({name: partial(started, words) for name, words in begun.items()}, 3, seconds=30, children=True)
     return told | {"help_of_torch": of(own["help"], own["torch"])}
@@ -198,10 +199,10 @@ def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96)
     return mine / spent
 
 
-def seconds_of_ranks(count: int, steps: int = 12) -> float:
-    """Wall time of a step of a whole batch that so many processes of one thread share: that of the quickest step.
+def seconds_of_ranks(count: int, steps: int = 12) -> tuple[float, float]:
+    """Wall and CPU time of a step of a whole batch that so many processes of one thread share, of the slowest.
 
-    Other work on the machine only lengthens a step, and those of several processes more than those of one.
+    Other work on the machine lengthens the one, of several processes more than of one, and hardly the other.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -215,7 +216,8 @@ def seconds_of_ranks(count: int, steps: int = 12) -> float:
         )
         for rank in range(count)
     ]  # fmt: skip
-    return max(float(process.communicate()[0].split()[-1]) for process in ranks)
+    wall, cpu = np.array([process.communicate()[0].split()[-2:] for process in ranks], float).max(0)
+    return float(wall), float(cpu)
 
 
 def one_rank(steps: int) -> None:
@@ -226,10 +228,10 @@ def one_rank(steps: int) -> None:
         own.step(step)
     spent = []
     for step in range(2, 2 + steps):
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         own.step(step)
-        spent.append(time.perf_counter() - began)
-    print(min(spent))
+        spent.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    print(*np.min(spent, 0))
 
 
 def main() -> None:

@@ -155,6 +155,9 @@ def distill(
     baseline: Annotated[
         bool, Option("--baseline/--no-baseline", help="Train labels alone beside it: did the teacher help?")
     ] = True,
+    profile: Annotated[
+        bool, Option("--profile", help="Write where the time of 20 steps went: profile.txt, trace.json for Chrome.")
+    ] = False,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
@@ -176,7 +179,7 @@ def distill(
         own = read_settings(config, preset, set_, **options)
     run_experiment(
         own, run_dir, resume=resume, overwrite=overwrite, bank=bank, baseline=baseline, cpu=cpu,
-        checkpoint_every=checkpoint_every, progress=not quiet,
+        checkpoint_every=checkpoint_every, progress=not quiet, profile=profile,
     )  # fmt: skip
     if connect(cpu=cpu).is_main:
         told = read_json(run_dir / "results.json")
