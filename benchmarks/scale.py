@@ -15,13 +15,13 @@ import os
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 import prockd as pk
@@ -49,27 +49,22 @@ class Noise:
         return Sample(self.block[m % 256], m % CLASSES, str(m))
 
 
-def anonymous_bytes(process: psutil.Process) -> int:
-    """What a process holds that is no page of a file."""
-    return int(process.memory_full_info().uss) if os.name == "nt" else _status("RssAnon", process.pid)
-
-
-def _status(name: str, pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+def anonymous_bytes() -> int:
+    """What this process holds that is no page of a file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 def measured(work: Callable[[], object]) -> dict[str, float]:
     """CPU seconds, and the peak of anonymous bytes, of a call in a child of its own."""
     read, write = os.pipe()
     if not (child := os.fork()):
-        own, told = psutil.Process(), dict[str, float]()
-        before, peak, done = anonymous_bytes(own), 0, threading.Event()
+        told, before, peak, done = dict[str, float](), anonymous_bytes(), 0, threading.Event()
 
         def watch() -> None:
             nonlocal peak
             while not done.wait(0.005):
-                peak = max(peak, anonymous_bytes(own))
+                peak = max(peak, anonymous_bytes())
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -78,6 +73,8 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
             extra = work()
             told = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
             told |= extra if isinstance(extra, dict) else {}
+        except BaseException:
+            traceback.print_exc()
         finally:
             done.set()
             watcher.join()
@@ -220,6 +217,8 @@ def main() -> None:
     sizes = [n for n in (1000, 4000, 16_000, 64_000) if n <= (4000 if asked.quick else asked.most)]
     many = 100_000 if asked.quick else asked.images
     with tempfile.TemporaryDirectory() as root:
+        for work in verbs(64, Path(root)).values():  # what is loaded or made once is here before anything is measured
+            work()
         large = million(many, Path(root), patches=many)
         found = slopes(sizes, Path(root))
     if asked.quick:

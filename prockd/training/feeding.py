@@ -1,8 +1,7 @@
 """What coming steps read, made ready by a thread while the device still works on the steps before."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.profiler import profile, record_function, schedule
 
-from prockd.devices import map_tensors
+from prockd.devices import made_ahead, map_tensors
 from prockd.writing import write_file
 
 T = TypeVar("T")
@@ -46,16 +45,9 @@ def fed(make: Callable[[int], T], steps: Iterable[int], device: torch.device) ->
         with torch.cuda.device(device), torch.cuda.stream(stream):
             return read(step), stream.record_event()
 
-    threads, waiting = ThreadPoolExecutor(1, "feeder"), deque[Future[tuple[T, torch.cuda.Event]]]()
-    try:
-        for step in steps:
-            waiting.append(threads.submit(made, step))
-            if len(waiting) > AHEAD:
-                yield _handed_over(waiting.popleft(), device)
-        while waiting:
-            yield _handed_over(waiting.popleft(), device)
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with closing(made_ahead(made, steps, 1, AHEAD)) as feeds:
+        for value, ready in feeds:
+            yield _handed_over(value, ready, device)
 
 
 def profiled(feeds: Iterable[T], folder: Path) -> Generator[T, None, None]:
@@ -72,9 +64,8 @@ def profiled(feeds: Iterable[T], folder: Path) -> Generator[T, None, None]:
             own.step()
 
 
-def _handed_over(future: "Future[tuple[T, torch.cuda.Event]]", device: torch.device) -> T:
+def _handed_over(value: T, ready: "torch.cuda.Event", device: torch.device) -> T:
     """What the thread made, for the stream that learns: it waits for it, this program does not."""
-    value, ready = future.result()
     stream = torch.cuda.current_stream(device)
     stream.wait_event(ready)
 
