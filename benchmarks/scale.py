@@ -33,6 +33,10 @@ RESULTS = Path(__file__).parent / "results" / "scale.md"
 SIDE, GRID, WIDTH, SPACE, CLASSES = 32, 8, 128, 128, 10
 TINY: dict[str, Any] = {"channels": (8, 8, 8, 8), "stem_width": 8}
 VIEWS = ("plain", "mirrored", "recoloured")
+ABOUT = """Images of 32 px, maps of 8 x 8 patches, a network of eight channels, so that what is the same for each image
+costs little and what grows shows. Memory is anonymous: pages of mapped files are the disk's. Images, ids and labels are
+there before the start. Larger sets are shards that are the same file of maps, one behind the other, and a sparse file
+of pixels, really read where a verb reads them."""
 
 
 class Noise:
@@ -187,24 +191,89 @@ def slopes(sizes: Sequence[int], folder: Path) -> dict[str, list[dict[str, float
     return found
 
 
-def million(count: int, folder: Path, patches: int = 1_000_000) -> dict[str, dict[str, float]]:
+def million(count: int, folder: Path, patches: int = 1_000_000) -> dict[str, Any]:
     """Discovery in so many patches, and 200 steps, of so many images."""
+    before = anonymous_bytes()
     images, bank = packed(count, folder), made_bank()
-    maps, near, unlabelled = stored_maps(images, folder), embedded(packed(512, folder), bank, folder), None
-    unlabelled = embedded(images, bank, folder)
+    ids = anonymous_bytes() - before
+    maps, near, unlabelled = (
+        stored_maps(images, folder), embedded(packed(512, folder), bank, folder), embedded(images, bank, folder)
+    )  # fmt: skip
     config = pk.DiscoverConfig(max_patches=patches)
-    found = {"discover": measured(lambda: pk.discover(maps, config=config, progress=False))}
+    found: dict[str, Any] = {
+        "ids_bytes": ids,
+        "discover": measured(lambda: pk.discover(maps, config=config, progress=False)),
+    }
     print("discover", found["discover"], flush=True)
     found["distill"] = measured(partial(steps, 200, near, unlabelled))
     print("distill", found["distill"], flush=True)
     return found
 
 
-def growth(rows: list[dict[str, float]], sizes: Sequence[int]) -> tuple[float, float]:
-    """Bytes an image that memory grows by over the last doubling twice, and time an image there over that before."""
+def growth(rows: list[dict[str, float]], sizes: Sequence[int]) -> dict[str, float]:
+    """Bytes an image that memory grows by between the last two sizes, and microseconds of a further image, twice."""
     memory = (rows[-1]["peak"] - rows[-2]["peak"]) / (sizes[-1] - sizes[-2])
-    marginal = [(rows[i]["cpu_s"] - rows[i - 1]["cpu_s"]) / (sizes[i] - sizes[i - 1]) for i in (-2, -1)]
-    return memory, marginal[1] / marginal[0] if len(sizes) > 2 and marginal[0] > 0 else float("nan")
+    steps = range(1, len(sizes))
+    spent = [1e6 * (rows[i]["cpu_s"] - rows[i - 1]["cpu_s"]) / (sizes[i] - sizes[i - 1]) for i in steps]
+    return {"bytes": memory, "us_before": spent[-2] if len(spent) > 1 else spent[-1], "us": spent[-1]}
+
+
+def page(told: dict[str, Any]) -> str:
+    """The page of results, of what :func:`main` has measured."""
+    sizes, many, found = told["sizes"], told["images"], told["discover"]
+    lines = [
+        "# Slopes, and a million images",
+        "",
+        "Made by `python benchmarks/scale.py`: one thread of a CPU, one run.",
+    ]
+    lines += [" ".join(ABOUT.split()), ""]
+    lines += [f"| peak MB beyond the start | {' | '.join(f'{n:,}' for n in sizes)} | bytes a further image |"]
+    lines += ["|---" * (len(sizes) + 2) + "|"]
+    for name, rows in told["slopes"].items():
+        peaks = " | ".join(f"{row['peak'] / 1e6:.0f}" for row in rows)
+        lines.append(f"| {name} | {peaks} | {growth(rows, sizes)['bytes']:,.0f} |")
+    lines += [
+        "",
+        f"| CPU seconds | {' | '.join(f'{n:,}' for n in sizes)} | µs a further image, before and at the end |",
+    ]
+    lines += ["|---" * (len(sizes) + 2) + "|"]
+    for name, rows in told["slopes"].items():
+        grown, spent = growth(rows, sizes), " | ".join(f"{row['cpu_s']:.2f}" for row in rows)
+        lines.append(f"| {name} | {spent} | {grown['us_before']:.0f}, {grown['us']:.0f} |")
+    step = told["distill"]
+    lines += ["", f"| {many:,} images | CPU s | peak MB beyond the start |", "|---|---|---|"]
+    lines += [f"| `discover` in {many:,} patches | {found['cpu_s']:.1f} | {found['peak'] / 1e6:,.0f} |"]
+    lines += [f"| `distill`, 200 steps of 48 images | {step['cpu_s']:.1f} | {step['peak'] / 1e6:,.0f} |"]
+    lines += [f"| of it until the first step | {step['start_s']:.2f} | |"]
+    lines += [f"| of it a step | {step['step_s']:.4f} | |"]
+    return "\n".join([*lines, "", *larger(told), ""])
+
+
+def larger(told: dict[str, Any]) -> list[str]:
+    """What more images take: of a ViT-S/14 at 224 px on one GPU, and of Farmyard's teacher at 160 px on one core."""
+    gpu, core = 7951, 97  # images/s of results/gpu.md and results/speed.md, embedded to the disk
+    lines = ["| | 1,000,000 | 10,000,000 | 100,000,000 |", "|---|---|---|---|"]
+    counts = (1e6, 1e7, 1e8)
+
+    def row(name: str, values: Sequence[str], kinds: Sequence[str]) -> str:
+        return f"| {name} | {' | '.join(f'{v} ({k})' for v, k in zip(values, kinds, strict=True))} |"
+
+    thrice = ("extrapolated",) * 3
+    measured = ("measured" if told["images"] == 1e6 else "extrapolated", "extrapolated", "extrapolated")
+    lines.append(row("packed pixels, 224 px: 151 kB", [f"{151e3 * n / 1e12:.2f} TB" for n in counts], thrice))
+    lines.append(
+        row("embedded maps of 16 x 16 x 128: 66 kB a view", [f"{66e3 * n / 1e12:.2f} TB" for n in counts], thrice)
+    )
+    lines.append(row("raw maps of three layers: 590 kB a view", [f"{590e3 * n / 1e12:.1f} TB" for n in counts], thrice))
+    lines.append(row("teacher, one H200, a view", [f"{n / gpu / 3600:.2f} h" for n in counts], thrice))
+    lines.append(row("teacher, one CPU core, a view", [f"{n / core / 3600:,.0f} h" for n in counts], thrice))
+    spent = told["discover"]["cpu_s"]
+    lines.append(row("`discover`, 1,000,000 patches, one core", [f"{spent:.0f} s"] * 3, measured))
+    starts = [told["distill"]["start_s"] * n / told["images"] for n in counts]
+    lines.append(row("`distill` until its first step, at most", [f"{s:.1f} s" for s in starts], measured))
+    held = told["ids_bytes"] / told["images"]
+    lines.append(row("ids and labels in memory, each process", [f"{held * n / 1e9:.1f} GB" for n in counts], measured))
+    return lines
 
 
 def main() -> None:
@@ -221,10 +290,11 @@ def main() -> None:
             work()
         large = million(many, Path(root), patches=many)
         found = slopes(sizes, Path(root))
+    told = {"sizes": sizes, "slopes": found, "images": many, **large}
     if asked.quick:
-        told = {name: {"bytes_an_image": round(growth(rows, sizes)[0])} for name, rows in found.items()}
-        return print(json.dumps({"slopes": told, "images": many, **large}))
-    RESULTS.with_suffix(".json").write_text(json.dumps({"sizes": sizes, "slopes": found, "images": many, **large}))
+        told["slopes"] = {name: {k: round(v) for k, v in growth(rows, sizes).items()} for name, rows in found.items()}
+        return print(json.dumps(told))
+    RESULTS.write_text(page(told), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is kept of a teacher's passes: shards, shares of them, one array."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,9 +123,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(teacher, packed, features,
         np.testing.assert_allclose(a[:], b, atol=2e-3, rtol=2e-3)
 
 
-def test_one_line_at_the_end_tells_rate_size_and_what_half_precision_changes(teacher, packed, tmp_path, capsys):
+def test_a_line_tells_bytes_before_and_another_rate_and_what_half_precision_changes(teacher, packed, tmp_path, capsys):
     read(teacher, packed, tmp_path, precision="bf16", progress=True)
-    assert "features: 12 images in" in (err := capsys.readouterr().err)
+    before, _, after = (err := capsys.readouterr().err).partition("features: 12 images in")
+    assert re.search(r"features: \d+ MB for 12 images \(\d+ kB each\), [\d,]+ MB are free", before)
+    assert "images/s" in after
     assert "bf16, cosine to fp32 0.99" in err
 
 
