@@ -181,16 +181,6 @@ def steps(count: int, labelled: pk.EmbeddedFeatures, unlabelled: pk.EmbeddedFeat
     return {"start_s": seen[0] - began, "step_s": (seen[-1] - seen[0]) / (count - 1)}
 
 
-def slopes(sizes: Sequence[int], folder: Path) -> dict[str, list[dict[str, float]]]:
-    """Each verb at each size, the sizes one after the other."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for count in sizes:
-        for name, work in verbs(count, folder).items():
-            found.setdefault(name, []).append(measured(work))
-            print(f"{name}, {count:,}: {found[name][-1]}", flush=True)
-    return found
-
-
 def million(count: int, folder: Path, patches: int = 1_000_000) -> dict[str, Any]:
     """Discovery in so many patches, and 200 steps, of so many images."""
     before = anonymous_bytes()
@@ -289,12 +279,19 @@ def main() -> None:
         for work in verbs(64, Path(root)).values():  # what is loaded or made once is here before anything is measured
             work()
         large = million(many, Path(root), patches=many)
-        found = slopes(sizes, Path(root))
-    told = {"sizes": sizes, "slopes": found, "images": many, **large}
+        told: dict[str, Any] = {"sizes": [], "slopes": {}, "images": many, **large}
+        for count in sizes:
+            told["sizes"].append(count)
+            for name, work in verbs(count, Path(root)).items():
+                told["slopes"].setdefault(name, []).append(row := measured(work))
+                print(f"{name}, {count:,}: {row}", flush=True)
+            if not asked.quick and len(told["sizes"]) > 1:  # so far
+                RESULTS.write_text(page(told), encoding="utf-8")
     if asked.quick:
-        told["slopes"] = {name: {k: round(v) for k, v in growth(rows, sizes).items()} for name, rows in found.items()}
+        told["slopes"] = {
+            name: {k: round(v) for k, v in growth(rows, sizes).items()} for name, rows in told["slopes"].items()
+        }
         return print(json.dumps(told))
-    RESULTS.write_text(page(told), encoding="utf-8")
 
 
 if __name__ == "__main__":
