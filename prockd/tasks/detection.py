@@ -111,7 +111,7 @@ class Detection(Task):
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""
         return self.scorer(decoded, images)(np.arange(len(images)))
 
-    def scorer(self, decoded: Sequence[Boxes], images: PackedImages) -> Callable[[np.ndarray], Score]:
+    def scorer(self, decoded: Any, images: PackedImages) -> Callable[[np.ndarray], Score]:
         """As :meth:`Task.scorer`: boxes are matched once, and precisions are accumulated over the images asked for."""
         from pycocotools.cocoeval import COCOeval
 
