@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_shards_read_as_the_one_array_that_they_would_be(teacher, packed, featur
         sharded.fused([0, 7, 11], "mirrored"), features.fused([0, 7, 11], "mirrored"), atol=5e-3, rtol=0
     )
     assert len(manifests(tmp_path)) == 1
+
+
+def test_threads_of_shards_end_with_their_shards(teacher, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 1)
+    forward, alive = teacher.forward, []
+
+    def counted(images):
+        alive.append(sum(thread.name.startswith("prockd-shard") for thread in threading.enumerate()))
+        return forward(images)
+
+    monkeypatch.setattr(teacher, "forward", counted)
+    assert len(read(teacher, packed, tmp_path, batch_size=1)) == 12
+    assert max(alive) <= module.ON_THE_WAY + 3
 
 
 def test_shares_make_what_one_process_makes_and_tell_what_is_missing(teacher, packed, tmp_path):

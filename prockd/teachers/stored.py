@@ -241,8 +241,11 @@ class _Filling:
         self._thread.shutdown()
 
     def result(self) -> None:
-        """Raise what went wrong on the way to the disk."""
+        """Raise what went wrong on the way to the disk; of what did not, neither a thread nor memory is held on to."""
         self._entry.result()
+        self._thread.shutdown()
+        self._writes.clear()
+        self._opened = Future()
 
     def _build(self, writer: ArrayWriter) -> Mapping[str, object]:
         self._opened.set_result({name: writer.create(name, c.shape, c.dtype) for name, c in self._columns.items()})
