@@ -202,6 +202,7 @@ def million(count: int, folder: Path, patches: int = 1_000_000) -> dict[str, Any
 
 def growth(rows: list[dict[str, float]], sizes: Sequence[int]) -> dict[str, float]:
     """Bytes an image that memory grows by between the last two sizes, and microseconds of a further image, twice."""
+    sizes = sizes[: len(rows)]  # a verb that was not measured at the last ones
     memory = (rows[-1]["peak"] - rows[-2]["peak"]) / (sizes[-1] - sizes[-2])
     steps = range(1, len(sizes))
     spent = [1e6 * (rows[i]["cpu_s"] - rows[i - 1]["cpu_s"]) / (sizes[i] - sizes[i - 1]) for i in steps]
@@ -220,7 +221,7 @@ def page(told: dict[str, Any]) -> str:
     lines += [f"| peak MB beyond the start | {' | '.join(f'{n:,}' for n in sizes)} | bytes a further image |"]
     lines += ["|---" * (len(sizes) + 2) + "|"]
     for name, rows in told["slopes"].items():
-        peaks = " | ".join(f"{row['peak'] / 1e6:.0f}" for row in rows)
+        peaks = " | ".join([f"{row['peak'] / 1e6:.0f}" for row in rows] + ["–"] * (len(sizes) - len(rows)))
         lines.append(f"| {name} | {peaks} | {growth(rows, sizes)['bytes']:,.0f} |")
     lines += [
         "",
@@ -228,7 +229,8 @@ def page(told: dict[str, Any]) -> str:
     ]
     lines += ["|---" * (len(sizes) + 2) + "|"]
     for name, rows in told["slopes"].items():
-        grown, spent = growth(rows, sizes), " | ".join(f"{row['cpu_s']:.2f}" for row in rows)
+        grown, spent = growth(rows, sizes), [f"{row['cpu_s']:.2f}" for row in rows]
+        spent = " | ".join(spent + ["–"] * (len(sizes) - len(rows)))
         lines.append(f"| {name} | {spent} | {grown['us_before']:.0f}, {grown['us']:.0f} |")
     step = told["distill"]
     lines += ["", f"| {many:,} images | CPU s | peak MB beyond the start |", "|---|---|---|"]
