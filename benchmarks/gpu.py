@@ -243,8 +243,8 @@ def compiling() -> None:
 
 
 def extraction() -> None:
-    """What benchmarks/scale.py has for a GPU."""
-    from scale import gpu_extraction
+    """What benchmarks/extraction.py has for a GPU."""
+    from extraction import gpu_extraction
 
     RESULT["extraction"] = gpu_extraction()
 

@@ -107,17 +107,17 @@ def extraction(count: int = 192, rounds: int = 3) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def quick() -> dict[str, float]:
+def quick() -> dict[str, float | None]:
     """Main figures of a fresh small measurement."""
     torch.set_num_threads(1)
     device = torch.device("cpu")
     chosen = fastest_precision(device)
     size = Setting(images=192, precision="no" if chosen == "fp32" else chosen)
-    works = {"bare": bare(size)} | {k: ours(k, size) for k in ("labels alone", "transfer", "soft targets", "attention")}
-    step = rounds_of({name: partial(work, 2) for name, work in works.items()}, 9)
-    told = {f"step_{name}": of(step[kind], step["bare"]) for name, kind in (
-        ("labels_alone", "labels alone"), ("transfer", "transfer"), ("augmented", "attention"))}  # fmt: skip
-    told["ours_of_labels_alone"] = of(step["soft targets"], step["labels alone"])
+    works = {"bare": bare(size)} | {k: ours(k, size) for k in ("labels alone", "transfer", "augmented", "soft targets")}
+    step = rounds_of({name: partial(work, 2) for name, work in works.items()}, 9, seconds=100)
+    told: dict[str, float | None] = {f"step_{name}": of(step[kind], step["bare"]) for name, kind in (
+        ("labels_alone", "labels alone"), ("transfer", "transfer"), ("augmented", "augmented"),
+        ("recipe", "soft targets"))}  # fmt: skip
     teacher, count = farmyard_teacher(), 64
     images = pk.pack(pk.Farmyard("target", "val", count, image_px=teacher.image_px), teacher.image_px, progress=False)
     batch = to_unit(torch.from_numpy(images.pixels[:16].copy()))
@@ -131,25 +131,35 @@ def quick() -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             pk.extract(teacher, images, views=("plain",), precision=chosen, root=Path(folder), progress=False)
 
-    seen = rounds_of({"fp32": partial(passes, "fp32"), "bare": partial(passes, chosen), "kept": kept}, 3)
+    passed = {"fp32": partial(passes, "fp32"), "bare": partial(passes, chosen), "kept": kept}
+    seen = rounds_of(passed, 5, seconds=40)
     told |= {"extract_of_bare": of(seen["bare"], seen["kept"]), "bf16_of_fp32": of(seen["bare"], seen["fp32"])}
     told["kmeans_of_faiss"] = kmeans_of_faiss()
-    told["two_ranks"] = seconds_of_ranks(1) / seconds_of_ranks(2)
+    (wall, cpu), (wall_of_two, cpu_of_two) = seconds_of_ranks(1), seconds_of_ranks(2)
+    told |= {"two_ranks": wall / wall_of_two, "two_ranks_cpu": cpu / cpu_of_two}
     begun = {"help": ["-m", "prockd", "--help"], "torch": ["-c", "import torch"]}
-    own = rounds_of({name: partial(started, words) for name, words in begun.items()}, 3, children=True)
+    own = rounds_of({name: partial(started, words) for name, words in begun.items()}, 3, seconds=30, children=True)
     return told | {"help_of_torch": of(own["help"], own["torch"])}
 
 
-def rounds_of(works: dict[str, Callable[[], object]], rounds: int, *, children: bool = False) -> dict[str, list[float]]:
-    """CPU seconds of each work, a number a round; they take turns after one round that does not count."""
+def rounds_of(
+    works: dict[str, Callable[[], object]], rounds: int, *, seconds: float, children: bool = False
+) -> dict[str, list[float]]:
+    """CPU seconds of each work, a number a round, which take turns after one that does not count.
+
+    On a machine that has other work too there are fewer rounds, as many as begin within so many seconds, or one.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
+    who, began = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF, time.perf_counter()
     for turn in range(rounds + 1):
+        if turn > 1 and time.perf_counter() - began > seconds:
+            break
         for name, work in works.items():
-            began = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
+            before = resource.getrusage(who)
             work()
-            ended = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
+            after = resource.getrusage(who)
             if turn:
-                times[name].append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
+                times[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return times
 
 
@@ -163,12 +173,15 @@ def started(words: list[str]) -> None:
     subprocess.run([sys.executable, "-W", "ignore", *words], check=True, capture_output=True)
 
 
-def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96) -> float:
-    """CPU time of discovery's clustering over that of faiss, which stops at the first inertia that is no worse."""
+def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96) -> float | None:
+    """CPU time of discovery's clustering over that of faiss, which stops at the first inertia that is no worse.
+
+    None where there is no faiss: ``pip install faiss-cpu``, for this line alone.
+    """
     try:
         import faiss
     except ImportError:
-        return float("nan")  # pip install faiss-cpu, for this line alone
+        return None
     from prockd.prototypes.kmeans import k_means
 
     rng = np.random.default_rng(0)
@@ -186,8 +199,11 @@ def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96)
     return mine / spent
 
 
-def seconds_of_ranks(count: int, steps: int = 8) -> float:
-    """Wall time of a step of a whole batch that so many processes of one thread share."""
+def seconds_of_ranks(count: int, steps: int = 12) -> tuple[float, float]:
+    """Wall and CPU time of a step of a whole batch that so many processes of one thread share, of the slowest.
+
+    Other work on the machine lengthens the one, of several processes more than of one, and hardly the other.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -200,7 +216,8 @@ def seconds_of_ranks(count: int, steps: int = 8) -> float:
         )
         for rank in range(count)
     ]  # fmt: skip
-    return max(float(process.communicate()[0].split()[-1]) for process in ranks)
+    wall, cpu = np.array([process.communicate()[0].split()[-2:] for process in ranks], float).max(0)
+    return float(wall), float(cpu)
 
 
 def one_rank(steps: int) -> None:
@@ -209,10 +226,12 @@ def one_rank(steps: int) -> None:
     own = trainer("labels alone", Setting(images=192))
     for step in range(2):
         own.step(step)
-    began = time.perf_counter()
+    spent = []
     for step in range(2, 2 + steps):
+        began = time.perf_counter(), time.process_time()
         own.step(step)
-    print((time.perf_counter() - began) / steps)
+        spent.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    print(*np.min(spent, 0))
 
 
 def main() -> None:
@@ -221,7 +240,7 @@ def main() -> None:
         return one_rank(int(sys.argv[-1]))
     if "--quick" in sys.argv:
         sys.argv = sys.argv[:1]
-        return print(json.dumps({name: round(value, 3) for name, value in quick().items()}))
+        return print(json.dumps({name: value and round(value, 3) for name, value in quick().items()}))
     torch.set_num_threads(1)
     steps = steps_of()
     plain = steps["labels alone"]

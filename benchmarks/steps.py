@@ -64,7 +64,8 @@ def embedded(bank: pk.PrototypeBank, images: PackedImages, grid: int) -> pk.Embe
 def trainer(kind: str, s: Setting, teacher: pk.Teacher | None = None) -> Trainer:
     """What trains one kind of student: "labels alone", "transfer", "soft targets", "attention", "teacher in each step".
 
-    All read as many images in a step; half of those with a teacher have labels. "soft targets" is the recipe.
+    All read as many images in a step; half of those with a teacher have labels. "soft targets" is the recipe, and with
+    "attention" beside it z⁺ learns in each step; "augmented" is transfer with attention alone.
     """
     torch.manual_seed(0)
     device, taught = torch.device(s.device), kind != "labels alone"
@@ -77,7 +78,7 @@ def trainer(kind: str, s: Setting, teacher: pk.Teacher | None = None) -> Trainer
         config = config if kind in ("soft targets", "attention") else config.replace(soft_weight=0.0)
     else:
         config = config.replace(batch_size=s.batch)
-    augmentation = pk.FeatureAugmentationConfig("attention") if kind == "attention" else None
+    augmentation = pk.FeatureAugmentationConfig("attention") if kind in ("augmented", "attention") else None
     student = pk.Student(
         s.backbone, pk.tasks.Classification(CLASSES), bank if taught else None, feature_augmentation=augmentation,
         image_px=s.student_px, **s.options,

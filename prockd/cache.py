@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -210,14 +211,15 @@ def _block_sums(path: Path, only: int | None = None) -> list[int]:
     """CRC-32 of each block of a file, or of one; zlib lets go of the interpreter, so that threads share the work."""
     starts = range(0, path.stat().st_size, _BLOCK_BYTES)
     starts = starts if only is None else starts[only : only + 1]
+    piece = min(_BLOCK_BYTES, 2**20)  # what lies in memory of it
 
     def of_block(start: int) -> int:
         with path.open("rb") as file:
             file.seek(start)
-            return zlib.crc32(file.read(_BLOCK_BYTES))
+            return reduce(lambda crc, _: zlib.crc32(file.read(piece), crc), range(_BLOCK_BYTES // piece), 0)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(of_block, range(0, path.stat().st_size, _BLOCK_BYTES)))
+        return list(threads.map(of_block, starts))
 
 
 def _describe(path: Path, array: ArrayMap) -> dict[str, object]:

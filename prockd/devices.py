@@ -2,12 +2,17 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What ``torch.autocast`` computes in, by the names of the knobs."""
@@ -113,3 +118,25 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **map_tensors(function, fields))
     return value
+
+
+def made_ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], threads: int, ahead: int
+) -> Generator[Made, None, None]:
+    """What ``make`` gives for each item, in their order, so many of them made by threads before they are asked for.
+
+    An error is raised where its item is asked for; without threads nothing is made ahead.
+    """
+    if not threads:
+        yield from map(make, items)
+        return
+    pool, waiting = ThreadPoolExecutor(threads, "prockd-ahead"), deque[Future[Made]]()
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from torchmetrics.detection import MeanAveragePrecision
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import whole_images
@@ -177,6 +178,28 @@ def test_the_score_is_coco_map_and_that_of_each_class(images):
     ))  # fmt: skip
     assert bright.per_class[0] == pytest.approx(1)
     assert np.isnan(bright.per_class[1])
+
+
+def test_boxes_are_matched_once_and_any_of_the_images_score_as_torchmetrics_has_it(images, monkeypatch):
+    rng, truth = np.random.default_rng(0), TASK.truth(images)
+    found = [
+        Boxes(b.boxes + rng.normal(0, 2, b.boxes.shape).astype(np.float32), b.labels, rng.random(len(b), np.float32))
+        for b in truth
+    ]
+    chosen = (np.arange(len(images)), np.array([1, 4, 5, 9]), np.array([2]))
+    known, exact = [], {"rec_thresholds": np.linspace(0, 1, 101).tolist()}  # its own are rounded to single precision
+    exact["iou_thresholds"] = np.linspace(0.5, 0.95, 10).tolist()
+    for rows in chosen:
+        reference = MeanAveragePrecision(class_metrics=True, **exact)
+        reference.update(*([{k: torch.tensor(v) for k, v in vars(s[m]).items()} for m in rows] for s in (found, truth)))
+        known.append(reference.compute())
+    scored = TASK.scorer(found, images)
+    monkeypatch.setattr("pycocotools.cocoeval.COCOeval.evaluate", None)
+    for rows, told in zip(chosen, known, strict=True):
+        score = scored(rows)
+        assert score.value == pytest.approx(float(told["map"]), abs=1e-6)
+        assert score.details["AP at IoU 0.75"] == pytest.approx(float(told["map_75"]), abs=1e-6)
+        np.testing.assert_allclose(score.per_class[told["classes"]], told["map_per_class"], atol=1e-6)
 
 
 def test_images_without_boxes_labels_outside_the_task_and_no_object_at_all_are_refused(images, packed):

@@ -7,7 +7,15 @@ import torch
 from fake_device import accelerator, fake_device
 from torch import nn
 
-from prockd.devices import default_device, device_for, map_tensors, on_device, random_state_kept, seed_global
+from prockd.devices import (
+    default_device,
+    device_for,
+    made_ahead,
+    map_tensors,
+    on_device,
+    random_state_kept,
+    seed_global,
+)
 
 CPU = torch.device("cpu")
 
@@ -76,3 +84,16 @@ def test_tensors_are_reached_through_lists_tuples_dictionaries_and_dataclasses()
     assert (twice["a"][0].item(), twice["a"][1][0].item(), twice["a"][1][1]) == (2, 2, 3)
     assert (twice["b"].first.item(), twice["b"].name, twice["c"], twice["d"]) == (2, "x", None, nn.Identity)
     assert one.item() == 1
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_what_threads_make_ahead_comes_in_order_and_an_error_at_its_own_place(threads):
+    def make(number: int) -> int:
+        if number == 5:
+            raise ValueError("number 5")
+        return 10 * number
+
+    made = made_ahead(make, range(9), threads, 2)
+    assert [next(made) for _ in range(5)] == [0, 10, 20, 30, 40]
+    with pytest.raises(ValueError, match="number 5"):
+        next(made)

@@ -4,9 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from fake_device import AWAY, fake_device
 from torch.nn import functional as F
 
+from prockd.datasets import PackedImages
+from prockd.prototypes import discovery as module
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import (
     balanced,
@@ -257,3 +260,37 @@ def test_a_bank_on_another_device_is_refined_there(features, bank):
             train_bank(one, features, unit, torch.ones(768), config, progress=False)
         assert away.prototypes.device == AWAY
         torch.testing.assert_close(away.cpu().state_dict(), bank.state_dict())
+
+
+def of_kinds(count: int = 41) -> PatchFeatures:
+    """Patches of six kinds, the same in every process."""
+    rng = np.random.default_rng(0)
+    kinds = 3 * rng.standard_normal((6, 12))[rng.integers(0, 6, (count, 5, 5))]
+    maps = (kinds[:, None] + 0.3 * rng.standard_normal((count, 3, 5, 5, 12))).transpose(0, 1, 4, 2, 3)
+    ids, pixels = tuple(map(str, range(count))), np.zeros((count, 3, 8, 8), np.uint8)
+    images = PackedImages(pixels, np.zeros(count, np.int64), ids, ("a",), "kinds")
+    return PatchFeatures((maps.astype(np.float16),), images, "t", (0,), ("plain", "mirrored", "recoloured"))
+
+
+def one_of_two(rank: int, path: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
+    module.LEARNED_FROM, seen, read = 300, [], PatchFeatures.patches
+    PatchFeatures.patches = lambda self, images, *rest: seen.extend(images) or read(self, images, *rest)
+    bank = discover(of_kinds(), config=SMALL.replace(steps=0), progress=False, together=True)
+    PatchFeatures.patches = read
+    refined = discover(of_kinds(), config=SMALL, progress=False, together=True)
+    torch.save((bank.state_dict(), refined.state_dict(), len(set(seen))), f"{path}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_read_half_of_the_images_each_and_find_what_one_finds(tmp_path, monkeypatch):
+    torch.multiprocessing.start_processes(one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
+    monkeypatch.setattr(module, "LEARNED_FROM", 300)
+    alone = [discover(of_kinds(), config=SMALL.replace(steps=n), progress=False).state_dict() for n in (0, SMALL.steps)]
+    for rank in range(2):
+        *banks, images = torch.load(tmp_path / f"{rank}.pt")
+        assert images <= 22, "of 41"
+        for bank, whole in zip(banks, alone, strict=True):
+            for name, value in whole.items():
+                torch.testing.assert_close(bank[name], value, rtol=1e-3, atol=1e-4)

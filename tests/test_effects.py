@@ -9,7 +9,7 @@ import torch
 from fake_device import fake_device
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.effects import bootstrap, jackknife, prototype_effects
+from prockd.evaluation.effects import Resampled, jackknife, prototype_effects
 from prockd.evaluation.scores import evaluate, outputs
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.part_maps import PartMaps
@@ -205,10 +205,17 @@ def halves(rights: np.ndarray) -> np.ndarray:
 TWO = Classification(2)
 
 
+def bootstrapped(task, counts, resamples, seed):
+    resampled = Resampled(counts.shape[1], resamples, seed)
+    for start in range(0, counts.shape[1], 64):
+        resampled.add(counts[:, start : start + 64])
+    return resampled.measured(task)
+
+
 def test_the_interval_is_that_of_the_paired_difference():
     rng = np.random.default_rng(0)
     before, after = rng.random(400) < 0.6, rng.random(400) < 0.5
-    _, change, low, high = bootstrap(TWO, np.stack([halves(before), halves(after)]), 4000, 0)
+    _, change, low, high = bootstrapped(TWO, np.stack([halves(before), halves(after)]), 4000, 0)
     difference = after.astype(float) - before
     half = 1.96 * difference.std() / 20
     assert change[0, 0] == pytest.approx(difference.mean())
@@ -223,7 +230,7 @@ def test_the_jackknife_agrees_with_the_bootstrap_where_both_can_be_used():
     task, ids = Segmentation(2, width=8), tuple(map(str, range(200)))
     images = PackedImages(np.zeros((200, 3, 4, 4), np.uint8), np.full(200, -1), ids, ("a", "b"), "x", masks=masks)
     counts = np.stack([task.counts(predicted, masks) for predicted in (before, after)])
-    one, two = bootstrap(task, counts, 2000, 0), jackknife(task, [list(before), list(after)], images, folds=50)
+    one, two = bootstrapped(task, counts, 2000, 0), jackknife(task, [list(before), list(after)], images, folds=50)
     np.testing.assert_allclose(one[0], two[0], atol=1e-6)
     for mine, theirs in zip(one[1:], two[1:], strict=True):
         np.testing.assert_allclose(mine, theirs, atol=0.01)
@@ -232,7 +239,7 @@ def test_the_jackknife_agrees_with_the_bootstrap_where_both_can_be_used():
 def test_a_removal_that_changes_nothing_has_an_interval_of_no_width():
     rng = np.random.default_rng(0)
     counts = np.repeat(halves(rng.random(301) < 0.7)[None], 9, axis=0)
-    for found in bootstrap(TWO, counts, 500, 0)[1:]:
+    for found in bootstrapped(TWO, counts, 500, 0)[1:]:
         np.testing.assert_array_equal(found[:, :2], 0)
 
 
@@ -346,7 +353,7 @@ def test_removing_a_prototype_of_part_maps_takes_its_share_away_and_each_is_read
 
 
 def only_features(forward):
-    return lambda self, pixels, predicted=None: forward(self, pixels, 0)
+    return lambda self, pixels, predicted=None, **_: forward(self, pixels, 0)
 
 
 def test_part_maps_that_are_not_fitted_yet_have_no_effects(images):

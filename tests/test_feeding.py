@@ -1,10 +1,12 @@
 """What steps read is made ready in their order, and copied once."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from prockd.training.feeding import fed, has_room, take
+from prockd.training.feeding import fed, has_room, profiled, take
 
 CPU = torch.device("cpu")
 
@@ -34,3 +36,13 @@ def test_rows_of_an_array_on_the_disk_are_those_that_were_asked_for(tmp_path):
 
 def test_nothing_stays_on_a_cpu_whose_memory_is_the_disks():
     assert not has_room(1, CPU)
+
+
+def test_a_profile_tells_read_and_copied_and_gives_what_was_fed(tmp_path):
+    array = np.zeros((9, 3, 4, 4), np.uint8)
+    feeds = fed(lambda step: take(array, np.array([step, 8]), CPU), range(4), CPU)
+    assert [tuple(feed.shape) for feed in profiled(feeds, tmp_path)] == [(2, 3, 4, 4)] * 4
+    table = (tmp_path / "profile.txt").read_text()
+    assert all(word in table for word in ("read", "copy", "CPU total"))
+    names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
+    assert {"read", "copy"} <= names

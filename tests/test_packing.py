@@ -1,11 +1,14 @@
 """Packs carry masks, tags and boxes, wherever a picture goes in its square."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from prockd._types import IGNORE, UNLABELLED, Sample
 from prockd.datasets import Arrays, DatasetError, PackedImages, pack
 from prockd.datasets.packing import FITS, fit_square
+from prockd.datasets.splits import subset
 from prockd.farmyard import Farmyard
 
 CLASSES = ("ground", "thing", "other")
@@ -189,6 +192,24 @@ def test_images_of_the_right_size_are_copied_exactly_and_read_once(tmp_path):
     assert isinstance(again.pixels, np.memmap)
     assert np.array_equal(packed[1].image, images[1])
     assert repr(packed) == "PackedImages(4 images of 16 px, 2 classes: a, b, parts known)"
+
+
+def test_a_data_set_that_bears_threads_is_read_by_them_and_packed_in_its_order(tmp_path):
+    readers = set()
+
+    class Files(World):
+        def __getitem__(self, index: int) -> Sample:
+            readers.add(threading.get_ident())
+            return super().__getitem__(index)
+
+    images = noise(12, 16, 16)
+    world = Files([Sample(image, m % 2, f"s{m}") for m, image in enumerate(images)])
+    for threads, read_here in ((3, False), (0, True)):
+        readers.clear()
+        world.threads, world.fingerprint = threads, f"{threads} threads"
+        part = subset(world, np.arange(1, 12))
+        assert np.array_equal(pack(part, 16, root=tmp_path).pixels, images[1:].transpose(0, 3, 1, 2))
+        assert (readers == {threading.get_ident()}) is read_here
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 48), (57, 32)])

@@ -69,7 +69,7 @@ def test_a_device_that_is_named_is_the_one_that_is_used(packed, monkeypatch):
 @pytest.mark.parametrize("packed_px", [32, 40, 53, 64])
 def test_a_student_is_scored_on_the_pixels_that_a_training_step_shows_it(stripes, monkeypatch, packed_px):
     student, images, seen = made(), pack(stripes, packed_px, progress=False), []
-    monkeypatch.setattr(type(student), "forward", lambda self, pixels: seen.append(pixels) or pixels)
+    monkeypatch.setattr(type(student), "forward", lambda self, pixels, **_: seen.append(pixels) or pixels)
     list(outputs(student, images, device="cpu"))
     batch = Source(images, task=TASK).batch(np.arange(12), whole_images(12), student, torch.device("cpu"))
     torch.testing.assert_close(seen[0], batch.images)

@@ -1,10 +1,12 @@
 """What is kept of a teacher's passes: shards, shares of them, one array."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,19 @@ def test_shards_read_as_the_one_array_that_they_would_be(teacher, packed, featur
         sharded.fused([0, 7, 11], "mirrored"), features.fused([0, 7, 11], "mirrored"), atol=5e-3, rtol=0
     )
     assert len(manifests(tmp_path)) == 1
+
+
+def test_threads_of_shards_end_with_their_shards(teacher, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 1)
+    forward, alive = teacher.forward, []
+
+    def counted(images):
+        alive.append(sum(thread.name.startswith("prockd-shard") for thread in threading.enumerate()))
+        return forward(images)
+
+    monkeypatch.setattr(teacher, "forward", counted)
+    assert len(read(teacher, packed, tmp_path, batch_size=1)) == 12
+    assert max(alive) <= module.ON_THE_WAY + 3
 
 
 def test_shares_make_what_one_process_makes_and_tell_what_is_missing(teacher, packed, tmp_path):
@@ -122,9 +137,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(teacher, packed, features,
         np.testing.assert_allclose(a[:], b, atol=2e-3, rtol=2e-3)
 
 
-def test_one_line_at_the_end_tells_rate_size_and_what_half_precision_changes(teacher, packed, tmp_path, capsys):
+def test_a_line_tells_bytes_before_and_another_rate_and_what_half_precision_changes(teacher, packed, tmp_path, capsys):
     read(teacher, packed, tmp_path, precision="bf16", progress=True)
-    assert "features: 12 images in" in (err := capsys.readouterr().err)
+    before, _, after = (err := capsys.readouterr().err).partition("features: 12 images in")
+    assert re.search(r"features: \d+ MB for 12 images \(\d+ kB each\), [\d,]+ MB are free", before)
+    assert "images/s" in after
     assert "bf16, cosine to fp32 0.99" in err
 
 

@@ -14,7 +14,7 @@ from conftest import TINY, draw_stripes
 from torch.nn import functional as F
 
 from prockd.datasets import Arrays, PackedImages, pack
-from prockd.evaluation.scores import Scores, evaluate
+from prockd.evaluation.scores import Scores, evaluate, predict
 from prockd.prototypes.bank import PrototypeBank
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.students.student import Student
@@ -152,6 +152,13 @@ def test_without_augmentation_there_is_no_augmented_prediction(bank, images, aug
     assert student.feature_augmentation is None
     assert student(images).augmented_logits is None
     assert student.extra_parameters == 0
+
+
+def test_z_alone_is_told_without_a_look_at_what_augments(bank, packed, monkeypatch):
+    student = made(bank, FeatureAugmentationConfig("attention"))
+    both = evaluate(student, packed).predictions
+    monkeypatch.setattr(Student, "read_augmented", None)
+    assert np.array_equal(predict(student, packed), both)
 
 
 def test_a_disabled_prototype_has_no_say_in_the_augmented_prediction(bank, images):

@@ -94,7 +94,8 @@ def extract(
 
 @app.command(
     epilog="`prockd discover --out bank.safetensors --num-prototypes 64`\n\n"
-    "`prockd discover --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`"
+    "`prockd discover --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`\n\n"
+    "`torchrun --standalone --nproc_per_node 2 -m prockd discover --data photos`  (after extract, for many images)"
 )
 def discover(
     out: Annotated[Path, Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
@@ -108,6 +109,7 @@ def discover(
     from prockd.runs.report import prototype_section
     from prockd.runs.students import find_prototypes
     from prockd.runs.world import open_world
+    from prockd.training.processes import connect
 
     refuse_existing(out, overwrite)
     refuse_existing(picture := out.with_suffix(".png"), overwrite)
@@ -115,8 +117,14 @@ def discover(
         config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights,
         random_teacher=random_teacher, num_prototypes=num_prototypes,
     )  # fmt: skip
-    world = open_world(taught(own), cpu=cpu, progress=not quiet)
-    bank = find_prototypes(world, progress=not quiet)
+    processes = connect(cpu=cpu)
+    show = not quiet and processes.is_main
+    with processes.main_first():
+        world = open_world(taught(own), cpu=cpu, progress=show)
+        world.source  # noqa: B018 - it is extracted here, where it is not there yet
+    bank = find_prototypes(world, progress=show, together=processes.count > 1)
+    if not processes.is_main:
+        return
     section = prototype_section(world, bank)
     bank.save(out, overwrite=overwrite)
     save_png(section.figures[0][0], picture, dpi=130)
@@ -155,6 +163,9 @@ def distill(
     baseline: Annotated[
         bool, Option("--baseline/--no-baseline", help="Train labels alone beside it: did the teacher help?")
     ] = True,
+    profile: Annotated[
+        bool, Option("--profile", help="Write where the time of 20 steps went: profile.txt, trace.json for Chrome.")
+    ] = False,
     cpu: Cpu = False,
     quiet: Quiet = False,
 ) -> None:
@@ -176,7 +187,7 @@ def distill(
         own = read_settings(config, preset, set_, **options)
     run_experiment(
         own, run_dir, resume=resume, overwrite=overwrite, bank=bank, baseline=baseline, cpu=cpu,
-        checkpoint_every=checkpoint_every, progress=not quiet,
+        checkpoint_every=checkpoint_every, progress=not quiet, profile=profile,
     )  # fmt: skip
     if connect(cpu=cpu).is_main:
         told = read_json(run_dir / "results.json")

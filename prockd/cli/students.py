@@ -82,6 +82,7 @@ def export(
     from prockd.runs.folder import run_config, student_file
     from prockd.students.export import export_student
     from prockd.students.student import Student
+    from prockd.untrusted import read_json
 
     is_file = run_dir.is_file()
     config = ExperimentConfig() if is_file else run_config(run_dir)
@@ -94,3 +95,5 @@ def export(
     )  # fmt: skip
     for path in written:
         typer.echo(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
+    if spent := read_json(folder / "student.json").get("milliseconds_of_one_image"):
+        typer.echo(f"one image: {spent['onnx']:.2f} ms by ONNX Runtime, {spent['pytorch']:.2f} ms by PyTorch")

@@ -19,6 +19,7 @@ from prockd.datasets.keypoints import check_keypoints, is_keypoints
 from prockd.datasets.left_out import odd_links
 from prockd.datasets.problems import DatasetError, Problem, class_list, counted, listed, sample_problems, values_of
 from prockd.datasets.splits import id_of
+from prockd.devices import made_ahead
 
 IGNORED, MAX_CLASSES = "ignored", 24
 IS_COPY = "is the same file as "
@@ -131,8 +132,10 @@ def check_data(
         name, layout = repr(data) if len(splits) == 1 else ", ".join(splits), ""
     samples: dict[str, list[_Read]] = {split: [] for split in splits}
     places = [(split, m) for split, dataset in splits.items() for m in range(len(dataset))]
-    for split, m in tqdm(places, desc="checking", unit="image", disable=not progress):
-        samples[split].append(_read(split, splits[split], m))
+    threads = min(getattr(dataset, "threads", 0) for dataset in splits.values())
+    reads_of = made_ahead(lambda at: _read(at[0], splits[at[0]], at[1]), places, threads, 2 * threads)
+    for read in tqdm(reads_of, "checking", len(places), unit="image", disable=not progress):
+        samples[read.split].append(read)
     first, tasks = next(iter(splits.values())), next((read.tasks for reads in samples.values() for read in reads), ())
     task = str(task or getattr(first, "task", None) or next(iter(tasks), "classification"))
     layout = layout or f"data set for {task}"

@@ -64,6 +64,7 @@ class FileDataset:
     """
 
     task: ClassVar[str] = "classification"
+    threads: ClassVar[int] = min(8, os.cpu_count() or 1)  # that may read samples beside each other
     facts: str = ""  # what the repr says beside the counts of images and classes
 
     def __init__(

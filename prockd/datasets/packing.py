@@ -17,6 +17,7 @@ from prockd.cache import ArrayWriter, cached_arrays, digest
 from prockd.datasets.packed import PackedImages
 from prockd.datasets.problems import MIN_IMAGE_PX, DatasetError, sample_problems
 from prockd.datasets.transforms import MIN_KEPT
+from prockd.devices import made_ahead
 
 BARS = 128  # grey level of the bars beside a padded picture
 _ANNOTATIONS = {"parts": "a part mask", "mask": "a mask", "tags": "tags", "boxes": "boxes (none are an empty array)",
@@ -144,8 +145,9 @@ def _write(
     tags = writer.create("tags", (M, C), np.uint8) if "tags" in annotations else None
     joints = writer.create("joints", (M, C, 3), np.float32) if "joints" in annotations else None
     ids, boxes, box_labels = [], [], []
-    for m in tqdm(range(M), desc="images", unit="image", delay=2.0, disable=not progress):
-        sample = dataset[m]
+    threads = getattr(dataset, "threads", 0)
+    samples = made_ahead(dataset.__getitem__, range(M), threads, 2 * threads)
+    for m, sample in enumerate(tqdm(samples, "images", M, unit="image", delay=2.0, disable=not progress)):
         for name, words in _ANNOTATIONS.items():
             if (getattr(sample, name) is not None) != (name in annotations):
                 raise DatasetError(f"{sample.id}: every image or none has {words}")

@@ -17,7 +17,7 @@ class _Subset:
 
     def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices, ids, groups = dataset, indices, getattr(dataset, "ids", None), groups_of(dataset)
-        self.fingerprint = digest([dataset.fingerprint, indices])
+        self.fingerprint, self.threads = digest([dataset.fingerprint, indices]), getattr(dataset, "threads", 0)
         self.ids = None if ids is None else tuple(str(ids[m]) for m in indices)
         self.groups = None if groups is None else tuple(groups[m] for m in indices)
 

@@ -64,7 +64,7 @@ def evaluate(
     """
     task, images = student.task, packed_for(student, dataset)
     task.check(images)
-    decoded = decode_all(student, images, batch_size, device)
+    decoded = decode_all(student, images, batch_size=batch_size, device=device)
     z, z_plus = [*(task.score(predictions, images) for predictions in decoded), None][:2]
     assert z is not None
     return Scores(
@@ -105,7 +105,8 @@ def predict(
         ValueError: z+ is asked of a student without augmentation.
         DatasetError: an image cannot be read.
     """
-    decoded = decode_all(student, packed_for(student, dataset), batch_size, device)
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "augmented": augmented}
+    decoded = decode_all(student, packed_for(student, dataset), **how)
     if augmented and len(decoded) < 2:
         raise ValueError(f"{student!r} has no augmentation: pass bank= and feature_augmentation= to Student")
     return decoded[augmented]
@@ -116,17 +117,15 @@ def packed_for(student: Student, dataset: ImageDataset | PackedImages) -> Packed
     return dataset if isinstance(dataset, PackedImages) else pack(dataset, student.image_px)
 
 
-def decode_all(
-    student: Student, images: PackedImages, batch_size: int, device: str | torch.device | None
-) -> tuple[Decoded, ...]:
-    """What z predicts and, with augmentation, what z+ predicts."""
+def decode_all(student: Student, images: PackedImages, **how: Any) -> tuple[Decoded, ...]:
+    """What z predicts and, with augmentation, what z+ predicts; ``how`` is that of :func:`outputs`."""
     batches = [
         [
             student.task.decode(logits, images.image_px)
             for logits in (out.logits, out.augmented_logits)
             if logits is not None
         ]
-        for out in outputs(student, images, batch_size=batch_size, device=device)
+        for out in outputs(student, images, **how)
     ]
 
     def joined(parts: Sequence[Any]) -> Decoded:
@@ -137,8 +136,9 @@ def decode_all(
 
 @torch.no_grad()
 def outputs(
-    student: Student, images: PackedImages, *, batch_size: int = 128, device: str | torch.device | None = None
-) -> Generator[StudentOutput, None, None]:
+    student: Student, images: PackedImages, *, batch_size: int = 128, device: str | torch.device | None = None,
+    augmented: bool = True,
+) -> Generator[StudentOutput, None, None]:  # fmt: skip
     """Run a student over images of any size, in eval mode; afterwards it is in the mode and where it was before."""
     was_training, device = student.training, device_for(student, device)
     student.eval()
@@ -146,6 +146,6 @@ def outputs(
         with on_device(device, student):
             for start in range(0, len(images), batch_size):
                 pixels = torch.from_numpy(np.array(images.pixels[start : start + batch_size])).to(device)
-                yield student(cut_whole(to_unit(pixels), student.image_px))
+                yield student(cut_whole(to_unit(pixels), student.image_px), augmented=augmented)
     finally:
         student.train(was_training)

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from scipy.stats import bootstrap
 
 from prockd.datasets import PackedImages
-from prockd.evaluation.effects import chosen, jackknife
+from prockd.evaluation.effects import jackknife
 from prockd.evaluation.scores import Scores
-from prockd.tasks.task import Decoded, Task
+from prockd.tasks.task import Decoded, Task, chosen
 
 FEWEST = 10
 """Test images, or groups of them, that an interval needs at least: of fewer, chance alone makes one that is clear."""

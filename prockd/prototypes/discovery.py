@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from prockd.devices import default_device
 from prockd.prototypes.bank import PrototypeBank, check_finite
-from prockd.prototypes.kmeans import BLOCK, k_means
+from prockd.prototypes.kmeans import BLOCK, from_all, k_means, own_part
 from prockd.prototypes.saliency import activity, learn_saliency
 from prockd.settings.method import DiscoverConfig
 from prockd.teachers.features import PatchFeatures
@@ -36,6 +37,7 @@ def discover(
     config: DiscoverConfig | None = None,
     progress: bool = True,
     stop: Callable[[], bool] | None = None,
+    together: bool = False,
 ) -> PrototypeBank:
     """Find prototypes in a teacher's features, without any label.
 
@@ -49,6 +51,8 @@ def discover(
         config: every other knob.
         progress: show a progress bar.
         stop: asked between steps; once it says yes, the bank is returned as it is, half refined.
+        together: all processes of ``torch.distributed`` call this, read and cluster a part of the patches each, and get
+            the bank of one process, up to the order of sums.
 
     Raises:
         ValueError: more prototypes than patches, or features that are not finite (names the image).
@@ -65,8 +69,8 @@ def discover(
     config = config or DiscoverConfig()
     if num_prototypes is not None:
         config = replace(config, num_prototypes=num_prototypes)
-    K, began = config.num_prototypes, time.perf_counter()
-    drawn = draw_patches(features, config.max_patches, config.seed)
+    K, began, together = config.num_prototypes, time.perf_counter(), together and len(features) >= dist.get_world_size()
+    drawn = draw_patches(features, config.max_patches, config.seed, together)
     if len(drawn) < K:
         reason = f"max_patches={config.max_patches} leaves" if len(drawn) == config.max_patches else "there are"
         patch_count = f"{len(drawn)} patches of {len(features)} images"
@@ -76,10 +80,10 @@ def discover(
         bank = PrototypeBank(
             K, features.width, config.embed_dim, teacher=features.teacher, rectify=config.init == "uniform"
         )
-        unit, weights = start_space(bank, features, drawn, config)
+        unit, weights = start_space(bank, features, drawn, config, together)
         if config.init == "kmeans":
             owners = torch.from_numpy(drawn.owners)
-            cluster(bank, unit, weights, owners, sharpness=config.sharpness, seed=config.seed)
+            cluster(bank, unit, weights, owners, sharpness=config.sharpness, seed=config.seed, together=together)
         if config.steps:
             train_bank(bank, features, unit, weights, config, progress=progress, stop=stop)
     if progress:
@@ -102,10 +106,11 @@ class Drawn:
         return len(self.owners)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Drawn":
-        return Drawn(self.images, self.owners[rows], self.patches[rows], self.active[torch.as_tensor(rows)])
+        active = self.active[rows if isinstance(rows, slice) else torch.from_numpy(rows)]
+        return Drawn(self.images, self.owners[rows], self.patches[rows], active)
 
 
-def draw_patches(features: PatchFeatures, count: int, seed: int) -> Drawn:
+def draw_patches(features: PatchFeatures, count: int, seed: int, together: bool = False) -> Drawn:
     """Draw patches, of as many images as give enough different ones: of a million images most stay unread."""
     rng, N = np.random.default_rng(seed), features.grid[0] * features.grid[1]
     m = min(len(features), max(LEAST_IMAGES, count // PATCHES_OF_IMAGE))
@@ -113,7 +118,9 @@ def draw_patches(features: PatchFeatures, count: int, seed: int) -> Drawn:
     inside = features.images.in_picture(features.grid, images)  # (m, N)
     pictured = np.flatnonzero(inside)
     sampled = pictured[np.sort(rng.choice(len(pictured), min(count, len(pictured)), replace=False))]
-    lengths = torch.cat([features.lengths(images[start : start + 64]) for start in range(0, m, 64)])
+    mine = images[own_part(m, together)]
+    lengths = torch.cat([features.lengths(mine[start : start + 64]) for start in range(0, len(mine), 64)])
+    lengths = from_all(lengths, m, together)
     active = activity(lengths, torch.from_numpy(inside).view(m, *features.grid)).flatten()
     return Drawn(images, sampled // N, sampled % N, active[torch.from_numpy(sampled)])
 
@@ -137,7 +144,7 @@ def read_patches(features: PatchFeatures, drawn: Drawn) -> Iterator[Float[Tensor
 
 @torch.no_grad()
 def start_space(
-    bank: PrototypeBank, features: PatchFeatures, drawn: Drawn, config: DiscoverConfig
+    bank: PrototypeBank, features: PatchFeatures, drawn: Drawn, config: DiscoverConfig, together: bool = False
 ) -> tuple[Float[Tensor, "V P E"], Float[Tensor, " P"]]:
     """W_c from a PCA; then unit u of all patches in every view, and their weights.
 
@@ -146,7 +153,8 @@ def start_space(
     """
     many = len(drawn) > LEARNED_FROM
     some = drawn[np.linspace(0, len(drawn) - 1, LEARNED_FROM).astype(np.int64)] if many else drawn
-    patches = torch.cat(list(read_patches(features, some)), 1)
+    patches = torch.cat(list(read_patches(features, some[own_part(len(some), together)])), 1)
+    patches = from_all(patches.transpose(0, 1), len(some), together).transpose(0, 1)
     judge = learn_saliency(patches[0], some.active) if config.salient else None
 
     def weigh(plain: Float[Tensor, "p D"], active: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
@@ -154,12 +162,16 @@ def start_space(
 
     if config.init == "kmeans":
         start_from_pca(bank, patches[0], weigh(patches[0], some.active))
-    unit = torch.empty(len(features.views), len(drawn), bank.embed_dim, dtype=torch.half if many else torch.float32)
-    weights, start = torch.empty(len(drawn)), 0
-    for chunk in read_patches(features, drawn) if many else [patches]:
+    mine = drawn[own_part(len(drawn), together and many)]
+    unit = torch.empty(len(features.views), len(mine), bank.embed_dim, dtype=torch.half if many else torch.float32)
+    weights, start = torch.empty(len(mine)), 0
+    for chunk in read_patches(features, mine) if many else [patches]:
         rows = slice(start, start := start + chunk.shape[1])
         unit[:, rows] = F.normalize(bank.embed(chunk.transpose(1, 2)[..., None]), dim=-1).to(unit.dtype)
-        weights[rows] = weigh(chunk[0], drawn.active[rows])
+        weights[rows] = weigh(chunk[0], mine.active[rows])
+    if together and many:
+        unit = from_all(unit.transpose(0, 1), len(drawn), together).transpose(0, 1)
+        weights = from_all(weights, len(drawn), together)
     return unit, weights
 
 
@@ -188,6 +200,7 @@ def cluster(
     *,
     sharpness: float,
     seed: int,
+    together: bool = False,
 ) -> None:
     """K-means on unit patches, where what cannot tell a part has been shrunk: the start of the assignment.
 
@@ -204,14 +217,16 @@ def cluster(
     squares = torch.stack([points[rows].float().square().sum() for rows in in_blocks(len(points))]).sum()
     size = (squares / len(points)).sqrt().clamp_min(1e-6)
     device = default_device()
-    found, labels = k_means(points.div_(size).to(device), weights.to(device), bank.num_prototypes, seed=seed)
+    mine = own_part(len(points), together)
+    own, own_weights = points[mine].div_(size).to(device), weights[mine].to(device)
+    found, labels = k_means(own, own_weights, bank.num_prototypes, seed=seed, together=together)
     centres = found.cpu()
     # -s |x - c|^2 = 2 s c x - s |c|^2 and a term that is the same for all k; x = (u - mean) S / size puts S, which is
     # symmetric, and the mean into w and b, so that the assigner reads u/|u| as it is.
     weight = 2 * sharpness * centres @ shrink / size
     bank.assigner.weight.copy_(weight)
     bank.assigner.bias.copy_(-sharpness * centres.square().sum(1) - weight @ mean)
-    labels = labels.cpu()
+    labels = from_all(labels, len(points), together).cpu()
     bank.prototypes.copy_(middles(unit[0], weights, lambda rows: F.one_hot(labels[rows], bank.num_prototypes)))
 
 

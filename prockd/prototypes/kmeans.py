@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 BLOCK = 2**14
@@ -84,6 +84,21 @@ def k_means(
         centres = _moved(points, weights, centres, together)
     blocks = (_nearest(points[start : start + BLOCK], centres)[1] for start in range(0, len(points), BLOCK))
     return centres, torch.cat([points.new_zeros(0, dtype=torch.int64), *blocks])
+
+
+def own_part(count: int, together: bool) -> slice:
+    """The rows of so many that are this process's own: all, where it is not one of several."""
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+    return slice(count * rank // processes, count * (rank + 1) // processes)
+
+
+def from_all(own: Shaped[Tensor, "p *more"], count: int, together: bool) -> Shaped[Tensor, "P *more"]:
+    """The rows of all processes, each of which has its :func:`own_part` of them."""
+    if not together:
+        return own
+    whole = own.new_zeros(count, *own.shape[1:])
+    whole[own_part(count, together)] = own
+    return _summed(whole, together)
 
 
 def _summed(values: Tensor, together: bool) -> Tensor:

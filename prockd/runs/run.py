@@ -36,6 +36,7 @@ def run_experiment(
     baseline: bool = True,
     cpu: bool = False,
     checkpoint_every: int = 100,
+    profile: bool = False,
     callbacks: tuple[Callback, ...] = (),
     progress: bool = True,
 ) -> Run:
@@ -55,6 +56,7 @@ def run_experiment(
             whether the teacher helped stays open, and the report says so.
         cpu: stay on the CPU even where there is a GPU.
         checkpoint_every: steps between checkpoints.
+        profile: write where the time of each student's steps went, see :func:`prockd.distill`.
         callbacks: see :func:`prockd.distill`, of both students; one that returns True leaves a run to be resumed.
         progress: show progress bars.
 
@@ -71,7 +73,8 @@ def run_experiment(
         WeightsError: weights that cannot be found or do not fit.
     """
     folder, processes = Path(run_dir), connect(cpu=cpu)
-    how: dict[str, Any] = {"resume": resume, "checkpoint_every": checkpoint_every, "callbacks": callbacks}
+    how: dict[str, Any] = {"resume": resume, "checkpoint_every": checkpoint_every, "profile": profile}
+    how["callbacks"] = callbacks
     with locked(folder) if processes.is_main else nullcontext():
         try:
             with processes.main_first():  # the others find images, features and prototypes made

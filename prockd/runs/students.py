@@ -41,14 +41,16 @@ class Run:
         return self.history.scores
 
 
-def find_prototypes(world: World, bank: str | Path | None = None, *, progress: bool = True) -> PrototypeBank:
-    """The prototypes of a file, or those that the world's settings find now.
+def find_prototypes(
+    world: World, bank: str | Path | None = None, *, progress: bool = True, together: bool = False
+) -> PrototypeBank:
+    """The prototypes of a file, or those that the world's settings find now; ``together`` as of :func:`discover`.
 
     Raises:
         ValueError: a file that cannot be read, or prototypes of another teacher than the world's.
     """
     if bank is None:
-        return discover(world.source, config=world.config.discover, progress=progress)
+        return discover(world.source, config=world.config.discover, progress=progress, together=together)
     found, teacher = PrototypeBank.load(bank), world.teacher
     if teacher is not None and found.teacher not in ("", teacher.fingerprint):
         raise ValueError(

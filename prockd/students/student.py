@@ -155,13 +155,16 @@ class Student(nn.Module):
         )
         return maps
 
-    def forward(self, images: Float[Tensor, "B 3 H W"], predicted: int | None = None) -> StudentOutput:
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], predicted: int | None = None, *, augmented: bool = True
+    ) -> StudentOutput:
         """Features, plain and augmented predictions of RGB images in 0..1.
 
         Args:
             images: a batch.
             predicted: predict for this many images only, the first ones, and compute the features of all; with 0 there
                 are no predictions (None).
+            augmented: predict z+ too; without it z takes hardly longer than timm's own classifier.
         """
         maps = self._maps(images)
         projected = [conv(m) for conv, m in zip(self.adapter, maps, strict=True)]
@@ -170,7 +173,8 @@ class Student(nn.Module):
         if predicted == 0:
             return StudentOutput(features, None, None, maps[-1])
         read = features[:predicted]
-        return StudentOutput(features, self.head(read), self.read_augmented(read), maps[-1])
+        plus = self.read_augmented(read) if augmented else None
+        return StudentOutput(features, self.head(read), plus, maps[-1])
 
     def read_augmented(self, features: Float[Tensor, "B N E"]) -> Any:
         """z+: what is predicted from features with what the enabled prototypes add.

@@ -1,8 +1,10 @@
 """Object detection: FCOS, RetinaNet or Faster R-CNN on the student's map, COCO's mean average precision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,19 +109,50 @@ class Detection(Task):
 
     def score(self, decoded: Sequence[Boxes], images: PackedImages) -> Score:
         """COCO's mAP of all classes that occur, and of each; details give it at IoU 0.5 and 0.75."""
-        from torchmetrics.detection import MeanAveragePrecision
+        return self.scorer(decoded, images)(np.arange(len(images)))
 
-        def tensors(boxes: Sequence[Boxes]) -> list[dict[str, Tensor]]:
-            return [{name: torch.tensor(value) for name, value in vars(one).items()} for one in boxes]
+    def scorer(self, decoded: Any, images: PackedImages) -> Callable[[np.ndarray], Score]:
+        """As :meth:`Task.scorer`: boxes are matched once, and precisions are accumulated over the images asked for."""
+        from pycocotools.cocoeval import COCOeval
 
-        metric = MeanAveragePrecision(class_metrics=True)
-        metric.update(tensors(decoded), tensors(self.truth(images)))
-        result = metric.compute()
-        each = np.full(self.num_classes, np.nan)
-        each[result["classes"].numpy()] = result["map_per_class"].numpy()
-        each[each < 0] = np.nan  # COCO's word for a class without any object
-        value, half, strict = (max(0.0, float(result[name])) for name in ("map", "map_50", "map_75"))
-        return Score(value, each, {"AP at IoU 0.5": half, "AP at IoU 0.75": strict})
+        with redirect_stdout(None):
+            coco = COCOeval(self._coco(self.truth(images)), self._coco(decoded), "bbox")
+            coco.params.maxDets, coco.params.areaRng, coco.params.areaRngLbl = [100], [[0, 1e10]], ["all"]
+            coco.evaluate()
+        matches = np.array(coco.evalImgs, object).reshape(self.num_classes, len(images))
+
+        def scored(rows: np.ndarray) -> Score:
+            coco.evalImgs = matches[:, rows].ravel().tolist()
+            coco.params.imgIds = coco._paramsEval.imgIds = list(range(len(rows)))
+            with redirect_stdout(None):
+                coco.accumulate()
+            found = coco.eval["precision"][..., 0, 0]  # (IoU, recall, C); -1 for a class without any object
+            found = np.where(found < 0, np.nan, found).mean(1)
+            shown = found[:, ~np.isnan(found[0])]
+            value, half, strict = (float(shown[at].mean()) if shown.size else 0.0 for at in (slice(None), 0, 5))
+            return Score(value, found.mean(0), {"AP at IoU 0.5": half, "AP at IoU 0.75": strict})
+
+        return scored
+
+    def _coco(self, images: Sequence[Boxes]) -> Any:
+        """Boxes as pycocotools takes them; numbers begin at 1, since 0 is its word for no match."""
+        from pycocotools.coco import COCO
+
+        told, annotations = COCO(), list[dict[str, Any]]()
+        for m, one in enumerate(images):
+            corners = one.boxes.astype(float)
+            sizes = corners[:, 2:] - corners[:, :2]
+            for xy, wh, label, score in zip(corners[:, :2], sizes, one.labels, one.scores, strict=True):
+                annotations.append({
+                    "id": len(annotations) + 1, "image_id": m, "category_id": int(label), "bbox": [*xy, *wh],
+                    "area": wh.prod(), "iscrowd": 0, "score": float(score),
+                })  # fmt: skip
+        categories = [{"id": label} for label in range(self.num_classes)]
+        told.dataset = {
+            "images": [{"id": m} for m in range(len(images))], "categories": categories, "annotations": annotations,
+        }  # fmt: skip
+        told.createIndex()
+        return told
 
     def truth(self, images: PackedImages) -> list[Boxes]:
         """Boxes of each image."""
@@ -140,7 +173,7 @@ class Detection(Task):
         """Refuse images without boxes (no objects are an empty array), labels outside the task and a missing extra."""
         # what counts the score is needed before a night of training, not after it
         with needs_extra("detection", "Mean average precision"):
-            import pycocotools  # noqa: F401 - for torchmetrics
+            import pycocotools  # noqa: F401
         labels = self.annotations(images)[1]
         for name, mine in zip(images.ids, labels, strict=True):
             if len(wrong := mine[(mine < 0) | (mine >= self.num_classes)]):

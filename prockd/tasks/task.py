@@ -3,7 +3,7 @@
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
@@ -256,6 +256,10 @@ class Task(ABC):
         whole, *each = self.score_counts(total)
         return Score(float(np.nan_to_num(whole)), np.array(each))
 
+    def scorer(self, decoded: Any, images: PackedImages) -> Callable[[np.ndarray], Score]:
+        """What scores some of these images, by their numbers, again and again."""
+        return lambda rows: self.score(chosen(decoded, rows), images.select(rows))
+
     def marks(self, decoded: Any) -> Marks:
         """One decoded prediction, or one truth, as a figure shows it."""
         return Marks(" ".join(f"{value:g}" for value in np.ravel(decoded)))
@@ -275,6 +279,12 @@ class Task(ABC):
     def graph_constants(self, prediction: Any) -> dict[str, Tensor]:
         """What decoding these outputs takes besides, the same for every image."""
         return {}
+
+
+def chosen(decoded: Decoded, rows: np.ndarray) -> Decoded:
+    """Some decoded predictions, or truths, in the form that all have."""
+    part = [decoded[m] for m in rows]
+    return np.array(part) if isinstance(part[0], np.ndarray | np.generic) else part
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

@@ -5,10 +5,8 @@ A batch is read by threads, goes up while the one before it is computed, and com
 
 import sys
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from prockd.devices import (
     device_for,
     fastest_precision,
     is_out_of_memory,
+    made_ahead,
     on_device,
 )
 from prockd.teachers.teacher import Teacher
@@ -136,16 +135,16 @@ class Passes:
         total = sum(run.stop - run.start for run in runs)
         bar = tqdm(total=total, desc="teacher", unit="image", disable=not self.progress)
         lanes = _Lanes(self.device)
-        readers = ThreadPoolExecutor(READERS, "prockd-reader")
-        try:
-            with on_device(self.device, self.teacher), cast_weights(self.teacher, self.precision), bar:
-                ahead = self._uploaded(batches, readers, lanes)
-                for rows, pixels, seeds in ahead:
-                    for v in range(len(self.views)):
-                        yield from self._seen(rows, pixels, seeds, v, keep, lanes)
-                    bar.update(rows.stop - rows.start)
-        finally:
-            readers.shutdown(cancel_futures=True)
+        with (
+            on_device(self.device, self.teacher),
+            cast_weights(self.teacher, self.precision),
+            bar,
+            closing(self._uploaded(batches, lanes)) as ahead,
+        ):
+            for rows, pixels, seeds in ahead:
+                for v in range(len(self.views)):
+                    yield from self._seen(rows, pixels, seeds, v, keep, lanes)
+                bar.update(rows.stop - rows.start)
 
     def _read(self, rows: slice) -> tuple[UInt8[Tensor, "B 3 S S"], list[int]]:
         """In a thread: images, from where the device can fetch them, and what decides their new colours."""
@@ -155,27 +154,17 @@ class Passes:
         return pixels, [zlib.crc32(image) for image in pixels.numpy()] if "recoloured" in self.views else []
 
     def _uploaded(
-        self, batches: Sequence[slice], readers: ThreadPoolExecutor, lanes: "_Lanes"
+        self, batches: Sequence[slice], lanes: "_Lanes"
     ) -> Generator[tuple[slice, Tensor, list[int]], None, None]:
         """Batches on the device; while one is computed, the next goes up and those after it are read."""
-        reading: deque[tuple[slice, Future[tuple[Tensor, list[int]]]]] = deque()
-        waiting = iter(batches)
-
-        def next_up() -> tuple[slice, Tensor, list[int]] | None:
-            while len(reading) < READERS and (rows := next(waiting, None)) is not None:
-                reading.append((rows, readers.submit(self._read, rows)))
-            if not reading:
-                return None
-            rows, future = reading.popleft()
-            pixels, seeds = future.result()
-            return rows, lanes.up(pixels), seeds
-
-        ahead = next_up()
-        while ahead is not None:
-            rows, pixels, seeds = ahead
-            lanes.arrive(pixels)
-            ahead = next_up()
-            yield rows, pixels, seeds
+        with closing(made_ahead(self._read, batches, READERS, READERS - 1)) as reading:
+            up = ((rows, lanes.up(pixels), seeds) for rows, (pixels, seeds) in zip(batches, reading, strict=True))
+            ahead = next(up, None)
+            while ahead is not None:
+                now = ahead
+                lanes.arrive(now[1])
+                ahead = next(up, None)
+                yield now
 
     def _seen(
         self, rows: slice, pixels: Tensor, seeds: list[int], v: int, keep: Keep, lanes: "_Lanes"

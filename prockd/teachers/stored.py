@@ -147,7 +147,11 @@ def keep_shards(
     if missing:
         images, began = sum(runs[i].stop - runs[i].start for i in missing), time.perf_counter()
         size = sum(column.of(images, V).nbytes for column in columns.values())
-        check_room(size, images, kind, root)
+        free = check_room(size, images, kind, root)
+        if passes.progress:
+            each = f"{size / images / 1e3:,.0f} kB each"
+            need = f"{size / 1e6:,.0f} MB for {images:,} images ({each}), {free / 1e6:,.0f} MB are free"
+            tqdm.write(f"{kind}: {need}", file=sys.stderr)
         told = precision_error(passes, strongest) if passes.progress else ""
         shards = []
         for i in missing:
@@ -171,8 +175,8 @@ def keep_shards(
     return {name: joined([arrays[name] for arrays in there]) for name in columns}
 
 
-def check_room(size: int, images: int, kind: str, root: Path | None) -> None:
-    """Refuse, with numbers, what the disk has no room for."""
+def check_room(size: int, images: int, kind: str, root: Path | None) -> int:
+    """The bytes that are free; what the disk has no room for is refused with numbers."""
     folder = root or cache_root()
     at = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if size > (free := shutil.disk_usage(at).free):
@@ -181,6 +185,7 @@ def check_room(size: int, images: int, kind: str, root: Path | None) -> None:
             f"and {free / 1e9:,.3g} GB are free in {folder}: keep less (`prockd extract --store embedded`, or "
             "distill.store = none, where the teacher sees every step), or set PROCKD_CACHE to a folder on a larger disk"
         )
+    return free
 
 
 def _write_manifest(
@@ -236,8 +241,11 @@ class _Filling:
         self._thread.shutdown()
 
     def result(self) -> None:
-        """Raise what went wrong on the way to the disk."""
+        """Raise what went wrong on the way to the disk; of what did not, neither a thread nor memory is held on to."""
         self._entry.result()
+        self._thread.shutdown()
+        self._writes.clear()
+        self._opened = Future()
 
     def _build(self, writer: ArrayWriter) -> Mapping[str, object]:
         self._opened.set_result({name: writer.create(name, c.shape, c.dtype) for name, c in self._columns.items()})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.profiler import record_function
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_maps, random_crops, to_unit, whole_images
@@ -145,7 +146,8 @@ class Source:
     def look(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tensor, Tensor | None]:
         """The teacher's patches and, where it is wanted, last map of the crops themselves, in their precision."""
         assert isinstance(self.teacher, Teacher)
-        with autocast(images.device, "bf16" if images.dtype == torch.bfloat16 else "fp32"):
+        precision = "bf16" if images.dtype == torch.bfloat16 else "fp32"
+        with autocast(images.device, precision), record_function("teacher"):
             maps = [m.float() for m in self.teacher(images.float())]
         patches, last = fuse_layers(maps, self.teacher.grid), maps[-1] if self.wants_last else None
         return patches if self.bank is None else embedded_maps(self.bank, patches), last

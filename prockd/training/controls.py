@@ -16,9 +16,11 @@ from prockd.students.student import Student
 from prockd.training.batches import Source, patches_of
 from prockd.training.inputs import StoredFeatures
 from prockd.training.readings import (
+    MOST_LABELLED,
     MOST_UNLABELLED,
     fit_reading,
     is_tags,
+    some_rows,
     targets_of,
     to_probabilities,
     whole,
@@ -61,14 +63,14 @@ def control_readings(
     if bank is None or not task.pooled:
         raise ValueError(f"{student!r} has no reading in closed form: pass a bank, and a task of one answer an image")
     with on_device(device := device_for(student), student):  # the fits, in 64 bits, are the CPU's on any machine
+        features = features.select(some_rows(features.images, MOST_LABELLED))
         labelled = Source(features.images, features, bank, task=task, flip=flip)
         reading = fit_reading(student, labelled)
         views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]
         others, soft, drawn = None, None, views[0][1]
         if unlabelled is not None:
             more = Source(unlabelled.images, unlabelled, bank, flip=flip)
-            rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
-            others, drawn = _patches(student, more, rows)
+            others, drawn = _patches(student, more, some_rows(more.images, MOST_UNLABELLED, seed))
             told = [to_probabilities(task, reading(part.to(device))) for part in torch.split(drawn, 64)]
             soft = torch.cat(told).cpu()
         unseen = torch.cat([output.features.cpu() for output in outputs(student, test)])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 from tqdm.auto import tqdm
 
 from prockd._types import ImageDataset
@@ -30,7 +31,7 @@ from prockd.training.batches import Batch, Source
 from prockd.training.checkpoint import load_checkpoint, save_checkpoint
 from prockd.training.clustering import PatchClusters
 from prockd.training.distiller import Distiller, compiled
-from prockd.training.feeding import fed
+from prockd.training.feeding import fed, profiled
 from prockd.training.history import Callback as Callback
 from prockd.training.history import History as History
 from prockd.training.history import NonFiniteLossError as NonFiniteLossError
@@ -99,8 +100,9 @@ class Trainer:
         self.unread: list[tuple[int, dict[str, Tensor], Tensor]] = []  # steps whose loss and gradient nobody looked at
 
     def run(
-        self, callbacks: Sequence[Callback], *, resume: bool, log_every: int, checkpoint_every: int, progress: bool
-    ) -> History:
+        self, callbacks: Sequence[Callback], *, resume: bool, log_every: int, checkpoint_every: int, progress: bool,
+        profile: bool = False,
+    ) -> History:  # fmt: skip
         """All steps, or those after the last checkpoint."""
         history = History(precision=self.config.mixed_precision)
         if self.folder and resume:
@@ -114,7 +116,8 @@ class Trainer:
                 held_back(self.folder is not None) as waiting,
                 closing(fed(self.feed, range(history.step, self.config.steps), self.processes.device)) as feeds,
             ):
-                self.steps(feeds, history, callbacks, waiting, log_every, checkpoint_every, progress)
+                given = profiled(feeds, self.folder) if profile and self.folder and self.processes.is_main else feeds
+                self.steps(given, history, callbacks, waiting, log_every, checkpoint_every, progress)
         except KeyboardInterrupt as stop:
             if self.folder and self.kept_step:
                 stop.add_note(f"{self.folder} keeps the checkpoint of step {self.kept_step} of {self.config.steps}")
@@ -153,7 +156,8 @@ class Trainer:
                 # each process counted its own images in its batch norms
                 processes.average([b for name, b in self.learner.named_buffers() if "running_" in name])
                 if self.folder and processes.is_main:
-                    self.keep(self.folder, history)
+                    with record_function("write"):
+                        self.keep(self.folder, history)
                 kept_at, late = time.perf_counter(), False
             if history.stopped or stop:
                 break
@@ -184,7 +188,8 @@ class Trainer:
         values = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
         self.optimiser.zero_grad()
         if on_gpu or loss.isfinite():
-            torch.autograd.backward(self.scaler.scale(loss))
+            with record_function("student, backward"):
+                torch.autograd.backward(self.scaler.scale(loss))
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         self.processes.average(gradients)
         self.scaler.unscale_(self.optimiser)
@@ -250,7 +255,7 @@ class Trainer:
         """The terms of the loss of a step's whole batch, of which each process has seen a share."""
         processes, device, batch = self.processes, self.processes.device, feed.batch
         seed_global(feed.draw + processes.rank, device)
-        with autocast(device, self.config.mixed_precision):
+        with autocast(device, self.config.mixed_precision), record_function("student"):
             predictions, maps = self.learner(batch)
         patches = maps.get("features")
         predictions = {
@@ -309,6 +314,7 @@ def distill(
     checkpoint_every: int = 200,
     cpu: bool = False,
     progress: bool = True,
+    profile: bool = False,
 ) -> History:
     """Train a student on its task, with or without a teacher; the student is changed in place, and stays where it was.
 
@@ -345,6 +351,7 @@ def distill(
         checkpoint_every: steps between checkpoints.
         cpu: stay on the CPU even where there is a GPU.
         progress: show a progress bar.
+        profile: write where the time of 20 steps went to ``run_dir``: profile.txt and, for Chrome, trace.json.
 
     Raises:
         ValueError: labels outside the task, teacher features of other images or without the views that flips need,
@@ -384,9 +391,8 @@ def distill(
                 label_free_steps=config.label_free_steps,
             )  # fmt: skip
             with compiled(student, config.compile):
-                history = trainer.run(
-                    callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every, progress=progress
-                )
+                how: dict[str, Any] = {"log_every": log_every, "checkpoint_every": checkpoint_every}
+                history = trainer.run(callbacks, resume=resume, progress=progress, profile=profile, **how)
             if isinstance(student.feature_augmentation, PartMaps) and student.feature_augmentation.num_outputs:
                 fit_part_maps(student, *sources, reading, seed=config.seed)
             if val is not None:

@@ -25,8 +25,8 @@ from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.training.batches import Batch, Reader, Source, patches_of
 from prockd.training.ridge import Ridge, fit_ridge
 
-MOST_UNLABELLED = 1000
-"""Unlabelled images that a closed form is fitted to, at most: its cost grows with the cube of their number."""
+MOST_UNLABELLED, MOST_LABELLED = 1000, 2000
+"""Images that a closed form is fitted to, at most: its cost grows with the cube of their number."""
 
 
 class PooledReading(nn.Module):
@@ -115,10 +115,15 @@ def whole(source: Source, rows: np.ndarray, student: Student, *, mirrored: bool,
         yield source.batch(some, whole_images(len(some), mirrored=mirrored), student, device)
 
 
+def some_rows(images: PackedImages, count: int, seed: int = 0) -> np.ndarray:
+    """So many of the images, or all, in their order."""
+    return np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
+
+
 @torch.no_grad()
 def fit_reading(student: Student, source: Source, kind: str = "part_maps") -> PooledReading:
     """Fit a reading of the teacher's patches to the labelled images, whole, plain and (with flips) mirrored."""
-    bank, rows = student.bank, np.arange(len(source.images))
+    bank, rows = student.bank, some_rows(source.images, MOST_LABELLED)
     assert bank is not None
 
     def view(*, mirrored: bool) -> Tensor:
@@ -126,7 +131,8 @@ def fit_reading(student: Student, source: Source, kind: str = "part_maps") -> Po
         return torch.cat([pooled(bank, patches_of(batch), kind) for batch in batches])
 
     x = torch.stack([view(mirrored=m) for m in ((False, True) if source.flip else (False,))])
-    ridge = fit_ridge(x, targets_of(student.task, source.images).to(x), tags=is_tags(student.task))
+    targets = targets_of(student.task, source.images.select(rows)).to(x)
+    ridge = fit_ridge(x, targets, tags=is_tags(student.task))
     return PooledReading(bank, ridge, kind)
 
 
@@ -148,6 +154,7 @@ def teacher_probe(
         rows = np.array_split(np.arange(len(features)), -(-len(features) // 64))
         return torch.cat([pooled(bank, bank.read(features, some, view), kind) for some in rows])
 
+    train = train.select(some_rows(train.images, MOST_LABELLED))
     x = torch.stack([read(train, view) for view in ("plain", "mirrored") if view in train.views])
     ridge = fit_ridge(x, targets_of(task, train.images).to(x), tags=is_tags(task))
     return task.score(task.decode(ridge(read(test, "plain")), test.images.image_px), test.images).value
@@ -161,11 +168,12 @@ def fit_part_maps(
 
     Args:
         student: finished; its part maps are set, and nothing else of it changes.
-        labelled: images with targets.
-        more: unlabelled images, of which at most 1,000 are read, drawn by the seed.
+        labelled: images with targets, of which at most 2,000 are read, drawn by the seed.
+        more: unlabelled images, of which at most 1,000 are.
         reading: of the teacher's patches; without it unlabelled images are left out.
         seed: of the draw.
     """
+    rows = some_rows(labelled.images, MOST_LABELLED, seed)
     bank, maps, was_training = student.bank, student.feature_augmentation, student.training
     assert isinstance(maps, PartMaps)
     assert bank is not None
@@ -177,21 +185,20 @@ def fit_part_maps(
 
     try:
         views = [
-            torch.cat([read(b) for b in whole(labelled, np.arange(len(labelled.images)), student, mirrored=m)])
+            torch.cat([read(b) for b in whole(labelled, rows, student, mirrored=m)])
             for m in ((False, True) if labelled.flip else (False,))
         ]
         others = soft = None
         if more is not None and reading is not None:
-            rows = np.sort(np.random.default_rng(seed).permutation(len(more.images))[:MOST_UNLABELLED])
             pairs = [
                 (read(b), to_probabilities(student.task, reading(patches_of(b))))
-                for b in whole(more, rows, student, mirrored=False)
+                for b in whole(more, some_rows(more.images, MOST_UNLABELLED, seed), student, mirrored=False)
             ]
             others, soft = (torch.cat(column) for column in zip(*pairs, strict=True))
     finally:
         student.train(was_training)
     x = torch.stack(views)
-    targets = targets_of(student.task, labelled.images).to(x)
+    targets = targets_of(student.task, labelled.images.select(rows)).to(x)
     ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
     maps.set_reading(ridge.weight, ridge.bias)
     return ridge
