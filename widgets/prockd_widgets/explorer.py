@@ -46,6 +46,8 @@ from prockd_widgets.sprites import sprite_sheet
 from prockd_widgets.table import match, part_columns, statistics
 
 BYTES_A_PATCH = 38
+CLEAR = 0.9
+"""Share of a prototype's strongest patches on one part, from which on it is as clear as any other."""
 
 
 def _pack(selection: Sequence[int], _: object = None) -> bytes:
@@ -205,8 +207,13 @@ class PrototypeExplorer(OwnPictures):
 
     def _clearest(self) -> int:
         if self.parts:
-            found = self.part_prototypes(self.model)
-            return max(found.gallery, key=lambda k: float(found.shares[k, 1:].max()), default=-1)
+            found, seen = self.part_prototypes(self.model), np.asarray(self._on).mean((0, 1))
+
+            def teaches(k: int) -> tuple[float, float]:  # among the clear ones a tail does, more than a torso
+                part = int(found.shares[k, 1:].argmax()) + 1
+                return min(float(found.shares[k, part]), CLEAR), -float(seen[part])
+
+            return max(found.gallery, key=teaches, default=-1)
         return next(iter(self._gallery(self.model)), -1)
 
     def _follow(self) -> None:

@@ -12,6 +12,9 @@ from prockd.evaluation.best_prototypes import PartPrototypes
 from prockd.prototypes.bank import groups_in_turn
 from prockd_widgets.patches import Patches
 
+_CHUNK = 1 << 16
+"""Patches that are taken to float at a time: a million at once would take gigabytes."""
+
 
 @torch.no_grad()
 def statistics(
@@ -30,11 +33,10 @@ def statistics(
     bank = patches.bank
     on: Bool[np.ndarray, " K"] = bank.enabled.cpu().numpy()
     label = patches.label(assignments)
-    spread = -(assignments * assignments.clamp_min(1e-9).log()).sum(1).numpy() / max(np.log(max(on.sum(), 2)), 1e-9)
+    entropy = torch.cat([torch.special.entr(some).sum(1) for some in assignments.split(_CHUNK)])
+    spread = entropy.numpy() / np.log(max(on.sum(), 2))
     centres = F.normalize(bank.prototypes.detach(), dim=-1).cpu()
-    cosine = patches.unit.float() @ centres.T
-    cosine[~torch.from_numpy(patches.shown)] = -2.0
-    best, where = cosine.reshape(-1, per_image, len(centres)).max(1)  # (m, K)
+    best, where = _best_of_each(patches.unit, centres, per_image)
     order = best.argsort(stable=True, dim=0, descending=True).numpy()
     alike = (centres @ centres.T).fill_diagonal_(-2.0)
     groups_of = prototype_groups(centres.numpy())
@@ -58,6 +60,18 @@ def statistics(
             }
         )
     return rows
+
+
+def _best_of_each(
+    unit: Float[Tensor, "P E"], centres: Float[Tensor, "K E"], per_image: int
+) -> tuple[Float[Tensor, "m K"], Int[Tensor, "m K"]]:
+    """Of each image the greatest cosine to each centre, and the patch that has it; -2 where it is all bars."""
+    found = []
+    for some in unit.split(max(1, _CHUNK // per_image) * per_image):
+        cosine = some.float() @ centres.T
+        cosine[~some.any(1)] = -2.0
+        found.append(cosine.reshape(-1, per_image, len(centres)).max(1))
+    return torch.cat([best for best, _ in found]), torch.cat([where for _, where in found])
 
 
 def prototype_groups(centres: Float[np.ndarray, "K E"], count: int = 8) -> list[int]:

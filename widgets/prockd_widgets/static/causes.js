@@ -72,7 +72,7 @@ class Causes {
 		const on = ticked.includes(row.k);
 		const box = el('input', { type: 'checkbox', checked: on, onchange: e => this.tick(row.k, e.target.checked) });
 		box.dataset.k = row.k;
-		const parts = [el('span.prk-soft', {}, row.part || '')];
+		const parts = [el('span.prk-soft', { title: row.part || '' }, row.part || '')];
 		let told = '';
 		if (row.change) {
 			const [low, change, high] = row.change;

@@ -27,8 +27,9 @@ class ExplorerData {
 		return this.model.get('model');
 	}
 
+	// until a patch is boxed nothing is like it
 	get likeness() {
-		return this.model.get('show') === 'likeness';
+		return this.model.get('show') === 'likeness' && this.patch >= 0;
 	}
 
 	state(i) {
@@ -122,6 +123,18 @@ class ExplorerData {
 			else if (target[which[t]] === k) mine += share[t];
 		}
 		return mine && Math.min(1, mine / Math.max(1, 255 - lost));
+	}
+
+	// the greatest share of prototype k in any patch: there its heat and its histogram end, for all images
+	most(i, k) {
+		const soft = this.soft[i];
+		soft.most ||= [];
+		if (soft.most[k] === undefined) {
+			let most = 0;
+			for (let p = 0; p < this.shown.length; p++) most = Math.max(most, this.share(i, p, k));
+			soft.most[k] = most || 1;
+		}
+		return soft.most[k];
 	}
 
 	readPlaces() {
@@ -242,7 +255,8 @@ class ExplorerData {
 		for (let p = 0; p < this.P; p++) if (label[p] !== NONE) size[label[p]]++;
 		const rows = names.map((name, k) => {
 			const { near, clearest = [], part = 0, share, other, alike, ...measured } = stats[k] || {};
-			const marks = enabled[k] ? clearest.map(l => `clearest ${this.meta.parts[l]}`) : [];
+			const marks = [];
+			if (enabled[k] && clearest.length) marks.push(`clearest ${clearest.map(l => this.meta.parts[l]).join(', ')}`);
 			if (merged[k] !== k) marks.push(`in ${names[merged[k]]}`);
 			else if (!enabled[k]) marks.push('off');
 			else if (!size[k]) marks.push('dead');

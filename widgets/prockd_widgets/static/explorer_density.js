@@ -9,16 +9,42 @@ function densityOf(n, x, y, G) {
 	return cells;
 }
 
-// the mean of 3 x 3 cells, row by row and then column by column; what lies outside is empty
+// the mean of 3 x 3 cells in rows of G, row by row and then column by column; what lies outside is empty
 function blurred(cells, G) {
-	const rows = new Float32Array(G * G);
-	const out = new Float32Array(G * G);
-	for (let i = 0; i < G * G; i++) {
+	const rows = new Float32Array(cells.length);
+	const out = new Float32Array(cells.length);
+	for (let i = 0; i < cells.length; i++) {
 		const a = i % G;
 		rows[i] = (cells[i] + (a ? cells[i - 1] : 0) + (a < G - 1 ? cells[i + 1] : 0)) / 3;
 	}
-	for (let i = 0; i < G * G; i++) out[i] = (rows[i] + (rows[i - G] || 0) + (rows[i + G] || 0)) / 3;
+	for (let i = 0; i < cells.length; i++) out[i] = (rows[i] + (rows[i - G] || 0) + (rows[i + G] || 0)) / 3;
 	return out;
+}
+
+// a picture of W pixels a row in which more patches are more opaque: grey, or the mean colour of those that stand out.
+// Each lies in a pixel, -1 for nowhere, and has a colour as ABGR, 0 where it does not stand out
+function shade(out, W, pixels, colours, grey) {
+	const [all, front, red, green, blue] = Array.from({ length: 5 }, () => new Float32Array(out.length));
+	for (let p = 0; p < pixels.length; p++) {
+		const at = pixels[p];
+		if (at < 0) continue;
+		all[at]++;
+		const colour = colours[p];
+		if (!colour) continue;
+		front[at]++;
+		red[at] += colour & 255;
+		green[at] += (colour >> 8) & 255;
+		blue[at] += (colour >> 16) & 255;
+	}
+	const [density, chosen, r, g, b] = [all, front, red, green, blue].map(cells => blurred(cells, W));
+	const most = Math.log1p(9 * density.reduce((a, v) => Math.max(a, v), 0));
+	for (let i = 0; i < out.length; i++) {
+		if (density[i] < 0.1) continue; // one patch fills 3 x 3 pixels with 1 / 9
+		const share = Math.sqrt(chosen[i] / density[i]);
+		const mix = (sum, from) => (chosen[i] ? share * (sum / chosen[i]) : 0) + (1 - share) * ((grey >> from) & 255);
+		const opaque = 255 * (0.25 + (0.75 * Math.log1p(9 * density[i])) / most);
+		out[i] = ((opaque << 24) | (mix(b[i], 16) << 16) | (mix(g[i], 8) << 8) | mix(r[i], 0)) >>> 0;
+	}
 }
 
 // the heights above which lie these shares of all that is counted

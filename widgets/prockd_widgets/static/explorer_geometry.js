@@ -96,15 +96,13 @@ function middleOf(xy, patches) {
 
 // how much of 0..1 places take in either direction
 function extentOf(xy) {
-	const [low, high] = [
-		[65534, 65534],
-		[0, 0],
-	];
-	for (let q = 0; q < xy.length; q += 2)
-		if (xy[q] !== NOWHERE)
-			for (const d of [0, 1]) {
-				low[d] = Math.min(low[d], xy[q + d]);
-				high[d] = Math.max(high[d], xy[q + d]);
+	return [0, 1].map(d => {
+		let [low, high] = [65534, 0];
+		for (let q = 0; q < xy.length; q += 2)
+			if (xy[q] !== NOWHERE) {
+				low = Math.min(low, xy[q + d]);
+				high = Math.max(high, xy[q + d]);
 			}
-	return [0, 1].map(d => Math.max(0.02, (high[d] - low[d]) / 65534));
+		return Math.max(0.02, (high - low) / 65534);
+	});
 }

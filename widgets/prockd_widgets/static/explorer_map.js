@@ -1,5 +1,6 @@
 // The map: where each patch lies, what colours it, its contours and labels, and how near one looks.
 const GRID_OF_MAP = 96;
+const DENSE = 60000; // patches in view from which on their density is drawn, and no marks
 const FLIGHT_MS = 700;
 
 class ExplorerMap extends ExplorerPage {
@@ -171,25 +172,35 @@ class ExplorerMap extends ExplorerPage {
 		const most = Math.max(8, this.colouring(i).texts.length);
 		const styles = Array.from({ length: most }, (_, n) => styleOf(n));
 		const [hues, forms] = [Uint32Array.from(styles, ([c]) => colours[c]), Uint8Array.from(styles, ([, s]) => s)];
+		const behind = p => (like ? like[p] <= 0.4 : (some && !mask[p]) || (numbers[p] < 0 && !some));
+		const colour = p => (like ? heatColour(like[p]) : numbers[p] < 0 ? plain : hues[numbers[p]]);
 		// draws those marks that stand out, or the others: the former larger where they are fewer
 		const marks = (number, front) => {
 			const size = Math.round(Math.max(1, c.ratio * markSize(number)));
 			const stamps = shapesOf(size).map(cells => Int32Array.from(cells, ([a, b]) => b * W + a));
 			for (let p = 0; p < P; p++) {
-				if (!kept[p]) continue;
-				const n = numbers[p];
-				const behind = like ? like[p] <= 0.4 : (some && !mask[p]) || (n < 0 && !some);
-				if (behind === front) continue;
 				const x = Math.round(X[p] * c.ratio - size / 2);
 				const y = Math.round(Y[p] * c.ratio - size / 2);
-				if (x < 0 || y < 0 || x + size > W || y + size > H) continue;
-				const colour = !front ? (some ? grey : plain) : like ? heatColour(like[p]) : n < 0 ? plain : hues[n];
-				const offsets = stamps[front && !like && n >= 0 ? forms[n] : 0];
-				for (let m = 0, at = y * W + x; m < offsets.length; m++) out[at + offsets[m]] = colour;
+				if (x < 0 || y < 0 || x + size > W || y + size > H || !kept[p] || behind(p) === front) continue;
+				const of = front ? colour(p) : some ? grey : plain;
+				const offsets = stamps[front && !like && numbers[p] >= 0 ? forms[numbers[p]] : 0];
+				for (let m = 0, at = y * W + x; m < offsets.length; m++) out[at + offsets[m]] = of;
 			}
 		};
-		marks(visible, false);
-		marks(this.selected.length && !like ? Math.min(visible, 2 * this.selected.length) : visible, true);
+		if (visible > DENSE && !this.flight) {
+			const pixels = new Int32Array(P).fill(-1);
+			const colours = new Uint32Array(P);
+			for (let p = 0; p < P; p++) {
+				const [x, y] = [Math.round(X[p] * c.ratio), Math.round(Y[p] * c.ratio)];
+				if (!kept[p] || x < 0 || y < 0 || x >= W || y >= H) continue;
+				pixels[p] = y * W + x;
+				colours[p] = behind(p) ? 0 : colour(p);
+			}
+			shade(out, W, pixels, colours, night ? 0xff9a9288 : 0xff8a8178);
+		} else {
+			marks(visible, false);
+			marks(this.selected.length && !like ? Math.min(visible, 2 * this.selected.length) : visible, true);
+		}
 		ctx.putImageData(picture, 0, 0);
 		if (this.labels.checked && !this.flight) this.drawLabels(i, c, night);
 	}

@@ -130,7 +130,8 @@ class ExplorerTable extends ExplorerPatches {
 		if (chosen && (this.last !== k || this.resorted) && !this.body.contains(document.activeElement)) {
 			const { scrollTop, clientHeight } = this.scroll;
 			const out = first.offsetTop < scrollTop + 30 || first.offsetTop > scrollTop + clientHeight - 40;
-			if (out) this.scroll.scrollTop = Math.max(0, first.offsetTop - 120);
+			const above = [1, 2, 3].reduce(row => row.previousSibling || row, first);
+			if (out) this.scroll.scrollTop = above.offsetTop - this.headRow.offsetHeight;
 		}
 		Object.assign(this, { last: k, resorted: false });
 		for (const option of this.mergeWith.options) option.hidden = option.value !== '' && +option.value === k;
