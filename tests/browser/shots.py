@@ -182,16 +182,14 @@ def nothing(_: Any) -> None:
 
 
 Act = Callable[[Any], None]
+AS_MADE = ("own picture", "two models", "one of each", "lens", "kept", "kept own picture", "tries", "causes")
 STATES: dict[str, tuple[str, Act]] = {
     "first": ("explorer", nothing), "row": ("explorer", choose_row), "all prototypes": ("explorer", press("All")),
     "like this patch": ("explorer", press("Like this patch")), "smoothed": ("explorer", press("Smoothed")),
     "card": ("explorer", card), "two prototypes": ("explorer", pinned), "lasso": ("explorer", lasso),
     "zoomed": ("explorer", zoomed), "animals only": ("explorer", animals_only), "searched": ("effects", searched),
-    "effects": ("effects", press("effect")), "own picture": ("own picture", nothing),
-    "two models": ("two models", nothing), "odd names": ("odd names", oddly_named), "padded": ("padded", choose_row),
-    "one of each": ("one of each", nothing), "300 prototypes": ("300 prototypes", choose_row), "lens": ("lens", nothing),
-    "kept": ("kept", nothing), "kept own picture": ("kept own picture", nothing), "tries": ("tries", nothing),
-    "causes": ("causes", nothing),
+    "effects": ("effects", press("effect")), "odd names": ("odd names", oddly_named), "padded": ("padded", choose_row),
+    "300 prototypes": ("300 prototypes", choose_row), **{name: (name, nothing) for name in AS_MADE},
 }  # fmt: skip
 IN_PAGES: dict[str, tuple[str, Act]] = {"kernel ended": ("explorer", ended)}
 IN_JUPYTER: dict[str, tuple[str, Act]] = {

@@ -97,9 +97,12 @@ class ExplorerChoice extends ExplorerData {
 // patches by a value in 0..1, the largest first; those with the same 65,536th in the order they come in. Values are
 // counted and not compared: a million are in order within some frames
 function falling(patches, value) {
-	const levels = Uint16Array.from(patches, p => 65535 * (1 - value(p)));
+	const levels = new Uint16Array(patches.length);
 	const next = new Uint32Array(65537);
-	for (const level of levels) next[level + 1]++;
+	for (let at = 0; at < levels.length; at++) {
+		levels[at] = 65535 * (1 - value(patches[at]));
+		next[levels[at] + 1]++;
+	}
 	for (let level = 0; level < 65536; level++) next[level + 1] += next[level];
 	const sorted = new Uint32Array(levels.length);
 	for (let at = 0; at < levels.length; at++) sorted[next[levels[at]]++] = patches[at];

@@ -9,41 +9,46 @@ function densityOf(n, x, y, G) {
 	return cells;
 }
 
-// the mean of 3 x 3 cells in rows of G, row by row and then column by column; what lies outside is empty
+// the mean of 3 x 3 cells, row by row and then column by column; what lies outside is empty
 function blurred(cells, G) {
-	const rows = new Float32Array(cells.length);
-	const out = new Float32Array(cells.length);
-	for (let i = 0; i < cells.length; i++) {
+	const rows = new Float32Array(G * G);
+	const out = new Float32Array(G * G);
+	for (let i = 0; i < G * G; i++) {
 		const a = i % G;
 		rows[i] = (cells[i] + (a ? cells[i - 1] : 0) + (a < G - 1 ? cells[i + 1] : 0)) / 3;
 	}
-	for (let i = 0; i < cells.length; i++) out[i] = (rows[i] + (rows[i - G] || 0) + (rows[i + G] || 0)) / 3;
+	for (let i = 0; i < G * G; i++) out[i] = (rows[i] + (rows[i - G] || 0) + (rows[i + G] || 0)) / 3;
 	return out;
 }
 
-// a picture of W pixels a row in which more patches are more opaque: grey, or the mean colour of those that stand out.
-// Each lies in a pixel, -1 for nowhere, and has a colour as ABGR, 0 where it does not stand out
-function shade(out, W, pixels, colours, grey) {
-	const [all, front, red, green, blue] = Array.from({ length: 5 }, () => new Float32Array(out.length));
-	for (let p = 0; p < pixels.length; p++) {
-		const at = pixels[p];
-		if (at < 0) continue;
-		all[at]++;
+// A picture of W pixels a row in which more patches are more opaque: grey, or the mean colour of those that stand out,
+// in squares of so many pixels. Each patch lies at X, Y and has a colour as ABGR: 0 where it does not stand out, 1 for
+// what is left out
+function shade(out, W, { X, Y, colours, size, grey }) {
+	const [across, down] = [Math.floor(W / size), Math.floor(out.length / W / size)];
+	const [all, front, red, green, blue] = Array.from({ length: 5 }, () => new Float32Array(across * down));
+	let most = 0;
+	for (let p = 0; p < colours.length; p++) {
 		const colour = colours[p];
+		const x = Math.floor(X[p] / size);
+		const y = Math.floor(Y[p] / size);
+		if (colour === 1 || x < 0 || y < 0 || x >= across || y >= down) continue;
+		const at = y * across + x;
+		most = Math.max(most, ++all[at]);
 		if (!colour) continue;
 		front[at]++;
 		red[at] += colour & 255;
 		green[at] += (colour >> 8) & 255;
 		blue[at] += (colour >> 16) & 255;
 	}
-	const [density, chosen, r, g, b] = [all, front, red, green, blue].map(cells => blurred(cells, W));
-	const most = Math.log1p(9 * density.reduce((a, v) => Math.max(a, v), 0));
-	for (let i = 0; i < out.length; i++) {
-		if (density[i] < 0.1) continue; // one patch fills 3 x 3 pixels with 1 / 9
-		const share = Math.sqrt(chosen[i] / density[i]);
-		const mix = (sum, from) => (chosen[i] ? share * (sum / chosen[i]) : 0) + (1 - share) * ((grey >> from) & 255);
-		const opaque = 255 * (0.25 + (0.75 * Math.log1p(9 * density[i])) / most);
-		out[i] = ((opaque << 24) | (mix(b[i], 16) << 16) | (mix(g[i], 8) << 8) | mix(r[i], 0)) >>> 0;
+	for (let at = 0; at < all.length; at++) {
+		if (!all[at]) continue;
+		const share = Math.sqrt(front[at] / all[at]);
+		const mixed = (sum, from) => (front[at] ? (share * sum[at]) / front[at] : 0) + (1 - share) * ((grey >> from) & 255);
+		const opaque = 255 * (0.25 + (0.75 * Math.log1p(all[at])) / Math.log1p(most));
+		const colour = ((opaque << 24) | (mixed(blue, 16) << 16) | (mixed(green, 8) << 8) | mixed(red, 0)) >>> 0;
+		const corner = Math.floor(at / across) * size * W + (at % across) * size;
+		for (let y = 0; y < size; y++) out.fill(colour, corner + y * W, corner + y * W + size);
 	}
 }
 

@@ -188,15 +188,11 @@ class ExplorerMap extends ExplorerPage {
 			}
 		};
 		if (visible > DENSE && !this.flight) {
-			const pixels = new Int32Array(P).fill(-1);
 			const colours = new Uint32Array(P);
-			for (let p = 0; p < P; p++) {
-				const [x, y] = [Math.round(X[p] * c.ratio), Math.round(Y[p] * c.ratio)];
-				if (!kept[p] || x < 0 || y < 0 || x >= W || y >= H) continue;
-				pixels[p] = y * W + x;
-				colours[p] = behind(p) ? 0 : colour(p);
-			}
-			shade(out, W, pixels, colours, night ? 0xff9a9288 : 0xff8a8178);
+			for (let p = 0; p < P; p++) colours[p] = !kept[p] ? 1 : behind(p) ? 0 : colour(p);
+			const size = Math.max(1, Math.round(2 * c.ratio)); // a mark of two CSS pixels
+			const scaled = c.ratio === 1 ? { X, Y } : { X: X.map(x => x * c.ratio), Y: Y.map(y => y * c.ratio) };
+			shade(out, W, { ...scaled, colours, size, grey: night ? 0xff9a9288 : 0xff8a8178 });
 		} else {
 			marks(visible, false);
 			marks(this.selected.length && !like ? Math.min(visible, 2 * this.selected.length) : visible, true);
