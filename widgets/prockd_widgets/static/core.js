@@ -232,7 +232,7 @@ class Codes {
 	// cosine of every patch to patch p
 	like(p) {
 		const { D, P, values, step, length } = this;
-		const query = step.map((s, d) => values[p * D + d] * s * s);
+		const query = Float64Array.from(step, (s, d) => values[p * D + d] * s * s);
 		const cosine = new Float32Array(P);
 		for (let i = 0, at = 0; i < P; i++) {
 			let sum = 0;

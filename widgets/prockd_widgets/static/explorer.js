@@ -161,7 +161,8 @@ class Explorer extends ExplorerTable {
 			numbers = [];
 			for (let p = 0; p < this.P; p++) if (mask[p]) numbers.push(p);
 		}
-		const sorted = new Uint32Array(numbers).filter(p => this.kept[p]);
+		const { kept } = this;
+		const sorted = new Uint32Array(numbers).filter(p => kept[p]);
 		if (sorted.some((p, at) => p < sorted[at - 1])) sorted.sort();
 		this.whole = -1;
 		this.set({ selection: new DataView(sorted.buffer) });

@@ -52,7 +52,7 @@ class ExplorerChoice extends ExplorerData {
 		let all = this.selected;
 		if (!all.length) all = k < 0 ? scattered(P, 200).filter(p => this.kept[p]) : this.mine(i, k);
 		if (k < 0) return Array.from(all);
-		const sorted = falling(all, p => this.share(i, p, k));
+		const sorted = falling(all, this.shares(i, k).values);
 		const { groups } = this.meta;
 		return inStrip(sorted, this.strip, groups ? p => groups[this.at(p)] : p => this.at(p));
 	}
@@ -66,10 +66,11 @@ class ExplorerChoice extends ExplorerData {
 		const mine = new Uint32Array(BINS);
 		const values = new Float32Array(this.P);
 		if (k < 0 && !like) return { all, mine, values, end: 1 };
-		const end = like ? 1 : this.most(i, k);
-		for (let p = 0; p < this.P; p++) {
-			if (!this.kept[p]) continue;
-			const value = like ? Math.max(0, like[p]) : this.share(i, p, k);
+		const [of, end] = like ? [like, 1] : [this.shares(i, k).values, this.most(i, k)];
+		const { kept } = this;
+		for (let p = 0; p < values.length; p++) {
+			if (!kept[p]) continue;
+			const value = Math.max(0, of[p]);
 			values[p] = value;
 			if (value <= 0) continue;
 			const bin = Math.min(BINS - 1, Math.floor((value / end) * BINS));
@@ -94,13 +95,13 @@ class ExplorerChoice extends ExplorerData {
 	}
 }
 
-// patches by a value in 0..1, the largest first; those with the same 65,536th in the order they come in. Values are
+// patches by their values in 0..1, the largest first; those with the same 65,536th in the order they come in. Values are
 // counted and not compared: a million are in order within some frames
-function falling(patches, value) {
+function falling(patches, values) {
 	const levels = new Uint16Array(patches.length);
 	const next = new Uint32Array(65537);
 	for (let at = 0; at < levels.length; at++) {
-		levels[at] = 65535 * (1 - value(patches[at]));
+		levels[at] = 65535 * (1 - values[patches[at]]);
 		next[levels[at] + 1]++;
 	}
 	for (let level = 0; level < 65536; level++) next[level + 1] += next[level];

@@ -1,5 +1,6 @@
 // The map: where each patch lies, what colours it, its contours and labels, and how near one looks.
 const GRID_OF_MAP = 96;
+const COUNTED = 200000; // patches that contours and the places of names are made of
 const DENSE = 60000; // patches in view from which on their density is drawn, and no marks
 const FLIGHT_MS = 700;
 
@@ -239,12 +240,16 @@ class ExplorerMap extends ExplorerPage {
 		ctx.restore();
 	}
 
-	contoursOf(i, x, y) {
+	// of every patch, or of every so many where there are very many
+	contoursOf(i, xOf, yOf) {
 		const { label } = this.soft[i];
-		const cells = densityOf(this.P, x, y, GRID_OF_MAP);
+		const step = Math.ceil(this.P / COUNTED);
+		const [n, x, y] = [Math.floor(this.P / step), p => xOf(p * step), p => yOf(p * step)];
+		const cells = densityOf(n, x, y, GRID_OF_MAP);
 		const lines = levelsOf(cells, [0.3, 0.6, 0.9]).flatMap(level => contour(cells, GRID_OF_MAP, level));
 		const rank = k => 2 * !/^p\d+$/.test(this.names(i)[k]) + !!this.stats[i][k]?.clearest?.length;
-		const modes = densest(this.P, x, y, p => (label[p] === NONE ? -1 : label[p]), this.names(i).length);
+		const kind = p => (label[p * step] === NONE ? -1 : label[p * step]);
+		const modes = densest(n, x, y, kind, this.names(i).length);
 		const most = this.meta.parts ? mostly(label, this.parts(), modes.length, this.meta.parts.length) : [];
 		for (const mode of modes) if (mode) mode.part = this.meta.parts?.[most[mode.k] || -1];
 		return { lines, modes: modes.filter(Boolean).sort((a, b) => rank(b.k) - rank(a.k) || b.size - a.size) };

@@ -231,9 +231,9 @@ class ExplorerPage extends ExplorerChoice {
 		const sentences = [];
 		const seen = new Uint8Array(M);
 		let same = 0;
-		for (const p of selected) {
-			seen[this.at(p)] = 1;
-			tally[parts[p]]++;
+		for (let at = 0; at < n; at++) {
+			seen[Math.floor(selected[at] / N)] = 1;
+			tally[parts[selected[at]]]++;
 		}
 		const left = numKept < numShown ? `${count(numKept)} of ${count(numShown)}` : count(numShown);
 		for (let m = 0; !n && m < M; m++) seen[m] = kept.subarray(m * N, (m + 1) * N).includes(1);

@@ -161,7 +161,7 @@ class ExplorerPatches extends ExplorerImage {
 
 	// patches of a prototype, whatever is selected, strongest first
 	sorted(i, k) {
-		return falling(this.mine(i, k), p => this.share(i, p, k));
+		return falling(this.mine(i, k), this.shares(i, k).values);
 	}
 
 	titleOfGrid(number, tiles) {
