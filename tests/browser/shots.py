@@ -61,11 +61,11 @@ def factories(count: int) -> dict[str, Callable[[], Any]]:
                      config.replace(num_prototypes=300, steps=0))
     )  # fmt: skip
     first, second = embedded(bank), embedded(other)
-    wide = np.zeros_like(images.pixels[:12])
-    high = teacher.image_px // 4
+    side = teacher.image_px
+    wide, high = np.zeros_like(images.pixels[:12]), side // 4
     wide[:, :, high:-high] = images.pixels[:12, :, high:-high]
-    barred = np.tile(np.array([0.25, 0, 0.75, 1.0], np.float32), (12, 1))
-    padded = replace(images.select(range(12)), pixels=wide, pictured=barred)
+    frames = np.tile(np.array([0, -side / 4, side, 3 * side / 4], np.float32), (12, 1))
+    padded = replace(images.select(range(12)), pixels=wide, frames=frames)
     change = np.resize([-0.06, 0.01, -0.02, 0.03, 0.0], (48, 1)) + np.zeros((48, 1 + len(images.classes)))
     effects = PrototypeEffects(
         "accuracy", ("all classes", *images.classes), tuple(bank.names), tuple((k,) for k in range(48)),

@@ -88,7 +88,8 @@ def part_columns(found: PartPrototypes) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for k, part in enumerate(found.part.tolist()):
         share = round(float(found.shares[k, part]), 3) if part else None
-        rows.append({"part": part, "share": share, "clearest": np.flatnonzero(found.prototype == k).tolist()})
+        clearest = np.flatnonzero((found.prototype == k) & (np.nan_to_num(found.share) > 0))  # none is clear with 0 %
+        rows.append({"part": part, "share": share, "clearest": clearest.tolist()})
     return rows
 
 

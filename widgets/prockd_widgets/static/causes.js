@@ -6,8 +6,6 @@ function ends([low, change, high], limit) {
 	return { left: at(low), width: Math.max(0.5, at(high) - at(low)), dot: at(change) };
 }
 
-const points = v => `${v > 0 ? '+' : v < 0 ? '−' : ''}${Math.abs(v).toFixed(1)}`;
-
 class Causes {
 	constructor(model, host) {
 		this.model = model;

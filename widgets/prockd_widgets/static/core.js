@@ -65,6 +65,7 @@ const joined = arrays => {
 };
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const count = n => n.toLocaleString('en-US');
+const points = v => `${v > 0 ? '+' : v < 0 ? '−' : ''}${Math.abs(v).toFixed(1)}`;
 const percent = x => `${Math.round(100 * x)} %`;
 const dark = node => {
 	const [r, g, b] = getComputedStyle(node)

@@ -1,6 +1,6 @@
 // What the kernel sent to the explorer, and what follows from it: numbers in, numbers out, no page.
 const NONE = 0xffff; // no prototype
-const TIED = 0.5; // how often the same place of another image must be a prototype's too, to call it a place
+const TIED = 0.35; // how often the same place of another image must be a prototype's too, to call it a place
 const LIVES = 0.8; // share of its patches in one image or group, to say so
 
 // how much of patch p belongs to prototype k; disabled ones pass theirs on
@@ -14,6 +14,13 @@ function shareOf({ which, share, target, T }, p, k) {
 	}
 	return mine && Math.min(1, mine / Math.max(1, 255 - lost));
 }
+
+// whether each word that was typed begins a word of what is said: "ear" finds no "clearest"
+const begins = (said, typed) => {
+	const words = said.toLowerCase().split(/[\s,]+/);
+	const asked = typed.toLowerCase().split(/\s+/).filter(Boolean);
+	return asked.every(word => words.some(other => other.startsWith(word)));
+};
 
 class ExplorerData {
 	constructor(model) {

@@ -45,7 +45,8 @@ function shade(out, W, { X, Y, colours, size, grey }) {
 		if (!all[at]) continue;
 		const share = Math.sqrt(front[at] / all[at]);
 		const mixed = (sum, from) => (front[at] ? (share * sum[at]) / front[at] : 0) + (1 - share) * ((grey >> from) & 255);
-		const opaque = 255 * (0.25 + (0.75 * Math.log1p(all[at])) / Math.log1p(most));
+		const least = front[at] ? 0.6 : 0.25; // what stands out is seen where it is rare too
+		const opaque = 255 * (least + ((1 - least) * Math.log1p(all[at])) / Math.log1p(most));
 		const colour = ((opaque << 24) | (mixed(blue, 16) << 16) | (mixed(green, 8) << 8) | mixed(red, 0)) >>> 0;
 		const corner = Math.floor(at / across) * size * W + (at % across) * size;
 		for (let y = 0; y < size; y++) out.fill(colour, corner + y * W, corner + y * W + size);

@@ -190,7 +190,7 @@ class ExplorerImage extends ExplorerMap {
 			prototype: k < 0 ? 'click a patch, a point or a row' : `${this.names()[k]}, ${kind}`,
 			all: 'all prototypes; the pointer names them',
 		}[this.model.get('show')];
-		this.imageNote.textContent = `${this.className(m)}${this.idOf(m)}: ${what}`;
+		this.imageNote.textContent = this.imageNote.title = `${this.className(m)}${this.idOf(m)}: ${what}`;
 	}
 
 	thumb(p, side) {

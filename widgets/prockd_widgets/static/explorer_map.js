@@ -1,7 +1,7 @@
 // The map: where each patch lies, what colours it, its contours and labels, and how near one looks.
 const GRID_OF_MAP = 96;
 const COUNTED = 200000; // patches that contours and the places of names are made of
-const DENSE = 60000; // patches in view from which on their density is drawn, and no marks
+const DENSE = 150000; // patches in view from which on their density is drawn, and no marks
 const FLIGHT_MS = 700;
 
 class ExplorerMap extends ExplorerPage {

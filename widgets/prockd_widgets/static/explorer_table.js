@@ -152,9 +152,8 @@ class ExplorerTable extends ExplorerPatches {
 	fillTable(i) {
 		this.rowsOf = i;
 		const focused = this.body.contains(document.activeElement) ? document.activeElement.dataset.k : null;
-		const words = this.search.trim().toLowerCase();
-		const said = row => [row.name, this.meta.parts?.[row.part], ...row.marks].join(' ').toLowerCase();
-		const rows = this.table(i).filter(row => !words || said(row).includes(words));
+		const said = row => [row.name, this.meta.parts?.[row.part], ...row.marks].join(' ');
+		const rows = this.table(i).filter(row => begins(said(row), this.search));
 		const columns = this.columns();
 		this.headRow.replaceChildren(...columns.map(column => this.heading(...column)));
 		this.body.replaceChildren(...rows.map(row => this.tableRow(i, row, columns)));
@@ -209,7 +208,7 @@ class ExplorerTable extends ExplorerPatches {
 		const text = {
 			size: () => count(row.size),
 			purity: () => (row.size ? `${said}${part ? ` ${percent(row.purity)}` : ''}` : '–'),
-			effect: () => (row.effect == null ? '–' : `${row.effect > 0 ? '+' : ''}${row.effect.toFixed(1)}`),
+			effect: () => (row.effect == null ? '–' : points(row.effect)),
 		}[key]?.();
 		const number = key === 'purity' ? '' : 'prk-number';
 		const shown = text ?? (row[key] == null ? '–' : row[key].toFixed(2));
