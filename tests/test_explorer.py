@@ -788,3 +788,13 @@ def test_models_on_another_device_are_read_edited_and_left_there(features):
         places = {p.device for p in [*bank.parameters(), *bank.buffers(), *student.parameters()]}
         assert places == {device}
         assert len(explorer.rows()) == 12 * N
+
+
+def test_the_page_gets_every_column_at_once_and_after_an_edit(bank, features):
+    explorer, sent = PrototypeExplorer(bank, features, part_names=PART_NAMES), []
+    explorer.observe(lambda change: sent.append(json.dumps(change["new"])), "stats")  # as it is when it is sent
+    explorer.rename(0, "hoof")
+    explorer.disable(1)
+    assert sent
+    for stats in map(json.loads, sent):
+        assert all(row.keys() >= {"clarity", "place", "part", "clearest", "near"} for row in stats[0])

@@ -33,6 +33,9 @@ def serve(folder: Path, notebooks: Mapping[str, Sequence[str]], *, path: Sequenc
     flags = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.token=", "--ServerApp.password=",
              "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True",
              "--LabApp.extension_manager=readonly"]  # fmt: skip
+    quiet = folder / "JUPYTER_CONFIG_DIR/lab/user-settings/@jupyterlab/apputils-extension"
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     found = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(

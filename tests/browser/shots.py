@@ -232,6 +232,8 @@ def shoot_jupyter(browser: Any, folder: Path, states: dict[str, tuple[str, Act]]
         page.goto(f"{address}/{where}", timeout=120_000)
         page.wait_for_selector(CELLS, timeout=120_000)
         page.wait_for_function(IDLE, timeout=120_000)
+        if app == "lab":
+            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
         run_cell(page, 0)
         page.locator(".jp-OutputArea-output", has_text="ready").wait_for(timeout=600_000)
         for state, (name, act) in states.items():

@@ -223,17 +223,16 @@ class PrototypeExplorer(OwnPictures):
         self.top = [pack_top(a, self._count) for a in every]
         per_image = self.grid[0] * self.grid[1]
         groups = self.images.groups
-        self.stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, every, strict=True)]
-        for i, rows in enumerate(self.stats):
+        stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, every, strict=True)]
+        for i, rows in enumerate(stats):
             for name, column in self._columns(i, every[i]).items():
                 for row, value in zip(rows, column, strict=True):
                     row[name] = value
+            for row, more in zip(rows, part_columns(self.part_prototypes(i)) if self.parts else (), strict=False):
+                row |= more
+        self.stats = stats  # once, when it is whole: what is changed in place never reaches the page
         if self._own:
             self._send_own()
-        if self.parts:
-            for rows, model in zip(self.stats, range(len(self.models)), strict=True):
-                for row, more in zip(rows, part_columns(self.part_prototypes(model)), strict=True):
-                    row |= more
         if len(self.models) == 2:
             K, L = (m.bank.num_prototypes for m in self.models)
             same = self.models[0].bank is self.models[1].bank
