@@ -78,10 +78,10 @@ the time that passed where no other program runs beside it.
 """
 
 
-def world(num_patches: int) -> PatchFeatures:
+def world(num_patches: int, seed: int | None = 0) -> PatchFeatures:
     """Random images and features of 48 kinds of patches; the times do not depend on what they show."""
     M, N = -(-num_patches // GRID**2), GRID**2
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 255, (M, 3, 8, 8), np.uint8).repeat(SIZE // 8, 2).repeat(SIZE // 8, 3)
     parts = rng.integers(0, 9, (M, GRID, GRID), np.uint8).repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
     ids = tuple(f"farmyard/{i:06d}" for i in range(M))
@@ -94,9 +94,9 @@ def world(num_patches: int) -> PatchFeatures:
     return PatchFeatures((values,), images, "t", (0,))
 
 
-def measure(browser: Any, num_patches: int) -> tuple[dict[str, np.ndarray], str]:
+def measure(browser: Any, num_patches: int, seed: int | None) -> tuple[dict[str, np.ndarray], str]:
     """Milliseconds of each act at a number of patches, and a sentence on what was sent."""
-    features = world(num_patches)
+    features = world(num_patches, seed)
     few = features.select(np.arange(100))
     bank = discover(few, config=DiscoverConfig(num_prototypes=48, steps=0), progress=False)
     before, began = psutil.Process().memory_info().rss, time.perf_counter()
@@ -143,14 +143,14 @@ def act_on(page: Any) -> tuple[dict[str, np.ndarray], list[int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--quick", action="store_true", help="100,000 patches alone, a last line of JSON")
+    parser.add_argument("--quick", action="store_true", help="100,000 new patches alone, a last line of JSON")
     parser.add_argument("--write", action="store_true", help="keep the numbers in results/explorer.md")
     asked, load = parser.parse_args(), os.getloadavg()[0]
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     sizes = asked.patches[:1] if asked.quick else asked.patches
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        measured = [measure(browser, size) for size in sizes]
+        measured = [measure(browser, size, None if asked.quick else 0) for size in sizes]
         browser.close()
     rows = [
         {"act": name}

@@ -21,12 +21,13 @@ from PIL import Image
 from prockd_widgets import PatchLens, PrototypeExplorer
 from prockd_widgets.assets import SCRIPTS, STATIC
 from prockd_widgets.kept import kept_frame
+from prockd_widgets.patches import choose_images
 from prockd_widgets.quality import in_front, quality_columns
-from prockd_widgets.table import prototype_groups
+from prockd_widgets.table import part_columns, prototype_groups
 from widget_world import CLASSES, PART_NAMES, discovered, world
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
-from prockd.evaluation.best_prototypes import part_prototypes
+from prockd.evaluation.best_prototypes import PartPrototypes, part_prototypes
 from prockd.evaluation.clarity import clarity_of, strongest_vectors
 from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.embed import Embedding
@@ -788,6 +789,31 @@ def test_models_on_another_device_are_read_edited_and_left_there(features):
         places = {p.device for p in [*bank.parameters(), *bank.buffers(), *student.parameters()]}
         assert places == {device}
         assert len(explorer.rows()) == 12 * N
+
+
+def test_what_is_kept_beside_a_picture_of_your_own_shows_the_best_of_the_prototype(explorer, monkeypatch):
+    monkeypatch.setattr(explorer, "show", "likeness")
+    explorer.prototype, explorer.image, explorer.patch = 1, len(explorer.images), len(explorer.images) * N + 3
+    best = explorer.stats[0][1]["near"][0][0]
+    _, state = frame_of(explorer, max_images=3)
+    assert state["show"] == "prototype", "the picture that others were compared with is not kept"
+    assert f"farm/{state['meta']['ids'][state['image']]}" == explorer.images.ids[best // N]
+    assert state["patch"] == state["image"] * N + best % N
+
+
+def test_who_asks_for_a_million_patches_gets_as_many_more_thumbnails():
+    assert len(choose_images(10_000, 144, 0)) == 200_000 // 144
+    assert len(choose_images(10_000, 1, 0)) == 1_600
+    assert len(choose_images(10_000, 100, 0, 1_000_000)) == 8_000
+    assert len(choose_images(10_000, 144, 0, 2_000_000)) == 10_000
+
+
+def test_of_no_part_is_a_prototype_the_clearest_that_lies_on_it_nowhere():
+    names, shares = ("background", "leg", "tail"), np.array([[0.5, 0.0, 0.8], [0.5, 0.0, 0.1]])
+    share, best = np.array([np.nan, 0.0, 0.8]), np.array([-1, 0, 0])
+    none = np.zeros((3, 1), np.int64)
+    rows = part_columns(PartPrototypes(names, share, best, none, none, none.astype(bool), shares))
+    assert [row["clearest"] for row in rows] == [[2], []]
 
 
 def test_the_page_gets_every_column_at_once_and_after_an_edit(bank, features):

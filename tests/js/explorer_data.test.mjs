@@ -2,9 +2,20 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bytes, load, modelOf } from './load.mjs';
 
-const { ExplorerChoice, csvOf, inStrip, middleOf, nearest, neighbour, scattered, within } = await load(
+const { begins, ExplorerChoice, csvOf, falling, inStrip, middleOf, nearest, neighbour, scattered, within } = await load(
 	['core', 'explorer_geometry', 'explorer_data', 'explorer_choice'],
-	['csvOf', 'ExplorerChoice', 'inStrip', 'middleOf', 'nearest', 'neighbour', 'scattered', 'within'],
+	[
+		'begins',
+		'csvOf',
+		'ExplorerChoice',
+		'falling',
+		'inStrip',
+		'middleOf',
+		'nearest',
+		'neighbour',
+		'scattered',
+		'within',
+	],
 );
 
 // Two images of 1 x 2 patches, three prototypes; the two strongest of each patch, then their shares in 1/255.
@@ -312,4 +323,34 @@ test('the patches of a picture of one’s own come after all others, and are cou
 	assert.equal(data.mostAlike(0)[0], 2);
 	assert.equal(data.heatOf(0, 2).length, 2);
 	assert.deepEqual([data.idOf(2), data.idOf(0), data.part(4)], ['mine.jpg', 'image a.png', '']);
+});
+
+test('a search asks for beginnings of words', () => {
+	assert.ok(!begins('p07 leg clearest leg', 'ear'), 'clearest is no ear');
+	assert.ok(begins('p41 clearest ear, horn', 'EAR clear'));
+	assert.ok(begins('p41', ' '));
+	assert.ok(!begins('p41 ear', 'ear tail'));
+});
+
+test('patches fall by their values, those with the same value in their order', () => {
+	const values = Float32Array.of(0.1, 1, 0.5, 0.5, 0);
+	assert.deepEqual([...falling([0, 1, 2, 3, 4], values)], [1, 2, 3, 0, 4]);
+	assert.deepEqual([...falling(Uint32Array.of(4, 3, 2), values)], [3, 2, 4]);
+});
+
+test('a lasso of many corners encloses what the rule of odd crossings says', () => {
+	const corners = Array.from({ length: 150 }, (_, i) => {
+		const r = i % 2 ? 40 : 15 + (i % 7);
+		return [50 + r * Math.cos((i / 150) * 2 * Math.PI), 50 + r * Math.sin((i / 150) * 2 * Math.PI)];
+	});
+	const places = Array.from({ length: 400 }, (_, i) => [5 * (i % 20) + 0.3, 5 * Math.floor(i / 20) + 0.7]);
+	const odd = ([a, b]) =>
+		corners.reduce((inside, [x, y], s) => {
+			const [u, v] = corners[(s || 150) - 1];
+			return y > b !== v > b && a < ((u - x) * (b - y)) / (v - y) + x ? !inside : inside;
+		}, false);
+	const all = { n: 400, x: i => places[i][0], y: i => places[i][1], patch: i => i };
+	const expected = places.flatMap((place, i) => (odd(place) ? [i] : []));
+	assert.ok(expected.length > 20);
+	assert.deepEqual(within(corners, 'lasso', all), expected);
 });
