@@ -118,7 +118,7 @@ function inStrip(sorted, strip, ownerOf) {
 		return order.map(rank => sorted[rank]);
 	}
 	if (strip === 'random') {
-		const keys = new Map(sorted.map(p => [p, Math.imul(p + 1, 0x9e3779b1) >>> 0]));
+		const keys = new Map(Array.from(sorted, p => [p, Math.imul(p + 1, 0x9e3779b1) >>> 0]));
 		return [...sorted].sort((a, b) => keys.get(a) - keys.get(b));
 	}
 	if (strip !== 'owners') return sorted;
