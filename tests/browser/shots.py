@@ -242,7 +242,8 @@ def shoot_jupyter(browser: Any, folder: Path, states: dict[str, tuple[str, Act]]
             page.evaluate("source => window.jupyterapp.shell.currentWidget.content.widgets[1].model.sharedModel"
                           ".setSource(source)", show)  # fmt: skip
             run_cell(page, 1)
-            page.locator(".jp-OutputArea-output :is(.prk, .prockd-panel, iframe):visible").first.wait_for(timeout=120_000)
+            shown = page.locator(".jp-OutputArea-output :is(.prk, .prockd-panel, iframe):visible")
+            shown.first.wait_for(timeout=120_000)
             page.wait_for_timeout(1500)
             act(page)
             for theme in ("light", "dark"):

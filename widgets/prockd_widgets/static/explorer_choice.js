@@ -27,13 +27,17 @@ class ExplorerChoice extends ExplorerData {
 			: p => label[p] !== NONE && this.stats[0][label[p]]?.front !== false;
 		const kept = new Uint8Array(this.shown.length);
 		this.numKept = 0;
-		for (let m = 0; m < this.M; m++)
-			if (wanted(m))
-				for (let p = m * this.N; p < (m + 1) * this.N; p++)
-					if (this.shown[p] && (keep === 'all' || front(p))) {
-						kept[p] = 1;
-						this.numKept++;
-					}
+		if (keep === 'all' && pictures === 'all') {
+			kept.set(this.shown.subarray(0, this.P));
+			this.numKept = this.numShown;
+		} else
+			for (let m = 0; m < this.M; m++)
+				if (wanted(m))
+					for (let p = m * this.N; p < (m + 1) * this.N; p++)
+						if (this.shown[p] && (keep === 'all' || front(p))) {
+							kept[p] = 1;
+							this.numKept++;
+						}
 		this.kept = kept;
 		this.contours = [];
 	}

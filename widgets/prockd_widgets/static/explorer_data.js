@@ -114,8 +114,15 @@ class ExplorerData {
 			const target = Int32Array.from(merged, k => (enabled[k] ? k : -1));
 			const sum = new Float32Array(K);
 			const { shown } = this;
+			const alone = target.every((to, k) => to < 0 || to === k); // nothing is merged: the first that is on
 			for (let p = 0; p < all; p++) {
 				if (!shown[p]) continue;
+				if (alone) {
+					let t = p * T;
+					while (t < (p + 1) * T && target[which[t]] < 0) t++;
+					if (t < (p + 1) * T) label[p] = which[t];
+					continue;
+				}
 				let best = 0;
 				for (let t = p * T; t < (p + 1) * T; t++) {
 					const k = target[which[t]];
