@@ -177,6 +177,11 @@ def restarted(page: Any) -> None:
     page.wait_for_timeout(4000)
 
 
+def training(page: Any) -> None:
+    page.locator(".prockd-panel button", has_text="Run").first.click()
+    page.wait_for_timeout(3000)
+
+
 def nothing(_: Any) -> None:
     pass
 
@@ -193,7 +198,7 @@ STATES: dict[str, tuple[str, Act]] = {
 }  # fmt: skip
 IN_PAGES: dict[str, tuple[str, Act]] = {"kernel ended": ("explorer", ended)}
 IN_JUPYTER: dict[str, tuple[str, Act]] = {
-    "panel": ("panel", nothing), "panel, training": ("panel", press("Run")),
+    "panel": ("panel", nothing), "panel, training": ("panel", training),
     "kernel restarted": ("explorer", restarted),  # the last: nothing is made after it
 }  # fmt: skip
 
