@@ -33,7 +33,7 @@ def statistics(
     bank = patches.bank
     on: Bool[np.ndarray, " K"] = bank.enabled.cpu().numpy()
     label = patches.label(assignments)
-    entropy = torch.cat([torch.special.entr(some).sum(1) for some in assignments.split(_CHUNK)])
+    entropy = torch.cat([torch.special.entr(some).sum(1) for some in torch.split(assignments, _CHUNK)])
     spread = entropy.numpy() / np.log(max(on.sum(), 2))
     centres = F.normalize(bank.prototypes.detach(), dim=-1).cpu()
     best, where = _best_of_each(patches.unit, centres, per_image)
@@ -67,7 +67,7 @@ def _best_of_each(
 ) -> tuple[Float[Tensor, "m K"], Int[Tensor, "m K"]]:
     """Of each image the greatest cosine to each centre, and the patch that has it; -2 where it is all bars."""
     found = []
-    for some in unit.split(max(1, _CHUNK // per_image) * per_image):
+    for some in torch.split(unit, max(1, _CHUNK // per_image) * per_image):
         cosine = some.float() @ centres.T
         cosine[~some.any(1)] = -2.0
         found.append(cosine.reshape(-1, per_image, len(centres)).max(1))
