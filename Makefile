@@ -89,7 +89,7 @@ pages: $(STAMP)-test  ## make the student's pages of the solved ones without run
 slides: $(STAMP)-lab  ## the lecture of 45 minutes as one offline page: build/slides.html (press S for the notes)
 	$(BIN)/python notebooks/instructor/slides/make.py build/slides.html
 
-kit: $(STAMP)  ## a folder for a room without a network, then tried without one: build/kit (some GB)
+kit: $(STAMP)  ## a folder for a room without a network, then tried without one: build/kit (11 GB)
 	$(BIN)/prockd class-kit build/kit --overwrite
 	$(BIN)/python tests/try_kit.py build/kit
 

@@ -58,7 +58,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!prockd\.).*")]
 def mathml(formula: str, *, as_block: bool) -> str:
     """A formula of LaTeX as MathML; of what docutils does not know, what comes nearest."""
     formula = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", formula.replace(r"\dots", r"\ldots"))
-    formula = re.sub(r"\\(hat|bar|tilde) *(\w|\{[^{}]*\})", r"{\\\1 \2}", formula)  # else an index goes below
+    formula = re.sub(r"\\(hat|bar|tilde) *(\w|\{[^{}]*\})", r"{\\\1 \2{}}", formula)  # else an index goes below
     return str(tex2mathml(formula, as_block=as_block))
 
 

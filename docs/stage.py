@@ -186,7 +186,10 @@ def commands() -> str:
     """The command line as typer writes it down."""
     words = [sys.executable, "-m", "typer", "prockd.cli", "utils", "docs", "--name", "prockd"]
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True, cwd=ROOT)
-    return done.stdout.split("\n", 1)[1]  # the page has a title of its own
+    text = done.stdout.split("\n", 1)[1]  # the page has a title of its own
+    for name, told in re.findall(r"^## `prockd ([\w-]+)`\n\n(.+)$", text, re.MULTILINE):  # whole, where typer cuts it
+        text = text.replace(next(re.finditer(rf"^\* `{name}`: .*$", text, re.MULTILINE))[0], f"* `{name}`: {told}", 1)
+    return text
 
 
 def arms() -> str:
@@ -300,6 +303,8 @@ def pages(*, quick: bool = False) -> Iterator[tuple[str, bytes]]:
             for cell in page["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = relinked("".join(cell["source"]), name, shown)
+                elif alt := cell["metadata"].get("alt"):
+                    cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
             yield name, json.dumps(page).encode()
         elif path.suffix == ".md":
             yield name, relinked(path.read_text(encoding="utf-8"), name, shown).encode()

@@ -187,6 +187,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (lambda: tries({"seed": 1}), "bad ones too"),
         (lambda: tries({"seed": 1}, {"lr": 1}, {"learning": 1}), "none of DistillConfig"),
         (lambda: tries({"lr": 1}, {"lr": 2}, {"steps": 3}), "seed alone"),
+        (lambda: [t | {"z": "41.0%"} for t in tries({"lr": 1}, {"lr": 2}, {"seed": 3})], "panel.wait()"),
         (lambda: [t | {"expected": ""} for t in tries({"lr": 1}, {"lr": 2}, {"seed": 3})], "before you press Run"),
     ],
     "mean_iou": [

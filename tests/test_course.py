@@ -175,13 +175,30 @@ def test_links_of_the_lecturer_s_pages_lead_somewhere(name: str) -> None:
         assert (page.parent / target).exists(), target
 
 
+def letters(formula: str) -> set[str]:
+    """The letters of a formula, Latin and Greek, without what stands in an index and without words."""
+    inner = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+    bare = re.sub(rf"\\(?:text|operatorname|mathbb){inner}|[_^](?:(?:\\text)?{inner}|\\?\w+)", " ", formula)
+    greek = set(re.findall(r"\\(?:alpha|beta|gamma|lambda|sigma|tau)\b", bare))
+    return greek | set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", bare)))
+
+
+def test_letters_of_a_formula_are_told_from_its_words_and_indices() -> None:
+    formula = r"V_k = \sum_n a_{nk}(\hat u_n - c_k)^\top / w_{\text{soft}} + w_\text{soft}\tau"
+    assert letters(formula) == {*"Vaucw", r"\tau"}
+
+
 def test_every_symbol_of_the_pages_stands_in_the_glossary_once() -> None:
     rows = re.findall(r"^\| (\$.*?|`temperature`) +\|", (FOLDER / "glossary.md").read_text("utf-8"), re.MULTILINE)
     known = [symbol for row in rows for symbol in re.findall(r"\$([^$]+)\$(?! as a letter|, \$w\$ as)", row)]
     assert len(set(known)) == len(known), sorted(known)
-    words = "\n".join(text for path in SOLVED for text in texts(source(path), "markdown"))
-    for clash in (r"L_\tau", "z_T", "E f_n", "T[e_n"):
-        assert clash not in words, f"{clash} has another meaning in the glossary"
+    pages = ["\n".join(texts(source(path), "markdown")) for path in make.sources()]
+    pages += [path.read_text("utf-8") for path in sorted((FOLDER.parent / "docs" / "explanation").glob("*.md"))]
+    found = re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", "\n".join(pages), re.DOTALL)
+    formulas = [block or line for block, line in found]
+    indices, defined = set("klmn"), set[str]().union(*map(letters, re.findall(r"\$([^$]+)\$", "\n".join(rows))))
+    assert len(formulas) > 100
+    assert {f: strange for f in formulas if (strange := letters(f) - defined - indices)} == {}
 
 
 def test_badges_come_with_an_address_and_not_without() -> None:

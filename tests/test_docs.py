@@ -160,6 +160,15 @@ def test_every_public_name_is_documented_with_what_it_says(built):
 
 
 @pytest.mark.slow
+def test_an_index_stands_beside_a_letter_with_a_hat_and_commands_are_told_whole(built):
+    method = (built / "explanation" / "method.html").read_text(encoding="utf-8")
+    assert "accent=" in method
+    assert not re.search(r"<munderover>\s*<mi>u", method)
+    commands = (built / "reference" / "command-line.html").read_text(encoding="utf-8")
+    assert commands.count("discover and distill then read the cache") == 2
+
+
+@pytest.mark.slow
 def test_pages_fetch_nothing(built):
     fetching = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"(https?:[^\"]*)")
     pages = {path.name: fetching.findall(path.read_text(encoding="utf-8")) for path in built.rglob("*.html")}

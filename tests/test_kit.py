@@ -1,5 +1,6 @@
 import ast
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,13 +38,22 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_kit_has_pages_cache_launchers_and_a_readme_and_no_solutions(kit: Path) -> None:
     names = {path.name for path in kit.iterdir()}
-    assert names == {"wheels", "notebooks", "benchmarks", "cache", "install.sh", "start.sh", "install.bat", "start.bat",
-                     "README.txt", "SHA256SUMS"}  # fmt: skip
+    assert names == {"wheels", "notebooks", "benchmarks", "data", "cache", "install.sh", "start.sh", "install.bat",
+                     "start.bat", "README.txt", "SHA256SUMS", "LICENSE", "LICENSE-docs"}  # fmt: skip
     assert len(list((kit / "notebooks").glob("0*.ipynb"))) == 10
     assert not (kit / "notebooks" / "instructor").exists()
     assert "Python 3.12" in (kit / "README.txt").read_text()
     assert b"\r\n" in (kit / "start.bat").read_bytes()
     assert b"\r" not in (kit / "start.sh").read_bytes()
+
+
+def test_links_of_the_kit_s_pages_lead_to_files_of_the_kit(kit: Path) -> None:
+    pages, dead = sorted((kit / "notebooks").glob("*.[im][pd]*")), []
+    for page in pages:
+        links = re.findall(r"\]\(([^)#: ]+?)(?:#[^)]*)?\)", page.read_text("utf-8"))
+        dead += [(page.name, link) for link in links if not (page.parent / link).exists()]
+    assert len(pages) >= 13
+    assert dead == []
 
 
 def test_wheels_are_asked_for_each_platform_as_wheels_alone(kit: Path) -> None:

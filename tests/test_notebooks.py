@@ -95,6 +95,13 @@ def test_a_widget_output_has_a_picture_and_words_for_pages_without_a_kernel(path
 
 
 @every
+def test_every_picture_has_an_alternative_in_words(path: Path) -> None:
+    for cell in cells(path, "code"):
+        if any(mime.startswith("image/") for output in cell["outputs"] for mime in output.get("data", ())):
+            assert len(cell["metadata"].get("alt", "")) >= 30, "".join(cell["source"])
+
+
+@every
 def test_the_header_tells_what_for_how_long_and_where_to_skip_to(path: Path) -> None:
     header = "".join(read(path)["cells"][0]["source"])
     assert header.startswith("# ")

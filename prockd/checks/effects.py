@@ -43,11 +43,8 @@ def check_made_usual(answer: Callable[[np.ndarray, np.ndarray, Sequence[int]], n
     yield not close(found, hole), "it is no hole", "put the usual back: the mean over images of what they say"
     change = "the mean over images (axis 0) for each prototype and class, not over prototypes or classes"
     yield close(values(found).mean(0), z_plus.mean(0)), "on the whole nothing is lost", change
-    yield (
-        close(found, made_usual(z_plus, said, away)),
-        "only the chosen ones are silenced",
-        "the others stay as they are",
-    )
+    truth = made_usual(z_plus, said, away)
+    yield close(found, truth), "only the chosen ones are silenced", "the others stay as they are"
 
 
 @exercise(random_groups)
@@ -60,11 +57,8 @@ def check_random_groups(answer: Callable[[Sequence[int], int, int, int], np.ndar
     yield not np.isin(found, own).any(), "none is of the own group", "draw from the others alone: np.setdiff1d"
     once = all(len(set(row)) == 4 for row in found.tolist())
     yield once, "none is there twice in a draw", "replace=False: as many *different* ones"
-    yield (
-        len({tuple(sorted(row)) for row in found.tolist()}) > 5,
-        "draws differ",
-        "make the generator once, before all draws",
-    )
+    different = len({tuple(sorted(row)) for row in found.tolist()})
+    yield different > 5, "draws differ", "make the generator once, before all draws"
     yield len(np.unique(found)) == 10, "each other prototype has its turn", "draw from all the others"
 
 

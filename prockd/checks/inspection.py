@@ -10,7 +10,7 @@ from prockd.checks.verdict import Step, close, exercise, integers, shape, values
 
 
 def clearest(parts: np.ndarray, part: int) -> int:
-    """The prototype of whose strongest patches, parts (K, T), most lie on a part."""
+    """The prototype of whose strongest patches, parts (K, 50), most lie on a part."""
     return int((parts == part).mean(1).argmax())
 
 
@@ -48,21 +48,18 @@ def check_selection(answer: Callable[[], Any]) -> Iterator[Step]:
 
 @exercise(clearest)
 def check_clearest(answer: Callable[[np.ndarray, int], int]) -> Iterator[Step]:
-    """``answer(parts (K, T), part)`` gives the number of a prototype."""
+    """``answer(parts (K, 50), part)`` gives the number of a prototype."""
     parts = np.array([[1, 2, 2, 2], [3, 3, 3, 1], [0, 1, 1, 2], [0, 0, 0, 0], [2, 1, 3, 0]])
     found = answer(parts, 3)
     yield shape(found)
-    change = "compare over prototypes: a mean over its T patches, axis 1"
+    change = "compare over prototypes: a mean over its patches, axis 1"
     yield 0 <= int(found) < 5, "it is the number of a prototype", change
     yield close(found, 1), "three of four patches on the part beat one of four", "argmax over the shares"
     change = "only patches on the part asked for count; a prototype may be clearer about another"
     yield close(answer(parts, 1), 2), "it is the clearest about *this* part", change
     parts = integers(0, 4, 9, 30)
-    yield (
-        all(close(answer(parts, p), clearest(parts, p)) for p in range(4)),
-        "random rows too",
-        "share of parts == part",
-    )
+    same = all(close(answer(parts, p), clearest(parts, p)) for p in range(4))
+    yield same, "random rows too", "share of parts == part"
 
 
 @exercise(no_part)

@@ -13,11 +13,6 @@ from prockd.training.losses import feature
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine of the student's and the teacher's patches (B, N, E), a mean; no gradient to the teacher."""
-    return feature(student, teacher)
-
-
 def soft_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """KL(teacher || student) of answers (B, C), a mean over images; no gradient to the teacher."""
     target = teacher_logits.detach().softmax(-1)
@@ -38,11 +33,6 @@ def clearly_above(rows: Sequence[tuple[str, float, float]]) -> list[str]:
     return [name for name, low, _ in rows if low > 0]
 
 
-def interval(gains: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval of gains that are paired by seed."""
-    return paired_interval(gains)
-
-
 def reaches(loss: Loss, *sizes: int) -> tuple[bool, bool]:
     """Whether the gradient of a loss reaches its first and its second argument."""
     student, teacher = (noise(*sizes, seed=seed).requires_grad_() for seed in (3, 4))
@@ -51,17 +41,14 @@ def reaches(loss: Loss, *sizes: int) -> tuple[bool, bool]:
     return to_student, to_teacher
 
 
-@exercise(feature_loss)
+@exercise(feature)
 def check_feature_loss(answer: Loss) -> Iterator[Step]:
     """``answer(student (B, N, E), teacher (B, N, E))`` gives the loss, a number with a gradient."""
     student, teacher = noise(2, 5, 6), noise(2, 5, 6, seed=1)
     found = answer(student, teacher)
     yield shape(found)
-    yield (
-        close(answer(3 * student, teacher), found),
-        "only directions count",
-        "normalise both sides along the last axis",
-    )
+    change = "normalise both sides along the last axis"
+    yield close(answer(3 * student, teacher), found), "only directions count", change
     yield close(answer(teacher, teacher), 0), "equal patches cost nothing", "1 - cosine, a mean over patches"
     yield close(found, feature(student, teacher)), "it is a mean over all patches", "not a sum, not over one image"
     to_student, to_teacher = reaches(answer, 2, 5, 6)
@@ -102,7 +89,7 @@ def check_soft_targets(answer: Callable[[Tensor, Tensor, Tensor, int], Tensor]) 
     yield close(answer(known, labels, asked[:5], 3), found[:5]), "an opinion does not hang on who else is asked", change
 
 
-@exercise(interval)
+@exercise(paired_interval)
 def check_interval(answer: Callable[[Sequence[float]], tuple[float, float, float]]) -> Iterator[Step]:
     """``answer(gains)`` gives mean, low and high of the 95 % interval."""
     gains = [0.02, 0.05, 0.03, 0.08]

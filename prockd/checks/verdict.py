@@ -62,7 +62,7 @@ def exercise(reference: Any) -> Callable[[Callable[[Any], Iterator[Step]]], Call
                         break
                     right.append(what)
             except NotImplementedError:
-                wrong = "nothing is written yet: put your lines in place of `raise NotImplementedError()`"
+                wrong = "nothing is written yet: lines in place of `raise NotImplementedError()`, the last a `return`"
             except (Exception, SystemExit) as error:
                 wrong = f"your answer, tried on a small example, ends with {type(error).__name__}: {error}"
             return Verdict(steps.__name__.removeprefix("check_"), tuple(right), wrong, answer, reference)

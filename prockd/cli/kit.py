@@ -36,24 +36,25 @@ pk.embed_features(bank, world.teacher, animals, views=("plain",))
 """
 README = """prockd {version}: the course, for a room without a network
 ===========================================================
-Needs: Python {python} (64 bit), 8 GB of disk, 4 GB of memory. Nothing is fetched.
+Needs: Python {python} (64 bit), 12 GB of disk, 4 GB of memory. Nothing is fetched.
 
 1. Copy this folder from the stick to the disk.
 2. Windows: double-click install.bat, then start.bat.
    macOS, Linux: in a terminal in this folder, sh install.sh, then sh start.sh.
+   (Debian, Ubuntu: "apt install python3-venv" comes before, while there is a network.)
 3. The browser opens on the first page. Where the machine has no browser, the terminal tells the address.
 
 Did everything arrive? Linux: sha256sum -c SHA256SUMS.  macOS: shasum -a 256 -c SHA256SUMS.
 Platforms of these wheels: {platforms}.
 """
 POSIX = {
-    "install.sh": 'cd "$(dirname "$0")" && python3 -m venv .venv && '
+    "install.sh": 'cd "$(dirname "$0")" && "$(command -v python{python} || command -v python3)" -m venv .venv && '
     ".venv/bin/pip install --no-index --find-links wheels 'prockd[lab]=={version}'\n",
     "start.sh": 'cd "$(dirname "$0")" && PROCKD_CACHE="$PWD/cache" exec .venv/bin/jupyter lab '
     '--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb "$@"\n',
 }
 WINDOWS = {
-    "install.bat": 'cd /d "%~dp0"\npy -3 -m venv .venv\n'
+    "install.bat": 'cd /d "%~dp0"\npy -{python} -m venv .venv\n'
     '.venv\\Scripts\\pip install --no-index --find-links wheels "prockd[lab]=={version}"\npause\n',
     "start.bat": 'cd /d "%~dp0"\nset PROCKD_CACHE=%~dp0cache\n'
     ".venv\\Scripts\\jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb\npause\n",
@@ -64,16 +65,8 @@ def fetch_wheels(root: Path, wheels: Path, platforms: list[str], python: str, pi
     """Put prockd's wheel and those of all it needs into a folder, for each platform."""
     pip = [sys.executable, "-m", "pip"]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(root)], check=True)
-    want = [
-        *pip,
-        "download",
-        "--quiet",
-        "--dest",
-        str(wheels),
-        "--find-links",
-        str(wheels),
-        f"prockd[lab]=={prockd.__version__}",
-    ]
+    want = [*pip, "download", "--quiet", "--dest", str(wheels), "--find-links", str(wheels)]
+    want.append(f"prockd[lab]=={prockd.__version__}")
     for platform in platforms or [""]:
         tags = [word for tag in PLATFORMS.get(platform, ()) for word in ("--platform", tag)]
         only = ["--only-binary=:all:", "--python-version", python, *tags] if platform else []
@@ -115,20 +108,19 @@ def class_kit(
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fetch_wheels(root, folder / "wheels", platform or [], python, shlex.split(pip_args))
-    ignore = shutil.ignore_patterns("instructor", "*.py", "runs", ".ipynb_checkpoints")
+    ignore = shutil.ignore_patterns("instructor", "README.md", "*.py", "runs", ".ipynb_checkpoints")
     shutil.copytree(root / "notebooks", folder / "notebooks", ignore=ignore)
     shutil.copytree(root / "benchmarks/results/compare", folder / "benchmarks/results/compare")
+    for name in ("LICENSE", "LICENSE-docs", "benchmarks/results/search.md", "data/farmyard/TEACHER.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, folder / name)
     cache = os.environ | {"PROCKD_CACHE": str((folder / "cache").resolve())}
     subprocess.run([sys.executable, "-c", FILL], env=cache, check=True)
-    facts = {
-        "version": prockd.__version__,
-        "python": python,
-        "platforms": ", ".join(platform or ["the one it was made on"]),
-    }
+    here = ", ".join(platform or ["the one it was made on"])
+    facts = {"version": prockd.__version__, "python": python, "platforms": here}
     for name, text in {**POSIX, **WINDOWS, "README.txt": README}.items():
-        text = text.format(**facts) if name != "start.sh" else text
         end = "\r\n" if name.endswith(".bat") else "\n"
-        (folder / name).write_text(text, "utf-8", newline=end)
+        (folder / name).write_text(text.format(**facts), "utf-8", newline=end)
     (folder / "SHA256SUMS").write_text(checksums(folder), "utf-8", newline="\n")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     typer.echo(f"{folder}: {size / 1e9:.1f} GB; copy it as it is, and try it once with the network off")

@@ -56,7 +56,7 @@ class PartMaps(nn.Module):
 
     - ``num_outputs``: the mean of what all patches say, with a bias, is z+ itself, one linear layer on
       :func:`part_descriptor`. D (K x E x C) is found in closed form on the finished student: :meth:`set_reading`.
-    - else f+ = f + U sum_k w_nk D_k (h_n - c_k) goes through the student's own head; D and U learn beside it. There
+    - else f+ = f + W_out sum_k w_nk D_k (h_n - c_k) goes through the student's own head; both learn beside it. There
       D_k = G_k R shares R (E -> q), so that (sum_k w_nk G_k)(R h_n) needs q*r numbers a patch and not K*r.
 
     Args:
