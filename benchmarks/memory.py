@@ -1,12 +1,13 @@
 """What explorers cost the kernel that are opened and dropped, as when a cell is run again and again.
 
-    python benchmarks/memory.py [--explorers 20] [--patches 100000] [--write]
+    python benchmarks/memory.py [--explorers 20] [--patches 100000] [--quick] [--write]
 
 The bar is 20 MB each: Jupyter keeps a widget as long as a page may show it. ``--write`` makes results/memory.md.
 """
 
 import argparse
 import gc
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,10 @@ def main() -> None:
     parser.add_argument("--explorers", type=int, default=20)
     parser.add_argument("--patches", type=int, default=100_000)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="5 explorers on new numbers, a last line of JSON")
     asked = parser.parse_args()
-    images, rng = asked.patches // GRID**2, np.random.default_rng(0)
+    count, rng = (5, np.random.default_rng()) if asked.quick else (asked.explorers, np.random.default_rng(0))
+    images = asked.patches // GRID**2
     labels = np.arange(images) % 4
     pixels = rng.integers(0, 255, (images, 3, SIZE, SIZE), np.uint8)
     ids = tuple(f"image/{m}" for m in range(images))
@@ -54,14 +57,16 @@ def main() -> None:
 
     open_one()
     first = resident_mb()
-    for _ in range(asked.explorers - 1):
+    for _ in range(count - 1):
         open_one()
     last = resident_mb()
-    each = (last - first) / (asked.explorers - 1)
-    sizes = {"patches": images * GRID**2, "images": images, "width": WIDTH, "K": 48, "explorers": asked.explorers}
+    each = (last - first) / (count - 1)
+    sizes = {"patches": images * GRID**2, "images": images, "width": WIDTH, "K": 48, "explorers": count}
     text = ABOUT.format(**sizes, first=first, last=last, each=each)
     print(text)
-    if asked.write:
+    if asked.quick:
+        print(json.dumps({"MB each": round(each, 1)}))
+    elif asked.write:
         (Path(__file__).parent / "results" / "memory.md").write_text(text, encoding="utf-8")
 
 

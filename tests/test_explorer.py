@@ -21,12 +21,13 @@ from PIL import Image
 from prockd_widgets import PatchLens, PrototypeExplorer
 from prockd_widgets.assets import SCRIPTS, STATIC
 from prockd_widgets.kept import kept_frame
+from prockd_widgets.patches import choose_images
 from prockd_widgets.quality import in_front, quality_columns
-from prockd_widgets.table import prototype_groups
+from prockd_widgets.table import part_columns, prototype_groups
 from widget_world import CLASSES, PART_NAMES, discovered, world
 
 from prockd import PackedImages, PatchFeatures, PrototypeBank, Student
-from prockd.evaluation.best_prototypes import part_prototypes
+from prockd.evaluation.best_prototypes import PartPrototypes, part_prototypes
 from prockd.evaluation.clarity import clarity_of, strongest_vectors
 from prockd.evaluation.effects import PrototypeEffects
 from prockd.evaluation.embed import Embedding
@@ -158,9 +159,9 @@ def test_nothing_is_said_of_bars_where_pictures_fill_their_squares(explorer):
 
 def test_the_lens_is_like_nothing_in_the_bars_and_refuses_a_patch_there(padded):
     lens = PatchLens(padded)
-    assert lens.patch == 1
+    assert lens.patch == 2 * 4 + 2, "it begins in the middle of the first picture"
     assert (lens.likeness()[:, :, [0, 3]] == 0).all()
-    assert lens.likeness()[0, 0, 1] == pytest.approx(1, abs=1e-3)
+    assert lens.likeness()[0, 2, 2] == pytest.approx(1, abs=1e-3)
     with pytest.raises(traitlets.TraitError, match="patch 3 shows the bar beside a padded picture"):
         lens.patch = 3
 
@@ -448,7 +449,10 @@ def test_the_map_may_be_a_umap_from_the_start(bank, features, monkeypatch):
 def test_an_explorer_opens_on_the_clearest_prototype_and_its_best_picture(bank, features):
     explorer = PrototypeExplorer(bank, features, part_names=PART_NAMES)
     found = explorer.part_prototypes()
-    assert explorer.prototype == found.prototype[np.nanargmax(found.share)]
+    clear = [
+        k for k, share in zip(found.prototype, found.share, strict=True) if share >= min(0.9, np.nanmax(found.share))
+    ]
+    assert explorer.prototype == clear[-1], "of what is clear the rarest: the tail, not the leg"
     assert explorer.patch == explorer.stats[0][explorer.prototype]["near"][0][0]
     assert explorer.image == explorer.patch // N
     assert (explorer.colour_by, explorer.selection) == ("part", ())
@@ -785,3 +789,38 @@ def test_models_on_another_device_are_read_edited_and_left_there(features):
         places = {p.device for p in [*bank.parameters(), *bank.buffers(), *student.parameters()]}
         assert places == {device}
         assert len(explorer.rows()) == 12 * N
+
+
+def test_what_is_kept_beside_a_picture_of_your_own_shows_the_best_of_the_prototype(explorer, monkeypatch):
+    monkeypatch.setattr(explorer, "show", "likeness")
+    explorer.prototype, explorer.image, explorer.patch = 1, len(explorer.images), len(explorer.images) * N + 3
+    best = explorer.stats[0][1]["near"][0][0]
+    _, state = frame_of(explorer, max_images=3)
+    assert state["show"] == "prototype", "the picture that others were compared with is not kept"
+    assert f"farm/{state['meta']['ids'][state['image']]}" == explorer.images.ids[best // N]
+    assert state["patch"] == state["image"] * N + best % N
+
+
+def test_who_asks_for_a_million_patches_gets_as_many_more_thumbnails():
+    assert len(choose_images(10_000, 144, 0)) == 200_000 // 144
+    assert len(choose_images(10_000, 1, 0)) == 1_600
+    assert len(choose_images(10_000, 100, 0, 1_000_000)) == 8_000
+    assert len(choose_images(10_000, 144, 0, 2_000_000)) == 10_000
+
+
+def test_of_no_part_is_a_prototype_the_clearest_that_lies_on_it_nowhere():
+    names, shares = ("background", "leg", "tail"), np.array([[0.5, 0.0, 0.8], [0.5, 0.0, 0.1]])
+    share, best = np.array([np.nan, 0.0, 0.8]), np.array([-1, 0, 0])
+    none = np.zeros((3, 1), np.int64)
+    rows = part_columns(PartPrototypes(names, share, best, none, none, none.astype(bool), shares))
+    assert [row["clearest"] for row in rows] == [[2], []]
+
+
+def test_the_page_gets_every_column_at_once_and_after_an_edit(bank, features):
+    explorer, sent = PrototypeExplorer(bank, features, part_names=PART_NAMES), []
+    explorer.observe(lambda change: sent.append(json.dumps(change["new"])), "stats")  # as it is when it is sent
+    explorer.rename(0, "hoof")
+    explorer.disable(1)
+    assert sent
+    for stats in map(json.loads, sent):
+        assert all(row.keys() >= {"clarity", "place", "part", "clearest", "near"} for row in stats[0])

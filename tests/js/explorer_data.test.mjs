@@ -2,9 +2,20 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bytes, load, modelOf } from './load.mjs';
 
-const { ExplorerChoice, csvOf, inStrip, middleOf, nearest, neighbour, scattered, within } = await load(
+const { begins, ExplorerChoice, csvOf, falling, inStrip, middleOf, nearest, neighbour, scattered, within } = await load(
 	['core', 'explorer_geometry', 'explorer_data', 'explorer_choice'],
-	['csvOf', 'ExplorerChoice', 'inStrip', 'middleOf', 'nearest', 'neighbour', 'scattered', 'within'],
+	[
+		'begins',
+		'csvOf',
+		'ExplorerChoice',
+		'falling',
+		'inStrip',
+		'middleOf',
+		'nearest',
+		'neighbour',
+		'scattered',
+		'within',
+	],
 );
 
 // Two images of 1 x 2 patches, three prototypes; the two strongest of each patch, then their shares in 1/255.
@@ -127,8 +138,8 @@ test('bars beside a padded picture belong to no prototype and are not counted', 
 });
 
 test('the strongest patches of a prototype come first', () => {
-	assert.deepEqual(dataOf().strongest(0, 0), [0, 3]);
-	assert.deepEqual(dataOf({ selection: bytes([3, 0, 0, 0, 1, 0, 0, 0]) }).strongest(0, 0), [3, 1]);
+	assert.deepEqual([...dataOf().strongest(0, 0)], [0, 3]);
+	assert.deepEqual([...dataOf({ selection: bytes([3, 0, 0, 0, 1, 0, 0, 0]) }).strongest(0, 0)], [3, 1]);
 	assert.deepEqual(dataOf().strongest(0, -1).sort(), [0, 1, 2, 3]);
 });
 
@@ -265,22 +276,24 @@ test('filters leave patches of some images, or of what is not background; the re
 });
 
 test('strips show the top, the middle, some at random, or one of each owner', () => {
-	const sorted = [10, 11, 20, 21, 30];
+	const list = [10, 11, 20, 21, 30];
+	const sorted = Uint32Array.from(list); // as they come from falling
 	const owner = p => Math.floor(p / 10);
-	assert.deepEqual(inStrip(sorted, 'top', owner), sorted);
-	assert.deepEqual(inStrip(sorted, 'middle', owner), [20, 11, 21, 10, 30]);
-	assert.deepEqual(inStrip(sorted, 'owners', owner), [10, 20, 30]);
+	assert.deepEqual([...inStrip(sorted, 'top', owner)], list);
+	assert.deepEqual([...inStrip(sorted, 'middle', owner)], [20, 11, 21, 10, 30]);
+	assert.deepEqual([...inStrip(sorted, 'owners', owner)], [10, 20, 30]);
 	const random = inStrip(sorted, 'random', owner);
-	assert.notDeepEqual(random, sorted);
-	assert.deepEqual([...random].sort(), sorted);
+	assert.notDeepEqual(random, list);
+	assert.deepEqual([...random].sort(), list);
 	assert.deepEqual(inStrip(sorted, 'random', owner), random);
 });
 
 test('the histogram counts assignments, and those of patches that prefer the prototype', () => {
-	const { all, mine, values } = dataOf().histogram(0, 1);
+	const { all, mine, values, end } = dataOf().histogram(0, 1);
 	assert.deepEqual([all.reduce((a, b) => a + b), mine.reduce((a, b) => a + b)], [2, 1]); // patch 2 has it with 0
 	assert.ok(Math.abs(values[1] - 150 / 255) < 1e-6);
-	assert.equal(mine[Math.floor((25 * 150) / 255)], 1);
+	assert.ok(Math.abs(end - 150 / 255) < 1e-6, 'it ends at the greatest assignment');
+	assert.equal(mine[24], 1);
 });
 
 test('a place in the frame, and what lives in one image, are marked so', () => {
@@ -311,4 +324,34 @@ test('the patches of a picture of one’s own come after all others, and are cou
 	assert.equal(data.mostAlike(0)[0], 2);
 	assert.equal(data.heatOf(0, 2).length, 2);
 	assert.deepEqual([data.idOf(2), data.idOf(0), data.part(4)], ['mine.jpg', 'image a.png', '']);
+});
+
+test('a search asks for beginnings of words', () => {
+	assert.ok(!begins('p07 leg clearest leg', 'ear'), 'clearest is no ear');
+	assert.ok(begins('p41 clearest ear, horn', 'EAR clear'));
+	assert.ok(begins('p41', ' '));
+	assert.ok(!begins('p41 ear', 'ear tail'));
+});
+
+test('patches fall by their values, those with the same value in their order', () => {
+	const values = Float32Array.of(0.1, 1, 0.5, 0.5, 0);
+	assert.deepEqual([...falling([0, 1, 2, 3, 4], values)], [1, 2, 3, 0, 4]);
+	assert.deepEqual([...falling(Uint32Array.of(4, 3, 2), values)], [3, 2, 4]);
+});
+
+test('a lasso of many corners encloses what the rule of odd crossings says', () => {
+	const corners = Array.from({ length: 150 }, (_, i) => {
+		const r = i % 2 ? 40 : 15 + (i % 7);
+		return [50 + r * Math.cos((i / 150) * 2 * Math.PI), 50 + r * Math.sin((i / 150) * 2 * Math.PI)];
+	});
+	const places = Array.from({ length: 400 }, (_, i) => [5 * (i % 20) + 0.3, 5 * Math.floor(i / 20) + 0.7]);
+	const odd = ([a, b]) =>
+		corners.reduce((inside, [x, y], s) => {
+			const [u, v] = corners[(s || 150) - 1];
+			return y > b !== v > b && a < ((u - x) * (b - y)) / (v - y) + x ? !inside : inside;
+		}, false);
+	const all = { n: 400, x: i => places[i][0], y: i => places[i][1], patch: i => i };
+	const expected = places.flatMap((place, i) => (odd(place) ? [i] : []));
+	assert.ok(expected.length > 20);
+	assert.deepEqual(within(corners, 'lasso', all), expected);
 });

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { load } from './load.mjs';
 
-const { contour, densest, densityOf, levelsOf, mostly, withRoom } = await load(
+const { contour, densest, densityOf, levelsOf, mostly, shade, withRoom } = await load(
 	['core', 'explorer_density'],
-	['contour', 'densest', 'densityOf', 'levelsOf', 'mostly', 'withRoom'],
+	['contour', 'densest', 'densityOf', 'levelsOf', 'mostly', 'shade', 'withRoom'],
 );
 
 // 90 places around (0.25, 0.25), 10 around (0.75, 0.75), one nowhere
@@ -70,4 +70,20 @@ test('a kind is named by the part that more than half of its patches lie on, nev
 	const label = Uint16Array.from([0, 0, 0, 1, 1, 1, 2, 2, 65535]);
 	const part = Uint8Array.from([2, 2, 0, 0, 0, 1, 1, 2, 1]);
 	assert.deepEqual(mostly(label, part, 4, 3), [2, 0, 0, 0]);
+});
+
+test('a dense map is more opaque where more patches lie, and what stands out keeps its colour', () => {
+	const out = new Uint32Array(8 * 4);
+	const red = 0xff0000ff; // ABGR
+	const X = [0, 1, 0, 1, 4, 6, 7, -9, 2];
+	const Y = [0, 0, 1, 1, 0, 2, 3, 0, 2];
+	const colours = [0, 0, 0, 0, 0, red, red, red, 1];
+	shade(out, 8, { X, Y, colours, size: 2, grey: 0xff808080 });
+	const [many, one, chosen] = [out[0], out[4], out[2 * 8 + 6]];
+	assert.equal(many >>> 24, 255);
+	assert.ok(one >>> 24 < many >>> 24 && one >>> 24 > 60);
+	assert.equal(one & 0xffffff, 0x808080);
+	assert.equal(chosen & 0xffffff, 0x0000ff, 'the mean of two reds is red');
+	assert.deepEqual([out[1], out[8], out[9]], [many, many, many], 'a square of 2 x 2');
+	assert.equal(out.filter(Boolean).length, 3 * 4, 'what is left out or outside is not drawn');
 });

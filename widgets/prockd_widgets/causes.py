@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from prockd.datasets import PackedImages
 from prockd.evaluation.best_prototypes import prototypes_on, strongest
@@ -98,6 +98,11 @@ def best_patches(images: PackedImages, grid: tuple[int, int], lines: list[list[t
             thumb = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
             at = (x + y // LINES * THUMBS) * SIDE_PX, y % LINES * SIDE_PX
             sheet.paste(thumb.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS), at)
+            zoom = SIDE_PX / side
+            u, v = at[0] + (n % w * S / w - left) * zoom, at[1] + (n // w * S / h - top) * zoom
+            for out, colour in ((1, "black"), (0, "white")):
+                ends = (u - out, v - out, u + S / w * zoom + out, v + S / h * zoom + out)
+                ImageDraw.Draw(sheet).rectangle(ends, outline=colour)
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=82, method=2)
     return file.getvalue()

@@ -46,6 +46,8 @@ from prockd_widgets.sprites import sprite_sheet
 from prockd_widgets.table import match, part_columns, statistics
 
 BYTES_A_PATCH = 38
+CLEAR = 0.9
+"""Share of a prototype's strongest patches on one part, from which on it is as clear as any other."""
 
 
 def _pack(selection: Sequence[int], _: object = None) -> bytes:
@@ -205,8 +207,13 @@ class PrototypeExplorer(OwnPictures):
 
     def _clearest(self) -> int:
         if self.parts:
-            found = self.part_prototypes(self.model)
-            return max(found.gallery, key=lambda k: float(found.shares[k, 1:].max()), default=-1)
+            found, seen = self.part_prototypes(self.model), np.asarray(self._on).mean((0, 1))
+
+            def teaches(k: int) -> tuple[float, float]:  # among the clear ones a tail does, more than a torso
+                part = int(found.shares[k, 1:].argmax()) + 1
+                return min(float(found.shares[k, part]), CLEAR), -float(seen[part])
+
+            return max(found.gallery, key=teaches, default=-1)
         return next(iter(self._gallery(self.model)), -1)
 
     def _follow(self) -> None:
@@ -216,17 +223,16 @@ class PrototypeExplorer(OwnPictures):
         self.top = [pack_top(a, self._count) for a in every]
         per_image = self.grid[0] * self.grid[1]
         groups = self.images.groups
-        self.stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, every, strict=True)]
-        for i, rows in enumerate(self.stats):
+        stats = [statistics(m, a, per_image, groups) for m, a in zip(self.models, every, strict=True)]
+        for i, rows in enumerate(stats):
             for name, column in self._columns(i, every[i]).items():
                 for row, value in zip(rows, column, strict=True):
                     row[name] = value
+            for row, more in zip(rows, part_columns(self.part_prototypes(i)) if self.parts else (), strict=False):
+                row |= more
+        self.stats = stats  # once, when it is whole: what is changed in place never reaches the page
         if self._own:
             self._send_own()
-        if self.parts:
-            for rows, model in zip(self.stats, range(len(self.models)), strict=True):
-                for row, more in zip(rows, part_columns(self.part_prototypes(model)), strict=True):
-                    row |= more
         if len(self.models) == 2:
             K, L = (m.bank.num_prototypes for m in self.models)
             same = self.models[0].bank is self.models[1].bank

@@ -37,6 +37,15 @@ def kept_frame(widget: Any, *, max_images: int = MAX_IMAGES, max_bytes: int = MA
     raise ValueError(f"max_bytes={max_bytes:,} holds no image: the page of one has {size:,} bytes")
 
 
+def _shown(widget: Any) -> tuple[int, int]:
+    """The patch in the box and the image; in place of a picture of one's own, which is not kept, the best there is."""
+    if widget.image < len(widget.images):
+        return widget.patch, widget.image
+    near = widget.stats[widget.model][widget.prototype]["near"] if widget.prototype >= 0 else []
+    patch = near[0][0] if near else -1
+    return patch, max(0, patch // (widget.grid[0] * widget.grid[1]))
+
+
 def telling_images(widget: Any) -> list[int]:
     """Every image, those first that tell most: the one that is shown, then the nearest ones of what galleries show."""
     stats, N = widget.stats[widget.model], widget.grid[0] * widget.grid[1]
@@ -44,7 +53,7 @@ def telling_images(widget: Any) -> list[int]:
     near = [[p // N for p, _ in stats[k]["near"]] for k in (widget.prototype, *gallery) if k >= 0]
     turns = [row[turn] for turn in range(max(map(len, near), default=0)) for row in near if turn < len(row)]
     spread = np.argsort(np.arange(M) * 0.618034 % 1).tolist()  # steps of the golden ratio: some from all over
-    return list(dict.fromkeys([min(widget.image, M - 1), *turns, *spread]))
+    return list(dict.fromkeys([_shown(widget)[1], *turns, *spread]))
 
 
 def some_images(widget: Any, images: Sequence[int]) -> dict[str, Any]:
@@ -62,7 +71,7 @@ def some_images(widget: Any, images: Sequence[int]) -> dict[str, Any]:
         return int(place[patch // N] * N + patch % N) if 0 <= patch < M * N and place[patch // N] >= 0 else -1
 
     sheet = sprite_sheet(widget.images.select(list(images)))
-    shares = M * N * T
+    shares, (patch, image) = M * N * T, _shown(widget)
     chosen = shown_map(widget)
     of_images = {
         key: [meta[key][m] for m in images] if meta[key] is not None else None
@@ -89,8 +98,9 @@ def some_images(widget: Any, images: Sequence[int]) -> dict[str, Any]:
             for rows in widget.stats
         ],
         "selection": np.array(sorted(moved(p) for p in widget.selection if moved(p) >= 0), np.uint32).tobytes(),
-        "patch": moved(widget.patch),
-        "image": max(0, int(place[min(widget.image, M)])),
+        "patch": moved(patch),
+        "image": max(0, int(place[image])),
+        "show": widget.show if image == widget.image else "prototype",
         "own": {},
         "past": [],
         "future": [],

@@ -80,7 +80,8 @@ class PatchLens(anywidget.AnyWidget):
             raise ValueError(f"{len(names)} names for {len(sources)} models")
         self.units = [read_units(names[i], s, everything, indices, self.grid) for i, s in enumerate(sources)]
         self._shown = np.flatnonzero(self.units[0].any(1).numpy())
-        super().__init__(**{"patch": int(self._shown[0])} | options)
+        middle = self.grid[0] // 2 * self.grid[1] + self.grid[1] // 2  # of the first image: its corner is no animal
+        super().__init__(**{"patch": middle if middle in self._shown else int(self._shown[0])} | options)
         packed = [pack_codes(u, _BYTES_A_PATCH // len(sources)) for u in self.units]
         picture = sprite_sheet(self.images)
         self.sheet, self.codes = picture.data, [data for data, _ in packed]

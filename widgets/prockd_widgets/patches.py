@@ -80,9 +80,11 @@ class Patches:
 
     def switched(self) -> Float[Tensor, "P K"]:
         """The soft assignment with the bank's switches as they are now; rows sum to 1, in the bars to 0."""
-        a = self.base.float() * self.bank.enabled[self.bank.merged].cpu()
-        a = a / a.sum(1, keepdim=True).clamp_min(1e-6)
-        return torch.zeros_like(a).index_add(1, self.bank.merged.cpu(), a)
+        merged = self.bank.merged.cpu()
+        a = self.base.float().mul_(self.bank.enabled.cpu()[merged])  # in place: a million patches take a GB
+        a /= a.sum(1, keepdim=True).clamp_min(1e-6)
+        alone = torch.equal(merged, torch.arange(len(merged)))
+        return a if alone else torch.zeros_like(a).index_add_(1, merged, a)
 
     @property
     def shown(self) -> Bool[np.ndarray, " P"]:
@@ -186,8 +188,12 @@ def _student_patches(student: Student, images: PackedImages, indices: np.ndarray
 
 
 def choose_images(num_images: int, num_patches: int, seed: int, limit: int = MAX_PATCHES) -> Int[np.ndarray, " m"]:
-    """Whole images, drawn with a seed where all of them would be too many patches or too many thumbnails."""
-    most = max(1, min(MAX_IMAGES, limit // num_patches))
+    """Whole images, drawn with a seed where all of them would be too many patches or too many thumbnails.
+
+    Whoever asks for more patches than ``MAX_PATCHES`` gets as many times more thumbnails, smaller ones.
+    """
+    thumbnails = MAX_IMAGES * max(limit, MAX_PATCHES) // MAX_PATCHES
+    most = max(1, min(thumbnails, limit // num_patches))
     if num_images <= most:
         return np.arange(num_images)
     return np.sort(np.random.default_rng(seed).choice(num_images, most, replace=False))
@@ -239,6 +245,9 @@ def pack_xy(xy: Float[np.ndarray, "Q 2"], indices: Int[np.ndarray, " Q"], num_pa
 def pack_top(assignments: Float[Tensor, "P K"], count: int) -> bytes:
     """The ``count`` strongest prototypes of each patch (8 bits, or 16 where K > 256), then their shares (8 bits)."""
     values, which = assignments.topk(count, dim=1)
+    first = assignments.argmax(1, keepdim=True)  # of several that are equal the same one as labels have
+    which = torch.where(which == first, which[:, :1], which)
+    which[:, :1] = first
     wide = np.uint8 if assignments.shape[1] <= 256 else np.uint16
     return which.numpy().astype(wide).tobytes() + (values * 255).round().numpy().astype(np.uint8).tobytes()
 

@@ -12,6 +12,9 @@ from prockd.evaluation.best_prototypes import PartPrototypes
 from prockd.prototypes.bank import groups_in_turn
 from prockd_widgets.patches import Patches
 
+_CHUNK = 1 << 16
+"""Patches that are taken to float at a time: a million at once would take gigabytes."""
+
 
 @torch.no_grad()
 def statistics(
@@ -30,11 +33,10 @@ def statistics(
     bank = patches.bank
     on: Bool[np.ndarray, " K"] = bank.enabled.cpu().numpy()
     label = patches.label(assignments)
-    spread = -(assignments * assignments.clamp_min(1e-9).log()).sum(1).numpy() / max(np.log(max(on.sum(), 2)), 1e-9)
+    entropy = torch.cat([torch.special.entr(some).sum(1) for some in torch.split(assignments, _CHUNK)])
+    spread = entropy.numpy() / np.log(max(on.sum(), 2))
     centres = F.normalize(bank.prototypes.detach(), dim=-1).cpu()
-    cosine = patches.unit.float() @ centres.T
-    cosine[~torch.from_numpy(patches.shown)] = -2.0
-    best, where = cosine.reshape(-1, per_image, len(centres)).max(1)  # (m, K)
+    best, where = _best_of_each(patches.unit, centres, per_image)
     order = best.argsort(stable=True, dim=0, descending=True).numpy()
     alike = (centres @ centres.T).fill_diagonal_(-2.0)
     groups_of = prototype_groups(centres.numpy())
@@ -60,6 +62,18 @@ def statistics(
     return rows
 
 
+def _best_of_each(
+    unit: Float[Tensor, "P E"], centres: Float[Tensor, "K E"], per_image: int
+) -> tuple[Float[Tensor, "m K"], Int[Tensor, "m K"]]:
+    """Of each image the greatest cosine to each centre, and the patch that has it; -2 where it is all bars."""
+    found = []
+    for some in torch.split(unit, max(1, _CHUNK // per_image) * per_image):
+        cosine = some.float() @ centres.T
+        cosine[~some.any(1)] = -2.0
+        found.append(cosine.reshape(-1, per_image, len(centres)).max(1))
+    return torch.cat([best for best, _ in found]), torch.cat([where for _, where in found])
+
+
 def prototype_groups(centres: Float[np.ndarray, "K E"], count: int = 8) -> list[int]:
     """The group of each prototype, 0..count - 1: those that point the same way, by average linkage of cosines."""
     from scipy.cluster.hierarchy import fcluster, linkage
@@ -74,7 +88,8 @@ def part_columns(found: PartPrototypes) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for k, part in enumerate(found.part.tolist()):
         share = round(float(found.shares[k, part]), 3) if part else None
-        rows.append({"part": part, "share": share, "clearest": np.flatnonzero(found.prototype == k).tolist()})
+        clearest = np.flatnonzero((found.prototype == k) & (np.nan_to_num(found.share) > 0))  # none is clear with 0 %
+        rows.append({"part": part, "share": share, "clearest": clearest.tolist()})
     return rows
 
 

@@ -6,8 +6,6 @@ function ends([low, change, high], limit) {
 	return { left: at(low), width: Math.max(0.5, at(high) - at(low)), dot: at(change) };
 }
 
-const points = v => `${v > 0 ? '+' : v < 0 ? '−' : ''}${Math.abs(v).toFixed(1)}`;
-
 class Causes {
 	constructor(model, host) {
 		this.model = model;
@@ -72,7 +70,7 @@ class Causes {
 		const on = ticked.includes(row.k);
 		const box = el('input', { type: 'checkbox', checked: on, onchange: e => this.tick(row.k, e.target.checked) });
 		box.dataset.k = row.k;
-		const parts = [el('span.prk-soft', {}, row.part || '')];
+		const parts = [el('span.prk-soft', { title: row.part || '' }, row.part || '')];
 		let told = '';
 		if (row.change) {
 			const [low, change, high] = row.change;

@@ -65,6 +65,7 @@ const joined = arrays => {
 };
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const count = n => n.toLocaleString('en-US');
+const points = v => `${v > 0 ? '+' : v < 0 ? '−' : ''}${Math.abs(v).toFixed(1)}`;
 const percent = x => `${Math.round(100 * x)} %`;
 const dark = node => {
 	const [r, g, b] = getComputedStyle(node)
@@ -98,20 +99,20 @@ const heatColour = v => {
 };
 const stampCache = {};
 
-// the pixels of each shape at a size; the smallest are squares
+// the pixels of each shape at a size; below 6 no shape is to be told, and all are round
 function shapesOf(size) {
 	stampCache[size] ||= SHAPES.map(path => {
 		const covered = [];
-		const all = [];
 		const ctx = new OffscreenCanvas(size, size).getContext('2d');
 		ctx.setTransform(size / 10, 0, 0, size / 10, size / 2, size / 2);
 		ctx.fill(new Path2D(path));
 		const { data } = ctx.getImageData(0, 0, size, size);
 		for (let i = 0; i < size * size; i++) {
-			all.push([i % size, Math.floor(i / size)]);
-			if (data[4 * i + 3] > 110) covered.push(all.at(-1));
+			const at = [i % size, Math.floor(i / size)];
+			const far = Math.hypot(...at.map(v => v + 0.5 - size / 2));
+			if (size < 6 ? far < 0.56 * size : data[4 * i + 3] > 110) covered.push(at);
 		}
-		return size < 4 ? all : covered;
+		return covered;
 	});
 	return stampCache[size];
 }
@@ -200,8 +201,8 @@ function colourBar(title) {
 	);
 	const strip = el('div.prk-strip', {});
 	strip.style.backgroundImage = `linear-gradient(to right, ${stops.join(',')})`;
-	const name = el('span.prk-soft', {}, title);
-	return [el('div.prk-colours', {}, name, el('span', {}, '0'), strip, el('span', {}, '1')), name];
+	const [name, end] = [el('span.prk-soft', {}, title), el('span', {}, '1')];
+	return [el('div.prk-colours', {}, name, el('span', {}, '0'), strip, end), name, end];
 }
 
 // 1 for each patch that shows something of its picture, 0 in the bars beside it
@@ -226,12 +227,13 @@ class Codes {
 			this.values[2 * i] = (packed[i] & 15) - 8;
 			this.values[2 * i + 1] = (packed[i] >> 4) - 8;
 		}
-		for (let i = 0; i < P * D; i++) this.length[Math.floor(i / D)] += (this.values[i] * step[i % D]) ** 2;
+		for (let p = 0, at = 0; p < P; p++)
+			for (let d = 0; d < D; d++, at++) this.length[p] += (this.values[at] * step[d]) ** 2;
 	}
 	// cosine of every patch to patch p
 	like(p) {
 		const { D, P, values, step, length } = this;
-		const query = step.map((s, d) => values[p * D + d] * s * s);
+		const query = Float64Array.from(step, (s, d) => values[p * D + d] * s * s);
 		const cosine = new Float32Array(P);
 		for (let i = 0, at = 0; i < P; i++) {
 			let sum = 0;

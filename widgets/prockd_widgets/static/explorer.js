@@ -63,7 +63,7 @@ class Explorer extends ExplorerTable {
 	}
 
 	draw() {
-		const { model, likeness, smooth } = this;
+		const { model, smooth } = this;
 		if (!this.root.clientWidth) return;
 		this.night = dark(this.root);
 		this.root.classList.toggle('prk-dark', this.night);
@@ -75,7 +75,6 @@ class Explorer extends ExplorerTable {
 		this.slider.value = this.opacity;
 		this.heatKind.show(model.get('show'));
 		this.smoothing.show(smooth);
-		this.scaleName.textContent = likeness ? 'cosine' : 'assignment';
 		this.noteImage();
 		for (const i of this.maps.keys()) this.drawMap(i);
 		this.drawImages();
@@ -162,7 +161,9 @@ class Explorer extends ExplorerTable {
 			numbers = [];
 			for (let p = 0; p < this.P; p++) if (mask[p]) numbers.push(p);
 		}
-		const sorted = new Uint32Array(numbers).filter(p => this.kept[p]).sort();
+		const { kept } = this;
+		const sorted = new Uint32Array(numbers).filter(p => kept[p]);
+		if (sorted.some((p, at) => p < sorted[at - 1])) sorted.sort();
 		this.whole = -1;
 		this.set({ selection: new DataView(sorted.buffer) });
 	}

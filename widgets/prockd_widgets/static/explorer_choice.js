@@ -27,13 +27,17 @@ class ExplorerChoice extends ExplorerData {
 			: p => label[p] !== NONE && this.stats[0][label[p]]?.front !== false;
 		const kept = new Uint8Array(this.shown.length);
 		this.numKept = 0;
-		for (let m = 0; m < this.M; m++)
-			if (wanted(m))
-				for (let p = m * this.N; p < (m + 1) * this.N; p++)
-					if (this.shown[p] && (keep === 'all' || front(p))) {
-						kept[p] = 1;
-						this.numKept++;
-					}
+		if (keep === 'all' && pictures === 'all') {
+			kept.set(this.shown.subarray(0, this.P));
+			this.numKept = this.numShown;
+		} else
+			for (let m = 0; m < this.M; m++)
+				if (wanted(m))
+					for (let p = m * this.N; p < (m + 1) * this.N; p++)
+						if (this.shown[p] && (keep === 'all' || front(p))) {
+							kept[p] = 1;
+							this.numKept++;
+						}
 		this.kept = kept;
 		this.contours = [];
 	}
@@ -52,34 +56,32 @@ class ExplorerChoice extends ExplorerData {
 		let all = this.selected;
 		if (!all.length) all = k < 0 ? scattered(P, 200).filter(p => this.kept[p]) : this.mine(i, k);
 		if (k < 0) return Array.from(all);
-		// share and number in one number, since numbers are sorted ten times faster than by a function
-		const keys = new Float64Array(all.length);
-		for (let at = 0; at < keys.length; at++) keys[at] = Math.round((1 - this.share(i, all[at], k)) * 1e6) * P + all[at];
-		const sorted = new Array(keys.length);
-		keys.sort();
-		for (let at = 0; at < keys.length; at++) sorted[at] = keys[at] % P;
+		const sorted = falling(all, this.shares(i, k).values);
 		const { groups } = this.meta;
 		return inStrip(sorted, this.strip, groups ? p => groups[this.at(p)] : p => this.at(p));
 	}
 
-	// how many patches have which assignment to prototype k, or likeness to the box: all, and those that prefer k
+	// how many patches have which assignment to prototype k, or likeness to the box: all, and those that prefer k. It
+	// ends at the greatest assignment
 	histogram(i, k) {
 		const like = this.likeness ? this.like(i) : null;
 		const { label } = this.soft[i];
 		const all = new Uint32Array(BINS);
 		const mine = new Uint32Array(BINS);
 		const values = new Float32Array(this.P);
-		if (k < 0 && !like) return { all, mine, values };
-		for (let p = 0; p < this.P; p++) {
-			if (!this.kept[p]) continue;
-			const value = like ? Math.max(0, like[p]) : this.share(i, p, k);
+		if (k < 0 && !like) return { all, mine, values, end: 1 };
+		const [of, end] = like ? [like, 1] : [this.shares(i, k).values, this.most(i, k)];
+		const { kept } = this;
+		for (let p = 0; p < values.length; p++) {
+			if (!kept[p]) continue;
+			const value = Math.max(0, of[p]);
 			values[p] = value;
 			if (value <= 0) continue;
-			const bin = Math.min(BINS - 1, Math.floor(value * BINS));
+			const bin = Math.min(BINS - 1, Math.floor((value / end) * BINS));
 			all[bin]++;
 			if (like || label[p] === k) mine[bin]++;
 		}
-		return { all, mine, values };
+		return { all, mine, values, end };
 	}
 
 	// of each prototype how many patches prefer it, and how many of those are selected, or left by the filters
@@ -97,6 +99,21 @@ class ExplorerChoice extends ExplorerData {
 	}
 }
 
+// patches by their values in 0..1, the largest first; those with the same 65,536th in the order they come in. Values are
+// counted and not compared: a million are in order within some frames
+function falling(patches, values) {
+	const levels = new Uint16Array(patches.length);
+	const next = new Uint32Array(65537);
+	for (let at = 0; at < levels.length; at++) {
+		levels[at] = 65535 * (1 - values[patches[at]]);
+		next[levels[at] + 1]++;
+	}
+	for (let level = 0; level < 65536; level++) next[level + 1] += next[level];
+	const sorted = new Uint32Array(levels.length);
+	for (let at = 0; at < levels.length; at++) sorted[next[levels[at]]++] = patches[at];
+	return sorted;
+}
+
 // patches, strongest first, in another order
 function inStrip(sorted, strip, ownerOf) {
 	if (strip === 'middle') {
@@ -105,7 +122,7 @@ function inStrip(sorted, strip, ownerOf) {
 		return order.map(rank => sorted[rank]);
 	}
 	if (strip === 'random') {
-		const keys = new Map(sorted.map(p => [p, Math.imul(p + 1, 0x9e3779b1) >>> 0]));
+		const keys = new Map(Array.from(sorted, p => [p, Math.imul(p + 1, 0x9e3779b1) >>> 0]));
 		return [...sorted].sort((a, b) => keys.get(a) - keys.get(b));
 	}
 	if (strip !== 'owners') return sorted;

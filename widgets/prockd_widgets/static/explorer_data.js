@@ -1,7 +1,26 @@
 // What the kernel sent to the explorer, and what follows from it: numbers in, numbers out, no page.
 const NONE = 0xffff; // no prototype
-const TIED = 0.5; // how often the same place of another image must be a prototype's too, to call it a place
+const TIED = 0.35; // how often the same place of another image must be a prototype's too, to call it a place
 const LIVES = 0.8; // share of its patches in one image or group, to say so
+
+// how much of patch p belongs to prototype k; disabled ones pass theirs on
+function shareOf({ which, share, target, T }, p, k) {
+	let mine = 0;
+	let lost = 0;
+	for (let t = p * T; t < (p + 1) * T; t++) {
+		const to = target[which[t]];
+		if (to === k) mine += share[t];
+		else if (to < 0) lost += share[t];
+	}
+	return mine && Math.min(1, mine / Math.max(1, 255 - lost));
+}
+
+// whether each word that was typed begins a word of what is said: "ear" finds no "clearest"
+const begins = (said, typed) => {
+	const words = said.toLowerCase().split(/[\s,]+/);
+	const asked = typed.toLowerCase().split(/\s+/).filter(Boolean);
+	return asked.every(word => words.some(other => other.startsWith(word)));
+};
 
 class ExplorerData {
 	constructor(model) {
@@ -27,8 +46,9 @@ class ExplorerData {
 		return this.model.get('model');
 	}
 
+	// until a patch is boxed nothing is like it
 	get likeness() {
-		return this.model.get('show') === 'likeness';
+		return this.model.get('show') === 'likeness' && this.patch >= 0;
 	}
 
 	state(i) {
@@ -93,8 +113,16 @@ class ExplorerData {
 			const label = new Uint16Array(all).fill(NONE);
 			const target = Int32Array.from(merged, k => (enabled[k] ? k : -1));
 			const sum = new Float32Array(K);
+			const { shown } = this;
+			const alone = target.every((to, k) => to < 0 || to === k); // nothing is merged: the first that is on
 			for (let p = 0; p < all; p++) {
-				if (!this.shown[p]) continue;
+				if (!shown[p]) continue;
+				if (alone) {
+					let t = p * T;
+					while (t < (p + 1) * T && target[which[t]] < 0) t++;
+					if (t < (p + 1) * T) label[p] = which[t];
+					continue;
+				}
 				let best = 0;
 				for (let t = p * T; t < (p + 1) * T; t++) {
 					const k = target[which[t]];
@@ -107,21 +135,33 @@ class ExplorerData {
 				}
 				for (let t = p * T; t < (p + 1) * T; t++) if (target[which[t]] >= 0) sum[target[which[t]]] = 0;
 			}
-			return { which, share, label, target, T };
+			return { which, share, label, target, T, shares: {} };
 		});
 		this.rowsOf = null;
 	}
 
-	// how much of patch p belongs to prototype k; disabled ones pass theirs on
-	share(i, p, k) {
-		const { which, share, target, T } = this.soft[i];
-		let mine = 0;
-		let lost = 0;
-		for (let t = p * T; t < (p + 1) * T; t++) {
-			if (target[which[t]] < 0) lost += share[t];
-			else if (target[which[t]] === k) mine += share[t];
+	// how much of each patch belongs to prototype k, and the most of any; kept for some k
+	shares(i, k) {
+		const soft = this.soft[i];
+		if (soft.shares[k]) return soft.shares[k];
+		const values = new Float32Array(this.shown.length);
+		let most = 0;
+		for (let p = 0; p < values.length; p++) {
+			values[p] = shareOf(soft, p, k);
+			if (values[p] > most) most = values[p];
 		}
-		return mine && Math.min(1, mine / Math.max(1, 255 - lost));
+		if (Object.keys(soft.shares).length > 3) soft.shares = {};
+		soft.shares[k] = { values, most: most || 1 };
+		return soft.shares[k];
+	}
+
+	share(i, p, k) {
+		return shareOf(this.soft[i], p, k);
+	}
+
+	// where the heat and the histogram of prototype k end, for all images
+	most(i, k) {
+		return this.shares(i, k).most;
 	}
 
 	readPlaces() {
@@ -185,7 +225,7 @@ class ExplorerData {
 
 	heatOf(i, m, k = this.focus(i)) {
 		if (this.likeness) return this.like(i)?.subarray(m * this.N, (m + 1) * this.N);
-		return k < 0 ? null : Float32Array.from({ length: this.N }, (_, n) => this.share(i, m * this.N + n, k));
+		return k < 0 ? null : this.shares(i, k).values.subarray(m * this.N, (m + 1) * this.N);
 	}
 
 	// for each patch a number for colour and shape, -1 for grey; and the legend
@@ -242,7 +282,8 @@ class ExplorerData {
 		for (let p = 0; p < this.P; p++) if (label[p] !== NONE) size[label[p]]++;
 		const rows = names.map((name, k) => {
 			const { near, clearest = [], part = 0, share, other, alike, ...measured } = stats[k] || {};
-			const marks = enabled[k] ? clearest.map(l => `clearest ${this.meta.parts[l]}`) : [];
+			const marks = [];
+			if (enabled[k] && clearest.length) marks.push(`clearest ${clearest.map(l => this.meta.parts[l]).join(', ')}`);
 			if (merged[k] !== k) marks.push(`in ${names[merged[k]]}`);
 			else if (!enabled[k]) marks.push('off');
 			else if (!size[k]) marks.push('dead');

@@ -21,6 +21,38 @@ function blurred(cells, G) {
 	return out;
 }
 
+// A picture of W pixels a row in which more patches are more opaque: grey, or the mean colour of those that stand out,
+// in squares of so many pixels. Each patch lies at X, Y and has a colour as ABGR: 0 where it does not stand out, 1 for
+// what is left out
+function shade(out, W, { X, Y, colours, size, grey }) {
+	const [across, down] = [Math.floor(W / size), Math.floor(out.length / W / size)];
+	const [all, front, red, green, blue] = Array.from({ length: 5 }, () => new Float32Array(across * down));
+	let most = 0;
+	for (let p = 0; p < colours.length; p++) {
+		const colour = colours[p];
+		const x = Math.floor(X[p] / size);
+		const y = Math.floor(Y[p] / size);
+		if (colour === 1 || x < 0 || y < 0 || x >= across || y >= down) continue;
+		const at = y * across + x;
+		most = Math.max(most, ++all[at]);
+		if (!colour) continue;
+		front[at]++;
+		red[at] += colour & 255;
+		green[at] += (colour >> 8) & 255;
+		blue[at] += (colour >> 16) & 255;
+	}
+	for (let at = 0; at < all.length; at++) {
+		if (!all[at]) continue;
+		const share = Math.sqrt(front[at] / all[at]);
+		const mixed = (sum, from) => (front[at] ? (share * sum[at]) / front[at] : 0) + (1 - share) * ((grey >> from) & 255);
+		const least = front[at] ? 0.6 : 0.25; // what stands out is seen where it is rare too
+		const opaque = 255 * (least + ((1 - least) * Math.log1p(all[at])) / Math.log1p(most));
+		const colour = ((opaque << 24) | (mixed(blue, 16) << 16) | (mixed(green, 8) << 8) | mixed(red, 0)) >>> 0;
+		const corner = Math.floor(at / across) * size * W + (at % across) * size;
+		for (let y = 0; y < size; y++) out.fill(colour, corner + y * W, corner + y * W + size);
+	}
+}
+
 // the heights above which lie these shares of all that is counted
 function levelsOf(cells, shares) {
 	const high = cells.slice().sort().reverse();

@@ -32,13 +32,19 @@ function within(path, tool, { n, x, y, patch }) {
 	const ys = line.map(([, b]) => b);
 	const inside = [];
 	const [left, right, top, low] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+	// the lines that cross each row of pixels: a patch asks those of its row alone
+	const rows = Array.from({ length: Math.floor(low - top) + 1 }, () => []);
+	for (let s = 0, t = xs.length - 1; s < xs.length; t = s++)
+		for (let r = Math.floor(Math.min(ys[s], ys[t]) - top); r <= Math.max(ys[s], ys[t]) - top; r++) rows[r].push(s);
 	for (let i = 0; i < n; i++) {
 		const a = x(i);
 		const b = y(i);
 		if (a < left || a > right || b < top || b > low) continue;
 		let odd = false; // lines crossed on the way out
-		for (let s = 0, t = xs.length - 1; s < xs.length; t = s++)
+		for (const s of rows[Math.floor(b - top)]) {
+			const t = (s || xs.length) - 1;
 			if (ys[s] > b !== ys[t] > b && a < ((xs[t] - xs[s]) * (b - ys[s])) / (ys[t] - ys[s]) + xs[s]) odd = !odd;
+		}
 		if (odd) inside.push(patch(i));
 	}
 	return inside;
@@ -96,15 +102,13 @@ function middleOf(xy, patches) {
 
 // how much of 0..1 places take in either direction
 function extentOf(xy) {
-	const [low, high] = [
-		[65534, 65534],
-		[0, 0],
-	];
-	for (let q = 0; q < xy.length; q += 2)
-		if (xy[q] !== NOWHERE)
-			for (const d of [0, 1]) {
-				low[d] = Math.min(low[d], xy[q + d]);
-				high[d] = Math.max(high[d], xy[q + d]);
+	return [0, 1].map(d => {
+		let [low, high] = [65534, 0];
+		for (let q = 0; q < xy.length; q += 2)
+			if (xy[q] !== NOWHERE) {
+				low = Math.min(low, xy[q + d]);
+				high = Math.max(high, xy[q + d]);
 			}
-	return [0, 1].map(d => Math.max(0.02, (high[d] - low[d]) / 65534));
+		return Math.max(0.02, (high - low) / 65534);
+	});
 }

@@ -26,8 +26,8 @@ class ExplorerImage extends ExplorerMap {
 		];
 		this.smoothing = segmented('Heat-map drawn', styles, false, smooth => this.set({ smooth }));
 		this.slider = opacitySlider(opacity => this.set({ opacity }));
-		const [scale, scaleName] = colourBar('assignment');
-		Object.assign(this, { scale, scaleName, imageNote: el('figcaption'), nearNote: el('figcaption') });
+		const [scale, scaleName, scaleEnd] = colourBar('assignment');
+		Object.assign(this, { scale, scaleName, scaleEnd, imageNote: el('figcaption'), nearNote: el('figcaption') });
 		this.near = el('div.prk-near', { role: 'group', 'aria-label': 'Nearest patches' });
 		const turn = el(
 			'span.prk-set',
@@ -110,8 +110,23 @@ class ExplorerImage extends ExplorerMap {
 			if (!figure.hidden) this.drawImage(j);
 		});
 		const all = this.model.get('show') === 'all';
-		this.scale.hidden = all;
+		this.scale.hidden = this.smoothing.node.hidden = all;
+		this.scaleName.textContent = this.likeness ? 'cosine' : 'assignment';
+		this.scaleEnd.textContent = this.likeness ? '1' : this.heatEnd().toFixed(2);
 		this.images[0].over.setAttribute('aria-description', this.imageNote.textContent);
+	}
+
+	// which prototype pane j shows
+	shownIn(j) {
+		return j && !this.two ? this.pinned : this.focus(this.panes[j]);
+	}
+
+	// where the scale of assignments ends: at the strongest patch of all images, for what is shown side by side alike
+	heatEnd() {
+		const ends = this.panes.map((i, j) =>
+			this.figures[j].hidden || this.shownIn(j) < 0 ? 0 : this.most(i, this.shownIn(j)),
+		);
+		return Math.max(...ends) || 1;
 	}
 
 	drawImage(j) {
@@ -121,12 +136,19 @@ class ExplorerImage extends ExplorerMap {
 		if (!c.fit()) return;
 		const ctx = c.start();
 		const all = this.model.get('show') === 'all';
-		const values = all ? null : this.heatOf(i, m, j && !this.two ? this.pinned : this.focus(i));
+		const values = all ? null : this.heatOf(i, m, this.shownIn(j));
+		const end = this.likeness ? 1 : this.heatEnd();
 		ctx.imageSmoothingEnabled = true;
 		if (values || all) ctx.filter = 'grayscale(1)';
 		this.sheet.image(ctx, m, 0, 0, c.width);
 		ctx.filter = 'none';
-		if (values) this.sheet.heat(ctx, values, c.width, this);
+		if (values)
+			this.sheet.heat(
+				ctx,
+				values.map(v => v / end),
+				c.width,
+				this,
+			);
 		if (all) this.drawParts(ctx, c, i);
 	}
 
@@ -168,7 +190,7 @@ class ExplorerImage extends ExplorerMap {
 			prototype: k < 0 ? 'click a patch, a point or a row' : `${this.names()[k]}, ${kind}`,
 			all: 'all prototypes; the pointer names them',
 		}[this.model.get('show')];
-		this.imageNote.textContent = `${this.className(m)}${this.idOf(m)}: ${what}`;
+		this.imageNote.textContent = this.imageNote.title = `${this.className(m)}${this.idOf(m)}: ${what}`;
 	}
 
 	thumb(p, side) {

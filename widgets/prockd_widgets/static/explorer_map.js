@@ -1,5 +1,7 @@
 // The map: where each patch lies, what colours it, its contours and labels, and how near one looks.
 const GRID_OF_MAP = 96;
+const COUNTED = 200000; // patches that contours and the places of names are made of
+const DENSE = 150000; // patches in view from which on their density is drawn, and no marks
 const FLIGHT_MS = 700;
 
 class ExplorerMap extends ExplorerPage {
@@ -171,25 +173,31 @@ class ExplorerMap extends ExplorerPage {
 		const most = Math.max(8, this.colouring(i).texts.length);
 		const styles = Array.from({ length: most }, (_, n) => styleOf(n));
 		const [hues, forms] = [Uint32Array.from(styles, ([c]) => colours[c]), Uint8Array.from(styles, ([, s]) => s)];
+		const behind = p => (like ? like[p] <= 0.4 : (some && !mask[p]) || (numbers[p] < 0 && !some));
+		const colour = p => (like ? heatColour(like[p]) : numbers[p] < 0 ? plain : hues[numbers[p]]);
 		// draws those marks that stand out, or the others: the former larger where they are fewer
 		const marks = (number, front) => {
 			const size = Math.round(Math.max(1, c.ratio * markSize(number)));
 			const stamps = shapesOf(size).map(cells => Int32Array.from(cells, ([a, b]) => b * W + a));
 			for (let p = 0; p < P; p++) {
-				if (!kept[p]) continue;
-				const n = numbers[p];
-				const behind = like ? like[p] <= 0.4 : (some && !mask[p]) || (n < 0 && !some);
-				if (behind === front) continue;
 				const x = Math.round(X[p] * c.ratio - size / 2);
 				const y = Math.round(Y[p] * c.ratio - size / 2);
-				if (x < 0 || y < 0 || x + size > W || y + size > H) continue;
-				const colour = !front ? (some ? grey : plain) : like ? heatColour(like[p]) : n < 0 ? plain : hues[n];
-				const offsets = stamps[front && !like && n >= 0 ? forms[n] : 0];
-				for (let m = 0, at = y * W + x; m < offsets.length; m++) out[at + offsets[m]] = colour;
+				if (x < 0 || y < 0 || x + size > W || y + size > H || !kept[p] || behind(p) === front) continue;
+				const of = front ? colour(p) : some ? grey : plain;
+				const offsets = stamps[front && !like && numbers[p] >= 0 ? forms[numbers[p]] : 0];
+				for (let m = 0, at = y * W + x; m < offsets.length; m++) out[at + offsets[m]] = of;
 			}
 		};
-		marks(visible, false);
-		marks(this.selected.length && !like ? Math.min(visible, 2 * this.selected.length) : visible, true);
+		if (visible > DENSE && !this.flight) {
+			const colours = new Uint32Array(P);
+			for (let p = 0; p < P; p++) colours[p] = !kept[p] ? 1 : behind(p) ? 0 : colour(p);
+			const size = Math.max(1, Math.round(2 * c.ratio)); // a mark of two CSS pixels
+			const scaled = c.ratio === 1 ? { X, Y } : { X: X.map(x => x * c.ratio), Y: Y.map(y => y * c.ratio) };
+			shade(out, W, { ...scaled, colours, size, grey: night ? 0xff9a9288 : 0xff8a8178 });
+		} else {
+			marks(visible, false);
+			marks(this.selected.length && !like ? Math.min(visible, 2 * this.selected.length) : visible, true);
+		}
 		ctx.putImageData(picture, 0, 0);
 		if (this.labels.checked && !this.flight) this.drawLabels(i, c, night);
 	}
@@ -232,12 +240,16 @@ class ExplorerMap extends ExplorerPage {
 		ctx.restore();
 	}
 
-	contoursOf(i, x, y) {
+	// of every patch, or of every so many where there are very many
+	contoursOf(i, xOf, yOf) {
 		const { label } = this.soft[i];
-		const cells = densityOf(this.P, x, y, GRID_OF_MAP);
+		const step = Math.ceil(this.P / COUNTED);
+		const [n, x, y] = [Math.floor(this.P / step), p => xOf(p * step), p => yOf(p * step)];
+		const cells = densityOf(n, x, y, GRID_OF_MAP);
 		const lines = levelsOf(cells, [0.3, 0.6, 0.9]).flatMap(level => contour(cells, GRID_OF_MAP, level));
 		const rank = k => 2 * !/^p\d+$/.test(this.names(i)[k]) + !!this.stats[i][k]?.clearest?.length;
-		const modes = densest(this.P, x, y, p => (label[p] === NONE ? -1 : label[p]), this.names(i).length);
+		const kind = p => (label[p * step] === NONE ? -1 : label[p * step]);
+		const modes = densest(n, x, y, kind, this.names(i).length);
 		const most = this.meta.parts ? mostly(label, this.parts(), modes.length, this.meta.parts.length) : [];
 		for (const mode of modes) if (mode) mode.part = this.meta.parts?.[most[mode.k] || -1];
 		return { lines, modes: modes.filter(Boolean).sort((a, b) => rank(b.k) - rank(a.k) || b.size - a.size) };

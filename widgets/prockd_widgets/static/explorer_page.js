@@ -231,9 +231,9 @@ class ExplorerPage extends ExplorerChoice {
 		const sentences = [];
 		const seen = new Uint8Array(M);
 		let same = 0;
-		for (const p of selected) {
-			seen[this.at(p)] = 1;
-			tally[parts[p]]++;
+		for (let at = 0; at < n; at++) {
+			seen[Math.floor(selected[at] / N)] = 1;
+			tally[parts[selected[at]]]++;
 		}
 		const left = numKept < numShown ? `${count(numKept)} of ${count(numShown)}` : count(numShown);
 		for (let m = 0; !n && m < M; m++) seen[m] = kept.subarray(m * N, (m + 1) * N).includes(1);
@@ -242,8 +242,11 @@ class ExplorerPage extends ExplorerChoice {
 		sentences.push(
 			n ? `${count(n)} of ${left} patches selected, in ${images}` : `${left} patches of ${images}, none selected`,
 		);
-		const most = tally.indexOf(Math.max(...tally));
-		if (n && meta.parts) sentences.push(`${percent(tally[most] / n)} ${meta.parts[most]}`);
+		if (n && meta.parts) {
+			const order = meta.parts.map((_, part) => part).sort((a, b) => tally[b] - tally[a]);
+			const most = order.slice(0, 2).filter(part => tally[part]);
+			sentences.push(most.map(part => `${percent(tally[part] / n)} ${meta.parts[part]}`).join(', '));
+		}
 		if (this.two) {
 			if (n) for (const p of selected) same += this.agrees(p);
 			else for (let p = 0; p < P; p++) same += kept[p] && this.agrees(p);

@@ -49,7 +49,7 @@ class ExplorerPatches extends ExplorerImage {
 		});
 		listen('pointermove', e => {
 			const at = value(e);
-			c.over.title = `${Math.floor(at * BINS) / BINS} and more`;
+			c.over.title = `${((Math.floor(at * BINS) / BINS) * this.counted().end).toFixed(2)} and more`;
 			if (from === null) return;
 			this.range = [Math.min(from, at), Math.max(from, at)];
 			this.drawBars();
@@ -58,7 +58,8 @@ class ExplorerPatches extends ExplorerImage {
 			if (from === null) return;
 			const [low, high] = [Math.min(from, value(e)), Math.max(from, value(e))];
 			from = null;
-			this.brushed(...(high - low < 0.01 ? [low, 1] : [low, high]));
+			const [first, last] = [Math.floor(low * BINS) / BINS, Math.ceil(high * BINS) / BINS]; // whole bars
+			this.brushed(first, high - low < 0.01 ? 1 : last);
 		});
 		listen('pointercancel', () => {
 			from = null;
@@ -75,10 +76,14 @@ class ExplorerPatches extends ExplorerImage {
 		return c;
 	}
 
+	// low and high in 0..1 of the histogram's width
 	brushed(low, high) {
-		const { values } = this.counted();
+		const { values, end } = this.counted();
 		const patches = [];
-		for (let p = 0; p < this.P; p++) if (values[p] > 0 && values[p] >= low && values[p] <= high) patches.push(p);
+		for (let p = 0; p < this.P; p++) {
+			const at = values[p] / end;
+			if (at > 0 && at >= low && at <= high + 1e-6) patches.push(p);
+		}
 		this.select(patches);
 		this.range = [low, high];
 	}
@@ -98,7 +103,7 @@ class ExplorerPatches extends ExplorerImage {
 		if (!c.fit(44)) return;
 		const ctx = c.start();
 		const over = c.start(c.over);
-		const { all, mine } = this.counted();
+		const { all, mine, end } = this.counted();
 		const most = Math.sqrt(Math.max(1, ...all));
 		const { style } = this;
 		const wide = c.width / BINS;
@@ -118,13 +123,13 @@ class ExplorerPatches extends ExplorerImage {
 			const [low, high] = this.range;
 			box(over, low * c.width + 1, 1, Math.max(3, (high - low) * c.width - 2), 42, 1);
 		}
-		const what = this.likeness ? 'Cosine to the box' : 'Assignment, 0 to 1';
+		const what = this.likeness ? 'Cosine to the box' : `Assignment, 0 to ${end.toFixed(2)}`;
 		this.histogramNote.textContent = `${what}${this.likeness ? '' : '; blue: patches that prefer it'}. Heights are square roots. Drag to select.`;
 	}
 
 	drawGrid() {
 		const c = this.grid;
-		const tiles = this.likeness && this.patch >= 0;
+		const tiles = this.likeness;
 		this.strips.node.hidden = tiles;
 		this.strips.show(this.strip);
 		if (!c.fit(GRID_PX)) return;
@@ -140,7 +145,7 @@ class ExplorerPatches extends ExplorerImage {
 		const pages = Math.max(1, Math.ceil(all.length / each));
 		this.page = clamp(this.page, 0, pages - 1);
 		const first = pair ? 18 : 0;
-		const cut = patches => patches.slice(this.page * each, (this.page + 1) * each);
+		const cut = patches => Array.from(patches.slice(this.page * each, (this.page + 1) * each));
 		this.cells = this.place(ctx, cut(all), { tiles, side, across, top: first });
 		if (pair) {
 			const other = inStrip(this.sorted(i, this.pinned), this.strip, p => this.at(p));
@@ -156,7 +161,7 @@ class ExplorerPatches extends ExplorerImage {
 
 	// patches of a prototype, whatever is selected, strongest first
 	sorted(i, k) {
-		return this.mine(i, k).sort((a, b) => this.share(i, b, k) - this.share(i, a, k));
+		return falling(this.mine(i, k), this.shares(i, k).values);
 	}
 
 	titleOfGrid(number, tiles) {

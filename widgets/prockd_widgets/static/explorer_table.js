@@ -130,7 +130,8 @@ class ExplorerTable extends ExplorerPatches {
 		if (chosen && (this.last !== k || this.resorted) && !this.body.contains(document.activeElement)) {
 			const { scrollTop, clientHeight } = this.scroll;
 			const out = first.offsetTop < scrollTop + 30 || first.offsetTop > scrollTop + clientHeight - 40;
-			if (out) this.scroll.scrollTop = Math.max(0, first.offsetTop - 120);
+			const above = [1, 2, 3].reduce(row => row.previousSibling || row, first);
+			if (out) this.scroll.scrollTop = above.offsetTop - this.headRow.offsetHeight;
 		}
 		Object.assign(this, { last: k, resorted: false });
 		for (const option of this.mergeWith.options) option.hidden = option.value !== '' && +option.value === k;
@@ -151,9 +152,8 @@ class ExplorerTable extends ExplorerPatches {
 	fillTable(i) {
 		this.rowsOf = i;
 		const focused = this.body.contains(document.activeElement) ? document.activeElement.dataset.k : null;
-		const words = this.search.trim().toLowerCase();
-		const said = row => [row.name, this.meta.parts?.[row.part], ...row.marks].join(' ').toLowerCase();
-		const rows = this.table(i).filter(row => !words || said(row).includes(words));
+		const said = row => [row.name, this.meta.parts?.[row.part], ...row.marks].join(' ');
+		const rows = this.table(i).filter(row => begins(said(row), this.search));
 		const columns = this.columns();
 		this.headRow.replaceChildren(...columns.map(column => this.heading(...column)));
 		this.body.replaceChildren(...rows.map(row => this.tableRow(i, row, columns)));
@@ -208,7 +208,7 @@ class ExplorerTable extends ExplorerPatches {
 		const text = {
 			size: () => count(row.size),
 			purity: () => (row.size ? `${said}${part ? ` ${percent(row.purity)}` : ''}` : '–'),
-			effect: () => (row.effect == null ? '–' : `${row.effect > 0 ? '+' : ''}${row.effect.toFixed(1)}`),
+			effect: () => (row.effect == null ? '–' : points(row.effect)),
 		}[key]?.();
 		const number = key === 'purity' ? '' : 'prk-number';
 		const shown = text ?? (row[key] == null ? '–' : row[key].toFixed(2));
