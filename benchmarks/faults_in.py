@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from prockd_widgets.settings import Settings, preset_configs
+from prockd_widgets.settings import Settings, method_of, start_config
 from prockd_widgets.tries import read_try
 
 import prockd as pk
@@ -183,7 +183,7 @@ def make_weights(root: Path) -> Path:
 
 
 def make_try(root: Path) -> Path:
-    settings = asdict(Settings("best", *preset_configs("best"), labels_per_class=10))
+    settings = asdict(Settings("best", *method_of(start_config("best")), labels_per_class=10))
     told = {"number": 1, "settings": settings, "plain": 0.5, "augmented": None, "seconds": 3.0, "scored_on": "abc",
             "resumed": 0, "step": 5, "stopped": False, "rows": [{"step": 0.0, "loss": 2.0}]}  # fmt: skip
     (root / "try.json").write_text(json.dumps(told))
