@@ -263,7 +263,7 @@ def check_whole(folder: Path) -> list[str]:
     }  # fmt: skip
     for path in (path for path in folder.rglob("*") if path.is_file()):
         inside = path.relative_to(folder)
-        if any(part.startswith((".prockd-", ".lock")) or ".tmp-" in part for part in inside.parts):
+        if any(part.startswith((".prockd-", ".lock")) for part in inside.parts):
             continue
         if check := Student.load if path.name == "student.safetensors" and "export" not in str(inside) else (
             checks.get(path.name) or kinds.get(path.suffix)

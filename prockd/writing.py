@@ -204,10 +204,11 @@ def sweep(folder: Path) -> None:
         if (named := _UNFINISHED.match(path.name)) is None:
             continue
         with suppress(OSError):  # another process may be removing it too
-            here = named["host"] == _host()
+            here, is_folder = named["host"] == _host(), path.is_dir()
             owner = {"host": platform.node(), "pid": int(named["pid"]), "began": int(named["began"]) + 0.5}
-            if not is_running(owner) if here else time.time() - path.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            # how old a folder is says nothing: what is made there may take days
+            if not is_running(owner) if here else not is_folder and time.time() - path.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(path) if is_folder else path.unlink()
 
 
 def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
