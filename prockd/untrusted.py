@@ -45,6 +45,9 @@ def reason(cause: Exception) -> str:
     """An error in a few words, on one line."""
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
+    if isinstance(cause, UnicodeDecodeError):
+        line = cause.object[: cause.start].count(b"\n") + 1
+        return f"line {line} is not text in UTF-8"
     if isinstance(cause, KeyError):
         return f"lacks {cause}"
     if isinstance(cause, RecursionError):

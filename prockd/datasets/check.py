@@ -125,7 +125,7 @@ def check_data(
             problems += [*odd_links(path), *passed_over(path, splits)]
             tables = [] if format.task == "keypoints" else sorted(path.rglob("*.csv"))
             for table in filter(is_keypoints, tables):
-                problems += check_keypoints(table)[1]
+                problems += check_keypoints(table)
     else:
         splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
         name, layout = repr(data) if len(splits) == 1 else ", ".join(splits), ""
