@@ -278,7 +278,6 @@ def read_trial(path: Path) -> None:
 
 def read_known(path: Path) -> None:
     known = KnownImages.read(path.parent)
-    assert known is not None
     if known.image_px < 1 or not {"train", "test"} <= set(known.sets):
         raise SilentError(f"images of {known.image_px} px are believed")
 

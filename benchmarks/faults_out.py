@@ -318,7 +318,7 @@ def kill_writer(kind: str, seed: int, home: Path) -> list[tuple[str, str]]:
     if kind == "cache":
         arrays, _ = cached_arrays("images", {"n": 0}, filled, root=folder / "cache")
         torn += [] if (arrays["x"] == 7).all() else ["torn: half an array is believed"]
-    write(folder, 1)  # goes on, and sweeps
+    write(folder, 999)  # goes on, and sweeps
     if litter := [path.name for path in folder.rglob(".prockd-*")]:
         torn.append(f"litter stays: {litter}")
     shutil.rmtree(folder)

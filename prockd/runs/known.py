@@ -52,11 +52,9 @@ class KnownImages:
         write_json(folder / _FILE, asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> "KnownImages | None":
-        """Those of a run's folder; None where an earlier prockd kept none. RunFolderError for a damaged file."""
+    def read(cls, folder: Path) -> "KnownImages":
+        """Those of a run's folder; RunFolderError where it keeps none, or in a damaged file."""
         path = folder / _FILE
-        if not path.is_file():
-            return None
         with reading(path, "a list of the images that a run knows", RunFolderError, "begin a new run"):
             told = read_json(path)
             folders = {str(name): (str(given), str(place)) for name, (given, place) in told["folders"].items()}
