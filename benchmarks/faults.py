@@ -12,6 +12,7 @@ runs/faults/SEED. The last line printed is one JSON object. Mounting needs root 
 import argparse
 import faulthandler
 import json
+import math
 import os
 import random
 import shutil
@@ -41,6 +42,8 @@ from prockd.writing import append_line, read_lines, write_file
 RESULTS = Path(__file__).parent / "results" / "faults.md"
 NOTES, KEPT = RESULTS.with_name("faults_notes.md"), RESULTS.with_suffix(".jsonl")
 HANG_S = {"mutations": 20, "kills": 400, "full": 400, "read-only": 400}
+QUICK_S = 720
+"""After which --quick begins nothing new: the rest of its 15 minutes is for what is under way."""
 MEMORY = 24 << 30
 GOOD = ("read", "refused", "whole", "clear", "done")
 
@@ -143,13 +146,17 @@ def stack_of(one: Slot, home: Path) -> str:
     return ""
 
 
-def tried(jobs: list[Job], workers: int, home: Path, seed: int) -> Iterator[tuple[Job, list[tuple[str, str]]]]:
-    """Each job with what came of it; a worker that hangs or dies is replaced.
+def tried(
+    jobs: list[Job], workers: int, home: Path, seed: int, lasts_s: float
+) -> Iterator[tuple[Job, list[tuple[str, str]]]]:
+    """Each job that is begun in this time, with what came of it; a worker that hangs or dies is replaced.
 
     It hangs when it computes for so long, or does nothing for six times as long: other work may share the machine.
     """
-    slots, waiting, open_jobs = [slot(home, seed) for _ in range(workers)], list(reversed(jobs)), len(jobs)
-    while open_jobs:
+    slots, waiting, end = [slot(home, seed) for _ in range(workers)], list(reversed(jobs)), time.monotonic() + lasts_s
+    while waiting or any(one.job for one in slots):
+        if time.monotonic() > end:
+            waiting.clear()
         for n, one in enumerate(slots):
             if one.job is None and waiting:
                 one.job, one.since, one.cpu_s = waiting.pop(), time.monotonic(), cpu_seconds(one)
@@ -172,7 +179,6 @@ def tried(jobs: list[Job], workers: int, home: Path, seed: int) -> Iterator[tupl
                 answer = [("hang" if alive else "traceback", f"{used}: {stack_of(one, home)}")]
                 one.process.kill()
                 slots[n] = slot(home, seed)
-            open_jobs -= 1
             yield job, answer
     for one in slots:
         one.connection.send(None)
@@ -240,7 +246,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--only", choices=("mutations", "kills", "disks"))
     parser.add_argument("--page", action="store_true", help="only write the page, of the lines that are there")
-    args = parser.parse_args()
+    args, began = parser.parse_args(), time.monotonic()
     torch.set_num_threads(1)
     # tqdm's own lock is shared by forked processes: one that is killed while it holds it stops the others for ever,
     # wherever a bar is closed, in the collector of garbage too
@@ -260,7 +266,8 @@ def main() -> None:
             code, told = in_child(lambda: make_place(home / "place"))
             if code:
                 sys.exit(f"the place for commands cannot be made: {told}")
-        for job, answer in tried(left, args.jobs, home, args.seed):
+        lasts_s = began + QUICK_S - time.monotonic() if args.quick else math.inf
+        for job, answer in tried(left, args.jobs, home, args.seed, lasts_s):
             for outcome, told in answer:
                 row = {**job._asdict(), "outcome": outcome, "seed": args.seed}
                 append_line(lines[job.part], row | ({} if outcome in GOOD else {"told": told}))

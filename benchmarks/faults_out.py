@@ -35,7 +35,7 @@ from prockd.training.checkpoint import save_checkpoint
 from prockd.writing import append_line, write_file
 
 FORK = multiprocessing.get_context("fork")
-DISK = 64 << 20
+DISK = 160 << 20  # a checkpoint of a teacher, twice, and more
 
 
 # Writers, called over and over: version n of their files into a folder
