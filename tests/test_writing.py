@@ -137,7 +137,7 @@ def save_npz(path: Path) -> None:
 
 def still_open() -> list[str]:
     """Files of this process that are gone and whose room is still taken, where the system tells."""
-    opened = (os.readlink(path) for path in Path("/proc/self/fd").glob("*") if os.path.lexists(path))
+    opened = (str(path.readlink()) for path in Path("/proc/self/fd").glob("*") if path.is_symlink())
     return [name for name in opened if name.endswith("(deleted)")]
 
 
