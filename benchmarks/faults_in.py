@@ -26,6 +26,7 @@ from prockd.cache import cached_arrays
 from prockd.datasets import open_splits, unpack
 from prockd.datasets.problems import sample_problems
 from prockd.runs.compare import begin
+from prockd.runs.folder import begun_precision, versions
 from prockd.runs.known import KnownImages
 from prockd.runs.plan import read_plan
 from prockd.settings.experiment import ExperimentConfig
@@ -35,6 +36,7 @@ from prockd.teachers.teacher import Teacher
 from prockd.teachers.weights import create_backbone
 from prockd.training.adaptation import write_teacher
 from prockd.training.checkpoint import load_checkpoint, save_checkpoint
+from prockd.writing import write_json
 
 TINY: dict[str, Any] = {"channels": (8, 16, 24, 32), "stem_width": 8}
 ENTRY = {"faults": 1}
@@ -196,6 +198,10 @@ def make_known(root: Path) -> Path:
     return root / "images.json"
 
 
+def make_versions(root: Path) -> Path:
+    return write_json(root / "versions.json", {"seed": 0, "precision": "fp32", **versions()})
+
+
 CONTEST = '[compare]\narms = ["labels alone"]\nseeds = 1\nrates = [1e-3]\n[teacher]\nname = "none"\n'
 
 
@@ -336,6 +342,7 @@ READERS = {
         make_contest, lambda path: begin(read_plan(path.with_name("contest.toml")), path.parent)
     ),
     "run: images.json": Reader(make_known, read_known),
+    "run: versions.json": Reader(make_versions, lambda path: begun_precision(path.parent)),
     "student": student_reader("classification"),
     "student of masks": student_reader("segmentation"),
     "student of key points": student_reader("keypoints"),

@@ -25,6 +25,7 @@ from faults_in import CONTEST, is_fault, make_teacher, picture, tiny_bank, tiny_
 from PIL import Image
 
 import prockd as pk
+from prockd import writing
 from prockd.cache import cached_arrays
 from prockd.runs.pictures import predict_pictures
 from prockd.settings.experiment import ExperimentConfig
@@ -318,6 +319,7 @@ def kill_writer(kind: str, seed: int, home: Path) -> list[tuple[str, str]]:
     if kind == "cache":
         arrays, _ = cached_arrays("images", {"n": 0}, filled, root=folder / "cache")
         torn += [] if (arrays["x"] == 7).all() else ["torn: half an array is believed"]
+    writing._swept.clear()  # as of a process that begins
     write(folder, 999)  # goes on, and sweeps
     if litter := [path.name for path in folder.rglob(".prockd-*")]:
         torn.append(f"litter stays: {litter}")
