@@ -212,7 +212,7 @@ def make_contest(root: Path) -> Path:
 
 
 def make_checkpoint(root: Path) -> Path:
-    save_checkpoint(root, {"model": torch.nn.Linear(4, 3)}, {"steps": 9}, [{"step": 0, "loss": 1.0}], 1)
+    save_checkpoint(root, {"model": torch.nn.Linear(4, 3)}, {"steps": 9}, [{"step": 0.0, "loss": 1.0}], 1)
     return root / "checkpoint.pt"
 
 

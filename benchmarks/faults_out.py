@@ -58,7 +58,7 @@ def versions_of(photos: Path) -> dict[str, Callable[[Path, int], object]]:
         "bank": lambda folder, n: bank.save(folder / "bank.safetensors", overwrite=True),
         "settings": lambda folder, n: write_config(set_values(config, [f"distill.seed={n}"]), folder / "config.toml"),
         "checkpoint": lambda folder, n: save_checkpoint(
-            folder, {"model": student}, {"steps": 9}, [{"step": m, "loss": 1.0} for m in range(n % 9 + 1)], n % 9
+            folder, {"model": student}, {"steps": 9}, [{"step": float(m), "loss": 1.0} for m in range(n % 9 + 1)], n % 9
         ),
         "text": lambda folder, n: write_file(folder / "notes.txt", f"{n}\n" * 200_000),
         "JSON lines": lambda folder, n: append_line(folder / "lines.jsonl", {"n": "x" * 3000}),
