@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from prockd.prototypes.saliency import BARS, INNER, OUTER, activity, patch_saliency, zones
+from prockd.prototypes.saliency import BARS, INNER, OUTER, activity, learn_saliency, zones
 
 
 def test_patches_that_look_like_active_ones_are_salient_though_they_are_not_active_themselves():
@@ -10,12 +10,13 @@ def test_patches_that_look_like_active_ones_are_salient_though_they_are_not_acti
     patches = torch.randn(6000, 8, generator=generator) * 0.3
     patches[subject, 0] += 3
     active = (subject * 0.5 + 0.25 + torch.randn(6000, generator=generator) * 0.15).clamp(0, 1)
-    salient = patch_saliency(patches, active)
+    salient = learn_saliency(patches, active)(patches, active)
     weak, loud = subject & (active < 0.5), ~subject & (active > 0.5)
     assert weak.sum() > 20
     assert loud.sum() > 20
     assert salient[weak].min() > 0.5 > salient[loud].max()
-    assert torch.equal(patch_saliency(patches, torch.full((6000,), 0.5)), torch.full((6000,), 0.5))
+    half = torch.full((6000,), 0.5)
+    assert torch.equal(learn_saliency(patches, half)(patches, half), half)
 
 
 def test_zones_are_those_of_the_picture_and_not_of_the_square():

@@ -54,11 +54,6 @@ def activity(lengths: Float[Tensor, "B L h w"], inside: Bool[Tensor, "B h w"] | 
     return (3 * (standardised(mean) - 0.5)).sigmoid()
 
 
-def patch_saliency(patches: Float[Tensor, "P D"], active: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """How much each patch looks like what is active, rather than like what is not, 0..1; see :func:`learn_saliency`."""
-    return learn_saliency(patches, active)(patches, active)
-
-
 def learn_saliency(patches: Float[Tensor, "P D"], active: Float[Tensor, " P"]) -> Callable[[Tensor, Tensor], Tensor]:
     """Learn from some patches what salient ones look like; what is returned judges these and others, 0..1.
 

@@ -65,12 +65,7 @@ def check_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, o
 
 
 def start_run(
-    folder: Path,
-    config: ExperimentConfig,
-    *,
-    precision: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
+    folder: Path, config: ExperimentConfig, *, precision: str = "auto", resume: bool = False, overwrite: bool = False
 ) -> None:
     """Write settings, seed, precision and versions of a new run, or see that one may be resumed with these."""
     check_run(folder, config, resume=resume, overwrite=overwrite)

@@ -25,16 +25,7 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from prockd.cache import (
-    ArrayMap,
-    ArrayWriter,
-    CacheError,
-    cache_root,
-    cached_arrays,
-    entry_path,
-    is_whole,
-    open_arrays,
-)
+from prockd.cache import ArrayMap, ArrayWriter, CacheError, cache_root, cached_arrays, entry_path, is_whole, open_arrays
 from prockd.devices import on_device
 from prockd.teachers.passes import Keep, Kept, Passes
 from prockd.teachers.rows import Rows, joined
