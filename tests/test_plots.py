@@ -506,12 +506,15 @@ def test_evidence_shows_what_the_strongest_prototypes_and_all_say_and_its_sum_is
         assert len(others) == 3
         assert arrays_of(others[-1])[1].sum() == pytest.approx(total, rel=1e-3, abs=1e-4)
         assert others[-1].get_title() == f"all {K}  {total:+.2f}"
+        for scaled in (others[:-1], others[-1:]):  # all say many times what one does: one scale would leave it blank
+            darkest = max(np.abs(arrays_of(ax)[1]).max() for ax in scaled)
+            assert [ax.images[-1].get_clim()[1] for ax in scaled] == pytest.approx([darkest] * len(scaled))
 
 
 def test_evidence_of_a_student_without_fitted_part_maps_or_of_a_class_or_image_that_is_not_there_is_refused(images):
     student = with_part_maps()
     images = replace(images, labels=np.full(len(images), UNLABELLED))
-    assert "it is a" not in caption_of(plots.plot_evidence(student, images, 0))  # nobody knows what it is
+    assert "the label" not in caption_of(plots.plot_evidence(student, images, 0))  # nobody knows what it is
     with pytest.raises(IndexError, match="class 2 is not there"):
         plots.plot_evidence(student, images, 0, label=2)
     with pytest.raises(IndexError, match="image"):

@@ -67,18 +67,18 @@ def plot_evidence(
     first, *others = axes[0]
     draw.show_image(first, pixels)
     first.set_title(classes[told], fontsize=draw.SMALL)
-    limit = float(np.abs(values).max()) or 1.0
     totals = [*shares[best], shares.sum()]
     words = [*(labels[k] for k in best), f"all {bank.num_prototypes}"]
-    for ax, one, word, total in zip(others, values, words, totals, strict=True):
+    # all together say many times what one does: on one scale the prototypes would be blank
+    limits = [float(np.abs(values[:-1]).max()) or 1.0] * len(best) + [float(np.abs(values[-1]).max()) or 1.0]
+    for ax, one, word, total, limit in zip(others, values, words, totals, limits, strict=True):
         heat = draw.overlay(ax, pixels, one, -limit, limit, mpl.colormaps["RdBu"])
         heat.set_alpha(np.clip(np.abs(one) / limit * 1.6, 0.12, 0.9))
         ax.set_title(f"{word}  {total:+.2f}", fontsize=draw.SMALL, color=FOR if total >= 0 else AGAINST)
-    draw.colour_bar(
-        heat, [first, *others], f"said for {classes[label]}, logits", location="bottom", shrink=0.5, aspect=40
-    )
+    for above, what in ((others[:-1], f"said for {classes[label]} by one, logits"), (others[-1:], "by all")):
+        draw.colour_bar(above[0].images[-1], above, what, location="bottom")
     truth = int(images.labels[m])
-    known = "" if truth == UNLABELLED else f", it is a {classes[truth]}"
+    known = "" if truth == UNLABELLED else f", the label {classes[truth]}"
     draw.caption(
         figure,
         f"{draw.short_name(images.ids[m])}: z⁺ tells {classes[told]}{known}. What speaks for {classes[label]} (blue) "

@@ -203,18 +203,24 @@ def _numbers(run: Run, rows: Sequence[Mapping[str, object]]) -> Section:
     world, scores, student = run.world, run.scores, run.student
     plus = f"; augmented by prototypes (z+) it reaches {scores.augmented:.1%}" if scores.augmented else ""
     source = "labels alone" if world.teacher is None else f"labels and from {world.config.teacher.name}"
+    others = len(world.images("unlabelled")) if _reads_unlabelled(world) else 0
+    more = f" and {others} unlabelled ones" if others else ""
     text = (
         f"{student.name}, {student.plain_parameters / 1e6:.2f} M parameters, learned {world.config.task.kind} from "
-        f"{source}: {len(world.images('train'))} labelled images, {run.history.step} steps, "
+        f"{source}: {len(world.images('train'))} labelled images{more}, {run.history.step} steps, "
         f"{run.history.rows[-1]['seconds']:.0f} s. On {len(world.images('test'))} other images its {scores.metric} is "
         f"{scores.plain:.1%}{plus}."
     )
     return Section("Result", text, table=rows)
 
 
+def _reads_unlabelled(world: World) -> bool:
+    return "unlabelled" in world.sets and world.config.distill.unlabelled_batch > 0
+
+
 def _data(world: World) -> Section:
     names = {"labelled": "train", "scored on": "test", "for prototypes": "source"}
-    if "unlabelled" in world.sets and world.config.distill.unlabelled_batch:
+    if _reads_unlabelled(world):
         names["unlabelled"] = "unlabelled"
     sets = {what: world.images(name) for what, name in names.items()}
     rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
