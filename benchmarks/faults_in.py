@@ -284,7 +284,7 @@ def read_trial(path: Path) -> None:
 
 def read_known(path: Path) -> None:
     known = KnownImages.read(path.parent)
-    if known.image_px < 1 or not {"train", "test"} <= set(known.sets):
+    if known.image_px < 8 or not {"train", "test"} <= set(known.sets):
         raise SilentError(f"images of {known.image_px} px are believed")
 
 

@@ -130,7 +130,7 @@ class _Members:
         if self.size > self.allowed:
             raise DatasetError(f"{label} takes it beyond {MAX_RATIO} times the archive's size: it looks like a bomb")
         if self.size > self.room:
-            raise DatasetError(f"{label} takes it beyond the {self.room} bytes that are free")
+            raise DatasetError(f"{label}: disk full, {self.room} bytes are free and {self.size} are needed already")
         return "/".join(parts)
 
 
