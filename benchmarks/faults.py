@@ -4,13 +4,15 @@
 
 Each reader gets damaged files and has to refuse them in words that name the file, or to read what keeps the rules
 of its format; each writer and each command is killed and runs out of room, and what was there has to be whole. Every
-outcome is a line in runs/faults/SEED.jsonl, and the same command goes on where it was stopped. Damaged files that
-failed are kept beside it. The last line printed is one JSON object. Mounting needs root on Linux.
+outcome is a line, of damaged files and with --quick in runs/faults/SEED.jsonl, of kills and disks in
+results/faults.jsonl, and the same command goes on where it was stopped. Damaged files that failed are kept in
+runs/faults/SEED. The last line printed is one JSON object. Mounting needs root on Linux.
 """
 
 import argparse
 import faulthandler
 import json
+import math
 import os
 import random
 import shutil
@@ -38,7 +40,10 @@ from tqdm import tqdm
 from prockd.writing import append_line, read_lines, write_file
 
 RESULTS = Path(__file__).parent / "results" / "faults.md"
+NOTES, KEPT = RESULTS.with_name("faults_notes.md"), RESULTS.with_suffix(".jsonl")
 HANG_S = {"mutations": 20, "kills": 400, "full": 400, "read-only": 400}
+QUICK_S = 720
+"""After which --quick begins nothing new: the rest of its 15 minutes is for what is under way."""
 MEMORY = 24 << 30
 GOOD = ("read", "refused", "whole", "clear", "done")
 
@@ -51,16 +56,19 @@ class Job(NamedTuple):
     number: int
 
 
-def all_jobs(quick: bool, only: str | None) -> list[Job]:
+def all_jobs(quick: bool, only: str | None, seed: int) -> list[Job]:
     """Of all counts, or a tenth: mutations a reader, kills, disks."""
     part = 10 if quick else 1
     jobs = [Job("mutations", kind, n) for n in range(500 // part) for kind in READERS]
-    kills = [Job("kills", kind, n) for n in range(14) for kind in WRITERS]
-    kills += [Job("kills", kind, n) for n in range(4) for kind in COMMANDS]
+    kills = [Job("kills", kind, n) for n in range(4) for kind in COMMANDS]  # at most three kills each
+    kills += [Job("kills", kind, n) for n in range(14) for kind in WRITERS]
     disks = [Job("full", kind, n) for n in range(3) for kind in (*WRITERS, *COMMANDS)]
     disks += [Job("read-only", kind, 1) for kind in (*WRITERS, *COMMANDS)]
-    if quick:  # a tenth, of all kinds in turn
-        kills, disks = kills[:18] + kills[14 * len(WRITERS) : 14 * len(WRITERS) + 3], disks[:: len(disks) // 8]
+    if quick:  # a tenth: two kills of each writer, three commands and eight disks by the seed
+        draw = random.Random(seed)
+        kills = [Job("kills", kind, 0) for kind in draw.sample(list(COMMANDS), 3)]
+        kills += [Job("kills", kind, n) for n in range(2) for kind in WRITERS]
+        disks = draw.sample(disks, 8)
     if sys.platform != "linux" or os.geteuid():
         disks = []
     parts = {"mutations": jobs, "kills": kills, "disks": disks}
@@ -138,13 +146,17 @@ def stack_of(one: Slot, home: Path) -> str:
     return ""
 
 
-def tried(jobs: list[Job], workers: int, home: Path, seed: int) -> Iterator[tuple[Job, list[tuple[str, str]]]]:
-    """Each job with what came of it; a worker that hangs or dies is replaced.
+def tried(
+    jobs: list[Job], workers: int, home: Path, seed: int, lasts_s: float
+) -> Iterator[tuple[Job, list[tuple[str, str]]]]:
+    """Each job that is begun in this time, with what came of it; a worker that hangs or dies is replaced.
 
     It hangs when it computes for so long, or does nothing for six times as long: other work may share the machine.
     """
-    slots, waiting, open_jobs = [slot(home, seed) for _ in range(workers)], list(reversed(jobs)), len(jobs)
-    while open_jobs:
+    slots, waiting, end = [slot(home, seed) for _ in range(workers)], list(reversed(jobs)), time.monotonic() + lasts_s
+    while waiting or any(one.job for one in slots):
+        if time.monotonic() > end:
+            waiting.clear()
         for n, one in enumerate(slots):
             if one.job is None and waiting:
                 one.job, one.since, one.cpu_s = waiting.pop(), time.monotonic(), cpu_seconds(one)
@@ -167,7 +179,6 @@ def tried(jobs: list[Job], workers: int, home: Path, seed: int) -> Iterator[tupl
                 answer = [("hang" if alive else "traceback", f"{used}: {stack_of(one, home)}")]
                 one.process.kill()
                 slots[n] = slot(home, seed)
-            open_jobs -= 1
             yield job, answer
     for one in slots:
         one.connection.send(None)
@@ -185,6 +196,12 @@ def keep(job: Job, seed: int, home: Path, folder: Path) -> None:
     shutil.rmtree(root)
 
 
+def read_rows(lines: dict[str, Path], seed: int) -> list[dict[str, Any]]:
+    """What has been tried with this seed."""
+    rows = [row for path in dict.fromkeys(lines.values()) for row in read_lines(path)]
+    return [row for row in rows if row["seed"] == seed]
+
+
 def counted(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     """The last line: counts of all outcomes."""
     of = {part: Counter(row["outcome"] for row in rows if row["part"] == part) for part in HANG_S}
@@ -199,7 +216,8 @@ def counted(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
 
 def page(rows: list[dict[str, Any]], line: dict[str, Any], how: str) -> str:
     """The tables, the last line, and what failed."""
-    read, text = [row for row in rows if row["part"] == "mutations"], [f"# Faults\n\nMade by `{how}`.\n"]
+    notes = NOTES.read_text() if NOTES.is_file() else ""
+    read, text = [row for row in rows if row["part"] == "mutations"], [f"# Faults\n\nMade by `{how}`.\n\n{notes}"]
     outcomes = ("refused", "read", "traceback", "silent", "hang", "nameless")
     text += [f"| reader | mutations | of each damage | {' | '.join(outcomes)} |", f"|---|{'---:|' * 8}"]
     for kind in READERS:
@@ -228,14 +246,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--only", choices=("mutations", "kills", "disks"))
     parser.add_argument("--page", action="store_true", help="only write the page, of the lines that are there")
-    args = parser.parse_args()
+    args, began = parser.parse_args(), time.monotonic()
     torch.set_num_threads(1)
     # tqdm's own lock is shared by forked processes: one that is killed while it holds it stops the others for ever,
     # wherever a bar is closed, in the collector of garbage too
     tqdm.set_lock(threading.RLock())
+    folder = Path("runs/faults").resolve()
     name = f"{args.seed}{'-quick' * args.quick}"
-    lines = Path("runs/faults").resolve() / f"{name}.jsonl"
-    jobs, rows = all_jobs(args.quick, args.only), read_lines(lines)
+    lines = dict.fromkeys(HANG_S, folder / f"{name}.jsonl")
+    if not args.quick:  # of hours, so that a later checkout goes on too
+        lines |= dict.fromkeys(("kills", "full", "read-only"), KEPT)
+    jobs, rows = all_jobs(args.quick, args.only, args.seed), read_rows(lines, args.seed)
     done = {(row["part"], row["kind"], row["number"]) for row in rows}
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as made:
         home = Path(made)
@@ -245,14 +266,16 @@ def main() -> None:
             code, told = in_child(lambda: make_place(home / "place"))
             if code:
                 sys.exit(f"the place for commands cannot be made: {told}")
-        for job, answer in tried(left, args.jobs, home, args.seed):
+        lasts_s = began + QUICK_S - time.monotonic() if args.quick else math.inf
+        for job, answer in tried(left, args.jobs, home, args.seed, lasts_s):
             for outcome, told in answer:
-                append_line(lines, {**job._asdict(), "outcome": outcome, "told": told if outcome != "read" else ""})
+                row = {**job._asdict(), "outcome": outcome, "seed": args.seed}
+                append_line(lines[job.part], row | ({} if outcome in GOOD else {"told": told}))
                 if outcome not in GOOD:
                     print(*job, outcome, told, flush=True)
                     if job.part == "mutations":
-                        keep(job, args.seed, home, lines.with_suffix(""))
-    rows = read_lines(lines)
+                        keep(job, args.seed, home, folder / name)
+    rows = read_rows(lines, args.seed)
     line = counted(rows, args.seed)
     if args.only is None and not args.quick:
         write_file(RESULTS, page(rows, line, f"python benchmarks/faults.py --seed {args.seed}"))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from prockd_widgets.settings import Settings, preset_configs
+from prockd_widgets.settings import Settings, method_of, start_config
 from prockd_widgets.tries import read_try
 
 import prockd as pk
@@ -26,6 +26,7 @@ from prockd.cache import cached_arrays
 from prockd.datasets import open_splits, unpack
 from prockd.datasets.problems import sample_problems
 from prockd.runs.compare import begin
+from prockd.runs.folder import begun_precision, versions
 from prockd.runs.known import KnownImages
 from prockd.runs.plan import read_plan
 from prockd.settings.experiment import ExperimentConfig
@@ -35,6 +36,7 @@ from prockd.teachers.teacher import Teacher
 from prockd.teachers.weights import create_backbone
 from prockd.training.adaptation import write_teacher
 from prockd.training.checkpoint import load_checkpoint, save_checkpoint
+from prockd.writing import write_json
 
 TINY: dict[str, Any] = {"channels": (8, 16, 24, 32), "stem_width": 8}
 ENTRY = {"faults": 1}
@@ -183,7 +185,7 @@ def make_weights(root: Path) -> Path:
 
 
 def make_try(root: Path) -> Path:
-    settings = asdict(Settings("best", *preset_configs("best"), labels_per_class=10))
+    settings = asdict(Settings("best", *method_of(start_config("best")), labels_per_class=10))
     told = {"number": 1, "settings": settings, "plain": 0.5, "augmented": None, "seconds": 3.0, "scored_on": "abc",
             "resumed": 0, "step": 5, "stopped": False, "rows": [{"step": 0.0, "loss": 2.0}]}  # fmt: skip
     (root / "try.json").write_text(json.dumps(told))
@@ -196,6 +198,10 @@ def make_known(root: Path) -> Path:
     return root / "images.json"
 
 
+def make_versions(root: Path) -> Path:
+    return write_json(root / "versions.json", {"seed": 0, "precision": "fp32", **versions()})
+
+
 CONTEST = '[compare]\narms = ["labels alone"]\nseeds = 1\nrates = [1e-3]\n[teacher]\nname = "none"\n'
 
 
@@ -206,7 +212,7 @@ def make_contest(root: Path) -> Path:
 
 
 def make_checkpoint(root: Path) -> Path:
-    save_checkpoint(root, {"model": torch.nn.Linear(4, 3)}, {"steps": 9}, [{"step": 0, "loss": 1.0}], 1)
+    save_checkpoint(root, {"model": torch.nn.Linear(4, 3)}, {"steps": 9}, [{"step": 0.0, "loss": 1.0}], 1)
     return root / "checkpoint.pt"
 
 
@@ -278,8 +284,7 @@ def read_trial(path: Path) -> None:
 
 def read_known(path: Path) -> None:
     known = KnownImages.read(path.parent)
-    assert known is not None
-    if known.image_px < 1 or not {"train", "test"} <= set(known.sets):
+    if known.image_px < 8 or not {"train", "test"} <= set(known.sets):
         raise SilentError(f"images of {known.image_px} px are believed")
 
 
@@ -337,6 +342,7 @@ READERS = {
         make_contest, lambda path: begin(read_plan(path.with_name("contest.toml")), path.parent)
     ),
     "run: images.json": Reader(make_known, read_known),
+    "run: versions.json": Reader(make_versions, lambda path: begun_precision(path.parent)),
     "student": student_reader("classification"),
     "student of masks": student_reader("segmentation"),
     "student of key points": student_reader("keypoints"),

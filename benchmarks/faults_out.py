@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from faults_in import CONTEST, is_fault, make_teacher, picture, tiny_bank, tiny_
 from PIL import Image
 
 import prockd as pk
+from prockd import writing
 from prockd.cache import cached_arrays
 from prockd.runs.pictures import predict_pictures
 from prockd.settings.experiment import ExperimentConfig
@@ -35,7 +35,7 @@ from prockd.training.checkpoint import save_checkpoint
 from prockd.writing import append_line, write_file
 
 FORK = multiprocessing.get_context("fork")
-DISK = 64 << 20
+DISK = 160 << 20  # a checkpoint of a teacher, twice, and more
 
 
 # Writers, called over and over: version n of their files into a folder
@@ -57,7 +57,7 @@ def versions_of(photos: Path) -> dict[str, Callable[[Path, int], object]]:
         "bank": lambda folder, n: bank.save(folder / "bank.safetensors", overwrite=True),
         "settings": lambda folder, n: write_config(set_values(config, [f"distill.seed={n}"]), folder / "config.toml"),
         "checkpoint": lambda folder, n: save_checkpoint(
-            folder, {"model": student}, {"steps": 9}, [{"step": m, "loss": 1.0} for m in range(n % 9 + 1)], n % 9
+            folder, {"model": student}, {"steps": 9}, [{"step": float(m), "loss": 1.0} for m in range(n % 9 + 1)], n % 9
         ),
         "text": lambda folder, n: write_file(folder / "notes.txt", f"{n}\n" * 200_000),
         "JSON lines": lambda folder, n: append_line(folder / "lines.jsonl", {"n": "x" * 3000}),
@@ -214,7 +214,7 @@ def left(kind: str, folder: Path, told: str = "") -> dict[str, str]:
     """What a command leaves, told apart by content: tensors, and lines without times."""
     glob, found = COMMANDS[kind].leaves, {}
     if glob == "stdout":
-        return {"stdout": re.sub(r"(?m)^prockd: .*$", "", told)}
+        return {"stdout": told[told.find("{") :]}  # without bars
     for path in sorted(folder.glob(glob)):
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -263,7 +263,7 @@ def check_whole(folder: Path) -> list[str]:
     }  # fmt: skip
     for path in (path for path in folder.rglob("*") if path.is_file()):
         inside = path.relative_to(folder)
-        if any(part.startswith((".prockd-", ".lock")) or ".tmp-" in part for part in inside.parts):
+        if any(part.startswith((".prockd-", ".lock")) for part in inside.parts):
             continue
         if check := Student.load if path.name == "student.safetensors" and "export" not in str(inside) else (
             checks.get(path.name) or kinds.get(path.suffix)
@@ -318,7 +318,8 @@ def kill_writer(kind: str, seed: int, home: Path) -> list[tuple[str, str]]:
     if kind == "cache":
         arrays, _ = cached_arrays("images", {"n": 0}, filled, root=folder / "cache")
         torn += [] if (arrays["x"] == 7).all() else ["torn: half an array is believed"]
-    write(folder, 1)  # goes on, and sweeps
+    writing._swept.clear()  # as of a process that begins
+    write(folder, 999)  # goes on, and sweeps
     if litter := [path.name for path in folder.rglob(".prockd-*")]:
         torn.append(f"litter stays: {litter}")
     shutil.rmtree(folder)

@@ -1,23 +1,22 @@
 """Arrays that are computed once and then memory-mapped: an entry is whole, or it is not there.
 
 An entry is a folder ``<root>/<kind>/<digest of its key>`` with one ``.npy`` file an array and a ``meta.json``. It is
-built beside its place and renamed into it when every byte is on the disk. A killed run leaves a ``*.tmp-*`` folder,
+built beside its place and renamed into it when every byte is on the disk. A killed run leaves a ``.prockd-*`` folder,
 which is never read and which a later run removes; of two processes that build one entry, the second discards its own.
 ``meta.json`` keeps a checksum of itself and of every block of the arrays; a process compares them when it first opens
-an entry, and one that differs is built again.
+an entry, or of many shards when it first reads one, and an entry that differs is built again.
 """
 
 import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from prockd.locks import claim, is_alive, release
-from prockd.writing import FULL, sync
+from prockd.writing import FULL, sweep, sync, unfinished_name
 
 ArrayMap = np.memmap[Any, np.dtype[Any]]
 """An array whose bytes stay on the disk until they are read."""
 
 _BLOCK_BYTES = 2**24  # that one checksum is of, so that threads share the reading of a large array
-_FIRST_FORM = {"key", "meta", "arrays"}  # of meta.json, before there were checksums
 _verified = set[tuple[object, ...]]()  # what this process has written or compared, by place, size and date
 
 
@@ -89,7 +86,10 @@ class ArrayWriter:
             sync(path)
             described[name] = _describe(path, array) | {"blocks": _block_sums(path)}
             _verified.add(_mark(path, described[name]["blocks"]))
-        _write_record(self._folder, {"key": key, "meta": meta, "arrays": described})
+        record = json.loads(json.dumps({"key": key, "meta": meta, "arrays": described}))  # as read: keys are texts
+        path = self._folder / "meta.json"
+        path.write_text(json.dumps({**record, "checksum": digest(record)}), encoding="utf-8")
+        sync(path)
         sync(self._folder)
 
 
@@ -114,15 +114,15 @@ def cached_arrays(
 
 
 def open_arrays(
-    kind: str, key: Mapping[str, object], *, root: Path | None = None, spot: bool = False
+    kind: str, key: Mapping[str, object], *, root: Path | None = None, compare: bool = True
 ) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
-    """What :func:`cached_arrays` returns, where it is there already and whole; ``spot`` compares a block of each."""
-    return _open(entry_path(kind, key, root), key, spot)
+    """What :func:`cached_arrays` returns, where it is there already; without ``compare`` :func:`is_whole` is to ask."""
+    return _open(entry_path(kind, key, root), key, compare)
 
 
 def is_whole(entry: Path) -> bool:
     """Compare all of an entry with its checksums; a damaged one is removed, with a warning."""
-    return _open(entry, json.loads((entry / "meta.json").read_text(encoding="utf-8"))["key"]) is not None
+    return _open(entry, None) is not None
 
 
 def entry_path(kind: str, key: Mapping[str, object], root: Path | None = None) -> Path:
@@ -131,9 +131,9 @@ def entry_path(kind: str, key: Mapping[str, object], root: Path | None = None) -
 
 
 def _open(
-    entry: Path, key: Mapping[str, object], spot: bool = False
+    entry: Path, key: Mapping[str, object] | None, compare: bool = True
 ) -> tuple[dict[str, ArrayMap], dict[str, Any]] | None:
-    """Open an entry; None when there is none, or when it was damaged and has been removed."""
+    """Open an entry, of whatever key for None; None when there is none, or it was damaged and has been removed."""
     if not entry.exists():
         return None
     arrays: dict[str, ArrayMap] = {}
@@ -142,12 +142,7 @@ def _open(
         for name, described in record["arrays"].items():
             path = entry / f"{name}.npy"
             arrays[name] = np.load(path, mmap_mode="r")
-            _verify(path, arrays[name], described, spot)
-        if "checksum" not in record:  # of an earlier version: from now on it has them
-            blocks = {name: {"blocks": _block_sums(entry / f"{name}.npy")} for name in arrays}
-            described = {name: record["arrays"][name] | blocks[name] for name in arrays}
-            with suppress(OSError):  # a cache that may only be read stays as it is
-                _write_record(entry, record | {"arrays": described})
+            _verify(path, arrays[name], described, compare)
         return arrays, record["meta"]
     except Exception as error:  # whatever damaged bytes lead to, the entry can be made again
         if isinstance(error, PermissionError):
@@ -160,40 +155,23 @@ def _open(
         return None
 
 
-def _read_record(entry: Path, key: Mapping[str, object]) -> dict[str, Any]:
+def _read_record(entry: Path, key: Mapping[str, object] | None) -> dict[str, Any]:
     """What ``meta.json`` holds; ValueError where it is damaged, or of another key."""
     record: dict[str, Any] = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-    kept = {name: value for name, value in record.items() if name != "checksum"}
-    if set(kept) != _FIRST_FORM or ("checksum" in record and record["checksum"] != digest(kept)):
+    if record.pop("checksum") != digest(record):
         raise ValueError("meta.json is damaged")
-    if digest(record["key"]) != digest(key):
+    if key is not None and digest(record["key"]) != digest(key):
         raise ValueError("meta.json names another key")
     return record
 
 
-def _write_record(entry: Path, record: Mapping[str, Any]) -> None:
-    """Write ``meta.json`` with its checksum, in one rename."""
-    record = json.loads(json.dumps(record))  # as it will be read: keys are texts
-    path = entry / f"meta.json.{secrets.token_hex(4)}"
-    path.write_text(json.dumps({**record, "checksum": digest(record)}), encoding="utf-8")
-    sync(path)
-    path.replace(entry / "meta.json")
-
-
-def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any], spot: bool = False) -> None:
+def _verify(path: Path, array: ArrayMap, described: Mapping[str, Any], compare: bool) -> None:
     """Compare an array with what ``meta.json`` has of it, block by block the first time; ValueError if it differs."""
     wanted, stored = dict(described), _describe(path, array)
-    blocks = wanted.pop("blocks", None)
+    blocks = wanted.pop("blocks")
     if stored != wanted:
         raise ValueError(f"{path.name} is {stored}, not {wanted}")
-    if blocks is None:
-        return
-    if (mark := _mark(path, blocks)) in _verified:
-        return
-    if spot and len(blocks) > 1:  # of thousands of files, each is read where it is used
-        number = secrets.randbelow(len(blocks))
-        if _block_sums(path, number) != blocks[number : number + 1]:
-            raise ValueError(f"{path.name} is not what was written, block {number} of {len(blocks)}")
+    if not compare or (mark := _mark(path, blocks)) in _verified:
         return
     if (sums := _block_sums(path)) != blocks:
         wrong = [number for number, pair in enumerate(zip(sums, blocks, strict=False)) if pair[0] != pair[1]]
@@ -207,10 +185,8 @@ def _mark(path: Path, blocks: object) -> tuple[object, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, zlib.crc32(json.dumps(blocks).encode())
 
 
-def _block_sums(path: Path, only: int | None = None) -> list[int]:
-    """CRC-32 of each block of a file, or of one; zlib lets go of the interpreter, so that threads share the work."""
-    starts = range(0, path.stat().st_size, _BLOCK_BYTES)
-    starts = starts if only is None else starts[only : only + 1]
+def _block_sums(path: Path) -> list[int]:
+    """CRC-32 of each block of a file; zlib lets go of the interpreter, so that threads share the work."""
     piece = min(_BLOCK_BYTES, 2**20)  # what lies in memory of it
 
     def of_block(start: int) -> int:
@@ -219,7 +195,7 @@ def _block_sums(path: Path, only: int | None = None) -> list[int]:
             return reduce(lambda crc, _: zlib.crc32(file.read(piece), crc), range(_BLOCK_BYTES // piece), 0)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(of_block, starts))
+        return list(threads.map(of_block, range(0, path.stat().st_size, _BLOCK_BYTES)))
 
 
 def _describe(path: Path, array: ArrayMap) -> dict[str, object]:
@@ -238,15 +214,14 @@ def _remove(entry: Path) -> None:
 
 def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
     """Build an entry in a folder beside its place, and move it there."""
-    with ExitStack() as ended:
+    with unfinished(entry) as folder:
         try:
-            folder = ended.enter_context(unfinished(entry))
-            folder.mkdir()
+            folder.mkdir(parents=True)
         except OSError as error:
             reason = f"{error.strerror or error}): set PROCKD_CACHE to a folder that you may write to"
             raise CacheError(f"no cache can be kept in {entry.parent} ({reason}") from error
         try:
-            _remove_unfinished(entry.parent)
+            sweep(entry.parent)
             writer = ArrayWriter(folder)
             writer.finish(key, build(writer))
             try:
@@ -264,21 +239,11 @@ def _build(entry: Path, key: Mapping[str, object], build: Build) -> None:
 @contextmanager
 def unfinished(entry: Path) -> Iterator[Path]:
     """A place beside an entry to make it in, or to take it apart: gone at the end, or after a kill by a later build."""
-    folder = entry.with_name(f"{entry.name}.tmp-{secrets.token_hex(8)}")
-    claim(entry.parent, folder.name)  # before it is there, so that nobody takes what is alive for litter
+    folder = entry.with_name(unfinished_name())
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        release(entry.parent, folder.name)
-
-
-def _remove_unfinished(parent: Path) -> None:
-    """Remove what killed runs left. How old it is says nothing, a build may take days."""
-    for left in parent.glob("*.tmp-*.0"):
-        if not is_alive(left):
-            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-            left.unlink(missing_ok=True)
 
 
 def _no_room(folder: Path, free: int, needed: str = "") -> CacheError:

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 MAX_DEPTH = 64
 """Tables and lists within each other; a file that somebody wrote stays far below."""
+MAX_RATIO, ALWAYS_ALLOWED = 200, 64 * 2**20
+"""Bytes that may come out of one byte of a packed file, photographs stay far below, and that any may grow to."""
 _DEEP = f"more than {MAX_DEPTH} tables or lists within each other"
 
 
@@ -45,6 +47,9 @@ def reason(cause: Exception) -> str:
     """An error in a few words, on one line."""
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
+    if isinstance(cause, UnicodeDecodeError):
+        line = cause.object[: cause.start].count(b"\n") + 1
+        return f"line {line} is not text in UTF-8"
     if isinstance(cause, KeyError):
         return f"lacks {cause}"
     if isinstance(cause, RecursionError):

@@ -149,8 +149,7 @@ def _begin(real: Path) -> tuple[Path, int]:
         there = real.stat()
         if not stat.S_ISREG(there.st_mode):  # a rename would take the place of a device
             raise IsADirectoryError(errno.EISDIR, "it is a folder" if real.is_dir() else "it is a device, not a file")
-        if not os.access(real, os.W_OK):
-            raise PermissionError(errno.EACCES, "it is write-protected")
+        real.open("r+b").close()  # a rename would replace what may not be written
         mode = stat.S_IMODE(there.st_mode)
     unfinished = real.with_name(unfinished_name() + real.suffix[-16:])
     descriptor = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
@@ -204,16 +203,21 @@ def sweep(folder: Path) -> None:
         if (named := _UNFINISHED.match(path.name)) is None:
             continue
         with suppress(OSError):  # another process may be removing it too
-            here = named["host"] == _host()
+            here, is_folder = named["host"] == _host(), path.is_dir()
             owner = {"host": platform.node(), "pid": int(named["pid"]), "began": int(named["began"]) + 0.5}
-            if not is_running(owner) if here else time.time() - path.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            # how old a folder is says nothing: what is made there may take days
+            if not is_running(owner) if here else not is_folder and time.time() - path.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(path) if is_folder else path.unlink()
 
 
 def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
-    """The error of the disk behind another one, if there is one: PyTorch and safetensors wrap it in their own."""
+    """The error of the disk behind another one, if there is one: PyTorch and safetensors wrap it in their own.
+
+    A new one, whose traceback does not lead back to who asks: such a circle would hold a library's file open, and its
+    room taken, until the next collection of garbage.
+    """
     if isinstance(error, OSError) and error.errno is not None:
-        return error
+        return OSError(error.errno, error.strerror)
     if told := re.search(r"os error (\d+)", str(error)):
         return OSError(number := int(told[1]), os.strerror(number))
     if unfinished is not None:
@@ -223,7 +227,7 @@ def _of_the_disk(error: Exception, unfinished: Path | None) -> OSError | None:
                     return _full()
                 os.fsync(file.fileno())
         except OSError as cause:
-            return cause
+            return OSError(cause.errno, cause.strerror)
     return None
 
 

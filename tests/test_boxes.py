@@ -259,8 +259,8 @@ def test_a_picture_that_is_missing_or_of_another_size_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"images": [],\n  oops}', r"boxes\.json, line 2: is not JSON"),
-        ("[]", r"boxes\.json is no COCO file: it has no list images, annotations, categories"),
+        ('{"images": [],\n  oops}', r"boxes\.json is not a COCO file that can be read \(.*line 2 column 3"),
+        ("[]", r"boxes\.json is not a COCO file .*it has no list images, annotations, categories"),
         ('{"images": [], "annotations": [], "categories": []}', "holds no images that can be used"),
     ],
 )

@@ -1,7 +1,6 @@
 """Looking through the cache, clearing and moving it."""
 
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from prockd import writing
 from prockd.cache import CacheError, cached_arrays
 from prockd.cli import app
 from prockd.kept import chosen, entries, move, remove, seconds
@@ -32,14 +32,14 @@ def root(tmp_path, monkeypatch) -> Path:
         cached_arrays(kind, {"key": key}, build)
     old = entries()[-1].path / "meta.json"
     os.utime(old, (time.time() - 40 * DAY,) * 2)
-    (root / "images" / f"{'0' * 20}.tmp-{platform.node()}-{os.getpid()}-0a0a0a0a").mkdir()
+    (root / "images" / writing.unfinished_name()).mkdir()
     (root / "letters" / "from home").mkdir(parents=True)
     (root / "letters" / "from home" / "meta.json").write_text("{}")
     return root
 
 
 def others(root: Path) -> list[str]:
-    return sorted(p.name for p in (*root.glob("images/*.tmp-*"), *root.glob("letters/*")))
+    return sorted(p.name for p in (*root.glob("images/.prockd-*"), *root.glob("letters/*")))
 
 
 KILLED = """
@@ -118,7 +118,8 @@ def test_ages_are_minutes_hours_days_and_weeks():
 
 def test_what_a_killed_clearing_leaves_is_swept_up_by_the_next_build(root):
     assert subprocess.run([sys.executable, "-c", KILLED, str(root)], check=False).returncode == 9
-    assert any(".tmp-" in path.name for path in (root / "features").iterdir())
+    assert any(path.name.startswith(".prockd-") for path in (root / "features").iterdir())
+    writing._swept.clear()
     cached_arrays("features", {"key": 3}, build)
     (entry,) = (root / "features").iterdir()
-    assert ".tmp-" not in entry.name
+    assert not entry.name.startswith(".prockd-")

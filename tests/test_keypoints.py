@@ -60,13 +60,13 @@ def test_a_bad_line_is_named_or_left_out(table, line, said):
 
 
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"none\.csv cannot be read: No such file"):
+    with pytest.raises(DatasetError, match=r"none\.csv is not a table that can be read \(no such file"):
         read_keypoints(tmp_path / "none.csv")
     (tmp_path / "p.csv").write_text("frame,x,y\n")
     with pytest.raises(DatasetError, match=r"p\.csv, line 1: no column part, x_px, y_px; it has frame, x, y"):
         read_keypoints(tmp_path / "p.csv")
     (tmp_path / "q.csv").write_bytes(b"frame\n\xff\xfe")
-    with pytest.raises(DatasetError, match=r"q\.csv is not text in UTF-8"):
+    with pytest.raises(DatasetError, match=r"q\.csv is not a table .*line 2 is not text in UTF-8"):
         read_keypoints(tmp_path / "q.csv")
 
 

@@ -22,7 +22,7 @@ from prockd.cli import app
 from prockd.locks import locked
 from prockd.runs import run as run_module
 from prockd.runs import run_experiment
-from prockd.runs.folder import RunFolderError, run_config, start_run
+from prockd.runs.folder import RunFolderError, begun_precision, run_config, start_run
 from prockd.runs.known import KnownImages
 from prockd.runs.run import scored
 from prockd.runs.world import open_world
@@ -73,6 +73,31 @@ def home(trained, tmp_path, monkeypatch) -> Path:
     known.write_text(known.read_text().replace(str(trained), str(tmp_path / "home")))
     monkeypatch.chdir(tmp_path / "home")
     return tmp_path / "home"
+
+
+KNOWN = {"folders": {}, "image_px": 32, "classes": ["a", "b"], "sets": {"train": {"a/0.png": "0f"}, "test": {}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(json.dumps(KNOWN | {"image_px": 0}), "image_px is 0, not a whole number from 8"), (None, "no such file"),
+     (json.dumps(KNOWN | {"sets": {"train": {}}}), "not a table with train and test"), ("[", "JSONDecodeError")],
+)  # fmt: skip
+def test_a_list_of_images_that_no_run_has_is_refused_by_name(tmp_path, text, told):
+    path = tmp_path / "images.json"
+    path.write_text(json.dumps(KNOWN))
+    assert KnownImages.read(tmp_path).sets["train"] == {"a/0.png": "0f"}
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(RunFolderError, match=rf"images\.json is not a list of the images .*{told}.*begin a new run"):
+        KnownImages.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"precision": "fp8"}'])
+def test_versions_that_no_run_has_are_refused_by_name(tmp_path, text):
+    assert begun_precision(tmp_path) is None
+    (tmp_path / "versions.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"versions\.json is not .*start again with --overwrite"):
+        begun_precision(tmp_path)
 
 
 def test_an_image_is_known_by_its_pixels_and_annotations_whatever_its_name(home):

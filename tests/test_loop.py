@@ -693,7 +693,7 @@ def test_a_damaged_checkpoint_is_told_and_not_believed(features, bank, tmp_path,
     run(made(bank), features.images, BASE, features=features, run_dir=tmp_path)
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint that can be read"):
         run(made(bank), features.images, BASE, features=features, run_dir=tmp_path, resume=True)
 
 

@@ -15,8 +15,8 @@ def test_patches_that_look_like_active_ones_are_salient_though_they_are_not_acti
     assert weak.sum() > 20
     assert loud.sum() > 20
     assert salient[weak].min() > 0.5 > salient[loud].max()
-    alike = torch.full((6000,), 0.5)
-    assert torch.equal(learn_saliency(patches, alike)(patches, alike), alike)
+    half = torch.full((6000,), 0.5)
+    assert torch.equal(learn_saliency(patches, half)(patches, half), half)
 
 
 def test_zones_are_those_of_the_picture_and_not_of_the_square():

@@ -1,5 +1,6 @@
 """What is kept of a teacher's passes: shards, shares of them, one array."""
 
+import json
 import os
 import re
 import signal
@@ -87,7 +88,7 @@ def test_a_stopped_extraction_keeps_whole_shards_and_goes_on_with_the_others(tea
         read(teacher, packed, tmp_path, batch_size=3)
     read(teacher, packed, tmp_path, batch_size=3)
     assert sum(seen[8:]) == 2 * (12 - 5)
-    assert not list((tmp_path / "features").glob("*.tmp-*"))
+    assert not list((tmp_path / "features").glob(".prockd-*"))
 
 
 def test_a_damaged_shard_alone_is_made_again(teacher, packed, tmp_path, monkeypatch):
@@ -102,6 +103,23 @@ def test_a_damaged_shard_alone_is_made_again(teacher, packed, tmp_path, monkeypa
         again = read(teacher, packed, tmp_path)
     assert sum(seen) in (2 * 5, 2 * 2)
     for a, b in zip(again.maps, first, strict=True):
+        np.testing.assert_allclose(a[:], b, atol=2e-3, rtol=2e-3)
+
+
+def test_of_many_shards_each_is_compared_when_it_is_first_read(teacher, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    first = [m[:].copy() for m in read(teacher, packed, tmp_path).maps]
+    shards = json.loads((manifests(tmp_path)[0] / "meta.json").read_text())["meta"]["shards"]
+    path = tmp_path / "features" / shards[1]["folder"] / "layer1.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    layer = read(teacher, packed, tmp_path).maps[0]
+    assert (layer[0].shape, layer[11].shape) == (first[0][0].shape,) * 2
+    told = f"{path.parent} was damaged and is removed: the same command again makes it anew"
+    with pytest.warns(RuntimeWarning, match="damaged"), pytest.raises(CacheError, match=re.escape(told)):
+        layer[5]
+    for a, b in zip(read(teacher, packed, tmp_path).maps, first, strict=True):
         np.testing.assert_allclose(a[:], b, atol=2e-3, rtol=2e-3)
 
 

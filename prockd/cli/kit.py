@@ -65,8 +65,8 @@ def fetch_wheels(root: Path, wheels: Path, platforms: list[str], python: str, pi
     """Put prockd's wheel and those of all it needs into a folder, for each platform."""
     pip = [sys.executable, "-m", "pip"]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(root)], check=True)
-    want = [*pip, "download", "--quiet", "--dest", str(wheels), "--find-links", str(wheels)]
-    want.append(f"prockd[lab]=={prockd.__version__}")
+    own = ["--find-links", str(wheels), f"prockd[lab]=={prockd.__version__}"]
+    want = [*pip, "download", "--quiet", "--dest", str(wheels), *own]
     for platform in platforms or [""]:
         tags = [word for tag in PLATFORMS.get(platform, ()) for word in ("--platform", tag)]
         only = ["--only-binary=:all:", "--python-version", python, *tags] if platform else []
@@ -116,8 +116,8 @@ def class_kit(
         shutil.copy(root / name, folder / name)
     cache = os.environ | {"PROCKD_CACHE": str((folder / "cache").resolve())}
     subprocess.run([sys.executable, "-c", FILL], env=cache, check=True)
-    here = ", ".join(platform or ["the one it was made on"])
-    facts = {"version": prockd.__version__, "python": python, "platforms": here}
+    told = ", ".join(platform or ["the one it was made on"])
+    facts = {"version": prockd.__version__, "python": python, "platforms": told}
     for name, text in {**POSIX, **WINDOWS, "README.txt": README}.items():
         end = "\r\n" if name.endswith(".bat") else "\n"
         (folder / name).write_text(text.format(**facts), "utf-8", newline=end)

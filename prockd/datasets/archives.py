@@ -13,12 +13,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from prockd.datasets.problems import DatasetError
+from prockd.untrusted import ALWAYS_ALLOWED, MAX_RATIO
 from prockd.writing import FULL, refusal, sweep, unfinished_name
 
-_MAX_RATIO = 200  # bytes that may come out of one byte of an archive; photographs and masks stay far below
 _MAX_MEMBERS = 2_000_000
 _MAX_HEADER_BYTES = 2**20  # of the long names and attributes of one member of a TAR
-_ALWAYS_ALLOWED = 64 * 2**20  # bytes that any archive may grow to
 _ZIP_KINDS = {stat.S_IFLNK: "link", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe",
               stat.S_IFSOCK: "socket"}  # fmt: skip
 _LONG_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
@@ -106,7 +105,7 @@ class _Members:
 
     def __init__(self, archive: Path, content: Path) -> None:
         self.archive, self.names, self.size = archive, set[str](), 0
-        self.allowed = max(_ALWAYS_ALLOWED, _MAX_RATIO * archive.stat().st_size)
+        self.allowed = max(ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
         self.room = shutil.disk_usage(content).free
 
     def name_inside(self, name: str, size: int, is_folder: bool, refused_kind: str) -> str:
@@ -129,11 +128,9 @@ class _Members:
         if len(self.names) > _MAX_MEMBERS:
             raise DatasetError(f"{self.archive} has more than {_MAX_MEMBERS} members")
         if self.size > self.allowed:
-            raise DatasetError(
-                f"{label} takes it beyond {_MAX_RATIO} times the size of the archive: it looks like a bomb"
-            )
+            raise DatasetError(f"{label} takes it beyond {MAX_RATIO} times the archive's size: it looks like a bomb")
         if self.size > self.room:
-            raise DatasetError(f"{label} takes it beyond the {self.room} bytes that are free")
+            raise DatasetError(f"{label}: disk full, {self.room} bytes are free and {self.size} are needed already")
         return "/".join(parts)
 
 

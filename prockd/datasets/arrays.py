@@ -13,11 +13,9 @@ from prockd._types import Sample
 from prockd.cache import digest
 from prockd.datasets.files import SPLITS, WHOLE
 from prockd.datasets.problems import DatasetError, class_list, label_flaw
-from prockd.untrusted import RefusedError, reading
+from prockd.untrusted import ALWAYS_ALLOWED, MAX_RATIO, RefusedError, reading
 
 _MAX_CLASSES = 65_536
-_MAX_RATIO = 200  # bytes that may come out of one byte of a file; photographs stay far below
-_ALWAYS_ALLOWED = 64 * 2**20  # bytes that any file may grow to
 
 
 class Arrays:
@@ -97,7 +95,7 @@ def open_npz(path: Path | str) -> dict[str, Arrays]:
 
 def _check_headers(path: Path) -> None:
     """Read what the arrays of an NPZ file claim to be, before memory is taken for them; RefusedError for a bomb."""
-    total, allowed = 0, max(_ALWAYS_ALLOWED, _MAX_RATIO * path.stat().st_size)
+    total, allowed = 0, max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             total += info.file_size
@@ -113,7 +111,7 @@ def _check_headers(path: Path) -> None:
             if size > info.file_size:
                 raise RefusedError(f"{info.filename} claims {size} bytes and has {info.file_size}")
             if total > allowed:
-                raise RefusedError(f"{info.filename} takes it beyond {_MAX_RATIO} times its size: it looks like a bomb")
+                raise RefusedError(f"{info.filename} takes it beyond {MAX_RATIO} times its size: it looks like a bomb")
 
 
 def _numbers(labels: np.ndarray) -> np.ndarray:

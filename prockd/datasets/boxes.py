@@ -153,6 +153,11 @@ def read_voc(path: Path, first_px: int = 1) -> Annotation:
             corners = (x0, y0, x1 + (x1 > x0), y1 + (y1 > y0))
             text = "box " + ", ".join(f"{side} {edge:g}" for side, edge in edges.items())
             annotation.boxes.append(Box(entry, name, corners, text))
-    H, W = (number_or_nan(root.findtext(f"size/{side}")) for side in ("height", "width"))
-    annotation.size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
+    annotation.size = size_of(root.findtext("size/height"), root.findtext("size/width"))
     return annotation
+
+
+def size_of(height: object, width: object) -> tuple[int, int] | None:
+    """Height and width as a file writes them; None where it does not."""
+    H, W = number_or_nan(str(height)), number_or_nan(str(width))
+    return (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None

@@ -126,7 +126,7 @@ def check_data(
             problems += [*odd_links(path), *passed_over(path, splits)]
             tables = [] if format.task == "keypoints" else sorted(path.rglob("*.csv"))
             for table in filter(is_keypoints, tables):
-                problems += check_keypoints(table)[1]
+                problems += check_keypoints(table)
     else:
         splits = dict(data) if isinstance(data, Mapping) else {WHOLE: data}
         name, layout = repr(data) if len(splits) == 1 else ", ".join(splits), ""
@@ -142,11 +142,8 @@ def check_data(
     _compare_files([read for reads in samples.values() for read in reads])
     for split, dataset in splits.items():
         guessed = dataset.notes() if isinstance(dataset, FileDataset) else ()
-        problems += [
-            *getattr(dataset, "flaws", ()),
-            *guessed,
-            *(problem for read in samples[split] for problem in read.problems),
-        ]
+        problems += [*getattr(dataset, "flaws", ()), *guessed]
+        problems += [problem for read in samples[split] for problem in read.problems]
         problems += _unlabelled(split, samples[split], task)
     problems += _lacking_in_train(samples)
     if task == "classification" and len(first.classes) == 1 and getattr(first, "tags", None) is None:

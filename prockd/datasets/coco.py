@@ -1,16 +1,15 @@
 """Boxes in one COCO JSON file."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from prockd.datasets.boxes import Annotation, Box, BoxDataset
+from prockd.datasets.boxes import Annotation, Box, BoxDataset, size_of
 from prockd.datasets.files import FormatOptions, file_below, pictures_root
 from prockd.datasets.problems import DatasetError, Problem, as_float
-from prockd.untrusted import read_json
+from prockd.untrusted import RefusedError, read_json, reading
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -43,7 +42,9 @@ class CocoFile(BoxDataset):
         names = [str(picture["file_name"]) for picture in pictures.values()]
         for name, count in ((name, count) for name, count in Counter(names).items() if count > 1):
             add_flaw("", f"{name} is listed {count} times, so its boxes are divided")
-        of_image = {id: Annotation(self.path, size=_size(picture)) for id, picture in pictures.items()}
+        of_image = {
+            id: Annotation(self.path, size=size_of(one.get("height"), one.get("width"))) for id, one in pictures.items()
+        }
         for where, entry in coco.entries():
             missing = _missing(entry, ("image_id", "category_id", "bbox"))
             if "image_id" in missing:
@@ -91,17 +92,11 @@ def is_coco(path: Path) -> bool:
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
     """The lists of a COCO file by name; a DatasetError that says where it is none."""
-    try:
+    with reading(path, "a COCO file", DatasetError):
         content = read_json(path)
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path}, line {error.lineno}: is not JSON ({error.msg} at column {error.colno})") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} is not JSON ({error})") from error
-    if bad := [key for key in _LISTS if not isinstance(content, dict) or not isinstance(content.get(key), list)]:
-        raise DatasetError(f"{path} is no COCO file: it has no list {', '.join(bad)}")
-    return {key: content[key] for key in _LISTS}
+        if bad := [key for key in _LISTS if not isinstance(content, dict) or not isinstance(content.get(key), list)]:
+            raise RefusedError(f"it has no list {', '.join(bad)}")
+        return {key: content[key] for key in _LISTS}
 
 
 def by_id(
@@ -155,8 +150,3 @@ def _around(polygons: Any) -> list[int | float]:
         return []
     x, y = values[::2], values[1::2]
     return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
-
-
-def _size(picture: dict[str, Any]) -> tuple[int, int] | None:
-    H, W = picture.get("height"), picture.get("width")
-    return (H, W) if isinstance(H, int) and isinstance(W, int) and H > 0 and W > 0 else None

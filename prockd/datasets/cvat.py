@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Unpack
 from xml.etree import ElementTree
 
-from prockd.datasets.boxes import Annotation, Box, BoxDataset
+from prockd.datasets.boxes import Annotation, Box, BoxDataset, size_of
 from prockd.datasets.files import FormatOptions, file_below, pictures_root
 from prockd.datasets.problems import DatasetError, Problem, counted, number_or_nan
+from prockd.untrusted import reading
 
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
@@ -32,16 +33,13 @@ class CvatFile(BoxDataset):
         self, path: Path | str, *, classes: Sequence[str] | None = None, **options: Unpack[FormatOptions]
     ) -> None:
         path, annotations, others = Path(path), list[Annotation](), Counter[str]()
-        try:
+        with reading(path, "an XML file", DatasetError):
             tree = ElementTree.fromstring(path.read_bytes())
-        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-            raise DatasetError(f"{path} is not XML that can be read ({error})") from error
         if tree.find("track") is not None:
             raise DatasetError(f"{path} is of a video: export it again as 'CVAT for images', or as COCO")
         images = [image for image in tree.iter("image") if image.get("name")]
         for image in images:
-            H, W = (number_or_nan(image.get(side)) for side in ("height", "width"))
-            size = (int(H), int(W)) if math.isfinite(H * W) and H * W > 0 else None
+            size = size_of(image.get("height"), image.get("width"))
             annotations.append(annotation := Annotation(path, size=size))
             for number, shape in enumerate(image, 1):
                 corners, name = _corners(shape), shape.get("label") or ""

@@ -10,6 +10,7 @@ from prockd.datasets.keypoints import MAX_PX, missing_picture
 from prockd.datasets.poses import Joint, Pose, PoseDataset, tables_in
 from prockd.datasets.problems import DatasetError, Problem, number_or_nan
 from prockd.datasets.read import is_file
+from prockd.untrusted import reading
 
 _FIRST_ROWS = ("scorer", "individuals", "bodyparts", "coords")
 
@@ -57,11 +58,8 @@ def has_deeplabcut(path: Path) -> bool:
 
 def _read(table: Path, flaws: list[Problem]) -> tuple[list[Pose], list[str]]:
     """The poses of a file, and its body parts in order; what is wrong is added to the flaws."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{table} cannot be read as CSV: {error}") from error
+    with reading(table, "a table", DatasetError), table.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
     count = next((n for n, row in enumerate(rows) if not row or row[0] not in _FIRST_ROWS), len(rows))
     head = {row[0]: row for row in rows[:count]}
     wanted = [name for name in _FIRST_ROWS if name != "individuals"]

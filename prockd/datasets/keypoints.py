@@ -76,12 +76,9 @@ def is_keypoints(path: Path) -> bool:
         return False
 
 
-def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
-    """How many images have points, and every problem: bad lines, images that are missing, points outside of them."""
-    try:
-        annotations, problems = parse_keypoints(path)
-    except DatasetError as error:
-        return 0, [Problem.of(path, error)]
+def check_keypoints(path: Path) -> list[Problem]:
+    """Every problem of a table: bad lines, images that are missing, points outside of them."""
+    annotations, problems = parse_keypoints(path)
     for frame, points in annotations.images.items():
         if (place := place_of(path, frame)) is None:
             problems.append(missing_picture(path, f"frame {frame}", frame))
@@ -95,7 +92,7 @@ def check_keypoints(path: Path) -> tuple[int, list[Problem]]:
             if not (0 <= x <= W and 0 <= y <= H):
                 text = f"{annotations.parts[part]} at {x:g}, {y:g} is outside of its image of {W} x {H} px"
                 problems.append(Problem(str(path), f"frame {frame}", text))
-    return len(annotations), problems
+    return problems
 
 
 def place_of(path: Path, frame: str) -> Path | None:

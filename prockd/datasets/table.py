@@ -15,6 +15,7 @@ from prockd.datasets.files import SPLITS, WHOLE, FileDataset, FormatOptions, fil
 from prockd.datasets.folder import class_folders
 from prockd.datasets.problems import DatasetError, Problem
 from prockd.datasets.read import pictures
+from prockd.untrusted import reading
 
 _PATHS = ("path", "file", "filename", "image", "image_path", "file_name", "image_name", "image_id", "img", "id")
 _LABELS = ("class", "class_name", "category", "target", "breed", "species")  # for "label", where there is none
@@ -157,23 +158,15 @@ def lists_the_folder(path: Path) -> bool:
 
 def read_table(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Column names in lower case and, of each line that is not empty, its number (the header has 1) and its cells."""
-    try:
+    with reading(path, "a table", DatasetError, "save it as CSV UTF-8"):
         text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not text in UTF-8 ({error}): save it as CSV UTF-8") from error
-    header = text.partition("\n")[0]
-    comma = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, restval="")
-    try:
+        comma = max(",;\t", key=text.partition("\n")[0].count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, restval="")
         columns = [name.strip().lower() for name in reader.fieldnames or ()]
         if not {"label", "labels", "xmin"} & set(columns) and (named := [n for n in _LABELS if n in columns]):
             columns[columns.index(named[0])] = "label"
         reader.fieldnames = columns
         rows = [(reader.line_num, {name: row[name].strip() for name in columns}) for row in reader]
-    except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
     if missing := [name for name in required if name not in columns]:
         raise DatasetError(f"{path}, line 1: no column {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
     return columns, [(line, cells) for line, cells in rows if any(cells.values())]

@@ -23,7 +23,6 @@ WINDOWS = (0.25, 0.5, 0.95)
 leg from the next one. On 300 of Farmyard's validation images PCK is .81 without them and .93 with them."""
 
 _FOLDS = 3
-_PLACES = 6  # values that every patch has beside its own: 1, x, y, xx, xy, yy
 
 Patches = Callable[[np.ndarray], Float[Tensor, "B N F"]]
 """Gives the values of the patches of some images, by their rows."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from prockd._data_path import data_path
 from prockd.farmyard.texture import PATTERNS
 from prockd.settings.knobs import ConfigError, Knobs, checked, choice, did_you_mean, knob, plain
-from prockd.untrusted import parse_toml
+from prockd.untrusted import parse_toml, reading
 
 _HORNS = ("none", "straight", "curved", "lyre", "spiral", "cow", "bison", "ram", "antler", "palmate", "nose", "tusk",
           "knob")  # fmt: skip
@@ -94,10 +94,8 @@ def load_species(path: str | Path | None = None) -> dict[str, Species]:
             message names file, species, key, value and what is allowed.
     """
     path = data_path("farmyard", "species.toml") if path is None else Path(path)
-    try:
+    with reading(path, "a TOML file", SpeciesError):
         tables = parse_toml(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SpeciesError(f"{path}: not a TOML file: {error}") from error
     fields = {f.name: f for f in dataclasses.fields(Species) if f.name != "name"}
     species = {}
     for name, table in tables.items():

@@ -19,7 +19,7 @@ from prockd.devices import PRECISIONS
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import differences, read_config, write_config
-from prockd.untrusted import read_json, shown
+from prockd.untrusted import RefusedError, read_json, reading, shown
 from prockd.writing import write_json
 
 WRITTEN = (
@@ -65,12 +65,7 @@ def check_run(folder: Path, config: ExperimentConfig, *, resume: bool = False, o
 
 
 def start_run(
-    folder: Path,
-    config: ExperimentConfig,
-    *,
-    precision: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
+    folder: Path, config: ExperimentConfig, *, precision: str = "auto", resume: bool = False, overwrite: bool = False
 ) -> None:
     """Write settings, seed, precision and versions of a new run, or see that one may be resumed with these."""
     check_run(folder, config, resume=resume, overwrite=overwrite)
@@ -93,10 +88,10 @@ def begun_precision(folder: Path) -> str | None:
     path = folder / "versions.json"
     if not path.is_file():
         return None
-    told = read_json(path)
-    named = told.get("precision", "auto") if isinstance(told, dict) else told
-    if named not in ("auto", *PRECISIONS):
-        raise RunFolderError(f"{path} names no precision: {shown(named)}; start again with --overwrite")
+    with reading(path, "a list of what a run was begun with", RunFolderError, "start again with --overwrite"):
+        named = read_json(path).get("precision", "auto")
+        if named not in ("auto", *PRECISIONS):
+            raise RefusedError(f"its precision is {shown(named)}")
     return None if named == "auto" else str(named)
 
 

@@ -10,11 +10,16 @@ from prockd.datasets.problems import listed
 from prockd.runs.folder import RunFolderError
 from prockd.runs.world import World
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
-from prockd.untrusted import read_json, reading
+from prockd.untrusted import TABLE, Rule, fields, list_of, read_json, reading, text, whole
 from prockd.writing import write_json
 
 _FOLDERS = ("path", "test", "unlabelled")
 _FILE = "images.json"
+FILE_FIELDS = {
+    "folders": TABLE, "image_px": whole(8, 4096), "classes": list_of(text(), 65_536),
+    "sets": Rule("a table with train and test", lambda v: isinstance(v, dict) and {"train", "test"} <= v.keys()),
+}  # fmt: skip
+"""What the file may say."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,14 @@ class KnownImages:
         write_json(folder / _FILE, asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> "KnownImages | None":
-        """Those of a run's folder; None where an earlier prockd kept none. RunFolderError for a damaged file."""
+    def read(cls, folder: Path) -> "KnownImages":
+        """Those of a run's folder; RunFolderError where it keeps none, or in a damaged file."""
         path = folder / _FILE
-        if not path.is_file():
-            return None
         with reading(path, "a list of the images that a run knows", RunFolderError, "begin a new run"):
-            told = read_json(path)
-            folders = {str(name): (str(given), str(place)) for name, (given, place) in told["folders"].items()}
-            sets = {str(n): {str(id): str(h) for id, h in one.items()} for n, one in told["sets"].items()}
-            if not {"train", "test"} <= set(sets):
-                raise KeyError("train, test")
-            return cls(folders, int(told["image_px"]), tuple(map(str, told["classes"])), sets)
+            told = fields(read_json(path), FILE_FIELDS)
+            folders = {name: (str(given), str(place)) for name, (given, place) in told["folders"].items()}
+            sets = {n: {id: str(h) for id, h in one.items()} for n, one in told["sets"].items()}
+            return cls(folders, told["image_px"], tuple(told["classes"]), sets)
 
     def placed(self, config: ExperimentConfig) -> ExperimentConfig:
         """The settings with folders where they were when the run began, from wherever it is used."""

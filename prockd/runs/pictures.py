@@ -1,5 +1,6 @@
 """What a trained student tells of pictures: files that others read, and a sheet to look at; no teacher is needed."""
 
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from prockd.devices import device_for, on_device
 from prockd.evaluation.scores import outputs
 from prockd.runs.folder import RunFolderError, run_config, student_file
 from prockd.runs.known import KnownImages
-from prockd.runs.world import packed_px
 from prockd.settings.experiment import DataConfig
 from prockd.students.student import Student
 from prockd.tasks import Answer, Marks
@@ -119,16 +119,11 @@ def predict_pictures(
     first = next(answers, None)
     if first is None:
         raise DatasetError(f"no picture of {folder} can be read: {listed(skipped, between='; ')}")
-    files = seer.student.task.write(_again(first, answers), out, sure)
+    files = seer.student.task.write(itertools.chain([first], answers), out, sure)
     squares, marks, names = zip(*shown, strict=True) if shown else ((), (), ())
     figure = plot_answers(squares, marks, names, seer.student.task, sure=sure)
     save_png(figure, sheet := out / "sheet.png", dpi=130)
     return Predicted(out, (*files, sheet), len(paths) - len(skipped), tuple(skipped))
-
-
-def _again(first: Answer, others: Iterator[Answer]) -> Iterator[Answer]:
-    yield first
-    yield from others
 
 
 def home_of(student: Student | str | Path) -> Path:
@@ -144,10 +139,8 @@ def seer_of(student: Student | str | Path, augmented: bool | None, fit: str | No
     if not isinstance(student, Student):
         path = Path(student)
         if not path.is_file():
-            config = run_config(path)
-            data = config.data
-            known, path = KnownImages.read(path), student_file(path)
-            image_px = packed_px(config, None) if known is None else known.image_px
+            data, file = run_config(path).data, student_file(path)
+            image_px, path = KnownImages.read(path).image_px, file
             fit = fit or data.asked_fit
         student = Student.load(path)
     has_plus = student.feature_augmentation is not None

@@ -102,7 +102,8 @@ def begin(
     own, is_main, given = folder / "bank.safetensors", processes.is_main, bank
     if is_main:
         check_run(folder, config, resume=resume, overwrite=overwrite)
-    known = KnownImages.read(folder) if resume and not overwrite else None
+    goes_on = resume and not overwrite
+    known = KnownImages.read(folder) if goes_on and (folder / "images.json").is_file() else None
     if known is not None and config.teacher.pretrained:  # a run keeps no copy: it may be gigabytes
         where = "asked for at the hub again, or taken from its cache; --teacher-weights FILE asks nobody"
         warnings.warn(
@@ -110,9 +111,9 @@ def begin(
         )
     world = open_world(config if known is None else known.placed(config), cpu=cpu, progress=progress)
     if world.precision == "auto" and world.teacher is not None:
-        begun = None if is_main and (overwrite or not resume) else begun_precision(folder)
+        begun = None if is_main and not goes_on else begun_precision(folder)
         world.precision = begun or fastest_precision(device_for(world.teacher, "cpu" if cpu else None))
-    if not is_main or (resume and not overwrite and own.is_file()):
+    if not is_main or (goes_on and own.is_file()):
         given = own
     prototypes = None if world.teacher is None or given is None else find_prototypes(world, given)
     if is_main:
@@ -193,23 +194,11 @@ def scored(
     """
     folder, device = Path(run_dir), "cpu" if cpu else None
     config, student, known = run_config(folder), Student.load(student_file(folder)), KnownImages.read(folder)
-    if known is None:
-        world = open_world(config, cpu=cpu, progress=progress)
-    elif data is None:
-        world = open_world(known.untaught(config), cpu=cpu, progress=progress)
+    if data is None:
+        images = known.to_score(open_world(known.untaught(config), cpu=cpu, progress=progress))
     else:  # its own images may be gone
-        world = World(known.untaught(config), {}, cpu=cpu, progress=progress)
-    if data is not None:
-        images = other_images(world, student, data)
-        if known is not None:
-            known.warn_of_learned(images, data)
-    elif known is not None:
-        images = known.to_score(world)
-    else:
-        images = world.images("test")
-        warnings.warn(
-            f"{folder} is of an earlier prockd, which kept no list of its images: some may be learned", stacklevel=2
-        )
+        images = other_images(World(known.untaught(config), {}, cpu=cpu, progress=progress), student, data)
+        known.warn_of_learned(images, data)
     return student, evaluate(student, images, device=device)
 
 

@@ -10,7 +10,7 @@ import tomlkit
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.knobs import ConfigError, Knobs, did_you_mean
 from prockd.settings.knobs import differences as knob_differences
-from prockd.untrusted import parse_toml
+from prockd.untrusted import parse_toml, reading
 from prockd.writing import write_file
 
 K = TypeVar("K", bound=Knobs)
@@ -33,17 +33,8 @@ def read_config(path: str | Path, *, base: ExperimentConfig | None = None) -> Ex
 
 def read_tables(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file; ConfigError where there is no such file, or no TOML in it."""
-    try:
+    with reading(path, "a TOML file", ConfigError):
         return parse_toml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            f"{path}, line {line}: is not UTF-8 text, as TOML has to be: save it anew as UTF-8"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def set_values(config: ExperimentConfig, changes: Sequence[str]) -> ExperimentConfig:

@@ -62,10 +62,3 @@ def described_bank(told: Any, state: Mapping[str, Tensor]) -> PrototypeBank:
     fields(told, {"options": TABLE, "names": ANYTHING}, where="bank")
     check_switches(state, "bank.")
     return PrototypeBank.described(told["options"], told["names"], state, "bank.")
-
-
-def loaded_augmentation(told: Any) -> Any:
-    """The knobs of the augmentation, of earlier versions too."""
-    if told and told.get("content") == "prototypes":
-        return told | {"content": "attention"}  # its name until part maps were there
-    return told

@@ -18,7 +18,7 @@ from prockd.prototypes.augmentation import FeatureAugmentation
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.part_maps import PartMaps
 from prockd.settings.method import FeatureAugmentationConfig
-from prockd.students.described import FILE_FIELDS, described_bank, described_task, loaded_augmentation
+from prockd.students.described import FILE_FIELDS, described_bank, described_task
 from prockd.tasks import TASKS
 from prockd.tasks.task import Task
 from prockd.teachers.weights import (
@@ -266,7 +266,7 @@ class Student(nn.Module):
             state = read_weights(path)
             bank = told["bank"] and described_bank(told["bank"], state)
             options = {name: told[name] for name in ("embed_dim", "layers", "grid", "image_px")} | told["timm_kwargs"]
-            options["feature_augmentation"] = loaded_augmentation(told["feature_augmentation"])
+            options["feature_augmentation"] = told["feature_augmentation"]
 
             def make() -> Student:
                 empty = bank and PrototypeBank(**bank.options)  # where the student is made

@@ -25,21 +25,13 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from prockd.cache import (
-    ArrayMap,
-    ArrayWriter,
-    CacheError,
-    cache_root,
-    cached_arrays,
-    entry_path,
-    open_arrays,
-)
+from prockd.cache import ArrayMap, ArrayWriter, CacheError, cache_root, cached_arrays, entry_path, is_whole, open_arrays
 from prockd.devices import on_device
 from prockd.teachers.passes import Keep, Kept, Passes
 from prockd.teachers.rows import Rows, joined
 
-SHARD, SPOT = 1024, 16
-"""Images in a shard; of more shards than so many, only a block of each is compared with its checksum when opened."""
+SHARD, AT_ONCE = 1024, 16
+"""Images in a shard; of more shards than so many, each is compared with its checksums when it is first read."""
 
 ON_THE_WAY = 3
 """Shards that may be on their way to the disk at once."""
@@ -141,8 +133,8 @@ def keep_shards(
     M, V, share = len(passes.images), len(passes.views), share or Share()
     runs = [slice(start, min(start + SHARD, M)) for start in range(0, M, SHARD)]
     keys = [key if len(runs) == 1 else {**key, "rows": [run.start, run.stop]} for run in runs]
-    spot = len(runs) > SPOT
-    found = [open_arrays(kind, own, root=root, spot=spot) for own in keys]
+    at_once = len(runs) <= AT_ONCE
+    found = [open_arrays(kind, own, root=root, compare=at_once) for own in keys]
     missing = [i for i in range(share.number - 1, len(runs), share.count) if found[i] is None]
     if missing:
         images, began = sum(runs[i].stop - runs[i].start for i in missing), time.perf_counter()
@@ -163,7 +155,7 @@ def keep_shards(
             rate = f"{images:,} images in {seconds:.0f} s, {images / seconds:,.0f} images/s, {size / 1e6:,.0f} MB"
             tqdm.write(f"{kind}: {rate}{told}", file=sys.stderr)
         for i in missing:
-            found[i] = open_arrays(kind, keys[i], root=root, spot=spot)
+            found[i] = open_arrays(kind, keys[i], root=root, compare=at_once)
     there = [one[0] for one in found if one is not None]
     if len(there) < len(runs):
         raise MissingShardsError(
@@ -172,7 +164,12 @@ def keep_shards(
         )
     if len(runs) > 1:
         _write_manifest(kind, key, runs, keys, passes.teacher.fingerprint, root)
-    return {name: joined([arrays[name] for arrays in there]) for name in columns}
+
+    def compare(shard: int) -> None:
+        if not at_once and not is_whole(entry := entry_path(kind, keys[shard], root)):
+            raise CacheError(f"{entry} was damaged and is removed: the same command again makes it anew")
+
+    return {name: joined([arrays[name] for arrays in there], compare) for name in columns}
 
 
 def check_room(size: int, images: int, kind: str, root: Path | None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from prockd.teachers.weights import values_flaw
-from prockd.untrusted import TABLE, RefusedError, Rule, fields, whole
+from prockd.untrusted import TABLE, RefusedError, Rule, fields, reading, whole
 from prockd.writing import write_file
 
 
@@ -55,7 +55,7 @@ def load_checkpoint(folder: Path, parts: Mapping[str, Any], settings: Mapping[st
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return [], 0
-    try:
+    with reading(path, "a checkpoint", ValueError, "remove it to start the run again"):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         fields(state, dict.fromkeys(state, TABLE) | FILE_FIELDS)
         if state["step"] > settings.get("steps", state["step"]):
@@ -65,9 +65,6 @@ def load_checkpoint(folder: Path, parts: Mapping[str, Any], settings: Mapping[st
         with zipfile.ZipFile(path) as parts_in_file:  # torch compares no checksum of what it reads
             if damaged := parts_in_file.testzip():
                 raise RefusedError(f"the checksum of its part {damaged} is another")
-    except Exception as error:  # damaged bytes raise anything: a list of kinds would never be whole
-        why = str(error) if isinstance(error, RefusedError) else type(error).__name__
-        raise ValueError(f"{path} is damaged ({why}); remove it to start the run again") from error
     changed = {k: (v, settings.get(k)) for k, v in state["config"].items() if v != settings.get(k)}
     if changed:
         changes = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())

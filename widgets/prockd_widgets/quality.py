@@ -74,4 +74,4 @@ def answers(source: object, images: PackedImages) -> list[int] | None:
     """The class that a student of classification sees in each image, by z+ where it has one; None for all others."""
     if not isinstance(source, Student) or not isinstance(source.task, Classification):
         return None
-    return [int(answer) for answer in decode_all(source, images, 128, None)[-1]]
+    return [int(answer) for answer in decode_all(source, images)[-1]]
