@@ -167,9 +167,7 @@ def oddly_named(page: Any) -> None:
 
 
 def ended(page: Any) -> None:
-    page.evaluate(
-        "() => { document.body.classList.add('jupyter-widgets-disconnected'); prockdModel.emit('comm_live_update') }"
-    )
+    page.evaluate("prockdModel.emit('comm_live_update')")
 
 
 def restarted(page: Any) -> None:

@@ -383,10 +383,7 @@ def test_a_kernel_that_ended_is_told_and_the_page_can_be_saved_with_its_edits(br
     tab.wait_for_selector(".prk canvas")
     notice = tab.get_by_role("alert")
     assert not notice.is_visible()
-    tab.evaluate(
-        """() => { document.body.classList.add('jupyter-widgets-disconnected');
-        prockdModel.emit('comm_live_update'); }"""
-    )
+    tab.evaluate("prockdModel.emit('comm_live_update')")
     notice.wait_for()
     assert "run the cell again" in notice.inner_text()
     tab.locator(".prk tbody tr").first.click()

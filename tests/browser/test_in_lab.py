@@ -142,6 +142,9 @@ def test_the_explorer_in_lab(open_notebook: Callable[[str, str], Any], site: Pat
     press(page, "a", "d", "d", "b", "x")
     target.focus()
     press(page, "a", "d", "d", "ArrowDown", "b")
+    assert not page.locator(".prk-notice").is_visible()
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.locator(".prk-notice", has_text="run the cell again").wait_for(timeout=60_000)
 
 
 def test_the_lens_in_lab(open_notebook: Callable[[str, str], Any]) -> None:

@@ -25,7 +25,7 @@ class Explorer extends ExplorerTable {
 			this.lookAt(e.dataTransfer.files[0]);
 		});
 		if (this.own) this.readOwnPicture();
-		const [notice, unlisten] = kernelNotice(model, host, (name, blob) => this.download(name, blob));
+		const [notice, unlisten] = kernelNotice(model, (name, blob) => this.download(name, blob));
 		this.root.prepend(notice);
 		this.ends = [watch(this.root, this.redraw, this.redraw), unlisten];
 		const on = (names, f) => {

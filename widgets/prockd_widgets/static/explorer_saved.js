@@ -22,8 +22,9 @@ function savedPage(model) {
 	return template.replace(/%(title|css|esm|state)%/g, (_, name) => filled[name]);
 }
 
-// Says that the kernel is gone, when Jupyter marks the output so, and offers to save what is shown.
-function kernelNotice(model, host, save) {
+// Says that the kernel is gone and offers to save what is shown. ipywidgets tells so when the comm of a model ends, and
+// gives no model a new one; the class that it marks dead outputs with does not reach those of anywidget.
+function kernelNotice(model, save) {
 	const notice = el(
 		'div.prk-notice',
 		{ role: 'alert', hidden: true },
@@ -32,10 +33,9 @@ function kernelNotice(model, host, save) {
 			save('explorer.html', new Blob([savedPage(model)], { type: 'text/html' })),
 		),
 	);
-	const look = () =>
-		setTimeout(() => {
-			notice.hidden = !host.closest('.jupyter-widgets-disconnected');
-		});
-	model.on('comm_live_update', look);
-	return [notice, () => model.off('comm_live_update', look)];
+	const tell = () => {
+		notice.hidden = false;
+	};
+	model.on('comm_live_update', tell);
+	return [notice, () => model.off('comm_live_update', tell)];
 }
