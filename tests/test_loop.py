@@ -897,9 +897,11 @@ def test_the_line_of_the_readme_starts_two_processes_on_a_machine_without_a_gpu(
     (line,) = re.findall(r"`(torchrun .*?)-m prockd distill", (Path(__file__).parents[1] / "README.md").read_text())
     script = tmp_path / "count.py"
     script.write_text(
+        "import sys\n"
         "from prockd.training.processes import connect\n"
         "processes = connect(cpu=True)\n"
-        "print(processes.once(lambda: 'counted'), processes.rank, 'of', processes.count)\n"
+        "told = f\"{processes.once(lambda: 'counted')} {processes.rank} of {processes.count}\\n\"\n"
+        "sys.stdout.write(told)\n"  # in one piece: both write to one pipe, unbuffered
     )
     words = ["-m", "torch.distributed.run", *line.split()[1:], str(script)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, check=False)
