@@ -523,3 +523,16 @@ def test_a_quick_contest_ends_with_one_line_of_json(tmp_path):
     last = json.loads(told.output.splitlines()[-1])
     assert set(last["arms"]) > {ALONE, OURS}
     assert last["seconds"] > 0
+
+
+KEPT = sorted((Path(__file__).parents[1] / "benchmarks/results/compare").glob("*/results.json"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=[path.parent.name for path in KEPT])
+def test_what_is_kept_of_a_contest_is_what_the_present_code_says_of_its_lines(path):
+    told = json.loads(path.read_text("utf-8"))
+    rows = [json.loads(line) for line in (path.parent / "runs.jsonl").read_text("utf-8").splitlines()]
+    budget = next(row["tuning runs"] for row in told["table"] if row["arm"] == "labels alone")
+    contest = Contest({name: ARMS[name] for name in told["arms"]}, rows, budget)
+    now = {name: getattr(contest, name)() for name in ("sentences", "table", "costs", "readings")}
+    assert json.loads(json.dumps(now)) == {name: told[name] for name in now}
