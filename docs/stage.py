@@ -207,7 +207,12 @@ def told_contests() -> dict[str, dict[str, Any]]:
 
 
 def contests() -> str:
-    """One row a contest: the teacher's ceilings, labels alone and ours, with their differences."""
+    """One row a contest: the teacher's ceilings, labels alone and ours, bold where clear of these; with differences."""
+
+    def marked(value: float, difference: str) -> str:
+        low = re.search(r"\[([^,]+),", difference)
+        return f"**{value:.3f}**" if low and float(low[1]) > 0 else f"{value:.3f}"
+
     rows = []
     for name, told in told_contests().items():
         arms = {row["arm"]: row for row in told["table"]}
@@ -216,8 +221,9 @@ def contests() -> str:
         cost, cost_alone = ({row["arm"]: row for row in told["costs"]}[name] for name in ("ours", "labels alone"))
         alike = cost["on"] == cost_alone["on"]  # or times are of two machines
         rows.append({
-            "contest": f"`{name}`", "labels alone": f"{alone['z']:.3f}", "z": f"**{ours['z']:.3f}**",
-            "z⁺": f"**{ours['z⁺']:.3f}**", "z − labels alone": ours["z − labels alone"], "z⁺ − z": ours["z⁺ − z"],
+            "contest": f"`{name}`", "labels alone": f"{alone['z']:.3f}",
+            "z": marked(ours["z"], ours["z − labels alone"]), "z⁺": marked(ours["z⁺"], ours["z⁺ − labels alone"]),
+            "z − labels alone": ours["z − labels alone"], "z⁺ − z": ours["z⁺ − z"],
             "read of the teacher itself": ", ".join(f"{value:.3f}" for value in ceilings),
             "a step costs": f"× {cost['CPU ms a step'] / cost_alone['CPU ms a step']:.2f}" if alike else "–",
             "z⁺ costs an image": f"× {cost['ms an image, z⁺'] / cost['ms an image']:.2f}",
