@@ -15,7 +15,7 @@ from prockd.prototypes.part_maps import part_descriptor
 from prockd.settings.method import FeatureAugmentationConfig
 from prockd.tasks import Classification, Detection, Segmentation
 from prockd.teachers.features import PatchFeatures
-from prockd.training import readings
+from prockd.training import controls, readings
 from prockd.training.batches import Source, patches_of
 from prockd.training.loop import make_distiller, read_teacher
 from prockd.training.processes import connect
@@ -218,6 +218,28 @@ def test_part_maps_read_a_thousand_unlabelled_images_at_most_the_same_ones_for_a
     assert seen[:3] == seen[3:]
     assert torch.equal(first.weight, again.weight)
     assert student.training  # as it was
+
+
+def test_of_many_labelled_images_part_maps_and_their_controls_read_the_same_ones_for_every_seed(few, bank, monkeypatch):
+    for room in (readings, controls):
+        monkeypatch.setattr(room, "MOST_LABELLED", 3)
+    student, seen, inner = made(bank, CLOSED), set[str](), Source.batch
+
+    def batch(self, rows, *rest):
+        seen.update(self.images.ids[row] for row in rows)
+        return inner(self, rows, *rest)
+
+    monkeypatch.setattr(Source, "batch", batch)
+    found = []
+    for seed in (1, 2):
+        fit_part_maps(student, source(few, bank), seed=seed)
+        found.append(set(seen))
+        seen.clear()
+        controls.control_readings(student, few, None, few.images, seed=seed)
+        found.append(set(seen))
+        seen.clear()
+    assert len(found[0]) == 3 < len(few)
+    assert found == [found[0]] * 4
 
 
 def test_the_fit_changes_part_maps_and_nothing_else_of_a_student(few, bank):

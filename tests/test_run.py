@@ -323,6 +323,13 @@ def test_labelled_images_that_serve_as_unlabelled_ones_are_told(without_baseline
     assert json.loads((folder / "results.json").read_text())["unlabelled"] == again
 
 
+def test_where_closed_forms_read_some_of_the_labelled_images_the_report_says_so(folders, monkeypatch):
+    world = open_world(config_of(folders, "classification"), cpu=True, progress=False)
+    assert "fitted to" not in report._data(world).text
+    monkeypatch.setattr(report, "MOST_LABELLED", 5)
+    assert "are fitted to 5 of the labelled images, drawn at random." in report._data(world).text
+
+
 def test_a_recipe_falls_back_where_no_unlabelled_images_are_found_and_says_so(folders, tmp_path, monkeypatch):
     recipe = RECIPES["classification"]
     distill = recipe.distill.replace(batch_size=4, unlabelled_batch=3)

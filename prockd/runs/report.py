@@ -28,6 +28,7 @@ from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
 from prockd.students.student import Student
+from prockd.training.readings import MOST_LABELLED
 from prockd.writing import write_json
 
 
@@ -225,6 +226,9 @@ def _data(world: World) -> Section:
     sets = {what: world.images(name) for what, name in names.items()}
     rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
     text = f"Classes: {', '.join(world.task.classes)}.\n\n{world.unlabelled_note}"
+    if world.is_taught and world.task.pooled and len(world.images("train")) > MOST_LABELLED:
+        fitted = f"{MOST_LABELLED:,} of the labelled images, drawn at random"
+        text += f"\n\nSoft targets, and z+ in closed form, are fitted to {fitted}."
     return Section("Images and classes", text, table=rows)
 
 

@@ -168,12 +168,12 @@ def fit_part_maps(
 
     Args:
         student: finished; its part maps are set, and nothing else of it changes.
-        labelled: images with targets, of which at most 2,000 are read, drawn by the seed.
-        more: unlabelled images, of which at most 1,000 are.
+        labelled: images with targets, of which at most 2,000 are read, for every seed and reading the same.
+        more: unlabelled images, of which at most 1,000 are, drawn by the seed.
         reading: of the teacher's patches; without it unlabelled images are left out.
         seed: of the draw.
     """
-    rows = some_rows(labelled.images, MOST_LABELLED, seed)
+    rows = some_rows(labelled.images, MOST_LABELLED)
     bank, maps, was_training = student.bank, student.feature_augmentation, student.training
     assert isinstance(maps, PartMaps)
     assert bank is not None
