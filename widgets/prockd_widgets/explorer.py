@@ -228,8 +228,9 @@ class PrototypeExplorer(OwnPictures):
             for name, column in self._columns(i, every[i]).items():
                 for row, value in zip(rows, column, strict=True):
                     row[name] = value
-            for row, more in zip(rows, part_columns(self.part_prototypes(i)) if self.parts else (), strict=False):
-                row |= more
+            if self.parts:
+                for row, more in zip(rows, part_columns(self.part_prototypes(i)), strict=True):
+                    row |= more
         self.stats = stats  # once, when it is whole: what is changed in place never reaches the page
         if self._own:
             self._send_own()

@@ -81,7 +81,7 @@ class Patches:
     def switched(self) -> Float[Tensor, "P K"]:
         """The soft assignment with the bank's switches as they are now; rows sum to 1, in the bars to 0."""
         merged = self.bank.merged.cpu()
-        a = self.base.float().mul_(self.bank.enabled.cpu()[merged])  # in place: a million patches take a GB
+        a = self.base.float().mul_(self.bank.enabled.cpu()[merged])  # a copy, for base is of 16 bits
         a /= a.sum(1, keepdim=True).clamp_min(1e-6)
         alone = torch.equal(merged, torch.arange(len(merged)))
         return a if alone else torch.zeros_like(a).index_add_(1, merged, a)
