@@ -112,7 +112,7 @@ def shards(name: str, count: int, folder: Path, shape: Sequence[int]) -> Any:
         np.save(path, rng.standard_normal((SHARD, *shape), np.float32).astype(np.float16))
     whole, rest = divmod(count, SHARD)
     parts = [np.load(path, mmap_mode="r") for _ in range(whole)]
-    return joined([*parts, np.load(path, mmap_mode="r")[:rest]] if rest else parts)
+    return joined([*parts, np.load(path, mmap_mode="r")[:rest]] if rest else parts, lambda part: None)
 
 
 def stored_maps(images: pk.PackedImages, folder: Path) -> pk.PatchFeatures:

@@ -16,14 +16,15 @@ from prockd.students.student import Student
 from prockd.training.batches import Source, patches_of
 from prockd.training.inputs import StoredFeatures
 from prockd.training.readings import (
-    MOST_LABELLED,
     MOST_UNLABELLED,
     fit_reading,
+    fitted_rows,
     is_tags,
     some_rows,
     targets_of,
     to_probabilities,
     whole,
+    width_of,
 )
 from prockd.training.ridge import fit_ridge
 
@@ -63,7 +64,7 @@ def control_readings(
     if bank is None or not task.pooled:
         raise ValueError(f"{student!r} has no reading in closed form: pass a bank, and a task of one answer an image")
     with on_device(device := device_for(student), student):  # the fits, in 64 bits, are the CPU's on any machine
-        features = features.select(some_rows(features.images, MOST_LABELLED))
+        features = features.select(fitted_rows(features.images, width_of(bank)))
         labelled = Source(features.images, features, bank, task=task, flip=flip)
         reading = fit_reading(student, labelled)
         views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]
@@ -74,16 +75,16 @@ def control_readings(
             told = [to_probabilities(task, reading(part.to(device))) for part in torch.split(drawn, 64)]
             soft = torch.cat(told).cpu()
         unseen = torch.cat([output.features.cpu() for output in outputs(student, test)])
-    targets = targets_of(task, labelled.images)
-    scores = {}
+    targets = targets_of(task, labelled.images, np.arange(len(labelled.images)))
+    scores, parts = {}, [own.split(16) for own, _ in views]
     for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
 
         def joined(patches: Tensor, read: Read = read) -> Tensor:
             return torch.cat([read(part) for part in torch.split(patches, 16)])
 
         ridge = fit_ridge(
-            torch.stack([joined(f) for f, _ in views]), targets, None if others is None else joined(others), soft,
-            tags=is_tags(task),
+            (torch.stack([read(view) for view in few]) for few in zip(*parts, strict=True)), targets,
+            None if others is None else joined(others), soft, tags=is_tags(task),
         )  # fmt: skip
         scores[name] = task.score(task.decode(ridge(joined(unseen)), test.image_px), test).value
     return scores

@@ -1,7 +1,10 @@
 """Ridge regression in closed form, its strength by leaving out one image after the other, its scores calibrated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,9 @@ STRENGTHS = tuple(10 ** (half / 2) for half in range(-9, 3))
 
 SHARPNESS = tuple(2 ** (half / 2) for half in range(-2, 13))
 """By which scores are multiplied to become logits: 0.5 to 64."""
+
+MOST_JUDGES = 2000
+"""Labelled images by which a penalty is chosen, at most; all are fitted to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +44,79 @@ class Ridge:
         return x @ self.weight + self.bias
 
 
+class _Form(NamedTuple):
+    """The ridge of rows (x, 1, y), features and targets, in one of its two forms, as functions of the penalty."""
+
+    mean: Float[Tensor, " W"]  # of all rows
+    size: Tensor  # mean square of x about it
+    told: Float[Tensor, "V j C"]  # y about it, of the rows that judge
+    smoother: Callable[[Tensor], tuple[Tensor, Tensor]]  # (V, j, R) A and (R, C) B: H = A A' of those rows, H y = A B
+    weight: Callable[[Tensor], Float[Tensor, "F C"]]
+
+
+Given = Iterable[tuple[Float[Tensor, "V b W"], slice | None]]
+"""Rows about nearly their mean, so that sums of squares lose no digits, and which of them judge."""
+
+
+def _of_rows(given: Given, width: int) -> _Form:
+    """X X' = U diag(values) U': one decomposition serves all penalties, and its cost is that of the rows."""
+    kept, judges, count = list[Tensor](), list[Tensor](), 0
+    for some, judging in given:
+        kept.append(some.flatten(0, 1))
+        if judging is not None:
+            judges.append(torch.arange(count, count + len(kept[-1])).view(some.shape[:2])[:, judging])
+        count += len(kept[-1])
+    rows, who = torch.cat(kept), torch.cat(judges, 1)
+    rows -= (mean := rows.mean(0))
+    size = rows[:, :width].square().sum(1).mean().clamp_min(1e-12)
+    rows[:, width] = size.sqrt()
+    x, y = rows[:, : width + 1], rows[:, width + 1 :]
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    values, seen, own = values.clamp_min(0), vectors.T @ y, vectors[who]
+
+    def smoother(penalty: Tensor) -> tuple[Tensor, Tensor]:
+        share = (values / (values + penalty)).sqrt()
+        return own * share, share.unsqueeze(1) * seen
+
+    return _Form(
+        mean, size, y[who], smoother, lambda p: (x.T @ (vectors @ (seen / (values + p).unsqueeze(1))))[:width]
+    )  # fmt: skip
+
+
+def _of_sums(given: Given, width: int) -> _Form:
+    """X' X and X' y alone, and the rows that judge: of any number of rows, and its cost is that of the columns."""
+    judges, sums, count = list[Tensor](), torch.empty(0), 0
+    for some, judging in given:
+        rows = some.flatten(0, 1)
+        sums = sums if count else rows.new_zeros(rows.shape[1], rows.shape[1])
+        sums.addmm_(rows.T, rows)
+        count += len(rows)
+        if judging is not None:
+            judges.append(some[:, judging].clone())
+    mean = sums[width] / count
+    sums.addr_(mean, mean, alpha=-count)
+    size = (sums.diagonal()[:width].sum() / count).clamp_min(1e-12)
+    sums[width, width] = count * size
+    own = torch.cat(judges, 1) - mean
+    own[..., width], products = size.sqrt(), sums[: width + 1, width + 1 :]
+
+    def factor(penalty: Tensor) -> Float[Tensor, "R R"]:
+        """L of L L' = X' X + penalty, made in place: it may be a gigabyte."""
+        whole = sums[: width + 1, : width + 1].clone(memory_format=torch.contiguous_format).mT
+        whole.diagonal().add_(penalty)
+        return torch.linalg.cholesky(whole, out=whole)
+
+    def smoother(penalty: Tensor) -> tuple[Tensor, Tensor]:
+        solve = partial(torch.linalg.solve_triangular, factor(penalty), upper=False)
+        return solve(own[..., : width + 1].flatten(0, 1).T).T.view(*own.shape[:2], -1), solve(products)
+
+    return _Form(
+        mean, size, own[..., width + 1 :], smoother, lambda p: torch.cholesky_solve(products, factor(p))[:width]
+    )
+
+
 def fit_ridge(
-    x: Float[Tensor, "V n F"],
+    x: Float[Tensor, "V n F"] | Iterable[Float[Tensor, "V b F"]],
     targets: Float[Tensor, "n C"],
     more: Float[Tensor, "m F"] | None = None,
     soft: Float[Tensor, "m C"] | None = None,
@@ -49,15 +126,16 @@ def fit_ridge(
 ) -> Ridge:
     """Fit scores to targets of 0 and 1, and make them logits.
 
-    With rows X and the penalty s: W = X' (X X' + s)^-1 Y, so the cost is that of the rows, however wide they are. One
-    eigendecomposition serves all penalties. An image is left out exactly, in all its views at once: with the smoother
+    With rows X and the penalty s: W = X' (X X' + s)^-1 Y, or (X' X + s)^-1 X' Y where rows outnumber columns, so that
+    neither many nor wide rows cost much. An image is left out exactly, in all its views at once: with the smoother
     H = X X' (X X' + s)^-1 the others predict y_S - (1 - H_SS)^-1 (y - H y)_S for its rows S (Allen's PRESS), about the
     mean of all rows, which stays: without it each image would be told against its own class.
 
     Args:
-        x: features of n labelled images in V views, such as plain and mirrored.
+        x: features of n labelled images in V views, such as plain and mirrored; or a few images of them at a time.
         targets: their classes, one-hot, or tags.
-        more: features of unlabelled images; where there are some, strength and sharpness are chosen on them.
+        more: features of unlabelled images; where there are some, strength and sharpness are chosen on them, else on
+            labelled ones, at most 2,000 that lie evenly among all.
         soft: what somebody thinks of those, 0..1.
         tags: each class is a yes or no of its own, a sigmoid; else one class is right, a softmax.
         strengths: penalties to choose from.
@@ -70,55 +148,67 @@ def fit_ridge(
     >>> reading(x[0]).argmax(1).tolist()
     [0, 0, 1, 1]
     """
-    V, n, width = x.shape
-    if not n:
+    if not (n := len(targets)):
         raise ValueError("there is no labelled image to fit a reading to")
-    rows, wanted = x.reshape(V * n, width), targets.repeat(V, 1)
-    others = None if more is None or soft is None or not len(more) else (more, soft)
-    if others is not None:
-        rows, wanted = torch.cat([rows, others[0]]), torch.cat([wanted, others[1]])
-    if not rows.isfinite().all():
-        raise ValueError("features that a reading is fitted to are not finite: look for NaN in them")
-    rows, wanted = rows.cpu().double(), wanted.cpu().double()  # some devices know no double precision
-    middle, level = rows.mean(0), wanted.mean(0)
-    rows, wanted = rows - middle, wanted - level
-    kernel = rows @ rows.T
-    size = kernel.diagonal().mean().clamp_min(1e-12)
-    # Rows about their mean add up to 0, so each is told exactly by the others, and without a penalty their targets tell
-    # its target. A constant value in every row, as long as the others together, breaks that sum and changes no fit.
-    kernel = kernel + size
-    values, vectors = torch.linalg.eigh(kernel)
-    seen = vectors.T @ wanted
-    # A student has learned its labelled images by heart: those that it has not are the better judges. And where a class
-    # has one image, without it nobody has seen the class, so its views leave one after the other.
-    lone = not tags and bool((targets.sum(0) < 2).any())
-    judges, leave, truth = slice(V * n), (1, V * n) if lone else (V, n), targets.repeat(V, 1) if lone else targets
-    if others is not None:
-        judges, leave, truth = slice(V * n, None), (1, len(rows) - V * n), others[1]
-    truth = truth.cpu().double()
+    pieces = iter((x,) if isinstance(x, Tensor) else x)
+    first = next(pieces)
+    V, _, width = first.shape
+    others = [] if more is None or soft is None or not len(more) else [(more[None], soft)]
+    middle = torch.zeros(width + 1 + targets.shape[1], dtype=torch.double)
+    middle[:width] = first.mean((0, 1))
 
-    def by_image(of_rows: Tensor) -> Tensor:
-        return of_rows[judges].reshape(*leave, -1).transpose(0, 1)  # (images, views, ...), which leave together
+    def given() -> Given:
+        start, apart = 0, -(-n // MOST_JUDGES)
+        for piece in chain((first,), pieces):
+            few = targets[start : start + piece.shape[1]]
+            # A student has learned its labelled images by heart: those that it has not are the better judges.
+            yield _rows(piece, few) - middle, None if others else slice(-start % apart, None, apart)
+            start += len(few)
+        for pair in others:
+            yield _rows(*pair) - middle, slice(None)
 
-    own, mine, eye = by_image(vectors), by_image(wanted), torch.eye(leave[0], dtype=vectors.dtype)
+    form = (_of_sums if V * n + sum(len(s) for _, s in others) > width else _of_rows)(given(), width)
+    # And where a class has one image, without it nobody has seen the class, so its views leave one after the other.
+    lone = not tags and not others and bool((targets.sum(0) < 2).any())
+    level, views = (mean := form.mean + middle)[width + 1 :], 1 if lone else len(form.told)
+
+    def by_image(of_rows: Tensor) -> Tensor:  # views of an image leave together
+        return of_rows.reshape(views, -1, of_rows.shape[2]).transpose(0, 1)  # (images, views, ...)
+
+    told, eye = by_image(form.told), torch.eye(views, dtype=level.dtype)
+    truth = told[:, 0] + level
 
     def left_out(strength: float) -> Tensor:
-        shrink = values.clamp_min(0) / (values.clamp_min(0) + strength * size)
-        smoother = (own * shrink) @ own.transpose(1, 2)  # (images, views, views)
-        apart = torch.linalg.solve((1 + 1e-9) * eye - smoother, mine - (own * shrink) @ seen)
-        scores: Tensor = (mine - apart).mean(1) + level
+        a, b = form.smoother(strength * form.size)
+        a = by_image(a)
+        wrong = torch.linalg.solve((1 + 1e-9) * eye - a @ a.transpose(1, 2), told - a @ b)
+        scores: Tensor = (told - wrong).mean(1) + level
         return scores
 
-    errors = [float(F.mse_loss(left_out(strength), truth)) for strength in strengths]
-    strength = strengths[errors.index(min(errors))]
-    scores = left_out(strength) - 0.5 * tags
+    found = [left_out(strength) for strength in strengths]
+    errors = [float(F.mse_loss(scores, truth)) for scores in found]
+    best = errors.index(min(errors))
+    strength, scores = strengths[best], found[best] - 0.5 * tags
     losses = [misfit(factor * scores, truth, tags) for factor in SHARPNESS]
     sharpness = SHARPNESS[losses.index(min(losses))]
-    weight = rows.T @ (vectors @ (seen / (values.clamp_min(0) + strength * size).unsqueeze(1)))
-    bias = level - middle @ weight - 0.5 * tags
+    weight = form.weight(strength * form.size)
+    bias = level - mean[:width] @ weight - 0.5 * tags
     return Ridge(
-        (sharpness * weight).to(x), (sharpness * bias).to(x), strength, sharpness, (sharpness * scores).to(x)
+        (sharpness * weight).to(first), (sharpness * bias).to(first), strength, sharpness,
+        (sharpness * scores).to(first),
     )  # fmt: skip
+
+
+def _rows(x: Float[Tensor, "V b F"], y: Float[Tensor, "b C"]) -> Float[Tensor, "V b W"]:
+    """(x, 1, y) in double precision, which some devices do not know.
+
+    Rows about their mean add up to 0, so each is told exactly by the others, and without a penalty their targets tell
+    its target. A constant value in every row, as long as the others together, breaks that sum and changes no fit.
+    """
+    if not x.isfinite().all():
+        raise ValueError("features that a reading is fitted to are not finite: look for NaN in them")
+    x, y = x.cpu().double(), y.cpu().double()
+    return torch.cat([x, torch.ones_like(x[..., :1]), y.expand(len(x), -1, -1)], 2)
 
 
 def misfit(logits: Float[Tensor, "n C"], targets: Float[Tensor, "n C"], tags: bool) -> float:
