@@ -35,7 +35,6 @@ from prockd.teachers.rows import joined
 from prockd.teachers.stored import SHARD
 
 RESULTS = Path(__file__).parent / "results" / "scale.md"
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 SIDE, GRID, WIDTH, SPACE, CLASSES = 32, 8, 128, 128, 10
 TINY: dict[str, Any] = {"channels": (8, 8, 8, 8), "stem_width": 8}
 VIEWS = ("plain", "mirrored", "recoloured")
@@ -302,7 +301,6 @@ def main() -> None:
     if os.environ.get("PYTHONMALLOC") != "malloc":  # Python's own arenas are not told by the allocator
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONMALLOC": "malloc"})
     torch.set_num_threads(1)
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)  # fixed, or it grows with each large block that is freed
     sizes = [n for n in (1000, 4000, 16_000, 64_000) if n <= (4000 if asked.quick else asked.most)]
     many = 100_000 if asked.quick else asked.images
     with tempfile.TemporaryDirectory() as root:

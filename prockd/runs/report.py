@@ -28,7 +28,7 @@ from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
 from prockd.students.student import Student
-from prockd.training.readings import fitted_rows, width_of
+from prockd.training.readings import fitted_rows
 from prockd.writing import write_json
 
 
@@ -226,11 +226,10 @@ def _data(world: World, bank: PrototypeBank | None) -> Section:
     sets = {what: world.images(name) for what, name in names.items()}
     rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
     text = f"Classes: {', '.join(world.task.classes)}.\n\n{world.unlabelled_note}"
-    if bank is not None and world.task.pooled:
-        train, width = world.images("train"), width_of(bank)
-        if (count := len(fitted_rows(train, width))) < len(train):
-            fitted = f"{count:,} of the labelled images, drawn at random"
-            text += f"\n\nReadings of part maps, {width:,} values an image, are fitted to {fitted}."
+    train = world.images("train")
+    if bank is not None and world.task.pooled and (count := len(fitted_rows(train, bank))) < len(train):
+        fitted = f"{count:,} of the labelled images, drawn at random"
+        text += f"\n\nReadings of part maps, {bank.prototypes.numel():,} values an image, are fitted to {fitted}."
     return Section("Images and classes", text, table=rows)
 
 

@@ -24,7 +24,6 @@ from prockd.training.readings import (
     targets_of,
     to_probabilities,
     whole,
-    width_of,
 )
 from prockd.training.ridge import fit_ridge
 
@@ -64,7 +63,7 @@ def control_readings(
     if bank is None or not task.pooled:
         raise ValueError(f"{student!r} has no reading in closed form: pass a bank, and a task of one answer an image")
     with on_device(device := device_for(student), student):  # the fits, in 64 bits, are the CPU's on any machine
-        features = features.select(fitted_rows(features.images, width_of(bank)))
+        features = features.select(fitted_rows(features.images, bank))
         labelled = Source(features.images, features, bank, task=task, flip=flip)
         reading = fit_reading(student, labelled)
         views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]

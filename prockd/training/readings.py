@@ -77,11 +77,6 @@ def pooled(bank: PrototypeBank, patches: Float[Tensor, "B N E"], kind: str = "pa
     return part_descriptor(patches, bank.prototypes.detach(), bank.enabled, bank.merged).flatten(1)
 
 
-def width_of(bank: PrototypeBank, kind: str = "part_maps") -> int:
-    """How many values that are."""
-    return bank.embed_dim * (1 if kind == "mean" else bank.num_prototypes)
-
-
 class HeadLearner(nn.Module):
     """The task's own head, which learns to read the teacher's patches in the loop of the students."""
 
@@ -133,9 +128,10 @@ def in_views(
         yield torch.stack([read(batch) for batch in batches])
 
 
-def fitted_rows(images: PackedImages, width: int) -> np.ndarray:
-    """The labelled images that a closed form of so many values an image is fitted to, whatever the seed."""
-    return some_rows(images, len(images) if width <= WIDEST else MOST_LABELLED)
+def fitted_rows(images: PackedImages, bank: PrototypeBank, kind: str = "part_maps") -> np.ndarray:
+    """The labelled images that a reading is fitted to, whatever the seed."""
+    every = kind == "mean" or bank.prototypes.numel() <= WIDEST
+    return some_rows(images, len(images) if every else MOST_LABELLED)
 
 
 def some_rows(images: PackedImages, count: int, seed: int = 0) -> np.ndarray:
@@ -148,7 +144,7 @@ def fit_reading(student: Student, source: Source, kind: str = "part_maps") -> Po
     """Fit a reading of the teacher's patches to the labelled images, whole, plain and (with flips) mirrored."""
     bank = student.bank
     assert bank is not None
-    rows = fitted_rows(source.images, width_of(bank, kind))
+    rows = fitted_rows(source.images, bank, kind)
     x = in_views(source, rows, student, lambda batch: pooled(bank, patches_of(batch), kind))
     ridge = fit_ridge(x, targets_of(student.task, source.images, rows), tags=is_tags(student.task))
     return PooledReading(bank, ridge, kind)
@@ -172,7 +168,7 @@ def teacher_probe(
         for some in np.array_split(rows, -(-len(rows) // 64)):
             yield torch.stack([pooled(bank, bank.read(features, some, view), kind) for view in views])
 
-    rows = fitted_rows(train.images, width_of(bank, kind))
+    rows = fitted_rows(train.images, bank, kind)
     x = read(train, rows, *(view for view in ("plain", "mirrored") if view in train.views))
     ridge = fit_ridge(x, targets_of(task, train.images, rows), tags=is_tags(task))
     logits = torch.cat([ridge(some[0]) for some in read(test, np.arange(len(test)), "plain")])
@@ -195,7 +191,7 @@ def fit_part_maps(
     bank, maps, was_training = student.bank, student.feature_augmentation, student.training
     assert isinstance(maps, PartMaps)
     assert bank is not None
-    rows = fitted_rows(labelled.images, width_of(bank))
+    rows = fitted_rows(labelled.images, bank)
     student.eval()
 
     def read(batch: Batch) -> Tensor:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,21 +43,43 @@ class Ridge:
         return x @ self.weight + self.bias
 
 
-class _Form(NamedTuple):
-    """The ridge of rows (x, 1, y), features and targets, in one of its two forms, as functions of the penalty."""
+Smoother = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Of a penalty (V, j, R) A and (R, C) B: of the rows that judge, A A' is their part of H, and A B of H y."""
 
-    mean: Float[Tensor, " W"]  # of all rows
-    size: Tensor  # mean square of x about it
-    told: Float[Tensor, "V j C"]  # y about it, of the rows that judge
-    smoother: Callable[[Tensor], tuple[Tensor, Tensor]]  # (V, j, R) A and (R, C) B: H = A A' of those rows, H y = A B
-    weight: Callable[[Tensor], Float[Tensor, "F C"]]
-
+Form = tuple[Tensor, Tensor, Tensor, Smoother, Callable[[Tensor], Tensor]]
+"""Mean of all rows (x, 1, y), mean square of x about it, y of those that judge; smoother and weight by the penalty."""
 
 Given = Iterable[tuple[Float[Tensor, "V b W"], slice | None]]
 """Rows about nearly their mean, so that sums of squares lose no digits, and which of them judge."""
 
 
-def _of_rows(given: Given, width: int) -> _Form:
+def joined(
+    pieces: Iterable[Float[Tensor, "V b F"]], targets: Float[Tensor, "n C"], others: Sequence[tuple[Tensor, Tensor]],
+    middle: Float[Tensor, " W"],
+) -> Given:  # fmt: skip
+    """(x, 1, y) of labelled images, of which some that lie evenly judge, and then of others, which all do.
+
+    Rows about their mean add up to 0, so each is told exactly by the others, and without a penalty their targets tell
+    its target. A constant value in every row, as long as the others together, breaks that sum and changes no fit: the 1
+    becomes it once that length is known.
+    """
+
+    def rows(x: Tensor, y: Tensor) -> Tensor:
+        if not x.isfinite().all():
+            raise ValueError("features that a reading is fitted to are not finite: look for NaN in them")
+        x, y = x.cpu().double(), y.cpu().double()  # some devices know no double precision
+        return torch.cat([x, torch.ones_like(x[..., :1]), y.expand(len(x), -1, -1)], 2) - middle
+
+    start, apart = 0, -(-len(targets) // MOST_JUDGES)
+    for piece in pieces:
+        few = targets[start : start + piece.shape[1]]
+        # A student has learned its labelled images by heart: those that it has not are the better judges.
+        yield rows(piece, few), None if others else slice(-start % apart, None, apart)
+        start += len(few)
+    yield from ((rows(*pair), slice(None)) for pair in others)
+
+
+def of_rows(given: Given, width: int) -> Form:
     """X X' = U diag(values) U': one decomposition serves all penalties, and its cost is that of the rows."""
     kept, judges, count = list[Tensor](), list[Tensor](), 0
     for some, judging in given:
@@ -68,8 +89,7 @@ def _of_rows(given: Given, width: int) -> _Form:
         count += len(kept[-1])
     rows, who = torch.cat(kept), torch.cat(judges, 1)
     rows -= (mean := rows.mean(0))
-    size = rows[:, :width].square().sum(1).mean().clamp_min(1e-12)
-    rows[:, width] = size.sqrt()
+    rows[:, width] = (size := rows[:, :width].square().sum(1).mean().clamp_min(1e-12)).sqrt()
     x, y = rows[:, : width + 1], rows[:, width + 1 :]
     values, vectors = torch.linalg.eigh(x @ x.T)
     values, seen, own = values.clamp_min(0), vectors.T @ y, vectors[who]
@@ -78,12 +98,10 @@ def _of_rows(given: Given, width: int) -> _Form:
         share = (values / (values + penalty)).sqrt()
         return own * share, share.unsqueeze(1) * seen
 
-    return _Form(
-        mean, size, y[who], smoother, lambda p: (x.T @ (vectors @ (seen / (values + p).unsqueeze(1))))[:width]
-    )  # fmt: skip
+    return mean, size, y[who], smoother, lambda p: x.T @ (vectors @ (seen / (values + p).unsqueeze(1)))
 
 
-def _of_sums(given: Given, width: int) -> _Form:
+def of_sums(given: Given, width: int) -> Form:
     """X' X and X' y alone, and the rows that judge: of any number of rows, and its cost is that of the columns."""
     judges, sums, count = list[Tensor](), torch.empty(0), 0
     for some, judging in given:
@@ -93,26 +111,22 @@ def _of_sums(given: Given, width: int) -> _Form:
         count += len(rows)
         if judging is not None:
             judges.append(some[:, judging].clone())
-    mean = sums[width] / count
-    sums.addr_(mean, mean, alpha=-count)
+    sums.addr_(mean := sums[width] / count, mean, alpha=-count)
     size = (sums.diagonal()[:width].sum() / count).clamp_min(1e-12)
-    sums[width, width] = count * size
-    own = torch.cat(judges, 1) - mean
-    own[..., width], products = size.sqrt(), sums[: width + 1, width + 1 :]
+    sums[width, width], own = count * size, torch.cat(judges, 1) - mean
+    own[..., width] = size.sqrt()
+    squares, products = sums[: width + 1, : width + 1], sums[: width + 1, width + 1 :]
 
-    def factor(penalty: Tensor) -> Float[Tensor, "R R"]:
-        """L of L L' = X' X + penalty, made in place: it may be a gigabyte."""
-        whole = sums[: width + 1, : width + 1].clone(memory_format=torch.contiguous_format).mT
+    def factor(penalty: Tensor) -> Tensor:
+        whole = squares.clone(memory_format=torch.contiguous_format).mT
         whole.diagonal().add_(penalty)
-        return torch.linalg.cholesky(whole, out=whole)
+        return torch.linalg.cholesky(whole, out=whole)  # in place: it may be a gigabyte
 
     def smoother(penalty: Tensor) -> tuple[Tensor, Tensor]:
         solve = partial(torch.linalg.solve_triangular, factor(penalty), upper=False)
         return solve(own[..., : width + 1].flatten(0, 1).T).T.view(*own.shape[:2], -1), solve(products)
 
-    return _Form(
-        mean, size, own[..., width + 1 :], smoother, lambda p: torch.cholesky_solve(products, factor(p))[:width]
-    )
+    return mean, size, own[..., width + 1 :], smoother, lambda p: torch.cholesky_solve(products, factor(p))
 
 
 def fit_ridge(
@@ -156,30 +170,22 @@ def fit_ridge(
     others = [] if more is None or soft is None or not len(more) else [(more[None], soft)]
     middle = torch.zeros(width + 1 + targets.shape[1], dtype=torch.double)
     middle[:width] = first.mean((0, 1))
-
-    def given() -> Given:
-        start, apart = 0, -(-n // MOST_JUDGES)
-        for piece in chain((first,), pieces):
-            few = targets[start : start + piece.shape[1]]
-            # A student has learned its labelled images by heart: those that it has not are the better judges.
-            yield _rows(piece, few) - middle, None if others else slice(-start % apart, None, apart)
-            start += len(few)
-        for pair in others:
-            yield _rows(*pair) - middle, slice(None)
-
-    form = (_of_sums if V * n + sum(len(s) for _, s in others) > width else _of_rows)(given(), width)
+    given = joined(chain((first,), pieces), targets, others, middle)
+    form = of_sums if V * n + sum(len(s) for _, s in others) > width else of_rows
+    mean, size, told, smoother, weigh = form(given, width)
+    mean += middle
+    level = mean[width + 1 :]
     # And where a class has one image, without it nobody has seen the class, so its views leave one after the other.
-    lone = not tags and not others and bool((targets.sum(0) < 2).any())
-    level, views = (mean := form.mean + middle)[width + 1 :], 1 if lone else len(form.told)
+    views = 1 if not tags and not others and bool((targets.sum(0) < 2).any()) else len(told)
 
-    def by_image(of_rows: Tensor) -> Tensor:  # views of an image leave together
-        return of_rows.reshape(views, -1, of_rows.shape[2]).transpose(0, 1)  # (images, views, ...)
+    def by_image(values: Tensor) -> Tensor:  # views of an image leave together
+        return values.reshape(views, -1, values.shape[2]).transpose(0, 1)  # (images, views, ...)
 
-    told, eye = by_image(form.told), torch.eye(views, dtype=level.dtype)
+    told, eye = by_image(told), torch.eye(views, dtype=level.dtype)
     truth = told[:, 0] + level
 
     def left_out(strength: float) -> Tensor:
-        a, b = form.smoother(strength * form.size)
+        a, b = smoother(strength * size)
         a = by_image(a)
         wrong = torch.linalg.solve((1 + 1e-9) * eye - a @ a.transpose(1, 2), told - a @ b)
         scores: Tensor = (told - wrong).mean(1) + level
@@ -191,24 +197,12 @@ def fit_ridge(
     strength, scores = strengths[best], found[best] - 0.5 * tags
     losses = [misfit(factor * scores, truth, tags) for factor in SHARPNESS]
     sharpness = SHARPNESS[losses.index(min(losses))]
-    weight = form.weight(strength * form.size)
+    weight = weigh(strength * size)[:width]
     bias = level - mean[:width] @ weight - 0.5 * tags
     return Ridge(
         (sharpness * weight).to(first), (sharpness * bias).to(first), strength, sharpness,
         (sharpness * scores).to(first),
     )  # fmt: skip
-
-
-def _rows(x: Float[Tensor, "V b F"], y: Float[Tensor, "b C"]) -> Float[Tensor, "V b W"]:
-    """(x, 1, y) in double precision, which some devices do not know.
-
-    Rows about their mean add up to 0, so each is told exactly by the others, and without a penalty their targets tell
-    its target. A constant value in every row, as long as the others together, breaks that sum and changes no fit.
-    """
-    if not x.isfinite().all():
-        raise ValueError("features that a reading is fitted to are not finite: look for NaN in them")
-    x, y = x.cpu().double(), y.cpu().double()
-    return torch.cat([x, torch.ones_like(x[..., :1]), y.expand(len(x), -1, -1)], 2)
 
 
 def misfit(logits: Float[Tensor, "n C"], targets: Float[Tensor, "n C"], tags: bool) -> float:
