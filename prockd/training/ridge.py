@@ -120,7 +120,8 @@ def of_sums(given: Given, width: int) -> Form:
     def factor(penalty: Tensor) -> Tensor:
         whole = squares.clone(memory_format=torch.contiguous_format).mT
         whole.diagonal().add_(penalty)
-        return torch.linalg.cholesky(whole, out=whole)  # in place: it may be a gigabyte
+        torch.linalg.cholesky(whole, out=whole)  # it may be a gigabyte
+        return whole
 
     def smoother(penalty: Tensor) -> tuple[Tensor, Tensor]:
         solve = partial(torch.linalg.solve_triangular, factor(penalty), upper=False)
