@@ -10,6 +10,7 @@ from loop_world import BASE, PLAIN, TASK, annotated, copy_of, curves, made, run
 from torch.nn import functional as F
 
 from prockd._types import UNLABELLED
+from prockd.evaluation.scores import evaluate
 from prockd.prototypes.embedding import embed_features
 from prockd.prototypes.part_maps import part_descriptor
 from prockd.settings.method import FeatureAugmentationConfig
@@ -243,6 +244,16 @@ def test_part_maps_and_their_controls_read_all_labelled_images_or_of_wide_maps_t
         seen.clear()
     assert len(found[0]) == (len(few) if widest else 3)
     assert found == [found[0]] * 4
+
+
+def test_part_maps_among_the_controls_are_those_of_the_student_itself(few, more, bank):
+    student, sources = made(bank, CLOSED), (source(few, bank), Source(more.images, more, bank))
+    fit_part_maps(student, *sources, fit_reading(student, sources[0]))
+    labels = np.arange(len(few)) % 3 % 2  # which it does not know
+    test = replace(few.images, labels=labels)
+    found = controls.control_readings(student, few, more, test)
+    assert found["part maps"] == evaluate(student, test).augmented
+    assert len(found) == 7
 
 
 def test_the_fit_changes_part_maps_and_nothing_else_of_a_student(few, bank):

@@ -70,7 +70,8 @@ def control_readings(
         student.eval()
 
         def own(batch: Batch) -> Tensor:
-            return student(batch.images, 0).features.cpu()
+            patches: Tensor = student(batch.images, 0).features
+            return patches.cpu()
 
         try:
             views = torch.cat(list(in_views(labelled, every, student, own)), 1)  # (V, M, N, E)
@@ -91,7 +92,7 @@ def control_readings(
             return torch.cat([read(part) for part in torch.split(patches, 16)])
 
         ridge = fit_ridge(
-            (torch.stack([read(view) for view in few]) for few in views.split(16, 1)), targets,
+            (torch.stack([read(view) for view in few]) for few in torch.split(views, 16, 1)), targets,
             None if others is None else joined(others), soft, tags=is_tags(task),
         )  # fmt: skip
         scores[name] = task.score(task.decode(ridge(joined(unseen)), test.image_px), test).value
