@@ -2,16 +2,21 @@
 
     python benchmarks/scale.py            # writes results/scale.md: half an hour of a core, most of it 64,000 images
     python benchmarks/scale.py --quick    # 1,000 to 4,000 images and 100,000; the last line is one JSON object
+    python benchmarks/scale.py --verbs "evaluate;bank.strongest" --rounds 3     # these alone, several times, told only
 
-Each verb runs in a child of its own, and memory is its anonymous pages beyond those that it began with: pages of mapped
-files are the disk's. Images are of 32 px, their maps of 8 x 8 patches, from a network of eight channels: what costs the
-same for each image is small, so that what grows shows. The million are no copies: their maps are shards of one file,
-one behind the other as the shards of an extraction are, their pixels a sparse file.
+Each verb runs in a child of its own, and memory is what its allocator has given out and not got back, beyond that at
+the start: Python's objects are given out by it too, and pages of mapped files are the disk's. Anonymous pages, told
+beside it, hold freed memory as well, which the allocator keeps by chance: of `evaluate` of 64,000 images 18 or 92 MB,
+of which 15 were in use. Images are of 32 px, their maps of 8 x 8 patches, from a network of eight channels: what costs
+the same for each image is small, so that what grows shows. The million are no copies: their maps are shards of one
+file, one behind the other as the shards of an extraction are, their pixels a sparse file.
 """
 
 import argparse
+import ctypes
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -34,9 +39,10 @@ SIDE, GRID, WIDTH, SPACE, CLASSES = 32, 8, 128, 128, 10
 TINY: dict[str, Any] = {"channels": (8, 8, 8, 8), "stem_width": 8}
 VIEWS = ("plain", "mirrored", "recoloured")
 ABOUT = """Images of 32 px, maps of 8 x 8 patches, a network of eight channels, so that what is the same for each image
-costs little and what grows shows. Memory is anonymous: pages of mapped files are the disk's. Images, ids and labels are
-there before the start. Larger sets are shards that are the same file of maps, one behind the other, and a sparse file
-of pixels, really read where a verb reads them."""
+costs little and what grows shows. Memory is what is in use, without what was freed and pages of mapped files. Images,
+ids and labels are there before the start. Larger sets are shards that are the same file of maps, one behind the other,
+and a sparse file of pixels, really read where a verb reads them."""
+HEAP = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 
 
 class Noise:
@@ -59,16 +65,31 @@ def anonymous_bytes() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
+class Heap(ctypes.Structure):
+    """What glibc's ``mallinfo2`` tells."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in HEAP]
+
+
+def bytes_in_use() -> int:
+    """What was asked of the allocator and not given back, in all threads' arenas and in mappings."""
+    told = ctypes.CDLL(None).mallinfo2
+    told.restype = Heap
+    heap = told()
+    return int(heap.uordblks + heap.hblkhd)
+
+
 def measured(work: Callable[[], object]) -> dict[str, float]:
-    """CPU seconds, and the peak of anonymous bytes, of a call in a child of its own."""
+    """CPU seconds, and the peak of bytes in use and of anonymous bytes, of a call in a child of its own."""
     read, write = os.pipe()
     if not (child := os.fork()):
-        told, before, peak, done = dict[str, float](), anonymous_bytes(), 0, threading.Event()
+        told, done = dict[str, float](), threading.Event()
+        before = peak = np.array([bytes_in_use(), anonymous_bytes()])
 
         def watch() -> None:
             nonlocal peak
             while not done.wait(0.005):
-                peak = max(peak, anonymous_bytes())
+                peak = np.maximum(peak, [bytes_in_use(), anonymous_bytes()])
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -82,7 +103,8 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
         finally:
             done.set()
             watcher.join()
-            os.write(write, json.dumps(told | {"peak": max(peak, before) - before}).encode())
+            in_use, pages = (peak - before).tolist()
+            os.write(write, json.dumps(told | {"peak": in_use, "pages": pages}).encode())
             os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
@@ -112,7 +134,7 @@ def shards(name: str, count: int, folder: Path, shape: Sequence[int]) -> Any:
         np.save(path, rng.standard_normal((SHARD, *shape), np.float32).astype(np.float16))
     whole, rest = divmod(count, SHARD)
     parts = [np.load(path, mmap_mode="r") for _ in range(whole)]
-    return joined([*parts, np.load(path, mmap_mode="r")[:rest]] if rest else parts)
+    return joined([*parts, np.load(path, mmap_mode="r")[:rest]] if rest else parts, lambda part: None)
 
 
 def stored_maps(images: pk.PackedImages, folder: Path) -> pk.PatchFeatures:
@@ -218,7 +240,7 @@ def page(told: dict[str, Any]) -> str:
         "Made by `python benchmarks/scale.py`: one thread of a CPU, one run.",
     ]
     lines += [" ".join(ABOUT.split()), ""]
-    lines += [f"| peak MB beyond the start | {' | '.join(f'{n:,}' for n in sizes)} | bytes a further image |"]
+    lines += [f"| peak MB in use beyond the start | {' | '.join(f'{n:,}' for n in sizes)} | bytes a further image |"]
     lines += ["|---" * (len(sizes) + 2) + "|"]
     for name, rows in told["slopes"].items():
         peaks = " | ".join([f"{row['peak'] / 1e6:.0f}" for row in rows] + ["–"] * (len(sizes) - len(rows)))
@@ -233,7 +255,7 @@ def page(told: dict[str, Any]) -> str:
         spent = " | ".join(spent + ["–"] * (len(sizes) - len(rows)))
         lines.append(f"| {name} | {spent} | {grown['us_before']:.0f}, {grown['us']:.0f} |")
     step = told["distill"]
-    lines += ["", f"| {many:,} images | CPU s | peak MB beyond the start |", "|---|---|---|"]
+    lines += ["", f"| {many:,} images | CPU s | peak MB in use beyond the start |", "|---|---|---|"]
     lines += [f"| `discover` in {many:,} patches | {found['cpu_s']:.1f} | {found['peak'] / 1e6:,.0f} |"]
     lines += [f"| `distill`, 200 steps of 48 images | {step['cpu_s']:.1f} | {step['peak'] / 1e6:,.0f} |"]
     lines += [f"| of it until the first step | {step['start_s']:.2f} | |"]
@@ -273,13 +295,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--most", type=int, default=64_000)
     parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--verbs", default="", help="these alone, with ; between them; no page is written")
+    parser.add_argument("--rounds", type=int, default=1, help="of --verbs")
     asked = parser.parse_args()
+    if os.environ.get("PYTHONMALLOC") != "malloc":  # Python's own arenas are not told by the allocator
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONMALLOC": "malloc"})
     torch.set_num_threads(1)
     sizes = [n for n in (1000, 4000, 16_000, 64_000) if n <= (4000 if asked.quick else asked.most)]
     many = 100_000 if asked.quick else asked.images
     with tempfile.TemporaryDirectory() as root:
-        for work in verbs(64, Path(root)).values():  # what is loaded or made once is here before anything is measured
-            work()
+        few = asked.verbs.split(";") if asked.verbs else list(verbs(64, Path(root)))
+        for name in few:  # what is loaded or made once is here before anything is measured
+            verbs(64, Path(root))[name]()
+        if asked.verbs:
+            for count in sizes:
+                for name in few * asked.rounds:
+                    print(f"{name}, {count:,}: {measured(verbs(count, Path(root))[name])}", flush=True)
+            return
         large = million(many, Path(root), patches=many)
         told: dict[str, Any] = {"sizes": [], "slopes": {}, "images": many, **large}
         for count in sizes:

@@ -10,6 +10,7 @@ from loop_world import BASE, PLAIN, TASK, annotated, copy_of, curves, made, run
 from torch.nn import functional as F
 
 from prockd._types import UNLABELLED
+from prockd.evaluation.scores import evaluate
 from prockd.prototypes.embedding import embed_features
 from prockd.prototypes.part_maps import part_descriptor
 from prockd.settings.method import FeatureAugmentationConfig
@@ -157,7 +158,7 @@ def test_tags_have_soft_targets_and_part_maps_of_their_own(few, more, bank):
     tags = np.stack([few.images.labels == 0, np.ones(8), few.images.labels == 1], 1).astype(np.uint8)
     few = replace(few, images=replace(few.images, tags=tags, classes=("upright", "striped", "level")))
     task = Classification(3, ("upright", "striped", "level"), multi_label=True)
-    assert targets_of(task, few.images).tolist() == tags.tolist()
+    assert targets_of(task, few.images, np.arange(len(few))).tolist() == tags.tolist()
     student = made(bank, CLOSED, task=task)
     run(student, few.images, SOFT, features=few, unlabelled=more)
     (plain,) = whole(source(few, bank, task), np.arange(8), student, mirrored=False)
@@ -220,9 +221,12 @@ def test_part_maps_read_a_thousand_unlabelled_images_at_most_the_same_ones_for_a
     assert student.training  # as it was
 
 
-def test_of_many_labelled_images_part_maps_and_their_controls_read_the_same_ones_for_every_seed(few, bank, monkeypatch):
-    for room in (readings, controls):
-        monkeypatch.setattr(room, "MOST_LABELLED", 3)
+@pytest.mark.parametrize("widest", [0, 2**14])
+def test_part_maps_and_their_controls_read_all_labelled_images_or_of_wide_maps_the_same_ones_for_every_seed(
+    few, bank, monkeypatch, widest
+):
+    monkeypatch.setattr(readings, "WIDEST", widest)
+    monkeypatch.setattr(readings, "MOST_LABELLED", 3)
     student, seen, inner = made(bank, CLOSED), set[str](), Source.batch
 
     def batch(self, rows, *rest):
@@ -238,8 +242,18 @@ def test_of_many_labelled_images_part_maps_and_their_controls_read_the_same_ones
         controls.control_readings(student, few, None, few.images, seed=seed)
         found.append(set(seen))
         seen.clear()
-    assert len(found[0]) == 3 < len(few)
+    assert len(found[0]) == (len(few) if widest else 3)
     assert found == [found[0]] * 4
+
+
+def test_part_maps_among_the_controls_are_those_of_the_student_itself(few, more, bank):
+    student, sources = made(bank, CLOSED), (source(few, bank), Source(more.images, more, bank))
+    fit_part_maps(student, *sources, fit_reading(student, sources[0]))
+    labels = np.arange(len(few)) % 3 % 2  # which it does not know
+    test = replace(few.images, labels=labels)
+    found = controls.control_readings(student, few, more, test)
+    assert found["part maps"] == evaluate(student, test).augmented
+    assert len(found) == 7
 
 
 def test_the_fit_changes_part_maps_and_nothing_else_of_a_student(few, bank):

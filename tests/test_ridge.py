@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from prockd.training import ridge
 from prockd.training.ridge import SHARPNESS, STRENGTHS, fit_ridge, misfit
 
 V, n, WIDTH, C = 2, 12, 7, 3
@@ -138,10 +139,32 @@ def test_tags_are_each_a_yes_or_no_of_their_own():
     assert (never(x[0])[:, 2] < 0).all()
 
 
-def test_more_values_than_rows_are_no_matter_and_double_precision_is_used():
-    x, y = world()
-    wide = torch.cat([x, torch.zeros(V, n, 5000)], 2)
-    torch.testing.assert_close(fit_ridge(wide, y).weight[:WIDTH], fit_ridge(x, y).weight, rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("unlabelled", [False, True])
+@pytest.mark.parametrize("kind", ["classes", "one image a class", "tags"])
+def test_rows_and_their_sums_give_the_same_fit(kind, unlabelled):
+    x, y = world(images=C if kind == "one image a class" else 20, noise=2.0)
+    x, y = x + 100, (y + y.roll(1, 1) if kind == "tags" else y)  # far from 0, where sums of squares lose digits
+    more = (world(1, 30)[0][0] + 100, torch.rand(30, C)) if unlabelled else ()
+    assert V * len(y) + 30 * unlabelled > WIDTH or kind == "one image a class"
+    wide = [F.pad(t, (0, 500)) for t in (x, *more[:1])]  # more columns than rows, and nothing in them
+    by_sums = fit_ridge(x, y, *more, tags=kind == "tags")
+    by_rows = fit_ridge(wide[0], y, *wide[1:], *more[1:], tags=kind == "tags")
+    assert (by_sums.strength, by_sums.sharpness) == (by_rows.strength, by_rows.sharpness)
+    torch.testing.assert_close(by_sums.weight, by_rows.weight[:WIDTH], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_sums.held_out, by_rows.held_out, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_sums.bias, by_rows.bias, rtol=1e-5, atol=1e-3)  # 100 times the weights' error
+
+
+@pytest.mark.parametrize("wide", [0, 500])
+def test_of_many_images_some_that_lie_evenly_judge_and_all_are_fitted_to_a_few_at_a_time(wide, monkeypatch):
+    x, y = world(images=25)
+    x = F.pad(x, (0, wide))
+    whole = fit_ridge(x, y, strengths=[0.1])
+    monkeypatch.setattr(ridge, "MOST_JUDGES", 9)
+    some = fit_ridge(iter(x.split(4, 1)), y, strengths=[0.1])
+    judged = (whole.held_out[::3] / whole.sharpness, some.held_out / some.sharpness)
+    torch.testing.assert_close(*judged, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(some.weight / some.sharpness, whole.weight / whole.sharpness, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -36,6 +36,7 @@ from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import set_values, write_config
 from prockd.teachers.teacher import Teacher
+from prockd.training import readings
 from prockd.training.loop import Trainer
 
 SMALL = [
@@ -325,9 +326,13 @@ def test_labelled_images_that_serve_as_unlabelled_ones_are_told(without_baseline
 
 def test_where_closed_forms_read_some_of_the_labelled_images_the_report_says_so(folders, monkeypatch):
     world = open_world(config_of(folders, "classification"), cpu=True, progress=False)
-    assert "fitted to" not in report._data(world).text
-    monkeypatch.setattr(report, "MOST_LABELLED", 5)
-    assert "are fitted to 5 of the labelled images, drawn at random." in report._data(world).text
+    bank = PrototypeBank(4, 8, 6)
+    assert "fitted to" not in report._data(world, bank).text
+    monkeypatch.setattr(readings, "WIDEST", 23)
+    monkeypatch.setattr(readings, "MOST_LABELLED", 5)
+    told = "Readings of part maps, 24 values an image, are fitted to 5 of the labelled images, drawn at random."
+    assert told in report._data(world, bank).text
+    assert "fitted to" not in report._data(world, None).text
 
 
 def test_a_recipe_falls_back_where_no_unlabelled_images_are_found_and_says_so(folders, tmp_path, monkeypatch):

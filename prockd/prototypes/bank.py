@@ -30,8 +30,7 @@ BANK_OPTIONS = {
 }  # fmt: skip
 """What a file may say of a bank."""
 
-
-CHUNK_BYTES = 2**25
+CHUNK_BYTES = 2**23
 """Of patches and assignments that are in memory at once where many images are assigned."""
 
 

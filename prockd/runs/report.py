@@ -28,7 +28,7 @@ from prockd.runs.world import World
 from prockd.settings.knobs import differences
 from prockd.settings.toml import in_line
 from prockd.students.student import Student
-from prockd.training.readings import MOST_LABELLED
+from prockd.training.readings import fitted_rows
 from prockd.writing import write_json
 
 
@@ -140,7 +140,7 @@ def report_sections(
     run: Run, rows: Sequence[Mapping[str, object]], verdict: Verdict, measured: PartReport | None = None
 ) -> list[Section]:
     """Text, tables and figures: what came out, then the order in which data flow."""
-    sections = [_numbers(run, rows), verdict_section(run, verdict), _data(run.world)]
+    sections = [_numbers(run, rows), verdict_section(run, verdict), _data(run.world, run.bank)]
     if run.world.teacher is not None:
         sections.append(teacher_section(run.world, "source", f"{run.world.teacher!r}."))
     if run.bank is not None:
@@ -219,16 +219,17 @@ def _reads_unlabelled(world: World) -> bool:
     return "unlabelled" in world.sets and world.config.distill.unlabelled_batch > 0
 
 
-def _data(world: World) -> Section:
+def _data(world: World, bank: PrototypeBank | None) -> Section:
     names = {"labelled": "train", "scored on": "test", "for prototypes": "source"}
     if _reads_unlabelled(world):
         names["unlabelled"] = "unlabelled"
     sets = {what: world.images(name) for what, name in names.items()}
     rows = [{"images": what, "count": len(s), "side, px": s.image_px, "first": s.ids[0]} for what, s in sets.items()]
     text = f"Classes: {', '.join(world.task.classes)}.\n\n{world.unlabelled_note}"
-    if world.is_taught and world.task.pooled and len(world.images("train")) > MOST_LABELLED:
-        fitted = f"{MOST_LABELLED:,} of the labelled images, drawn at random"
-        text += f"\n\nSoft targets, and z+ in closed form, are fitted to {fitted}."
+    train = world.images("train")
+    if bank is not None and world.task.pooled and (count := len(fitted_rows(train, bank))) < len(train):
+        fitted = f"{count:,} of the labelled images, drawn at random"
+        text += f"\n\nReadings of part maps, {bank.prototypes.numel():,} values an image, are fitted to {fitted}."
     return Section("Images and classes", text, table=rows)
 
 

@@ -13,12 +13,13 @@ from prockd.devices import device_for, on_device
 from prockd.evaluation.scores import outputs
 from prockd.prototypes.part_maps import TEMPERATURE, belonging, part_descriptor
 from prockd.students.student import Student
-from prockd.training.batches import Source, patches_of
+from prockd.training.batches import Batch, Source, patches_of
 from prockd.training.inputs import StoredFeatures
 from prockd.training.readings import (
-    MOST_LABELLED,
     MOST_UNLABELLED,
     fit_reading,
+    fitted_rows,
+    in_views,
     is_tags,
     some_rows,
     targets_of,
@@ -62,28 +63,37 @@ def control_readings(
     task, bank = student.task, student.bank
     if bank is None or not task.pooled:
         raise ValueError(f"{student!r} has no reading in closed form: pass a bank, and a task of one answer an image")
-    with on_device(device := device_for(student), student):  # the fits, in 64 bits, are the CPU's on any machine
-        features = features.select(some_rows(features.images, MOST_LABELLED))
-        labelled = Source(features.images, features, bank, task=task, flip=flip)
-        reading = fit_reading(student, labelled)
-        views = [_patches(student, labelled, mirrored=m) for m in ((False, True) if flip else (False,))]
-        others, soft, drawn = None, None, views[0][1]
-        if unlabelled is not None:
-            more = Source(unlabelled.images, unlabelled, bank, flip=flip)
-            others, drawn = _patches(student, more, some_rows(more.images, MOST_UNLABELLED, seed))
-            told = [to_probabilities(task, reading(part.to(device))) for part in torch.split(drawn, 64)]
-            soft = torch.cat(told).cpu()
+    with on_device(device_for(student), student):  # the fits, in 64 bits, are the CPU's on any machine
+        features = features.select(fitted_rows(features.images, bank))
+        labelled, every = Source(features.images, features, bank, task=task, flip=flip), np.arange(len(features))
+        reading, was_training = fit_reading(student, labelled), student.training
+        student.eval()
+
+        def own(batch: Batch) -> Tensor:
+            patches: Tensor = student(batch.images, 0).features
+            return patches.cpu()
+
+        try:
+            views = torch.cat(list(in_views(labelled, every, student, own)), 1)  # (V, M, N, E)
+            others, soft, shown = None, None, whole(labelled, every, student, mirrored=False)
+            if unlabelled is not None:
+                more = Source(unlabelled.images, unlabelled, bank, flip=flip)
+                seen = list(whole(more, some_rows(more.images, MOST_UNLABELLED, seed), student, mirrored=False))
+                others, shown = torch.cat([own(batch) for batch in seen]), iter(seen)
+                soft = torch.cat([to_probabilities(task, reading(patches_of(batch))) for batch in seen]).cpu()
+            drawn = torch.cat([patches_of(batch).cpu() for batch in shown])
+        finally:
+            student.train(was_training)
         unseen = torch.cat([output.features.cpu() for output in outputs(student, test)])
-    targets = targets_of(task, labelled.images)
-    scores = {}
+    targets, scores = targets_of(task, labelled.images, every), {}
     for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
 
         def joined(patches: Tensor, read: Read = read) -> Tensor:
             return torch.cat([read(part) for part in torch.split(patches, 16)])
 
         ridge = fit_ridge(
-            torch.stack([joined(f) for f, _ in views]), targets, None if others is None else joined(others), soft,
-            tags=is_tags(task),
+            (torch.stack([read(view) for view in few]) for few in torch.split(views, 16, 1)), targets,
+            None if others is None else joined(others), soft, tags=is_tags(task),
         )  # fmt: skip
         scores[name] = task.score(task.decode(ridge(joined(unseen)), test.image_px), test).value
     return scores
@@ -124,21 +134,3 @@ def readings_of(prototypes: Float[Tensor, "K E"], drawn: Float[Tensor, "M N E"],
         "random ReLU": lambda f: (F.normalize(f, dim=-1) @ weights).relu().mean(1),
         "bilinear": bilinear,
     }
-
-
-def _patches(
-    student: Student, source: Source, rows: np.ndarray | None = None, *, mirrored: bool = False
-) -> tuple[Float[Tensor, "M N E"], Float[Tensor, "M N E"]]:
-    """The patches of the student, and those of the teacher, of whole images."""
-    was_training = student.training
-    student.eval()
-    rows = np.arange(len(source.images)) if rows is None else rows
-    try:
-        pairs = [
-            (student(batch.images, 0).features.cpu(), patches_of(batch).cpu())
-            for batch in whole(source, rows, student, mirrored=mirrored)
-        ]
-    finally:
-        student.train(was_training)
-    own, teacher = (torch.cat(column) for column in zip(*pairs, strict=True))
-    return own, teacher

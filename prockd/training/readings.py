@@ -5,7 +5,7 @@ prototypes, of labelled images: by a linear reading in closed form where the tas
 head like the student's own. The same closed form fits the student's part maps when it is finished.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,12 @@ from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.training.batches import Batch, Reader, Source, patches_of
 from prockd.training.ridge import Ridge, fit_ridge
 
-MOST_UNLABELLED, MOST_LABELLED = 1000, 2000
-"""Images that a closed form is fitted to, at most: its cost grows with the cube of their number."""
+MOST_UNLABELLED = 1000
+"""Images without labels that a closed form is fitted to, at most."""
+
+WIDEST, MOST_LABELLED = 2**14, 2000
+"""Values an image up to which a closed form is fitted to all labelled images; of wider ones to so many: its cost grows
+with the cube of the smaller of both numbers, and at so many values it takes 5 GB."""
 
 
 class PooledReading(nn.Module):
@@ -101,9 +105,9 @@ class HeadLearner(nn.Module):
         return terms["task"]
 
 
-def targets_of(task: Task, images: PackedImages) -> Float[Tensor, "n C"]:
+def targets_of(task: Task, images: PackedImages, rows: np.ndarray) -> Float[Tensor, "n C"]:
     """The targets of labelled images as 0 and 1."""
-    targets: Tensor = task.targets(images, np.arange(len(images)), whole_images(len(images)), images.image_px)
+    targets: Tensor = task.targets(images, rows, whole_images(len(rows)), images.image_px)
     return targets.float() if targets.ndim == 2 else F.one_hot(targets, task.num_classes).float()
 
 
@@ -115,6 +119,21 @@ def whole(source: Source, rows: np.ndarray, student: Student, *, mirrored: bool,
         yield source.batch(some, whole_images(len(some), mirrored=mirrored), student, device)
 
 
+def in_views(
+    source: Source, rows: np.ndarray, student: Student, read: Callable[[Batch], Tensor]
+) -> Iterator[Float[Tensor, "V b F"]]:
+    """What is read of whole labelled images, plain and (with flips) mirrored, a few at a time."""
+    views = (whole(source, rows, student, mirrored=m) for m in ((False, True) if source.flip else (False,)))
+    for batches in zip(*views, strict=True):
+        yield torch.stack([read(batch) for batch in batches])
+
+
+def fitted_rows(images: PackedImages, bank: PrototypeBank, kind: str = "part_maps") -> np.ndarray:
+    """The labelled images that a reading is fitted to, whatever the seed."""
+    every = kind == "mean" or bank.prototypes.numel() <= WIDEST
+    return some_rows(images, len(images) if every else MOST_LABELLED)
+
+
 def some_rows(images: PackedImages, count: int, seed: int = 0) -> np.ndarray:
     """So many of the images, or all, in their order."""
     return np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
@@ -123,16 +142,11 @@ def some_rows(images: PackedImages, count: int, seed: int = 0) -> np.ndarray:
 @torch.no_grad()
 def fit_reading(student: Student, source: Source, kind: str = "part_maps") -> PooledReading:
     """Fit a reading of the teacher's patches to the labelled images, whole, plain and (with flips) mirrored."""
-    bank, rows = student.bank, some_rows(source.images, MOST_LABELLED)
+    bank = student.bank
     assert bank is not None
-
-    def view(*, mirrored: bool) -> Tensor:
-        batches = whole(source, rows, student, mirrored=mirrored)
-        return torch.cat([pooled(bank, patches_of(batch), kind) for batch in batches])
-
-    x = torch.stack([view(mirrored=m) for m in ((False, True) if source.flip else (False,))])
-    targets = targets_of(student.task, source.images.select(rows)).to(x)
-    ridge = fit_ridge(x, targets, tags=is_tags(student.task))
+    rows = fitted_rows(source.images, bank, kind)
+    x = in_views(source, rows, student, lambda batch: pooled(bank, patches_of(batch), kind))
+    ridge = fit_ridge(x, targets_of(student.task, source.images, rows), tags=is_tags(student.task))
     return PooledReading(bank, ridge, kind)
 
 
@@ -150,14 +164,15 @@ def teacher_probe(
         kind: ``"part_maps"`` or ``"mean"``.
     """
 
-    def read(features: EmbeddedFeatures, view: str) -> Tensor:
-        rows = np.array_split(np.arange(len(features)), -(-len(features) // 64))
-        return torch.cat([pooled(bank, bank.read(features, some, view), kind) for some in rows])
+    def read(features: EmbeddedFeatures, rows: np.ndarray, *views: str) -> Iterator[Tensor]:
+        for some in np.array_split(rows, -(-len(rows) // 64)):
+            yield torch.stack([pooled(bank, bank.read(features, some, view), kind) for view in views])
 
-    train = train.select(some_rows(train.images, MOST_LABELLED))
-    x = torch.stack([read(train, view) for view in ("plain", "mirrored") if view in train.views])
-    ridge = fit_ridge(x, targets_of(task, train.images).to(x), tags=is_tags(task))
-    return task.score(task.decode(ridge(read(test, "plain")), test.images.image_px), test.images).value
+    rows = fitted_rows(train.images, bank, kind)
+    x = read(train, rows, *(view for view in ("plain", "mirrored") if view in train.views))
+    ridge = fit_ridge(x, targets_of(task, train.images, rows), tags=is_tags(task))
+    logits = torch.cat([ridge(some[0]) for some in read(test, np.arange(len(test)), "plain")])
+    return task.score(task.decode(logits, test.images.image_px), test.images).value
 
 
 @torch.no_grad()
@@ -168,15 +183,15 @@ def fit_part_maps(
 
     Args:
         student: finished; its part maps are set, and nothing else of it changes.
-        labelled: images with targets, of which at most 2,000 are read, for every seed and reading the same.
+        labelled: images with targets; of maps of more than 16,384 values 2,000 are read, the same for every seed.
         more: unlabelled images, of which at most 1,000 are, drawn by the seed.
         reading: of the teacher's patches; without it unlabelled images are left out.
         seed: of the draw.
     """
-    rows = some_rows(labelled.images, MOST_LABELLED)
     bank, maps, was_training = student.bank, student.feature_augmentation, student.training
     assert isinstance(maps, PartMaps)
     assert bank is not None
+    rows = fitted_rows(labelled.images, bank)
     student.eval()
 
     def read(batch: Batch) -> Tensor:
@@ -184,10 +199,6 @@ def fit_part_maps(
         return part_descriptor(features, bank.prototypes, bank.enabled, bank.merged, maps.temperature).flatten(1)
 
     try:
-        views = [
-            torch.cat([read(b) for b in whole(labelled, rows, student, mirrored=m)])
-            for m in ((False, True) if labelled.flip else (False,))
-        ]
         others = soft = None
         if more is not None and reading is not None:
             pairs = [
@@ -195,11 +206,10 @@ def fit_part_maps(
                 for b in whole(more, some_rows(more.images, MOST_UNLABELLED, seed), student, mirrored=False)
             ]
             others, soft = (torch.cat(column) for column in zip(*pairs, strict=True))
+        x, targets = in_views(labelled, rows, student, read), targets_of(student.task, labelled.images, rows)
+        ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
     finally:
         student.train(was_training)
-    x = torch.stack(views)
-    targets = targets_of(student.task, labelled.images.select(rows)).to(x)
-    ridge = fit_ridge(x, targets, others, soft, tags=is_tags(student.task))
     maps.set_reading(ridge.weight, ridge.bias)
     return ridge
 
