@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prockd._types import ImageDataset
-from prockd.cache import ArrayWriter, cached_arrays
+from prockd.cache import ArrayWriter, cached_arrays, entry_path
 from prockd.datasets import PackedImages
 from prockd.prototypes.bank import PrototypeBank
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, fuse_layers, pool_layers
 from prockd.teachers.passes import Passes
-from prockd.teachers.stored import Column, Share, keep_shards
+from prockd.teachers.stored import Column, MissingShardsError, Share, keep_shards
 from prockd.teachers.teacher import Teacher
 
 
@@ -55,7 +55,7 @@ def embed_features(
         precision: what the teacher computes in, as of :func:`prockd.extract`, like the rest.
         batch_size: images in a teacher pass.
         device: where the teacher runs.
-        share: of the shards that this process makes, for a teacher.
+        share: of the shards that this process makes; the first one embeds stored features.
         root: cache folder.
         progress: show a progress bar.
 
@@ -65,7 +65,7 @@ def embed_features(
         DatasetError: an image cannot be read.
     """
     if isinstance(features, PatchFeatures):
-        return _embedded(bank, features, batch_size or 16, root)
+        return _embedded(bank, features, batch_size or 16, share or Share(), root)
     if dataset is None:
         raise ValueError("a teacher alone has no patches: pass its images, embed_features(bank, teacher, images)")
     teacher, E = features, bank.embed_dim
@@ -93,8 +93,10 @@ def embed_features(
     return EmbeddedFeatures(arrays["u"], rows, passes.images, fingerprint, bank.space, passes.views, arrays["means"])
 
 
-def _embedded(bank: PrototypeBank, features: PatchFeatures, batch_size: int, root: Path | None) -> EmbeddedFeatures:
-    """The same of stored features."""
+def _embedded(
+    bank: PrototypeBank, features: PatchFeatures, batch_size: int, share: Share, root: Path | None
+) -> EmbeddedFeatures:
+    """The same of stored features, in one piece: there is nothing to share where no teacher runs."""
     bank.check_teacher(features.teacher, features.width)
     M, V = len(features), len(features.views)
 
@@ -108,6 +110,8 @@ def _embedded(bank: PrototypeBank, features: PatchFeatures, batch_size: int, roo
         return {}
 
     key = {"version": 1, "space": bank.space, "features": features.fingerprint}
+    if share.number > 1 and not entry_path("embedded", key, root).exists():
+        raise MissingShardsError(f"the first of {share.count} shares embeds features that are stored")
     arrays, _ = cached_arrays("embedded", key, build, root=root)
     return EmbeddedFeatures(
         arrays["u"], np.arange(M), features.images, features.teacher, bank.space, features.views, arrays["means"]

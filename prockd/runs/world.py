@@ -1,10 +1,10 @@
 """THE assembly: settings -> images, features, task, student; for command line, demo, notebooks, panel, benchmarks."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,10 @@ from prockd.teachers.stored import Share
 from prockd.teachers.teacher import Teacher, is_file
 from prockd.teachers.weights import check_name, read_metadata
 from prockd.training.inputs import reads_maps
+from prockd.training.processes import Processes
 from prockd.training.readings import teacher_probe
+
+T = TypeVar("T")
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -150,7 +153,7 @@ class World:
         if (key := (name, bank.space)) not in self._embedded:
             # never of maps that happen to be there: what a student reads may not depend on what was asked for before
             if (given := self._given.get(name)) is not None or name == self._serving("source"):
-                self._embedded[key] = embed_features(bank, given or self.source)
+                self._embedded[key] = embed_features(bank, given or self.source, share=self.share)
             else:
                 self._embedded[key] = embed_features(bank, *self._passing(name), views=VIEWS[name], **self._how)
         return self._embedded[key]
@@ -164,6 +167,19 @@ class World:
             return self._given[name].select(some)
         teacher, images = self._passing(name)
         return extract(teacher, images.select(some), views=("plain",), **self._how | {"share": None, "progress": False})
+
+    def by_shares(self, processes: Processes, make: Callable[[], T]) -> T:
+        """What processes that share the teacher's passes make of this world; each process calls it."""
+        own = self.share
+
+        def made(share: Share) -> T:
+            self.share = own or share
+            return make()
+
+        try:
+            return processes.by_shares(made)
+        finally:  # what one of them asks for alone, it makes alone
+            self.share = own
 
     def _passing(self, name: str) -> tuple[Teacher, PackedImages]:
         if self.teacher is None:

@@ -93,11 +93,6 @@ class Share:
             raise ValueError(f"shard {text!r}: write which of how many, such as 3/16")
         return cls(int(number), int(count))
 
-    @classmethod
-    def of_process(cls) -> "Share":
-        """That of a process which torchrun started; all of it for one that runs alone."""
-        return cls(int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1)))
-
 
 class MissingShardsError(CacheError):
     """Other processes have not made their shards yet."""
