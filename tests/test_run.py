@@ -633,7 +633,7 @@ def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():
 
 def test_labelled_images_serve_for_transfer_where_there_are_no_unlabelled_ones(folders):
     world = open_world(config_of(folders), cpu=True, progress=False)
-    assert world.unlabelled is world.train
+    assert world.features("unlabelled") is world.features("train")
 
 
 def test_words_that_an_encoding_lacks_do_not_end_a_command(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -51,8 +52,9 @@ class OneLineErrors(TyperGroup):
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
             # prockd's own RuntimeErrors are told by the module's name: importing them would load PyTorch for --help
             fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
-            if fault and not debug and is_of_a_lost_process(error):
-                error.add_note(f"another of {os.environ['WORLD_SIZE']} processes has ended, and said why if it could")
+            count = os.environ.get("WORLD_SIZE", "1")
+            if fault and not debug and count != "1" and re.search("gloo|NCCL", str(error)):  # what links processes
+                error.add_note(f"another of {count} processes has ended, and said why if it could")
                 tell(error, ctx.meta["words"])
                 raise typer.Exit(1) from None
             if debug or fault:
@@ -70,7 +72,7 @@ def tell(stop: BaseException, words: list[str]) -> None:
     """What is kept and the command to go on; of several processes one speaks."""
     is_first = os.environ.get("RANK", "0") == "0"
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         with suppress(RuntimeError):  # the main one may be gone: the first that comes to where all met speaks
@@ -78,11 +80,6 @@ def tell(stop: BaseException, words: list[str]) -> None:
     if is_first:
         told = f"stopped: {told_of(stop)}; go on with: {again(words, stop)}"
         typer.secho(f"prockd: {told}", fg="yellow", err=True)
-
-
-def is_of_a_lost_process(error: BaseException) -> bool:
-    """Whether what carries tensors between processes found one gone."""
-    return os.environ.get("WORLD_SIZE", "1") != "1" and any(name in str(error) for name in ("gloo", "NCCL"))
 
 
 def told_of(stop: BaseException) -> str:

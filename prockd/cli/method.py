@@ -72,7 +72,8 @@ def extract(
         random_teacher=random_teacher,
     )  # fmt: skip
     processes = connect(cpu=cpu)
-    world = open_world(taught(own), cpu=cpu, share=share, progress=not quiet and processes.is_main)
+    world = open_world(taught(own), cpu=cpu, progress=not quiet and processes.is_main)
+    world.share = share
 
     def made(name: str) -> object:
         if space is not None:

@@ -62,8 +62,10 @@ class World:
         teacher: None for labels alone.
         task: what the student learns; None for the task of the settings.
         cpu: stay on the CPU even where there is a GPU.
-        share: of the extraction that this process does, see :class:`prockd.teachers.stored.Share`.
         progress: show progress bars.
+
+    Attributes:
+        share: of the teacher's passes that this process makes, a :class:`prockd.teachers.Share`; None for all.
     """
 
     def __init__(
@@ -74,11 +76,11 @@ class World:
         teacher: Teacher | None = None,
         task: Task | None = None,
         cpu: bool = False,
-        share: Share | None = None,
         progress: bool = True,
     ) -> None:
         self.config, self.sets, self.teacher, self.cpu, self.progress = config, dict(sets), teacher, cpu, progress
-        self.share, self.precision = share, config.teacher.precision
+        self.share: Share | None = None
+        self.precision = config.teacher.precision
         self._task = task
         self._images: dict[str, PackedImages] = {}
         self._given = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
@@ -153,7 +155,7 @@ class World:
         if (key := (name, bank.space)) not in self._embedded:
             # never of maps that happen to be there: what a student reads may not depend on what was asked for before
             if (given := self._given.get(name)) is not None or name == self._serving("source"):
-                self._embedded[key] = embed_features(bank, given or self.source, share=self.share)
+                self._embedded[key] = embed_features(bank, given or self.source)
             else:
                 self._embedded[key] = embed_features(bank, *self._passing(name), views=VIEWS[name], **self._how)
         return self._embedded[key]
@@ -211,26 +213,6 @@ class World:
             given = self._given.get(name)
             self._source = given or extract_compact(*self._passing(name), views=VIEWS["source"], **self._how)
         return self._source
-
-    @property
-    def train(self) -> PatchFeatures:
-        """Features of the labelled images."""
-        return self.features("train")
-
-    @property
-    def unlabelled(self) -> PatchFeatures:
-        """Features of more images, for transfer; of the labelled ones where there are no others."""
-        return self.features("unlabelled")
-
-    @property
-    def val(self) -> PatchFeatures:
-        """Features of the images to tune on."""
-        return self.features("val")
-
-    @property
-    def test(self) -> PatchFeatures:
-        """Features of the images for the last number."""
-        return self.features("test")
 
     def few(self, per_class: int) -> "World":
         """The same world with this many labelled images of each class, drawn by ``data.seed``; fewer are among more.
@@ -297,7 +279,6 @@ def open_world(
     task: str = "classification",
     teacher: Teacher | None = None,
     cpu: bool = False,
-    share: Share | None = None,
     progress: bool = True,
     **data: Any,
 ) -> World:
@@ -308,7 +289,6 @@ def open_world(
         task: its kind, where there is no ``config``.
         teacher: one that is made already, in place of the settings' own.
         cpu: stay on the CPU even where there is a GPU.
-        share: of the extraction that this process does.
         progress: show progress bars.
         data: knobs of :class:`prockd.settings.DataConfig` to change, such as ``per_class=30`` or ``path="photos"``.
 
@@ -329,7 +309,7 @@ def open_world(
     else:
         sets = own_sets(config, progress=progress)
         config = config if "unlabelled" in sets else fallback(config)
-    return World(config, sets, teacher=teacher, cpu=cpu, share=share, progress=progress)
+    return World(config, sets, teacher=teacher, cpu=cpu, progress=progress)
 
 
 def packed_px(config: ExperimentConfig, teacher: Teacher | None) -> int:
