@@ -484,7 +484,7 @@ def test_what_is_kept_of_the_teacher_is_told_in_bytes_and_refused_with_numbers_b
     monkeypatch.setattr(Teacher, "forward", None)  # it would not run
     full = prockd("distill", *words, "--overwrite", "--set", "discover.embed_dim=64")
     assert full.exit_code == 2
-    need = r"disk full: embedded of 12 images need [\d.e-]+ GB \(\d+ kB each\), and 0.0001 GB are free in .*store = none"
+    need = r"disk full: embedded of 12 images need [\d.e-]+ GB \(\d+ kB each\), and 0.0001 GB are free .*store = none"
     assert re.search(need, " ".join(full.output.split()))
 
 
