@@ -147,7 +147,11 @@ def learn_clusters(
         groups: (M,) names; assignments use all prototypes in every group.
         num_classes: of the labels.
         bank: W_c and prototypes to start from, where their sizes are those of the knobs.
-        run_dir: as all that follow, and ``resume`` and ``checkpoint_every``, see :func:`prockd.distill`.
+        run_dir: where metrics and checkpoints are written.
+        callbacks: called at each logged step.
+        cpu: stay on the CPU even where there is a GPU.
+        progress: show a progress bar.
+        how: ``resume``, ``log_every`` and ``checkpoint_every`` of :func:`prockd.distill`.
 
     Returns:
         The trained network with its bank, whose assignment is that of the clusters, and what happened.
