@@ -475,7 +475,8 @@ def test_what_is_kept_of_the_teacher_is_told_in_bytes_and_refused_with_numbers_b
     assert told.exit_code == 0, told.output
     for kind, count in (("compact", 6), ("embedded", 12)):
         assert re.search(rf"{kind}: [\d,]+ MB for {count} images \(\d+ kB each\), [\d,]+ MB are free", told.output)
-    assert not (tmp_path / "cache" / "features").exists(), "no map of the teacher's own"
+    maps = [np.load(path, mmap_mode="r") for path in (tmp_path / "cache" / "features").glob("*/*.npy")]
+    assert {len(layer) for layer in maps} == {6}, "those of six images that the report shows, and no others"
     refused = prockd(
         "distill", *words, "--overwrite", "--set", "distill.store=embedded", "--set", "distill.hint_weight=1.0"
     )

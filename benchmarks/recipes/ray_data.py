@@ -10,6 +10,7 @@ The first line makes what `prockd extract` does, the third what `prockd extract 
 several nodes `$PROCKD_CACHE` and the images lie on a disk that all of them see. Stopped, the same line goes on.
 """
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -56,7 +57,8 @@ def main(
     names = ["source"] if bank is None else ["train", "unlabelled"]
     counts = {name: -(-len(world.images(name)) // SHARD) for name in names}
     rows = [{"set": name, "number": m, "count": count} for name, count in counts.items() for m in range(1, count + 1)]
-    ray.init()
+    own = {name: os.environ[name] for name in ("PROCKD_CACHE", "PYTHONPATH") if name in os.environ}
+    ray.init(runtime_env={"env_vars": own})  # nodes of a cluster have their own
     ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Extractor, batch_size=1, compute=ray.data.ActorPoolStrategy(size=actors),
         num_gpus=min(1, ray.cluster_resources().get("GPU", 0)), fn_constructor_args=(settings.resolve(), bank),
