@@ -1,4 +1,4 @@
-"""A command of prockd with small shards, which counts the images of its teacher: ``FOLDER WORDS...``.
+"""A command of prockd with small shards, which counts the images that its teacher sees for them: ``FOLDER WORDS...``.
 
 ``FOLDER/RANK.seen`` keeps the count of what comes before the steps. With ``KILL=RANK:COUNT`` a process that has seen so
 many kills itself.
@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,10 +23,17 @@ doomed, _, most = os.environ.get("KILL", "").partition(":")
 
 def counted(self: Teacher, images: torch.Tensor) -> list[torch.Tensor]:
     """The teacher's pass."""
-    seen.append(len(images))
+    seen.append(len(images) if filling else 0)
     if doomed == rank and sum(seen) > int(most):
         os.kill(os.getpid(), signal.SIGKILL)
     return forward(self, images)
+
+
+def filled(*given: Any) -> None:
+    """Shards, and none of the passes beside them."""
+    filling.append(True)
+    make(*given)
+    filling.pop()
 
 
 def told(*args: object, **how: object) -> object:
@@ -37,6 +45,7 @@ def told(*args: object, **how: object) -> object:
 if __name__ == "__main__":
     folder, trained = Path(sys.argv.pop(1)), run.trained
     folder.mkdir(exist_ok=True)
-    stored.SHARD, Teacher.forward, run.trained = 4, counted, told  # type: ignore[assignment,method-assign]
+    filling, make = list[bool](), stored._make
+    stored.SHARD, stored._make, Teacher.forward, run.trained = 4, filled, counted, told  # type: ignore[assignment,method-assign]
     torch.set_num_threads(1)
     app()

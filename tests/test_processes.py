@@ -70,8 +70,7 @@ def test_two_processes_pass_half_of_the_images_each_and_keep_what_one_keeps_to_t
     done, seen = launched(2, tmp_path, "distill", *words(photos, "--run-dir", str(run), "--no-baseline"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((run / "results.json").read_text())["steps"] == 3
-    half, directions, layers = 4 * 3 + 8 * 2, 8 * 3, 1  # images by views, what may be made twice, a look at its layers
-    assert set(seen) <= {half + layers, half + layers + directions}, "all would be twice the half"
+    assert seen == [4 * 3 + 8 * 2] * 2, "images by views: half of the eight, and of the sixteen"
     one = tmp_path / "one"
     for store in ([], ["--store", "embedded", "--bank", str(run / "bank.safetensors")]):
         done, _ = launched(1, one, "extract", *words(photos, *store))
@@ -87,12 +86,10 @@ def test_two_processes_pass_half_of_the_images_each_and_keep_what_one_keeps_to_t
 def test_of_a_killed_process_the_others_end_within_a_minute_in_words_and_the_run_goes_on(photos, tmp_path, doomed):
     command = ["distill", *words(photos, "--run-dir", str(tmp_path / "run"), "--no-baseline")]
     began = time.monotonic()
-    done, _ = launched(2, tmp_path, *command, KILL=f"{doomed}:{8 * 3 + 4 * 3 + 4}")  # in the second set
+    done, _ = launched(2, tmp_path, *command, KILL=f"{doomed}:{4 * 3 + 4}")  # in the second set
     assert done.returncode != 0
     assert time.monotonic() - began < 300, "of which Python takes most to begin"
     assert re.search(r"prockd: .*go on with: torchrun .*distill.*--resume", done.stderr), done.stderr[-3000:]
-    (kept := [path for path in (tmp_path / "cache" / "compact").iterdir() if "manifest" not in path.name])
     done, seen = launched(2, tmp_path, *command, "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert kept, "the first set was whole"
-    assert max(seen) <= 8 * 2 + 1, "what was there is not passed again"
+    assert max(seen) <= 8 * 2, "the first set was whole, and what was there is not passed again"

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -74,6 +75,7 @@ def tell(stop: BaseException, words: list[str]) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to all, and this one ends by itself
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         with suppress(RuntimeError):  # the main one may be gone: the first that comes to where all met speaks
             is_first = TCPStore(host, port, timeout=timedelta(seconds=5)).add("prockd told", 1) == 1
