@@ -37,6 +37,7 @@ from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import set_values, write_config
 from prockd.teachers import stored
+from prockd.teachers.passes import Passes
 from prockd.teachers.teacher import Teacher
 from prockd.training.loop import Trainer
 
@@ -482,7 +483,7 @@ def test_what_is_kept_of_the_teacher_is_told_in_bytes_and_refused_with_numbers_b
     )
     assert (refused.exit_code, "store='embedded' keeps patches in the space" in refused.output) == (2, True)
     monkeypatch.setattr(stored.shutil, "disk_usage", lambda place: SimpleNamespace(total=10**9, used=0, free=100_000))
-    monkeypatch.setattr(Teacher, "forward", None)  # it would not run
+    monkeypatch.setattr(Passes, "look", None)  # it would not run
     full = prockd("distill", *words, "--overwrite", "--set", "discover.embed_dim=64")
     assert full.exit_code == 2
     need = r"disk full: embedded of 12 images need [\d.e-]+ GB \(\d+ kB each\), and 0.0001 GB are free .*store = none"

@@ -20,6 +20,7 @@ from prockd.runs.world import open_world
 from prockd.settings.experiment import ExperimentConfig
 from prockd.settings.toml import set_values, write_config
 from prockd.teachers import Teacher, extract_compact
+from prockd.teachers.passes import Passes
 from prockd.teachers.rows import Joined
 from prockd.teachers.stored import SHARD
 
@@ -58,7 +59,7 @@ def test_two_actors_of_ray_make_the_shards_of_plain_extraction_and_others_read_t
     for name in ("plain", "ray"):
         monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / name))
         features[name] = open_world(read_settings(settings, "best", None), progress=False).source
-        monkeypatch.setattr(Teacher, "forward", None)  # nothing is left to be passed
+        monkeypatch.setattr(Passes, "look", None)  # nothing is left to be passed
     assert isinstance(features["ray"].codes, Joined)
     np.testing.assert_array_equal(features["ray"].directions, features["plain"].directions)
     for column in ("codes", "means", "logs"):
@@ -90,7 +91,7 @@ def test_tar_shards_that_two_workers_decode_give_the_features_of_the_folder_they
         from web_dataset import TarShards
     finally:
         sys.path.remove(str(RECIPES))
-    monkeypatch.setattr(Teacher, "forward", None)  # all is there
+    monkeypatch.setattr(Passes, "look", None)  # all is there
     streamed = extract_compact(teacher, TarShards(shards, names, workers=0), root=tmp_path / "cache", progress=False)
     row_of = {Path(id).stem: row for row, id in enumerate(folder.images.ids)}
     rows = [row_of[id] for id in streamed.images.ids]
