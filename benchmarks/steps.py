@@ -10,7 +10,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as V
 
@@ -120,10 +120,27 @@ def ours(kind: str, s: Setting, teacher: pk.Teacher | None = None, log_every: in
     return steps
 
 
+def cropped(s: Setting, *, crops: bool = True) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Gives images of noise, 0 to 1, cropped and mirrored by torchvision, and their classes; each time others."""
+    device, images = torch.device(s.device), noise(s.images, s.packed_px)
+    rng, cut = np.random.default_rng(0), RandomResizedCrop(s.student_px, (0.5, 1.0), antialias=True)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        rows = rng.permutation(s.images)[: s.batch]
+        pixels = torch.from_numpy(images.pixels[rows])
+        if crops:
+            whole = pixels.contiguous(memory_format=torch.channels_last)  # torchvision's quickest form on a CPU
+            pixels = torch.stack([V.horizontal_flip(one) if rng.random() < 0.5 else one for one in map(cut, whole)])
+        there = pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float() / 255
+        return there, torch.from_numpy(images.labels[rows]).to(device, non_blocking=True)
+
+    return batch
+
+
 def bare(s: Setting, *, crops: bool = True, teacher: pk.Teacher | None = None) -> Callable[[int], None]:
     """The loop that anyone writes: timm's model, torchvision's crops, AdamW; a teacher's patches by cosine."""
     torch.manual_seed(0)
-    device, images = torch.device(s.device), noise(s.images, s.packed_px)
+    device, read = torch.device(s.device), cropped(s, crops=crops)
     model = timm.create_model(s.backbone, num_classes=CLASSES, **s.options).to(
         device, memory_format=torch.channels_last
     )
@@ -132,17 +149,10 @@ def bare(s: Setting, *, crops: bool = True, teacher: pk.Teacher | None = None) -
     mean, std = (
         torch.tensor(v, device=device).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
-    rng, cut = np.random.default_rng(0), RandomResizedCrop(s.student_px, (0.5, 1.0), antialias=True)
     model.train()
 
     def step() -> None:
-        rows = rng.permutation(s.images)[: s.batch]
-        pixels = torch.from_numpy(images.pixels[rows])
-        if crops:
-            whole = pixels.contiguous(memory_format=torch.channels_last)  # torchvision's quickest form on a CPU
-            pixels = torch.stack([V.horizontal_flip(one) if rng.random() < 0.5 else one for one in map(cut, whole)])
-        batch = pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float() / 255
-        targets = torch.from_numpy(images.labels[rows]).to(device, non_blocking=True)
+        batch, targets = read()
         with autocast(device, s.precision):
             features = model.forward_features((batch - mean) / std)
             loss = F.cross_entropy(model.forward_head(features), targets)
@@ -153,6 +163,12 @@ def bare(s: Setting, *, crops: bool = True, teacher: pk.Teacher | None = None) -
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+
+    return repeated(step)
+
+
+def repeated(step: Callable[[], None]) -> Callable[[int], None]:
+    """Makes some steps, one after the other."""
 
     def steps(count: int) -> None:
         for _ in range(count):
