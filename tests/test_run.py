@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ from prockd.runs.world import make_teacher
 from prockd.settings.experiment import FARMYARD, NO_TEACHER, ExperimentConfig
 from prockd.settings.knobs import ConfigError
 from prockd.settings.toml import set_values, write_config
+from prockd.teachers import stored
+from prockd.teachers.passes import Passes
 from prockd.teachers.teacher import Teacher
 from prockd.training import readings
 from prockd.training.loop import Trainer
@@ -468,6 +471,30 @@ def test_extract_and_discover_write_a_bank_that_distill_takes(folders, tmp_path)
     assert safetensors.torch.load_file(tmp_path / "run" / "bank.safetensors")["prototypes"].shape == (5, 8)
 
 
+def test_what_is_kept_of_the_teacher_is_told_in_bytes_and_refused_with_numbers_before_it_runs(
+    folders, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PROCKD_CACHE", str(tmp_path / "cache"))
+    words = ["--data", folders["classification"], "--cpu", *(w for change in SMALL for w in ("--set", change))]
+    words += ["--run-dir", str(tmp_path / "run"), "--set", "data.num_discover=6"]  # the students' set is another one
+    told = prockd("distill", *words, "--set", "distill.store=embedded", "--no-baseline")
+    assert told.exit_code == 0, told.output
+    for kind, count in (("compact", 6), ("embedded", 12)):
+        assert re.search(rf"{kind}: [\d,]+ MB for {count} images \(\d+ kB each\), [\d,]+ MB are free", told.output)
+    maps = [np.load(path, mmap_mode="r") for path in (tmp_path / "cache" / "features").glob("*/*.npy")]
+    assert {len(layer) for layer in maps} == {6}, "those of six images that the report shows, and no others"
+    refused = prockd(
+        "distill", *words, "--overwrite", "--set", "distill.store=embedded", "--set", "distill.hint_weight=1.0"
+    )
+    assert (refused.exit_code, "store='embedded' keeps patches in the space" in refused.output) == (2, True)
+    monkeypatch.setattr(stored.shutil, "disk_usage", lambda place: SimpleNamespace(total=10**9, used=0, free=100_000))
+    monkeypatch.setattr(Passes, "look", None)  # it would not run
+    full = prockd("distill", *words, "--overwrite", "--set", "discover.embed_dim=64")
+    assert full.exit_code == 2
+    need = r"disk full: embedded of 12 images need [\d.e-]+ GB \(\d+ kB each\), and 0.0001 GB are free .*store = none"
+    assert re.search(need, " ".join(full.output.split()))
+
+
 def test_a_bank_of_a_former_teacher_is_refused_by_name_with_what_to_do(folders, tmp_path):
     """The shipped teacher was replaced once: prototypes of the old one mean nothing to the new one."""
     old, run = PrototypeBank(4, 40, 8, teacher="4a3d8f91" * 2).save(tmp_path / "old.safetensors"), tmp_path / "run"
@@ -638,7 +665,7 @@ def test_the_best_preset_trains_as_its_recipe_does_with_a_teacher_and_without():
 
 def test_labelled_images_serve_for_transfer_where_there_are_no_unlabelled_ones(folders):
     world = open_world(config_of(folders), cpu=True, progress=False)
-    assert world.unlabelled is world.train
+    assert world.features("unlabelled") is world.features("train")
 
 
 def test_words_that_an_encoding_lacks_do_not_end_a_command(tmp_path):

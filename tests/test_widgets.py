@@ -123,7 +123,7 @@ def test_stop_before_the_first_step_keeps_nothing(panel: DistillationPanel, monk
 
 
 def test_an_exception_shows_its_message(panel: DistillationPanel) -> None:
-    labelled = dataclasses.replace(panel.world.train, teacher="another one")
+    labelled = dataclasses.replace(panel.world.features("train"), teacher="another one")
     panel.runner.world = World(panel.world.config, panel.world.sets | {"train": labelled})
     panel.run()
     with pytest.raises(ValueError, match="come from teacher another"):
@@ -217,7 +217,7 @@ def test_labels_per_class_reach_what_the_world_has(panel: DistillationPanel, wor
     made = panel.wait(60)
     assert made is not None
     assert made.settings.labels_per_class == 2
-    assert len(world.few(made.settings.labels_per_class).train) == 6
+    assert len(world.few(made.settings.labels_per_class).features("train")) == 6
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

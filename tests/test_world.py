@@ -35,7 +35,7 @@ def bank(world):
 
 
 def test_no_set_of_the_world_shares_an_image_with_another(world):
-    sets = [world.source, world.train, world.unlabelled, world.val, world.test]
+    sets = [world.source, *map(world.features, ("train", "unlabelled", "val", "test"))]
     seen = [image.tobytes() for features in sets for image in np.asarray(features.images.pixels)]
     assert len(set(seen)) == len(seen)
 
@@ -51,14 +51,15 @@ def test_the_form_of_the_settings_is_that_of_every_set():
 
 
 def test_unlabelled_and_source_images_carry_no_label(world):
-    assert (np.asarray(world.unlabelled.images.labels) == -1).all()
+    assert (np.asarray(world.features("unlabelled").images.labels) == -1).all()
     assert (np.asarray(world.source.images.labels) == -1).all()
 
 
 def test_fewer_labels_are_a_balanced_part_of_more(world):
     two, one = world.few(2), world.few(1)
-    assert np.bincount(two.train.images.labels).tolist() == [2] * 10
-    assert set(one.train.images.ids) < set(two.train.images.ids) < set(world.train.images.ids)
+    assert np.bincount(two.features("train").images.labels).tolist() == [2] * 10
+    ids = [set(some.features("train").images.ids) for some in (one, two, world)]
+    assert ids[0] < ids[1] < ids[2]
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])

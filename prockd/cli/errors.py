@@ -2,9 +2,13 @@
 
 import io
 import os
+import re
 import shlex
+import signal
 import sys
 import warnings
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import typer
@@ -44,13 +48,16 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt as stop:
             if debug:
                 raise
-            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-                told = f"stopped: {told_of(stop)}; go on with: {again(ctx.meta['words'], stop)}"
-                typer.secho(f"prockd: {told}", fg="yellow", err=True)
+            tell(stop, ctx.meta["words"])
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
         except (ImportError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
             # prockd's own RuntimeErrors are told by the module's name: importing them would load PyTorch for --help
             fault = isinstance(error, RuntimeError | FloatingPointError) and type(error).__module__[:7] != "prockd."
+            count = os.environ.get("WORLD_SIZE", "1")
+            if fault and not debug and count != "1" and re.search("gloo|NCCL", str(error)):  # what links processes
+                error.add_note(f"another of {count} processes has ended, and said why if it could")
+                tell(error, ctx.meta["words"])
+                raise typer.Exit(1) from None
             if debug or fault:
                 raise
             remedy = (
@@ -60,6 +67,21 @@ class OneLineErrors(TyperGroup):
             )
             typer.secho(f"prockd: {error}{remedy}", fg="red", err=True)
             raise typer.Exit(2) from error
+
+
+def tell(stop: BaseException, words: list[str]) -> None:
+    """What is kept and the command to go on; of several processes one speaks."""
+    is_first = os.environ.get("RANK", "0") == "0"
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to all, and this one ends by itself
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        with suppress(RuntimeError):  # the main one may be gone: the first that comes to where all met speaks
+            is_first = TCPStore(host, port, timeout=timedelta(seconds=5)).add("prockd told", 1) == 1
+    if is_first:
+        told = f"stopped: {told_of(stop)}; go on with: {again(words, stop)}"
+        typer.secho(f"prockd: {told}", fg="yellow", err=True)
 
 
 def told_of(stop: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Commands that run the method: its stages, all of them in one run, contests of runs, the demo."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,8 +56,6 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Pass images through the teacher, in shards that jobs may share; discover and distill then read the cache."""
-    import torch
-
     from prockd.prototypes.bank import PrototypeBank
     from prockd.runs.world import open_world
     from prockd.teachers.stored import MissingShardsError, Share
@@ -66,36 +65,36 @@ def extract(
         raise ConfigError(f"store = {store}: choose one of {', '.join(stores)}")
     if (store == "embedded") != (bank is not None):
         raise ConfigError("store = embedded needs the prototypes, --bank FILE, and no other store reads them")
-    share = Share.parse(shard) if shard else Share.of_process()
+    share = Share.parse(shard) if shard else None
     space = None if bank is None else PrototypeBank.load(bank)
     own = read_settings(
         config, preset, set_, data=data, task=task, teacher=teacher, teacher_weights=teacher_weights,
         random_teacher=random_teacher,
     )  # fmt: skip
     processes = connect(cpu=cpu)
-    world = open_world(taught(own), cpu=cpu, share=share, progress=not quiet and processes.is_main)
+    world = open_world(taught(own), cpu=cpu, progress=not quiet and processes.is_main)
+    world.share = share
 
-    def made(name: str) -> str:
-        try:
-            if space is not None:
-                return repr(world.embedded(name, space))
-            return repr(world.source if store == "compact" else world.features(name))
-        except MissingShardsError as missing:
-            return str(missing)
+    def made(name: str) -> object:
+        if space is not None:
+            return world.embedded(name, space)
+        return world.source if store == "compact" else world.features(name)
 
     for name in ("source",) if store == "compact" else ("train", "unlabelled"):
         with processes.main_first():
             world.images(name)
-        told = made(name)
-        processes.average([torch.zeros(1, device=processes.device)])  # all have done their share
+        try:
+            told = repr(world.by_shares(processes, partial(made, name)))
+        except MissingShardsError as missing:
+            told = str(missing)
         if processes.is_main:
-            typer.echo(made(name) if processes.count > 1 else told)
+            typer.echo(told)
 
 
 @app.command(
     epilog="`prockd discover --out bank.safetensors --num-prototypes 64`\n\n"
     "`prockd discover --data photos --teacher dinov2_small --teacher-weights dinov2.safetensors`\n\n"
-    "`torchrun --standalone --nproc_per_node 2 -m prockd discover --data photos`  (after extract, for many images)"
+    "`torchrun --standalone --nproc_per_node 2 -m prockd discover --data photos`"
 )
 def discover(
     out: Annotated[Path, Option(help="File to write; figures go beside it.")] = Path("runs/bank.safetensors"),
@@ -121,8 +120,8 @@ def discover(
     show = not quiet and processes.is_main
     with processes.main_first():
         world = open_world(taught(own), cpu=cpu, progress=show)
-        world.source  # noqa: B018 - it is extracted here, where it is not there yet
-    bank = find_prototypes(world, progress=show, together=processes.count > 1)
+        world.images("source")
+    bank = find_prototypes(world, progress=show, processes=processes)
     if not processes.is_main:
         return
     section = prototype_section(world, bank)

@@ -1,8 +1,9 @@
 """Teacher features taken to the space of the prototypes once, and kept there."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from prockd.datasets import PackedImages
 from prockd.prototypes.bank import PrototypeBank
 from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, fuse_layers, pool_layers
-from prockd.teachers.passes import Passes
+from prockd.teachers.passes import Passes, PassOptions
 from prockd.teachers.stored import Column, Share, keep_shards
 from prockd.teachers.teacher import Teacher
 
@@ -26,13 +27,8 @@ def embed_features(
     features: PatchFeatures | Teacher,
     dataset: ImageDataset | PackedImages | None = None,
     *,
-    views: Sequence[str] = ("plain", "mirrored"),
-    precision: str = "auto",
-    batch_size: int | None = None,
-    device: str | torch.device | None = None,
     share: Share | None = None,
-    root: Path | None = None,
-    progress: bool = True,
+    **how: Unpack[PassOptions],
 ) -> EmbeddedFeatures:
     """Take every patch to the space of the bank's prototypes; the second call reads the cache.
 
@@ -51,13 +47,9 @@ def embed_features(
         bank: only its W_c and ReLU are read.
         features: stored ones, or the teacher itself, which then sees the images once.
         dataset: the images, for a teacher; packed at its input size when they are not packed yet.
-        views: names out of ``VIEWS``, for a teacher; stored features keep theirs.
-        precision: what the teacher computes in, as of :func:`prockd.extract`, like the rest.
-        batch_size: images in a teacher pass.
-        device: where the teacher runs.
         share: of the shards that this process makes, for a teacher.
-        root: cache folder.
-        progress: show a progress bar.
+        how: ``views`` (plain and mirrored), ``precision``, ``batch_size``, ``device``, ``root`` and ``progress`` of
+            :func:`prockd.extract`, for a teacher; stored features keep their views.
 
     Raises:
         ValueError: another teacher than the bank's, or a teacher without images.
@@ -65,15 +57,12 @@ def embed_features(
         DatasetError: an image cannot be read.
     """
     if isinstance(features, PatchFeatures):
-        return _embedded(bank, features, batch_size or 16, root)
+        return _embedded(bank, features, how.get("batch_size") or 16, how.get("root"))
     if dataset is None:
         raise ValueError("a teacher alone has no patches: pass its images, embed_features(bank, teacher, images)")
     teacher, E = features, bank.embed_dim
     bank.check_teacher(teacher.fingerprint, D := sum(teacher.widths))
-    passes = Passes(
-        teacher, dataset, views=views, precision=precision, batch_size=batch_size, device=device, root=root,
-        progress=progress,
-    )  # fmt: skip
+    passes = Passes(teacher, dataset, **PassOptions(views=("plain", "mirrored")) | how)
     there = copy.deepcopy(bank).to(passes.device)
     columns = {"u": Column((E, *teacher.grid), np.float16), "means": Column((D,), np.float32, in_views=False)}
 
@@ -88,7 +77,7 @@ def embed_features(
         return there.assign(u_of(maps).flatten(2).mT).argmax(-1)
 
     key = {"version": 1, "space": bank.space, **passes.key}
-    arrays = keep_shards("embedded", passes, columns, keep, key=key, strongest=strongest, share=share, root=root)
+    arrays = keep_shards("embedded", passes, columns, keep, key=key, strongest=strongest, share=share)
     rows, fingerprint = np.arange(len(passes.images)), teacher.fingerprint
     return EmbeddedFeatures(arrays["u"], rows, passes.images, fingerprint, bank.space, passes.views, arrays["means"])
 

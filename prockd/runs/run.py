@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def run_experiment(
 
     Then a second student learns from labels alone at the same budget, for the report's verdict: did the teacher help?
 
-    Of several processes the first one extracts, finds prototypes and writes; the others read what it wrote.
+    Several processes share the teacher's passes and the steps; the first one packs and writes.
 
     Args:
         config: all settings.
@@ -77,9 +78,11 @@ def run_experiment(
     how["callbacks"] = callbacks
     with locked(folder) if processes.is_main else nullcontext():
         try:
-            with processes.main_first():  # the others find images, features and prototypes made
-                begun = {"resume": resume, "overwrite": overwrite, "cpu": cpu, "progress": progress}
-                world, prototypes = begin(config, folder, bank, processes, **begun)
+            with processes.main_first():  # the others find images packed
+                begun = {"resume": resume, "overwrite": overwrite, "cpu": cpu}
+                world, prototypes = begin(config, folder, bank, processes, progress=progress, **begun)
+            if world.teacher is not None:
+                prototypes = asked(world, prototypes, folder, processes)
             return trained(world, prototypes, folder, processes, baseline=baseline, progress=progress, **how)
         except (KeyboardInterrupt, WriteError) as stop:
             if told := kept(folder):
@@ -98,7 +101,7 @@ def begin(
     cpu: bool,
     progress: bool,
 ) -> tuple[World, PrototypeBank | None]:
-    """Images, features and prototypes of a run; its folder is touched after all that may be refused has been read."""
+    """The world of a run and prototypes that are there; its folder is touched after what may be refused was read."""
     own, is_main, given = folder / "bank.safetensors", processes.is_main, bank
     if is_main:
         check_run(folder, config, resume=resume, overwrite=overwrite)
@@ -109,11 +112,11 @@ def begin(
         warnings.warn(
             f"{folder}: teacher.pretrained = true, so weights of {config.teacher.name} are {where}", stacklevel=3
         )
-    world = open_world(config if known is None else known.placed(config), cpu=cpu, progress=progress)
+    world = open_world(config if known is None else known.placed(config), cpu=cpu, progress=progress and is_main)
     if world.precision == "auto" and world.teacher is not None:
         begun = None if is_main and not goes_on else begun_precision(folder)
         world.precision = begun or fastest_precision(device_for(world.teacher, "cpu" if cpu else None))
-    if not is_main or (goes_on and own.is_file()):
+    if goes_on and own.is_file():
         given = own
     prototypes = None if world.teacher is None or given is None else find_prototypes(world, given)
     if is_main:
@@ -122,13 +125,21 @@ def begin(
             known.check(now, folder)
         start_run(folder, config, precision=world.precision, resume=resume, overwrite=overwrite)
         now.write(folder)
-    if world.teacher is not None:
-        prototypes = prototypes or find_prototypes(world, progress=progress)
-        if is_main:
-            prototypes.save(own, overwrite=True)
-        for name in ("train", *(["unlabelled"] if world.config.distill.unlabelled_batch else [])):
-            world.teacher_input(name, world.config.distill, prototypes)
     return world, prototypes
+
+
+def asked(world: World, prototypes: PrototypeBank | None, folder: Path, processes: Processes) -> PrototypeBank:
+    """The prototypes of a run, and the teacher's part of what it learns from: each process makes a share of them."""
+    own, distill = folder / "bank.safetensors", world.config.distill
+    if prototypes is None:
+        prototypes = find_prototypes(world, progress=world.progress, processes=processes)
+    if processes.is_main:
+        prototypes.save(own, overwrite=True)
+    with processes.main_first():
+        prototypes = find_prototypes(world, own)  # the same to the last bit in each of them
+    for name in ("train", *(["unlabelled"] if distill.unlabelled_batch else [])):
+        world.by_shares(processes, partial(world.teacher_input, name, distill, prototypes))
+    return prototypes
 
 
 def trained(

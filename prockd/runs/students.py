@@ -15,6 +15,7 @@ from prockd.runs.world import World
 from prockd.settings.method import DistillConfig, FeatureAugmentationConfig
 from prockd.students.student import Student
 from prockd.training.loop import History, distill
+from prockd.training.processes import Processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +43,17 @@ class Run:
 
 
 def find_prototypes(
-    world: World, bank: str | Path | None = None, *, progress: bool = True, together: bool = False
+    world: World, bank: str | Path | None = None, *, progress: bool = True, processes: Processes | None = None
 ) -> PrototypeBank:
-    """The prototypes of a file, or those that the world's settings find now; ``together`` as of :func:`discover`.
+    """The prototypes of a file, or those that the world's settings find now, by one process or several together.
 
     Raises:
         ValueError: a file that cannot be read, or prototypes of another teacher than the world's.
     """
     if bank is None:
-        return discover(world.source, config=world.config.discover, progress=progress, together=together)
+        several = processes is not None and processes.count > 1
+        source = world.by_shares(processes, lambda: world.source) if processes is not None else world.source
+        return discover(source, config=world.config.discover, progress=progress, together=several)
     found, teacher = PrototypeBank.load(bank), world.teacher
     if teacher is not None and found.teacher not in ("", teacher.fingerprint):
         raise ValueError(

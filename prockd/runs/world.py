@@ -1,10 +1,10 @@
 """THE assembly: settings -> images, features, task, student; for command line, demo, notebooks, panel, benchmarks."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,10 @@ from prockd.teachers.stored import Share
 from prockd.teachers.teacher import Teacher, is_file
 from prockd.teachers.weights import check_name, read_metadata
 from prockd.training.inputs import reads_maps
+from prockd.training.processes import Processes
 from prockd.training.readings import teacher_probe
+
+T = TypeVar("T")
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "source": ("plain", "mirrored", "recoloured"), "train": ("plain", "mirrored"), "unlabelled": ("plain", "mirrored"),
@@ -59,8 +62,10 @@ class World:
         teacher: None for labels alone.
         task: what the student learns; None for the task of the settings.
         cpu: stay on the CPU even where there is a GPU.
-        share: of the extraction that this process does, see :class:`prockd.teachers.stored.Share`.
         progress: show progress bars.
+
+    Attributes:
+        share: of the teacher's passes that this process makes, a :class:`prockd.teachers.Share`; None for all.
     """
 
     def __init__(
@@ -71,11 +76,11 @@ class World:
         teacher: Teacher | None = None,
         task: Task | None = None,
         cpu: bool = False,
-        share: Share | None = None,
         progress: bool = True,
     ) -> None:
         self.config, self.sets, self.teacher, self.cpu, self.progress = config, dict(sets), teacher, cpu, progress
-        self.share, self.precision = share, config.teacher.precision
+        self.share: Share | None = None
+        self.precision = config.teacher.precision
         self._task = task
         self._images: dict[str, PackedImages] = {}
         self._given = {name: s for name, s in sets.items() if isinstance(s, PatchFeatures)}
@@ -165,6 +170,19 @@ class World:
         teacher, images = self._passing(name)
         return extract(teacher, images.select(some), views=("plain",), **self._how | {"share": None, "progress": False})
 
+    def by_shares(self, processes: Processes, make: Callable[[], T]) -> T:
+        """What processes that share the teacher's passes make of this world; each process calls it."""
+        own = self.share
+
+        def made(share: Share) -> T:
+            self.share = own or share
+            return make()
+
+        try:
+            return processes.by_shares(made)
+        finally:  # what one of them asks for alone, it makes alone
+            self.share = own
+
     def _passing(self, name: str) -> tuple[Teacher, PackedImages]:
         if self.teacher is None:
             raise ValueError(f"this world has no teacher, so there are no features of {name!r}: labels alone")
@@ -195,26 +213,6 @@ class World:
             given = self._given.get(name)
             self._source = given or extract_compact(*self._passing(name), views=VIEWS["source"], **self._how)
         return self._source
-
-    @property
-    def train(self) -> PatchFeatures:
-        """Features of the labelled images."""
-        return self.features("train")
-
-    @property
-    def unlabelled(self) -> PatchFeatures:
-        """Features of more images, for transfer; of the labelled ones where there are no others."""
-        return self.features("unlabelled")
-
-    @property
-    def val(self) -> PatchFeatures:
-        """Features of the images to tune on."""
-        return self.features("val")
-
-    @property
-    def test(self) -> PatchFeatures:
-        """Features of the images for the last number."""
-        return self.features("test")
 
     def few(self, per_class: int) -> "World":
         """The same world with this many labelled images of each class, drawn by ``data.seed``; fewer are among more.
@@ -281,7 +279,6 @@ def open_world(
     task: str = "classification",
     teacher: Teacher | None = None,
     cpu: bool = False,
-    share: Share | None = None,
     progress: bool = True,
     **data: Any,
 ) -> World:
@@ -292,7 +289,6 @@ def open_world(
         task: its kind, where there is no ``config``.
         teacher: one that is made already, in place of the settings' own.
         cpu: stay on the CPU even where there is a GPU.
-        share: of the extraction that this process does.
         progress: show progress bars.
         data: knobs of :class:`prockd.settings.DataConfig` to change, such as ``per_class=30`` or ``path="photos"``.
 
@@ -313,7 +309,7 @@ def open_world(
     else:
         sets = own_sets(config, progress=progress)
         config = config if "unlabelled" in sets else fallback(config)
-    return World(config, sets, teacher=teacher, cpu=cpu, share=share, progress=progress)
+    return World(config, sets, teacher=teacher, cpu=cpu, progress=progress)
 
 
 def packed_px(config: ExperimentConfig, teacher: Teacher | None) -> int:

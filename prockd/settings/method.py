@@ -97,7 +97,10 @@ class DistillConfig(Knobs):
     temperature: float = knob(0.1, 1e-3, 10, "Temperature of the assignments that are transferred.")
     train_bank: bool = plain(False, "Let the task losses move the prototypes too.")
     store: str = choice(
-        "maps", ("maps", "none"), "Cut the teacher's cached maps like the images, or show it every crop (slow, exact)."
+        "maps",
+        ("maps", "embedded", "none"),
+        "What is kept of the teacher: its maps, or where a frozen bank is all that reads them, patches in its space; "
+        "these alone, else refused; nothing, it sees every crop (slow, exact).",
     )
     clip_grad_norm: float = knob(5.0, 0, 1e6, "Longer gradients are cut to this length; 0 leaves them.")
     seed: int = knob(0, 0, 2**31 - 1, "Seed of the data order, the crops and the flips.")

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from prockd._types import ImageDataset
 from prockd.cache import ArrayWriter, cached_arrays
 from prockd.datasets import PackedImages
 from prockd.teachers.features import PatchFeatures, finite_rows, fuse_layers, log_lengths, pool_layers
-from prockd.teachers.passes import Passes, number_of
+from prockd.teachers.passes import VIEWS, Passes, PassOptions, number_of
 from prockd.teachers.rows import Rows
 from prockd.teachers.stored import Column, Share, keep_shards
 from prockd.teachers.teacher import Teacher
@@ -107,14 +106,8 @@ def extract_compact(
     dataset: ImageDataset | PackedImages,
     *,
     rank: int = RANK,
-    image_px: int | None = None,
-    views: Sequence[str] = ("plain", "mirrored", "recoloured"),
-    precision: str = "auto",
-    batch_size: int | None = None,
-    device: str | torch.device | None = None,
     share: Share | None = None,
-    root: Path | None = None,
-    progress: bool = True,
+    **how: Unpack[PassOptions],
 ) -> CompactFeatures:
     """Run the teacher once over every view of every image and keep what finding prototypes needs; then read the cache.
 
@@ -129,16 +122,11 @@ def extract_compact(
 
     Args:
         teacher: the frozen teacher.
-        dataset: images, as of :func:`prockd.extract`, like all that follows.
+        dataset: images, as of :func:`prockd.extract`.
         rank: R, how many directions are kept; at most D.
-        image_px: side of the stored images in pixels.
-        views: names out of ``VIEWS``; :func:`prockd.discover` learns from all three.
-        precision: what the teacher computes in.
-        batch_size: images in a teacher pass.
-        device: where the teacher runs.
         share: of the shards that this process makes.
-        root: cache folder.
-        progress: show a progress bar.
+        how: ``image_px``, ``views`` (all three, which :func:`prockd.discover` learns from), ``precision``,
+            ``batch_size``, ``device``, ``root`` and ``progress`` of :func:`prockd.extract`.
 
     Raises:
         ValueError: a view, a precision or a rank that there is not, or features that are not finite (names the image).
@@ -147,18 +135,18 @@ def extract_compact(
     """
     if rank < 1:
         raise ValueError(f"rank={rank}: keep at least one direction")
-    how = {"views": views, "precision": precision, "batch_size": batch_size, "device": device}
-    passes = Passes(teacher, dataset, image_px=image_px, root=root, progress=progress, **how)  # type: ignore[arg-type]
+    how = PassOptions(views=VIEWS) | how
+    passes = Passes(teacher, dataset, **how)
     D, rank, L = sum(teacher.widths), min(rank, sum(teacher.widths)), len(teacher.layers)
     key = passes.key | {"version": 3, "rank": rank, "sample": SAMPLE, "spread": SPREAD}
 
     def directions(writer: ArrayWriter) -> Mapping[str, object]:
         some = np.sort(np.random.default_rng(0).permutation(len(passes.images))[:SAMPLE])
-        basis, step = strongest(Passes(teacher, passes.images.select(some), progress=False, **how), rank)  # type: ignore[arg-type]
+        basis, step = strongest(Passes(teacher, passes.images.select(some), **how | {"progress": False}), rank)
         writer.create("directions", (rank, D), np.float32)[:] = (basis * step).T.numpy()
         return {}
 
-    found, _ = cached_arrays("directions", key, directions, root=root)
+    found, _ = cached_arrays("directions", key, directions, root=passes.root)
     along = torch.from_numpy(np.array(found["directions"]))  # orthogonal rows, as long as the steps of their codes
     coder = (along / along.square().sum(1, keepdim=True)).to(passes.device)
     columns = {
@@ -173,7 +161,7 @@ def extract_compact(
         rows = {"codes": codes, "finite": finite_rows(fused)}
         return rows if v else rows | {"means": pool_layers(maps), "logs": log_lengths(maps, teacher.grid).half()}
 
-    arrays = keep_shards("compact", passes, columns, keep, key=key, share=share, root=root)
+    arrays = keep_shards("compact", passes, columns, keep, key=key, share=share)
     return CompactFeatures(
         (), passes.images, teacher.fingerprint, teacher.layers, passes.views, directions=along.numpy(), **arrays
     )

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from prockd._types import ImageDataset
 from prockd.cache import digest
 from prockd.datasets import PackedImages
 from prockd.teachers.embedded import EmbeddedFeatures
-from prockd.teachers.passes import Passes, number_of
+from prockd.teachers.passes import Passes, PassOptions, number_of
 from prockd.teachers.rows import Rows
 from prockd.teachers.stored import Column, Share, keep_shards, not_finite
 from prockd.teachers.teacher import Teacher, finest
@@ -216,7 +216,7 @@ def extract(
     def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
         return {name: layer.half() for name, layer in zip(columns, maps, strict=True)}
 
-    arrays = keep_shards("features", passes, columns, keep, key=passes.key, share=share, root=root)
+    arrays = keep_shards("features", passes, columns, keep, key=passes.key, share=share)
     return PatchFeatures(tuple(arrays.values()), passes.images, teacher.fingerprint, teacher.layers, passes.views)
 
 
@@ -225,17 +225,17 @@ def extract_pooled(
     dataset: ImageDataset | PackedImages,
     *,
     share: Share | None = None,
-    root: Path | None = None,
-    **how: Any,
+    **how: Unpack[PassOptions],
 ) -> Float[np.ndarray, "M D"]:
     """Run the teacher once and keep each layer's mean over the patches of an image: what a linear probe reads.
 
-    ``how`` takes ``precision``, ``batch_size``, ``device`` and ``progress`` of :func:`extract`; its errors are those.
+    ``how`` takes ``precision``, ``batch_size``, ``device``, ``root`` and ``progress`` of :func:`extract`; its errors
+    are those.
     """
-    passes = Passes(teacher, dataset, root=root, **how)
+    passes = Passes(teacher, dataset, **how)
     columns = {"means": Column((sum(teacher.widths),), np.float32, in_views=False)}
 
     def keep(maps: list[Tensor], v: int) -> Mapping[str, Tensor]:
         return {"means": pool_layers([m.float() for m in maps])}
 
-    return np.array(keep_shards("pooled", passes, columns, keep, key=passes.key, share=share, root=root)["means"])
+    return np.array(keep_shards("pooled", passes, columns, keep, key=passes.key, share=share)["means"])

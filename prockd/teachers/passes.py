@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -44,6 +44,18 @@ Keep = Callable[[list[Tensor], int], Mapping[str, Tensor]]
 """What is kept of the teacher's maps in a view, by name, one row an image; made on the device."""
 
 
+class PassOptions(TypedDict, total=False):
+    """How a teacher passes over images: as of :func:`prockd.extract`."""
+
+    image_px: int | None
+    views: Sequence[str]
+    precision: str
+    batch_size: int | None
+    device: str | torch.device | None
+    root: Path | None
+    progress: bool
+
+
 class Kept:
     """What is kept of a batch in a view, on its way from the device.
 
@@ -71,13 +83,7 @@ class Passes:
     Args:
         teacher: the frozen teacher; it is moved for the passes and comes back.
         dataset: images; packed at ``image_px`` (default: the teacher's input size) when they are not packed yet.
-        image_px: side of the packed images in pixels; resized to the teacher's input size where they differ.
-        views: names out of ``VIEWS``; "plain" is always there.
-        precision: "fp32", "bf16" or "fp16"; "auto" is :func:`prockd.devices.fastest_precision`.
-        batch_size: images in a pass, halved where they do not fit; None is what suits the device.
-        device: where the teacher runs; None is where it is, or from the CPU the GPU if there is one.
-        root: cache folder, for packing.
-        progress: show a progress bar.
+        image_px: as all that follow, see :func:`prockd.extract`.
 
     Raises:
         ValueError: a view or a precision that there is not.
@@ -104,7 +110,7 @@ class Passes:
             self.images = dataset
         else:
             self.images = pack(dataset, image_px or teacher.image_px, root=root, progress=progress)
-        self.teacher, self.progress = teacher, progress
+        self.teacher, self.progress, self.root = teacher, progress, root
         self.views = tuple(view for view in VIEWS if view in ("plain", *views))
         self.device = device_for(teacher, device)
         self.precision = fastest_precision(self.device) if precision == "auto" else precision

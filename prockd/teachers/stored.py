@@ -93,11 +93,6 @@ class Share:
             raise ValueError(f"shard {text!r}: write which of how many, such as 3/16")
         return cls(int(number), int(count))
 
-    @classmethod
-    def of_process(cls) -> "Share":
-        """That of a process which torchrun started; all of it for one that runs alone."""
-        return cls(int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1)))
-
 
 class MissingShardsError(CacheError):
     """Other processes have not made their shards yet."""
@@ -112,7 +107,6 @@ def keep_shards(
     key: Mapping[str, object],
     strongest: Strongest | None = None,
     share: Share | None = None,
-    root: Path | None = None,
 ) -> dict[str, Rows]:
     """Open what is kept of a teacher's passes; the shards of this process's share that are missing are made first.
 
@@ -124,13 +118,12 @@ def keep_shards(
         key: all that they depend on.
         strongest: to tell of how many patches half precision changes the prototype.
         share: of the shards; all of them where it is None.
-        root: cache folder.
 
     Raises:
         CacheError: there is no room; told before the teacher runs.
         MissingShardsError: shards of other processes are not there yet.
     """
-    M, V, share = len(passes.images), len(passes.views), share or Share()
+    M, V, share, root = len(passes.images), len(passes.views), share or Share(), passes.root
     runs = [slice(start, min(start + SHARD, M)) for start in range(0, M, SHARD)]
     keys = [key if len(runs) == 1 else {**key, "rows": [run.start, run.stop]} for run in runs]
     at_once = len(runs) <= AT_ONCE

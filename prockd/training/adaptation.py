@@ -133,12 +133,10 @@ def learn_clusters(
     num_classes: int = 0,
     bank: PrototypeBank | None = None,
     run_dir: str | Path | None = None,
-    resume: bool = False,
     callbacks: Sequence[Callback] = (),
-    log_every: int = 10,
-    checkpoint_every: int = 200,
     cpu: bool = False,
     progress: bool = True,
+    **how: Any,
 ) -> tuple[PatchClusters, History]:
     """Train a copy of a teacher and a bank together; both start from the teacher's patches as they are.
 
@@ -150,12 +148,10 @@ def learn_clusters(
         num_classes: of the labels.
         bank: W_c and prototypes to start from, where their sizes are those of the knobs.
         run_dir: where metrics and checkpoints are written.
-        resume: go on from the last checkpoint in ``run_dir``; ends in the same weights as an uninterrupted run.
         callbacks: called at each logged step.
-        log_every: steps between rows of the history.
-        checkpoint_every: steps between checkpoints.
         cpu: stay on the CPU even where there is a GPU.
         progress: show a progress bar.
+        how: ``resume``, ``log_every`` and ``checkpoint_every`` of :func:`prockd.distill`.
 
     Returns:
         The trained network with its bank, whose assignment is that of the clusters, and what happened.
@@ -183,10 +179,8 @@ def learn_clusters(
         with on_device(processes.device, learner):
             start(learner, source, bank)
             trainer = Trainer(learner, source, config, processes, None if run_dir is None else Path(run_dir))
-            history = trainer.run(
-                callbacks, resume=resume, log_every=log_every, checkpoint_every=checkpoint_every,
-                progress=progress and processes.is_main,
-            )  # fmt: skip
+            how = {"resume": False, "log_every": 10, "checkpoint_every": 200} | how
+            history = trainer.run(callbacks, progress=progress and processes.is_main, **how)
     assign_by_cosine(learner.bank, config.temperature)
     return learner, history
 

@@ -75,20 +75,28 @@ class Distiller(nn.Module):
         """What the terms compare: predictions of the labelled images by their term, and maps of all images.
 
         "soft" is what the reading predicts; with it come "more_task" and "more_soft" of the unlabelled images. Maps are
-        "features" f and "u" (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
+        each transfer (B,), the mean of these images in each of them, and what rivals and hints compare: "features" f
+        (B, N, E), "teacher" (B, N, D), "last" and "teacher_last" (B, D_last, h, w).
         """
         student, bank, labelled = self.student, self.student.bank, batch.labelled
         output = student(recolour_some(batch.images, self.recoloured), 0)
         # split, whose gradients are joined in one copy: slices would each make a whole map of zeros
         own, *more = output.features.split((labelled, len(output.features) - labelled))
         predictions = {"task": student.head(own), "augmented": student.read_augmented(own)} if labelled else {}
-        maps = {"features": output.features}
+        maps: dict[str, Tensor] = {}
+        if batch.teacher is not None and (self.rival is not None or self.share is not None):
+            maps["features"] = output.features
         if batch.teacher is not None and self.rival is not None:
             maps["teacher"] = patches_of(batch)
         if batch.teacher is not None and bank is not None:
             embeds = self.train_bank or self.rival is not None  # else the patches are in its space already
             u = bank.embed(batch.teacher) if embeds else patches_of(batch)  # (B, N, E)
-            maps["u"] = u
+            compared = output.features.float(), u.float(), bank.prototypes[self.enabled], self.temperature
+            with torch.autocast(u.device.type, enabled=False):  # of own images: other processes are sent no map
+                transfers = {
+                    n: getattr(losses, n)(*compared) for n, w in self.weights.items() if w and n not in OTHER_TERMS
+                }
+            maps |= {name: value.expand(len(u)) for name, value in transfers.items()}
             if self.weights["teacher_branch"] and labelled:
                 g = bank(u[:labelled]) if self.teacher_reads == "module" else u[:labelled]
                 g_plus = student.augmented(g)
@@ -106,7 +114,7 @@ class Distiller(nn.Module):
 
     def terms(self, predictions: dict[str, Any], maps: dict[str, Tensor], targets: Any) -> dict[str, Tensor]:
         """Unweighted terms of the loss by name: all that have a weight and what they compare."""
-        task, bank, wanted = self.student.task, self.student.bank, [name for name, w in self.weights.items() if w]
+        task, wanted = self.student.task, [name for name, w in self.weights.items() if w]
         terms = {n: task.loss(predictions[n], targets, self.label_smoothing) for n in wanted if n in predictions}
         if "consistency" in wanted and "augmented" in predictions:
             terms["consistency"] = task.consistency(predictions["task"], predictions["augmented"])
@@ -116,9 +124,7 @@ class Distiller(nn.Module):
             if pairs:
                 total = sum(len(z) for z, _ in pairs)
                 terms["soft"] = torch.stack([len(z) / total * task.consistency(z, z_t) for z, z_t in pairs]).sum()
-        if "u" in maps and bank is not None:
-            compared = maps["features"], maps["u"], bank.prototypes[self.enabled], self.temperature
-            terms |= {name: getattr(losses, name)(*compared) for name in wanted if name not in OTHER_TERMS}
+        terms |= {name: maps[name].mean() for name in wanted if name in maps}
         if "hint" in wanted and "last" in maps:
             terms["hint"] = losses.hint(maps["last"], maps["teacher_last"])
         if "rival" in wanted and self.rival is not None and "teacher" in maps:

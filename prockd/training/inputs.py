@@ -1,10 +1,10 @@
 """What :func:`prockd.distill` is given, as packed images and the teacher's part; what does not fit is refused."""
 
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from prockd._types import ImageDataset
 from prockd.datasets import PackedImages, pack
@@ -16,6 +16,7 @@ from prockd.teachers.embedded import EmbeddedFeatures
 from prockd.teachers.features import PatchFeatures, extract
 from prockd.teachers.teacher import Teacher
 from prockd.training.distiller import OTHER_TERMS
+from prockd.training.processes import Processes
 
 StoredFeatures = PatchFeatures | EmbeddedFeatures
 """What is kept of a teacher: its own maps, or the patches in the space of a bank."""
@@ -25,8 +26,18 @@ TeacherInput = tuple[PackedImages, StoredFeatures | Teacher | None]
 
 
 def reads_maps(config: DistillConfig, bank: PrototypeBank | None) -> bool:
-    """Whether training needs the teacher's own maps: no frozen bank stands between, or a hint or rival reads them."""
-    return bank is None or embeds_each_step(config) or config.hint_weight > 0
+    """Whether training needs the teacher's own maps: no frozen bank stands between, or a hint or rival reads them.
+
+    Raises:
+        ValueError: it does, and they are not to be kept.
+    """
+    reads = bank is None or embeds_each_step(config) or config.hint_weight > 0
+    if reads and config.store == "embedded":
+        raise ValueError(
+            "store='embedded' keeps patches in the space of a frozen bank, and without prototypes, or with train_bank, "
+            "hint_weight or rival, the teacher's own maps are read: set store to 'maps' or 'none'"
+        )
+    return reads
 
 
 def embeds_each_step(config: DistillConfig) -> bool:
@@ -41,7 +52,7 @@ def open_inputs(
     config: DistillConfig,
     student: Student,
     *,
-    device: torch.device,
+    processes: Processes,
     progress: bool = True,
 ) -> tuple[TeacherInput, TeacherInput | None]:
     """The labelled images and the unlabelled ones, packed; with a store, a teacher itself becomes its features.
@@ -59,18 +70,18 @@ def open_inputs(
     views = ("plain", "mirrored") if config.flip else ("plain",)
 
     def with_teacher(given: ImageDataset | PackedImages) -> TeacherInput:
-        images = given if isinstance(given, PackedImages) else pack(given, size, progress=progress)
+        with processes.main_first():
+            images = given if isinstance(given, PackedImages) else pack(given, size, progress=progress)
         if not isinstance(features, Teacher) or config.store == "none":
             return images, features
-        how: dict[str, Any] = {"views": views, "device": device, "progress": progress}
-        if bank is None or reads_maps(config, bank):
-            return images, extract(features, images, **how)
-        return images, embed_features(bank, features, images, **how)
+        how: dict[str, Any] = {"views": views, "device": processes.device, "progress": progress}
+        keep = extract if bank is None or reads_maps(config, bank) else partial(embed_features, bank)
+        return images, processes.by_shares(lambda share: keep(features, images, share=share, **how))
 
     if unlabelled is None:
         return with_teacher(dataset), None
     if isinstance(unlabelled, StoredFeatures):
-        return with_teacher(dataset), (unlabelled.images, unlabelled if config.store == "maps" else features)
+        return with_teacher(dataset), (unlabelled.images, features if config.store == "none" else unlabelled)
     return with_teacher(dataset), with_teacher(unlabelled)
 
 

@@ -364,8 +364,8 @@ def distill(
         fastest = fastest_precision(processes.device)
         config = config.replace(mixed_precision="no" if fastest == "fp32" else fastest)
     device, progress = processes.device, progress and processes.is_main
-    with processes.main_first():
-        labelled, more = open_inputs(dataset, features, unlabelled, config, student, device=device, progress=progress)
+    how: dict[str, Any] = {"processes": processes, "progress": progress}
+    labelled, more = open_inputs(dataset, features, unlabelled, config, student, **how)
     check_inputs(student, labelled, more, config, processes.count)
     teacher = labelled[1]
     source = partial(
@@ -391,8 +391,8 @@ def distill(
                 label_free_steps=config.label_free_steps,
             )  # fmt: skip
             with compiled(student, config.compile):
-                how: dict[str, Any] = {"log_every": log_every, "checkpoint_every": checkpoint_every}
-                history = trainer.run(callbacks, resume=resume, progress=progress, profile=profile, **how)
+                how = {"log_every": log_every, "checkpoint_every": checkpoint_every, "progress": progress}
+                history = trainer.run(callbacks, resume=resume, profile=profile, **how)
             if isinstance(student.feature_augmentation, PartMaps) and student.feature_augmentation.num_outputs:
                 fit_part_maps(student, *sources, reading, seed=config.seed)
             if val is not None:

@@ -1,6 +1,7 @@
 """Losses as free functions ``name(student, teacher, prototypes, temperature)``, each with a knob ``name_weight``.
 
-Patches are (B, N, E), prototypes (K, E); every value is a mean over patches. The hint alone compares other maps.
+Patches are (B, N, E), prototypes (K, E); every value is a mean over images, of which each process has its own. The hint
+alone compares other maps, those of all.
 """
 
 from typing import Any

@@ -3,8 +3,9 @@
 import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,8 +13,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from prockd.devices import default_device
+from prockd.teachers.stored import MissingShardsError, Share
 
 T = TypeVar("T")
+
+LONGEST_WAIT = timedelta(days=7)
+"""For what another process packs or extracts; one that is gone is no longer waited for."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,15 @@ class Processes:
         dist.all_reduce(flag := torch.tensor(int(mine)), dist.ReduceOp.MAX)  # on the CPU: no wait for a GPU
         return bool(flag)
 
+    def by_shares(self, make: Callable[[Share], T]) -> T:
+        """What all make together: each its share of the shards; once all have, each opens the whole."""
+        share = Share(self.rank + 1, self.count)
+        if self.count > 1:
+            with suppress(MissingShardsError):
+                make(share)
+            self.any(False)  # waits until all are here
+        return make(share)
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process goes through first, so that the others find its files."""
@@ -94,7 +108,7 @@ def connect(*, cpu: bool = False) -> Processes:
     if several and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
         atexit.register(disconnect)
     rank, count = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     return Processes(rank, count, device)
