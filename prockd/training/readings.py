@@ -30,7 +30,7 @@ MOST_UNLABELLED = 1000
 
 WIDEST, MOST_LABELLED = 2**12, 2000
 """Values an image up to which a closed form is fitted to all labelled images; of wider ones to so many, since its cost
-grows with the cube of the smaller of both numbers: half a minute of one core, not the minutes of a thrice larger one."""
+grows with the cube of the smaller of both numbers: half a minute of one core."""
 
 
 class PooledReading(nn.Module):
