@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from steps import Setting, bare, ours, trainer
+from steps import RESNET18, Setting, bare, ours, trainer
 
 import prockd as pk
 from prockd.datasets.transforms import to_unit
@@ -135,8 +136,10 @@ def quick() -> dict[str, float | None]:
     seen = rounds_of(passed, 5, seconds=40)
     told |= {"extract_of_bare": of(seen["bare"], seen["kept"]), "bf16_of_fp32": of(seen["bare"], seen["fp32"])}
     told["kmeans_of_faiss"] = kmeans_of_faiss()
-    (wall, cpu), (wall_of_two, cpu_of_two) = seconds_of_ranks(1), seconds_of_ranks(2)
-    told |= {"two_ranks": wall / wall_of_two, "two_ranks_cpu": cpu / cpu_of_two}
+    for size, steps in (("resnet18", 6), ("farmyard", 12)):  # of little work what each step costs anyway is more
+        (wall, cpu), (wall_of_two, cpu_of_two) = (seconds_of_ranks(count, size, steps) for count in (1, 2))
+        name = "two_ranks" if size == "resnet18" else f"two_ranks_{size}"
+        told |= {name: wall / wall_of_two, f"{name}_cpu": cpu / cpu_of_two}
     begun = {"help": ["-m", "prockd", "--help"], "torch": ["-c", "import torch"]}
     own = rounds_of({name: partial(started, words) for name, words in begun.items()}, 3, seconds=30, children=True)
     return told | {"help_of_torch": of(own["help"], own["torch"])}
@@ -199,7 +202,7 @@ def kmeans_of_faiss(patches: int = 30_000, width: int = 128, clusters: int = 96)
     return mine / spent
 
 
-def seconds_of_ranks(count: int, steps: int = 12) -> tuple[float, float]:
+def seconds_of_ranks(count: int, size: str, steps: int) -> tuple[float, float]:
     """Wall and CPU time of a step of a whole batch that so many processes of one thread share, of the slowest.
 
     Other work on the machine lengthens the one, of several processes more than of one, and hardly the other.
@@ -208,7 +211,7 @@ def seconds_of_ranks(count: int, steps: int = 12) -> tuple[float, float]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     names = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    words = [sys.executable, "-W", "ignore", __file__, "--rank", str(steps)]
+    words = [sys.executable, "-W", "ignore", __file__, "--rank", size, str(steps)]
     ranks = [
         subprocess.Popen(
             words, stdout=subprocess.PIPE, text=True,
@@ -220,10 +223,11 @@ def seconds_of_ranks(count: int, steps: int = 12) -> tuple[float, float]:
     return float(wall), float(cpu)
 
 
-def one_rank(steps: int) -> None:
+def one_rank(size: str, steps: int) -> None:
     """What each process of :func:`seconds_of_ranks` does."""
     torch.set_num_threads(1)
-    own = trainer("labels alone", Setting(images=192))
+    setting = Setting(images=192) if size == "farmyard" else replace(RESNET18, images=192)
+    own = trainer("labels alone", setting)
     for step in range(2):
         own.step(step)
     spent = []
@@ -237,7 +241,7 @@ def one_rank(steps: int) -> None:
 def main() -> None:
     """Measure, print and write the page."""
     if "--rank" in sys.argv:
-        return one_rank(int(sys.argv[-1]))
+        return one_rank(sys.argv[-2], int(sys.argv[-1]))
     if "--quick" in sys.argv:
         sys.argv = sys.argv[:1]
         return print(json.dumps({name: value and round(value, 3) for name, value in quick().items()}))
