@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the teacher r
 def run(recipe: str, cache: Path, *words: str) -> str:
     """What a recipe prints."""
     own = {"PROCKD_CACHE": str(cache), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
-           "RAY_raylet_start_wait_time_s": "400"}  # fmt: skip
+           "RAY_ADDRESS": "local", "RAY_raylet_start_wait_time_s": "400"}  # fmt: skip
     roots = [str(RECIPES.parents[1]), *sys.path]
     done = subprocess.run(
         [sys.executable, str(RECIPES / recipe), *words], capture_output=True, text=True, check=False,
