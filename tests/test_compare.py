@@ -533,6 +533,8 @@ def test_what_is_kept_of_a_contest_is_what_the_present_code_says_of_its_lines(pa
     told = json.loads(path.read_text("utf-8"))
     rows = [json.loads(line) for line in (path.parent / "runs.jsonl").read_text("utf-8").splitlines()]
     budget = next(row["tuning runs"] for row in told["table"] if row["arm"] == "labels alone")
-    contest = Contest({name: ARMS[name] for name in told["arms"]}, rows, budget)
+    config = path.parents[3] / "compare" / f"{path.parent.name}.toml"
+    arms = ARMS if set(told["arms"]) <= set(ARMS) else read_plan(config).arms  # with own ones
+    contest = Contest({name: arms[name] for name in told["arms"]}, rows, budget)
     now = {name: getattr(contest, name)() for name in ("sentences", "table", "costs", "readings")}
     assert json.loads(json.dumps(now)) == {name: told[name] for name in now}
