@@ -206,9 +206,9 @@ def steps(count: int, labelled: pk.EmbeddedFeatures, unlabelled: pk.EmbeddedFeat
 
 def million(count: int, folder: Path, patches: int = 1_000_000) -> dict[str, Any]:
     """Discovery in so many patches, and 200 steps, of so many images."""
-    before = anonymous_bytes()
+    before = bytes_in_use()
     images, bank = packed(count, folder), made_bank()
-    ids = anonymous_bytes() - before
+    ids = bytes_in_use() - before
     maps, near, unlabelled = (
         stored_maps(images, folder), embedded(packed(512, folder), bank, folder), embedded(images, bank, folder)
     )  # fmt: skip
