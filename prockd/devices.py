@@ -67,6 +67,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return nullcontext() if kind == torch.float32 else torch.autocast(device.type, kind)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, autocast is off, where the device knows it."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
 @contextmanager
 def cast_weights(module: nn.Module, precision: str) -> Iterator[None]:
     """Weights that autocast would cast anew in each pass are kept cast inside, and afterwards as they were."""

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 import warnings
 from contextlib import suppress
 from datetime import timedelta
@@ -77,7 +78,9 @@ def tell(stop: BaseException, words: list[str]) -> None:
 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to all, and this one ends by itself
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        with suppress(RuntimeError):  # the main one may be gone: the first that comes to where all met speaks
+        if not is_first and isinstance(stop, KeyboardInterrupt):
+            time.sleep(1)  # the main one, which keeps checkpoints, has more to say
+        with suppress(RuntimeError):  # it may be gone: the first that comes to where all met speaks
             is_first = TCPStore(host, port, timeout=timedelta(seconds=5)).add("prockd told", 1) == 1
     if is_first:
         told = f"stopped: {told_of(stop)}; go on with: {again(words, stop)}"

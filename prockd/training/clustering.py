@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prockd.datasets import PackedImages
 from prockd.datasets.transforms import Crops, cut_maps, random_crops, whole_images
+from prockd.devices import full_precision
 from prockd.prototypes.bank import PrototypeBank
 from prockd.prototypes.discovery import balanced, start_from_pca
 from prockd.prototypes.embedding import embedded_maps
@@ -194,12 +195,12 @@ class PatchClusters(nn.Module):
 
     def fused(self, maps: Sequence[Tensor]) -> Float[Tensor, "B D h w"]:
         """Them joined, in full precision: directions differ by less than bf16 can tell."""
-        with torch.autocast(maps[0].device.type, enabled=False):
+        with full_precision(maps[0].device):
             return fuse_layers([m.float() for m in maps], self.grid)
 
     def embedded(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B E h w"]:
         """U as maps."""
-        with torch.autocast(fused.device.type, enabled=False):
+        with full_precision(fused.device):
             return embedded_maps(self.bank, fused)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:

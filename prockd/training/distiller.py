@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prockd.datasets.transforms import recolour
+from prockd.devices import full_precision
 from prockd.students.student import Student
 from prockd.training import losses
 from prockd.training.batches import Batch, patches_of
@@ -92,7 +93,7 @@ class Distiller(nn.Module):
             embeds = self.train_bank or self.rival is not None  # else the patches are in its space already
             u = bank.embed(batch.teacher) if embeds else patches_of(batch)  # (B, N, E)
             compared = output.features.float(), u.float(), bank.prototypes[self.enabled], self.temperature
-            with torch.autocast(u.device.type, enabled=False):  # of own images: other processes are sent no map
+            with full_precision(u.device):  # of own images: other processes are sent no map
                 transfers = {
                     n: getattr(losses, n)(*compared) for n, w in self.weights.items() if w and n not in OTHER_TERMS
                 }

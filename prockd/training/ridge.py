@@ -170,7 +170,7 @@ def fit_ridge(
     V, _, width = first.shape
     others = [] if more is None or soft is None or not len(more) else [(more[None], soft)]
     middle = torch.zeros(width + 1 + targets.shape[1], dtype=torch.double)
-    middle[:width] = first.mean((0, 1))
+    middle[:width] = first.cpu().mean((0, 1))
     given = joined(chain((first,), pieces), targets, others, middle)
     form = of_sums if V * n + sum(len(s) for _, s in others) > width else of_rows
     mean, size, told, smoother, weigh = form(given, width)
