@@ -1,7 +1,7 @@
 """A command of prockd with small shards, which counts the images that its teacher sees for them: ``FOLDER WORDS...``.
 
 ``FOLDER/RANK.seen`` keeps the count of what comes before the steps. With ``KILL=RANK:COUNT`` a process that has seen so
-many kills itself.
+many kills itself, after it has made ``FOLDER/killed``.
 """
 
 import os
@@ -25,6 +25,7 @@ def counted(self: Teacher, images: torch.Tensor) -> list[torch.Tensor]:
     """The teacher's pass."""
     seen.append(len(images) if filling else 0)
     if doomed == rank and sum(seen) > int(most):
+        (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return forward(self, images)
 

@@ -85,10 +85,9 @@ def test_two_processes_pass_half_of_the_images_each_and_keep_what_one_keeps_to_t
 @pytest.mark.parametrize("doomed", [0, 1])
 def test_of_a_killed_process_the_others_end_within_a_minute_in_words_and_the_run_goes_on(photos, tmp_path, doomed):
     command = ["distill", *words(photos, "--run-dir", str(tmp_path / "run"), "--no-baseline")]
-    began = time.monotonic()
     done, _ = launched(2, tmp_path, *command, KILL=f"{doomed}:{4 * 3 + 4}")  # in the second set
     assert done.returncode != 0
-    assert time.monotonic() - began < 300, "of which Python takes most to begin"
+    assert time.time() - (tmp_path / "killed").stat().st_mtime < 60
     assert re.search(r"prockd: .*go on with: torchrun .*distill.*--resume", done.stderr), done.stderr[-3000:]
     done, seen = launched(2, tmp_path, *command, "--resume")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -74,28 +74,26 @@ def control_readings(
             return patches.cpu()
 
         try:
-            views = torch.cat(list(in_views(labelled, every, student, own)), 1)  # (V, M, N, E)
-            others, soft, shown = None, None, whole(labelled, every, student, mirrored=False)
+            others = soft = None
+            more = labelled if unlabelled is None else Source(unlabelled.images, unlabelled, bank, flip=flip)
+            seen = list(whole(more, some_rows(more.images, MOST_UNLABELLED, seed), student, mirrored=False))
+            drawn = torch.cat([patches_of(batch).cpu() for batch in seen])
             if unlabelled is not None:
-                more = Source(unlabelled.images, unlabelled, bank, flip=flip)
-                seen = list(whole(more, some_rows(more.images, MOST_UNLABELLED, seed), student, mirrored=False))
-                others, shown = torch.cat([own(batch) for batch in seen]), iter(seen)
+                others = torch.cat([own(batch) for batch in seen])
                 soft = torch.cat([to_probabilities(task, reading(patches_of(batch))) for batch in seen]).cpu()
-            drawn = torch.cat([patches_of(batch).cpu() for batch in shown])
+            unseen = torch.cat([output.features.cpu() for output in outputs(student, test)])
+            targets, scores = targets_of(task, labelled.images, every), {}
+            for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
+
+                def joined(patches: Tensor, read: Read = read) -> Tensor:
+                    return torch.cat([read(part) for part in torch.split(patches, 16)])
+
+                # labelled images are passed anew for each: there may be more of them than patches fit the memory
+                x = in_views(labelled, every, student, lambda batch, joined=joined: joined(own(batch)))  # type: ignore[misc]
+                ridge = fit_ridge(x, targets, None if others is None else joined(others), soft, tags=is_tags(task))
+                scores[name] = task.score(task.decode(ridge(joined(unseen)), test.image_px), test).value
         finally:
             student.train(was_training)
-        unseen = torch.cat([output.features.cpu() for output in outputs(student, test)])
-    targets, scores = targets_of(task, labelled.images, every), {}
-    for name, read in (readings or readings_of)(bank.prototypes.detach(), drawn, seed).items():
-
-        def joined(patches: Tensor, read: Read = read) -> Tensor:
-            return torch.cat([read(part) for part in torch.split(patches, 16)])
-
-        ridge = fit_ridge(
-            (torch.stack([read(view) for view in few]) for few in torch.split(views, 16, 1)), targets,
-            None if others is None else joined(others), soft, tags=is_tags(task),
-        )  # fmt: skip
-        scores[name] = task.score(task.decode(ridge(joined(unseen)), test.image_px), test).value
     return scores
 
 
