@@ -49,3 +49,15 @@ def test_one_seed_is_drawn_without_an_interval():
 def test_what_cannot_be_drawn_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_contest(given)
+
+
+@pytest.mark.parametrize("most", [0.02, 0.2, 0.4, 1.0])
+def test_a_tick_says_where_it_stands(most):
+    given = [row | {key: (np.array(row[key]) * most).tolist() for key in ("values", "augmented") if row[key]}
+             for row in rows()]  # fmt: skip
+    ax = plots.plot_contest([*given, {"name": "floor", "group": "floor", "values": [0.0], "augmented": None}])
+    ax.figure.canvas.draw()
+    said = [
+        float(tick.label1.get_text().replace("\N{MINUS SIGN}", "-").rstrip("%")) for tick in ax.xaxis.get_major_ticks()
+    ]
+    np.testing.assert_allclose(said, 100 * ax.get_xticks(), atol=1e-6)

@@ -154,7 +154,7 @@ def heat_table(
     # Not of imshow: one name in so many is written, those of columns above, turned by so many degrees; and of the scale
     # the room before it and the format of its numbers.
     every, above = options.pop("every", 1), options.pop("above", None)
-    bar = {"pad": options.pop("pad", 0.03), "format": options.pop("form", PercentFormatter(1, decimals=0))}
+    bar = {"pad": options.pop("pad", 0.03), "format": options.pop("form", PercentFormatter(1))}
     kwargs: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "aspect": "auto", "interpolation": "nearest"} | options
     heat = ax.imshow(values, **kwargs)
     above_each, beside_each = ([*map(plain, names[::every])] for names in (columns, rows))

@@ -47,7 +47,7 @@ def plot_contest(rows: Sequence[Mapping[str, object]], metric: str = "score", *,
         ax.axvline(max(ours), color=draw.style(list(groups).index("ours"))[0], lw=1, ls="--", alpha=0.6, zorder=0)
     draw.row_axis(ax, places, [str(row["name"]) for row in ordered], metric)
     ax.set_ylim(y - 0.3, -0.7)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
     draw.legend(ax, [draw.legend_key(n, group) for n, group in enumerate(groups)], above=True)
     counts = {len(numbers(row, "values")) for row in rows}
     count = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

@@ -101,7 +101,7 @@ def plot_scores(rows: Sequence[Mapping[str, object]], *, ax: Axes | None = None)
     for label, weight in zip(ax.get_yticklabels(), weights, strict=True):
         label.set_fontweight(weight)
     ax.set_ylim(y - 0.4, -0.7)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
     kinds = ["plain z", "augmented z⁺"][: 1 + any(row.get("augmented") is not None for row in rows)]
     draw.legend(ax, [draw.legend_key(kind, text) for kind, text in enumerate(kinds)], above=True)
     count = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
